@@ -1,0 +1,1 @@
+"""Model links: small learned mappings from one model's output space to another's."""

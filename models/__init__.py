@@ -1,0 +1,1 @@
+"""Black-box models: frames in, one output value per frame out."""

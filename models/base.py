@@ -1,0 +1,76 @@
+"""The one contract that every model meets: frames in, one output value per frame out.
+
+A model is a black box (design ruling 10): camlink knows its `OutputSpec` and what it costs, nothing of its inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from camlink.pipeline.records import Detections, Frame, Value
+
+Kind = Literal["vector", "sequence", "set"]
+Task = Literal["count", "single_label", "multi_label", "regression", "box", "tokens", "detections"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What a model's output means.
+
+    ``size`` is the length of a vector, or the vocabulary of a sequence; ``labels`` names the entries; ``scale`` is
+    the error at which a regression counts as entirely wrong (same unit as the value).
+    """
+
+    model: str
+    kind: Kind
+    size: int
+    task: Task
+    labels: tuple[str, ...] = ()
+    max_steps: int = 1
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f'model "{self.model}": size must be at least 1, got {self.size}')
+        if self.labels and len(self.labels) != self.size:
+            raise ValueError(f'model "{self.model}": {len(self.labels)} labels for an output of size {self.size}')
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inference:
+    """What a model gives for one frame: ``value`` (size,) float32 and, for detectors, the boxes behind it."""
+
+    value: Value
+    detections: Detections | None = None
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A black-box model. ``run`` always takes a batch, which may mix cameras and resolutions."""
+
+    @property
+    def spec(self) -> OutputSpec: ...
+
+    @property
+    def memory_gb(self) -> float:
+        """Peak memory while loaded and running, in GB."""
+        ...
+
+    @property
+    def time_ms(self) -> float:
+        """Time per frame, in milliseconds."""
+        ...
+
+    def load(self) -> None:
+        """Bring weights into memory. Raises `ModelError`. Loading twice is harmless."""
+        ...
+
+    def unload(self) -> None:
+        """Free what `load` took."""
+        ...
+
+    def run(self, frames: Sequence[Frame]) -> list[Inference]:
+        """Return one `Inference` per frame, in order. Raises `ModelError`."""
+        ...

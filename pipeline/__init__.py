@@ -1,0 +1,1 @@
+"""Runtime and user surface: records, configuration, ingest, bus, results, reports, command line."""

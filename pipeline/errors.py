@@ -1,0 +1,77 @@
+"""Every error that camlink raises on purpose.
+
+    CamlinkError
+    ├── ConfigError        a site configuration is wrong; carries every problem found, with file and line
+    ├── SourceError        a camera, clip or folder of stills cannot be read
+    ├── ModelError         a model cannot be loaded or run
+    │   └── WeightsError   a weight file is missing or its bytes are not the pinned ones
+    ├── LinkError          a link was given values that do not fit its output spaces
+    ├── BusError           records cannot be published or received
+    ├── StateError         the state store cannot be reached
+    ├── ResultsError       the results log cannot be written or read
+    └── TraceError         a recorded trace is malformed
+
+Driver errors are translated at the edge, with their cause kept (``raise ... from``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class CamlinkError(Exception):
+    """Root of camlink's errors: catch this to catch all that camlink raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a file: where, what, and what to do."""
+
+    file: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.message}"
+
+
+class ConfigError(CamlinkError):
+    """A site configuration is wrong. ``problems`` lists all that was found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class SourceError(CamlinkError):
+    """A camera, clip or folder of stills cannot be read."""
+
+
+class ModelError(CamlinkError):
+    """A model cannot be loaded or run."""
+
+
+class WeightsError(ModelError):
+    """A weight file is missing or its bytes are not the pinned ones."""
+
+
+class LinkError(CamlinkError):
+    """A link was given values that do not fit its output spaces."""
+
+
+class BusError(CamlinkError):
+    """Records cannot be published or received."""
+
+
+class StateError(CamlinkError):
+    """The state store cannot be reached."""
+
+
+class ResultsError(CamlinkError):
+    """The results log cannot be written or read."""
+
+
+class TraceError(CamlinkError):
+    """A recorded trace is malformed."""

@@ -1,0 +1,1 @@
+"""Ingest: cameras, files and folders of stills turned into frames with event times."""

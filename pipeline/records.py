@@ -1,0 +1,205 @@
+"""The records that flow between operators. Plain immutable data: no behaviour beyond small derived properties.
+
+Shapes and units are stated once, here:
+
+* pixels: ``(H, W, 3)`` uint8, BGR, read-only;
+* an output value: ``(size,)`` float32, one entry per label of the model's `OutputSpec`;
+* times: aware UTC datetimes; ``captured_at`` is event time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Value = NDArray[np.float32]
+Purpose = Literal["serve", "profile", "audit", "relabel"]
+How = Literal["executed", "linked", "reused", "abstained"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStats:
+    """Cheap statistics of a frame, defined in the trace format (docs/traces.md)."""
+
+    pixel_change: float  # share of changed pixels since the previous sampled frame, 0..1
+    edge_density: float  # share of edge pixels, 0..1
+    mean_luma: float  # 0..255
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One sampled frame of one camera. A gap in ``index`` is a dropped frame."""
+
+    camera_id: str
+    index: int
+    captured_at: datetime
+    pixels: Pixels  # (H, W, 3) BGR; (0, 0, 3) when a recorded trace stands in for pixels
+    stats: FrameStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDropped:
+    """Sampled frames that never reached the models, and why (conservation law, design ruling 6)."""
+
+    camera_id: str
+    first_index: int
+    count: int
+    captured_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CameraEvent:
+    """A change in a camera's state that a person should see: down, recovered, frozen, resolution changed."""
+
+    camera_id: str
+    at: datetime
+    kind: Literal["down", "recovered", "frozen", "thawed", "resolution", "corrupt", "ended"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Boxes behind a value, for overlays and set links: ``xyxy`` (n, 4) in 0..1, ``scores`` (n,), ``classes`` (n,)."""
+
+    xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelOutput:
+    """What is known of one model on one frame, and how it came about.
+
+    ``served`` is True for the one output per (camera, frame, model) that a user of camlink gets; shadow predictions
+    on audit frames and executions on relabel frames are kept beside it with ``served=False``.
+    """
+
+    camera_id: str
+    frame_index: int
+    captured_at: datetime
+    model: str
+    value: Value | None  # None when abstained
+    purpose: Purpose
+    how: How
+    served: bool = True
+    sources: tuple[str, ...] = ()  # models whose executed outputs a linked value was predicted from
+    link_version: int | None = None
+    confidence: float | None = None  # estimated agreement, 0..1
+    audit_probability: float | None = None  # chance with which this frame was chosen for audit
+    reason: str | None = None  # why abstained, or why executed against the decision
+    detections: Detections | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReady:
+    """Says that executed outputs of a frame lie in the state store, and what else to expect for that frame."""
+
+    camera_id: str
+    frame_index: int
+    captured_at: datetime
+    purpose: Purpose
+    ran: tuple[str, ...]  # models executed now
+    predict: tuple[str, ...]  # models the decision leaves to links (on audit frames: as shadow)
+    failed: Mapping[str, str] = field(default_factory=dict)  # model -> reason
+    audit_probability: float | None = None
+    stats: FrameStats | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """All outputs of one frame that became known together."""
+
+    camera_id: str
+    frame_index: int
+    captured_at: datetime
+    purpose: Purpose
+    outputs: tuple[ModelOutput, ...]
+    audit_probability: float | None = None
+    stats: FrameStats | None = None
+
+    def executed(self) -> dict[str, Value]:
+        """Return the values that the models themselves gave."""
+        return {o.model: o.value for o in self.outputs if o.how == "executed" and o.value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which models execute and which are predicted for one camera, from ``start`` until ``end``."""
+
+    camera_id: str
+    start: datetime
+    end: datetime
+    execute: tuple[str, ...]
+    predict: tuple[str, ...]
+    loaded: tuple[str, ...]  # models held in GPU memory by this camera's worker
+    activation: Mapping[str, float]  # MLink Eq. 7
+    budget: Mapping[str, float]  # memory_gb and time_share: limits and what the decision uses
+    link_scores: Mapping[str, Mapping[str, float]]  # source -> target -> agreement
+    expected_agreement: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelabelRequest:
+    """Asks for models to be run on a recent frame, to give the links something to learn from."""
+
+    camera_id: str
+    frame_index: int
+    captured_at: datetime
+    models: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPromotion:
+    """A new version of the links towards one target takes effect for one camera."""
+
+    camera_id: str
+    target: str
+    version: int
+    at: datetime
+    payload: bytes  # Ensemble.to_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationEvent:
+    """Something the adaptation did, for reports: trained, promoted, rejected, rolled_back, relabel_missed."""
+
+    camera_id: str
+    at: datetime
+    kind: Literal["trained", "promoted", "rejected", "rolled_back", "relabel_missed"]
+    target: str
+    version: int
+    detail: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A small JPEG of an audit frame, kept by the results log when a prediction was wrong on it."""
+
+    camera_id: str
+    frame_index: int
+    captured_at: datetime
+    jpeg: bytes
+
+
+Record = (
+    Frame
+    | FrameDropped
+    | CameraEvent
+    | OutputReady
+    | FrameResult
+    | Decision
+    | RelabelRequest
+    | LinkPromotion
+    | AdaptationEvent
+    | Picture
+)

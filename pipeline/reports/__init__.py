@@ -1,0 +1,1 @@
+"""Per-camera accuracy reports: terminal, JSON and one self-contained HTML file."""
