@@ -1,0 +1,83 @@
+"""A versioned store of links on disk, with atomic promotion.
+
+Layout: ``ROOT/CAMERA/TARGET/vNNNN.npz`` holds every version; ``current.json`` names the one in force and the one
+before it. Files are written under another name and renamed, so a reader never sees half a version.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from camlink.links.ensemble import Ensemble
+from camlink.pipeline.errors import LinkError
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_VERSION = re.compile(r"v(\d+)\.npz")
+
+
+class LinkStore:
+    """Links by camera, target and version. One writer, any number of readers."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def save(self, camera_id: str, target: str, version: int, payload: bytes) -> Path:
+        """Write one version (``Ensemble.to_bytes()``) without putting it in force."""
+        path = self._folder(camera_id, target) / f"v{version:04d}.npz"
+        _write_atomically(path, payload)
+        return path
+
+    def promote(self, camera_id: str, target: str, version: int) -> None:
+        """Put a saved version in force. Raises `LinkError` if it was never saved."""
+        folder = self._folder(camera_id, target)
+        if version not in self.versions(camera_id, target):
+            raise LinkError(f'camera "{camera_id}": no saved version {version} of the links to {target} in {folder}')
+        _write_atomically(folder / "current.json", json.dumps({"version": version}).encode())
+
+    def versions(self, camera_id: str, target: str) -> list[int]:
+        """Return the saved versions, ascending."""
+        names = (path.name for path in self._folder(camera_id, target).glob("v*.npz"))
+        return sorted(int(match[1]) for name in names if (match := _VERSION.fullmatch(name)))
+
+    def current(self, camera_id: str, target: str) -> tuple[int, Ensemble] | None:
+        """Return the version in force and its links, or None if nothing was promoted yet."""
+        folder = self._folder(camera_id, target)
+        try:
+            version = int(json.loads((folder / "current.json").read_bytes())["version"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise LinkError(f"{folder / 'current.json'} is damaged: {error}; promote a version again") from error
+        return version, self.load(camera_id, target, version)
+
+    def load(self, camera_id: str, target: str, version: int) -> Ensemble:
+        """Return one saved version. Raises `LinkError` if it is missing or damaged."""
+        path = self._folder(camera_id, target) / f"v{version:04d}.npz"
+        try:
+            return Ensemble.from_bytes(path.read_bytes())
+        except FileNotFoundError as error:
+            raise LinkError(f"no saved links at {path}") from error
+
+    def _folder(self, camera_id: str, target: str) -> Path:
+        for name in (camera_id, target):
+            if not _NAME.fullmatch(name) or name in (".", ".."):
+                raise LinkError(f"{name!r} cannot name a folder of links; use letters, digits, '_', '.', '-'")
+        return self._root / camera_id / target
+
+
+def _write_atomically(path: Path, payload: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
