@@ -14,7 +14,7 @@ Array = NDArray[np.float32]
 
 
 class Link(Protocol):
-    """One source, one target. ``predict`` gives pre-activations, so that an ensemble can weigh them before activation."""
+    """One source, one target. ``predict`` gives pre-activations, which an ensemble weighs before it activates them."""
 
     source: OutputSpec
     target: OutputSpec

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import reduce
 from math import erf
 
 import numpy as np
@@ -44,8 +45,9 @@ class Ensemble:
             (mixed,) = pre_activations.values()
         else:
             total = sum(self.weights[s] for s in pre_activations)
-            mixed = sum((z * np.float32(self.weights[s] / total) for s, z in pre_activations.items()), np.float32(0.0))
-        return rules(self.target).activate(np.asarray(mixed))
+            shares = (z * np.float32(self.weights[s] / total) for s, z in pre_activations.items())
+            mixed = reduce(np.add, shares)
+        return rules(self.target).activate(mixed)
 
     def finish(self, value: Array) -> Array:
         """Bring an activated value into the form that is served: counts are whole and not negative."""
@@ -91,7 +93,7 @@ class Ensemble:
         arrays = {f"{s}/{name}": value for s, link in self.links.items() for name, value in link.weights().items()}
         buffer = io.BytesIO()
         meta = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        np.savez(buffer, header=meta, spread=self.spread, **arrays)
+        np.savez(buffer, allow_pickle=False, header=meta, spread=self.spread, **arrays)
         return buffer.getvalue()
 
     @classmethod

@@ -167,7 +167,7 @@ def _fit_stack(stack: Sequence[_Scaled], epochs: int) -> list[VecToVec]:
             xb, yb = (torch.take_along_dim(t, pick, dim=1) for t in (x, y))
             z = torch.baddbmm(b2, torch.relu(torch.baddbmm(b1, xb, w1)), w2)  # (links, batch, out)
             optimizer.zero_grad()
-            loss(z, yb).backward()  # type: ignore[no-untyped-call]
+            loss(z, yb).backward()
             optimizer.step()
         return [_unfold(s, [p.detach().numpy()[i] for p in parameters]) for i, s in enumerate(stack)]
     finally:

@@ -59,7 +59,7 @@ class VecToVec:
         """Map source values (..., source.size) to pre-activations (..., target.size). Raises `LinkError`."""
         if batch.shape[-1] != self.source.size:
             raise LinkError(f"link {self.name}: got values of size {batch.shape[-1]}, expected {self.source.size}")
-        hidden = batch @ self.w1 + self.b1
+        hidden: Array = batch @ self.w1 + self.b1
         np.maximum(hidden, 0.0, out=hidden)
         out: Array = hidden @ self.w2 + self.b2
         if not np.isfinite(out).all():

@@ -49,7 +49,7 @@ def _linear(z: Array) -> Array:
 
 
 def _same_counts(_: OutputSpec, predicted: Array, executed: Array) -> Array:
-    return np.asarray(np.abs(predicted - executed) < COUNT_TOLERANCE, dtype=np.float32).mean(axis=-1)
+    return np.asarray(np.mean(np.abs(predicted - executed) < COUNT_TOLERANCE, axis=-1), dtype=np.float32)
 
 
 def _same_top_label(_: OutputSpec, predicted: Array, executed: Array) -> Array:
@@ -57,7 +57,7 @@ def _same_top_label(_: OutputSpec, predicted: Array, executed: Array) -> Array:
 
 
 def _same_labels(_: OutputSpec, predicted: Array, executed: Array) -> Array:
-    return np.asarray((predicted >= 0.5) == (executed >= 0.5), dtype=np.float32).mean(axis=-1)
+    return np.asarray(np.mean((predicted >= 0.5) == (executed >= 0.5), axis=-1), dtype=np.float32)
 
 
 def _relative_closeness(spec: OutputSpec, predicted: Array, executed: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What an operator is: records in, records out, a clock handed in, and no I/O (compare bytewax's stateful logic)."""
+"""What an operator is, and what it is handed: records in, records out, a state store, and no I/O of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from camlink.pipeline.records import Record
+from camlink.pipeline.records import ModelOutput, Record
+
+Outputs = tuple[ModelOutput, ...]
 
 
 class Operator(Protocol):
@@ -22,4 +24,20 @@ class Operator(Protocol):
 
     def next_time(self) -> datetime | None:
         """Return the next moment at which `on_time` wants to be called, or None."""
+        ...
+
+    def on_end(self) -> Iterable[Record]:
+        """The stream ended: give what is still held back."""
+        ...
+
+
+class StateStore(Protocol):
+    """Executed outputs of frames, by key. A cache: losing it costs time or accuracy, never a durable result."""
+
+    def put(self, key: str, value: Outputs, ttl_s: float) -> None:
+        """Keep ``value`` for at least ``ttl_s`` seconds. Raises `StateError`."""
+        ...
+
+    def get_many(self, keys: Sequence[str]) -> list[Outputs | None]:
+        """Return a value or None for each key. Raises `StateError`."""
         ...

@@ -107,9 +107,10 @@ class OutputReady:
     purpose: Purpose
     ran: tuple[str, ...]  # models executed now
     predict: tuple[str, ...]  # models the decision leaves to links (on audit frames: as shadow)
-    failed: Mapping[str, str] = field(default_factory=dict)  # model -> reason
+    failed: Mapping[str, str] = field(default_factory=dict)  # model -> reason; not executed, never predicted: abstained
     audit_probability: float | None = None
     stats: FrameStats | None = None
+    profile_ends: bool = False  # the last profile frame of its period: the scheduler may decide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +124,7 @@ class FrameResult:
     outputs: tuple[ModelOutput, ...]
     audit_probability: float | None = None
     stats: FrameStats | None = None
+    profile_ends: bool = False
 
     def executed(self) -> dict[str, Value]:
         """Return the values that the models themselves gave."""

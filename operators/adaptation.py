@@ -1,0 +1,247 @@
+"""Adaptation: relabels, retrains, and lets a new version of the links serve only once it has proved better.
+
+Test, then train (design ruling 3): a frame is scored with the candidate, the current and the previous version before
+it joins the frames that the next version learns from. Source: MLink extended, Sec. 4.1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from camlink.links.base import Array
+from camlink.links.ensemble import Ensemble
+from camlink.links.train import train_ensembles
+from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
+from camlink.operators.relabelling import RelabelPolicy
+from camlink.pipeline.errors import LinkError
+from camlink.pipeline.records import (
+    AdaptationEvent,
+    FrameResult,
+    LinkPromotion,
+    Record,
+    RelabelRequest,
+    Value,
+)
+
+logger = logging.getLogger(__name__)
+
+PENDING_RELABELS = 64  # requests whose answer is awaited, per camera
+GROWTH = 0.1  # retraining waits for this share of new frames, so that its cost stays bounded as history grows
+
+
+@dataclass(frozen=True)
+class LearningRules:
+    """When to train and how long to watch. All numbers count frames on which every model ran."""
+
+    first_train_frames: int
+    retrain_after_frames: int
+    shadow_frames: int
+    history_frames: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Version:
+    number: int
+    ensemble: Ensemble
+
+
+@dataclass
+class _Duel:
+    """Two versions scored on the same later frames, as they would have been served."""
+
+    old: _Version
+    new: _Version
+    old_scores: list[float] = field(default_factory=list)
+    new_scores: list[float] = field(default_factory=list)
+
+    def score(self, sources: Mapping[str, Value], executed: Value) -> None:
+        for version, scores in ((self.old, self.old_scores), (self.new, self.new_scores)):
+            value, _ = version.ensemble.predict(sources)
+            scores.append(float(agreement(version.ensemble.target, value[None], executed[None])[0]))
+
+    def margin(self) -> tuple[float, float]:
+        """Return how much better the new version is, and the standard error of that."""
+        difference = np.subtract(self.new_scores, self.old_scores)
+        return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
+
+    def means(self) -> dict[str, float]:
+        return {
+            f"v{self.old.number}": float(np.mean(self.old_scores)),
+            f"v{self.new.number}": float(np.mean(self.new_scores)),
+        }
+
+
+@dataclass
+class _Target:
+    """The links towards one target of one camera: in force, on trial, and under watch after a promotion."""
+
+    current: _Version | None = None
+    trial: _Duel | None = None
+    watch: _Duel | None = None
+    last_number: int = 0
+    sources: tuple[str, ...] | None = None  # what the served predictions were made from, most recently
+
+
+@dataclass
+class _Camera:
+    relabel: RelabelPolicy
+    history: deque[Mapping[str, Value]]
+    targets: dict[str, _Target]
+    fresh: int = 0  # frames learnt from since the last training
+    pending: dict[int, dict[str, Value]] = field(default_factory=dict)
+
+
+class AdaptationOperator:
+    """Results in; relabel requests, link promotions and events out."""
+
+    def __init__(
+        self, specs: Mapping[str, OutputSpec], rules: LearningRules, relabel: Callable[[], RelabelPolicy]
+    ) -> None:
+        self._specs = specs
+        self._rules = rules
+        self._relabel = relabel
+        self._cameras: dict[str, _Camera] = {}
+
+    def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
+        for record in records:
+            if isinstance(record, FrameResult):
+                yield from self._on_result(record)
+
+    def on_time(self, now: datetime) -> Iterable[Record]:
+        return ()
+
+    def next_time(self) -> datetime | None:
+        return None
+
+    def on_end(self) -> Iterable[Record]:
+        return ()
+
+    def _on_result(self, result: FrameResult) -> Iterable[Record]:
+        camera = self._camera(result.camera_id)
+        if result.purpose == "serve":
+            yield from self._maybe_relabel(camera, result)
+            return
+        values = {**camera.pending.pop(result.frame_index, {}), **result.executed()}
+        if len(values) < len(self._specs):
+            return  # a model failed, or the request was forgotten: nothing complete to learn from
+        if result.purpose != "relabel":
+            yield from self._test(camera, result, values)
+        camera.history.append(values)
+        camera.fresh += 1
+        yield from self._maybe_train(camera, result)
+
+    def _camera(self, camera_id: str) -> _Camera:
+        if camera_id not in self._cameras:
+            history: deque[Mapping[str, Value]] = deque(maxlen=self._rules.history_frames)
+            self._cameras[camera_id] = _Camera(self._relabel(), history, {m: _Target() for m in self._specs})
+        return self._cameras[camera_id]
+
+    def _maybe_relabel(self, camera: _Camera, result: FrameResult) -> Iterable[Record]:
+        executed = result.executed()
+        missing = tuple(m for m in self._specs if m not in executed)
+        for output in result.outputs:
+            if output.how == "linked":
+                camera.targets[output.model].sources = output.sources
+        if not missing or not executed:
+            return
+        reason = camera.relabel.wants(result)
+        if reason is None:
+            return
+        camera.pending[result.frame_index] = executed
+        if len(camera.pending) > PENDING_RELABELS:
+            camera.pending.pop(next(iter(camera.pending)))
+        yield RelabelRequest(result.camera_id, result.frame_index, result.captured_at, missing, reason)
+
+    def _test(self, camera: _Camera, result: FrameResult, values: Mapping[str, Value]) -> Iterable[Record]:
+        """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
+        for name, target in camera.targets.items():
+            sources = {m: values[m] for m in (target.sources or tuple(values)) if m != name}
+            for duel in (target.trial, target.watch):
+                if duel is not None:
+                    duel.score(sources, values[name])
+            if target.trial is not None and len(target.trial.new_scores) >= self._rules.shadow_frames:
+                yield from self._settle_trial(result, name, target, target.trial)
+            elif target.watch is not None and len(target.watch.new_scores) >= self._rules.shadow_frames:
+                yield from self._settle_watch(result, name, target, target.watch)
+
+    def _settle_trial(self, result: FrameResult, name: str, target: _Target, trial: _Duel) -> Iterable[Record]:
+        target.trial = None
+        better, _ = trial.margin()
+        frames = len(trial.new_scores)
+        if better > 0:
+            target.watch = _Duel(old=trial.old, new=trial.new)
+            detail = f"better than version {trial.old.number} by {better:.1%} on {frames} later frames"
+            yield from self._promote(result, name, target, trial.new, detail, trial.means())
+        else:
+            detail = f"no better than version {trial.old.number} on {frames} later frames"
+            yield self._event(result, "rejected", name, trial.new.number, detail, trial.means())
+
+    def _settle_watch(self, result: FrameResult, name: str, target: _Target, watch: _Duel) -> Iterable[Record]:
+        target.watch = None
+        better, error = watch.margin()
+        if better < -error:
+            target.trial = None  # its rival is no longer in force
+            target.current = watch.old
+            detail = f"worse than version {watch.old.number} by {-better:.1%} since its promotion"
+            yield LinkPromotion(
+                result.camera_id, name, watch.old.number, result.captured_at, watch.old.ensemble.to_bytes()
+            )
+            yield self._event(result, "rolled_back", name, watch.new.number, detail, watch.means())
+
+    def _maybe_train(self, camera: _Camera, result: FrameResult) -> Iterable[Record]:
+        rules = self._rules
+        first = all(t.current is None for t in camera.targets.values())
+        enough = (
+            len(camera.history) >= rules.first_train_frames
+            if first
+            else camera.fresh >= max(rules.retrain_after_frames, GROWTH * len(camera.history))
+        )
+        on_trial = any(t.trial is not None for t in camera.targets.values())
+        if not enough or on_trial or len(self._specs) < 2:
+            return
+        camera.fresh = 0
+        samples: dict[str, Array] = {m: np.stack([values[m] for values in camera.history]) for m in self._specs}
+        number = 1 + max(t.last_number for t in camera.targets.values())
+        try:
+            ensembles = train_ensembles(self._specs, samples, seed=rules.seed + number)
+        except LinkError as error:
+            logger.warning('camera "%s": links not trained: %s', result.camera_id, error)
+            return
+        for name, ensemble in ensembles.items():
+            target = camera.targets[name]
+            version = _Version(number, ensemble)
+            target.last_number = number
+            scores = {"held_out": ensemble.held_out_agreement}
+            yield self._event(result, "trained", name, number, f"on {len(camera.history)} frames", scores)
+            if target.current is None:
+                yield from self._promote(result, name, target, version, "the first version", {})
+            else:
+                target.trial = _Duel(old=target.current, new=version)
+
+    def _promote(
+        self,
+        result: FrameResult,
+        name: str,
+        target: _Target,
+        version: _Version,
+        detail: str,
+        scores: Mapping[str, float],
+    ) -> Iterable[Record]:
+        target.current = version
+        yield LinkPromotion(result.camera_id, name, version.number, result.captured_at, version.ensemble.to_bytes())
+        yield self._event(result, "promoted", name, version.number, detail, scores)
+
+    @staticmethod
+    def _event(
+        result: FrameResult, kind: object, target: str, version: int, detail: str, scores: Mapping[str, float]
+    ) -> AdaptationEvent:
+        logger.info('camera "%s": links to %s v%d %s: %s', result.camera_id, target, version, kind, detail)
+        return AdaptationEvent(result.camera_id, result.captured_at, kind, target, version, detail, scores)  # type: ignore[arg-type]

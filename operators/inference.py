@@ -1,0 +1,198 @@
+"""Inference: runs on each frame what the decision asks for, batched across cameras.
+
+Profile and audit frames run every model. When not all models fit the memory budget together, such frames wait in a
+small buffer and the models are loaded in turn (design ruling 2).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from camlink.models.pool import ModelPool
+from camlink.operators.base import StateStore
+from camlink.operators.sampling import FramePlan, FramePlanner
+from camlink.pipeline.errors import ModelError
+from camlink.pipeline.records import (
+    AdaptationEvent,
+    Decision,
+    Frame,
+    ModelOutput,
+    OutputReady,
+    Picture,
+    Record,
+    RelabelRequest,
+)
+
+RING_FRAMES = 16  # recent frames kept per camera, for relabel requests
+DEFER_FRAMES = 16  # fully executed frames that wait for models to be loaded in turn
+OUTPUT_TTL_S = 120.0
+
+Encode = Callable[[Frame], bytes]
+
+
+def state_key(camera_id: str, frame_index: int, purpose: str) -> str:
+    """Return the key under which the outputs of one frame wait; relabelled ones stand beside the served ones."""
+    return f"{camera_id}/{frame_index}/{'relabel' if purpose == 'relabel' else 'serve'}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """One frame to be processed: which models run on it, and what to say about it afterwards."""
+
+    frame: Frame
+    plan: FramePlan
+    run: tuple[str, ...]
+    predict: tuple[str, ...]
+
+
+@dataclass
+class _Camera:
+    planner: FramePlanner
+    decision: Decision | None = None
+    ring: OrderedDict[int, Frame] = field(default_factory=OrderedDict)
+
+
+class InferenceOperator:
+    """Frames, decisions and relabel requests in; executed outputs into the state store, and word of them out."""
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        planner: Callable[[str], FramePlanner],
+        state: StateStore,
+        encode_picture: Encode | None = None,
+    ) -> None:
+        self._pool = pool
+        self._models = tuple(pool.specs)
+        self._planner = planner
+        self._state = state
+        self._encode = encode_picture
+        self._cameras: dict[str, _Camera] = {}
+        self._deferred: list[_Job] = []
+
+    def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
+        jobs: list[_Job] = []
+        for record in records:
+            if isinstance(record, Decision):
+                self._camera(record.camera_id).decision = record
+                self._pool.set_loaded(record.loaded)
+            elif isinstance(record, Frame):
+                jobs.append(self._plan(record))
+            elif isinstance(record, RelabelRequest):
+                yield from self._relabel(record, jobs)
+        yield from self._process(jobs)
+
+    def on_time(self, now: datetime) -> Iterable[Record]:
+        return ()
+
+    def next_time(self) -> datetime | None:
+        return None
+
+    def on_end(self) -> Iterable[Record]:
+        yield from self._run_deferred()
+
+    def _camera(self, camera_id: str) -> _Camera:
+        if camera_id not in self._cameras:
+            self._cameras[camera_id] = _Camera(self._planner(camera_id))
+        return self._cameras[camera_id]
+
+    def _plan(self, frame: Frame) -> _Job:
+        camera = self._camera(frame.camera_id)
+        plan = camera.planner.plan(frame.index, frame.captured_at)
+        decision = camera.decision
+        if plan.purpose == "profile" or decision is None:
+            return _Job(frame, plan, self._models, ())
+        if plan.purpose == "audit":
+            return _Job(frame, plan, self._models, decision.predict)
+        if decision.predict:
+            camera.ring[frame.index] = frame
+            if len(camera.ring) > RING_FRAMES:
+                camera.ring.popitem(last=False)
+        return _Job(frame, plan, decision.execute, decision.predict)
+
+    def _relabel(self, request: RelabelRequest, jobs: list[_Job]) -> Iterable[Record]:
+        frame = self._camera(request.camera_id).ring.pop(request.frame_index, None)
+        if frame is None:
+            detail = f"frame {request.frame_index} was gone when it was to be relabelled"
+            yield AdaptationEvent(request.camera_id, request.captured_at, "relabel_missed", "", 0, detail)
+        else:
+            jobs.append(_Job(frame, FramePlan("relabel"), request.models, ()))
+
+    def _process(self, jobs: Sequence[_Job]) -> Iterable[Record]:
+        if self._pool.fits_together:
+            yield from self._run(jobs)
+            return
+        loaded = set(self._pool.loaded)
+        yield from self._run([job for job in jobs if loaded.issuperset(job.run)])
+        self._deferred += [job for job in jobs if not loaded.issuperset(job.run)]
+        if len(self._deferred) >= DEFER_FRAMES or any(job.plan.profile_ends for job in self._deferred):
+            yield from self._run_deferred()
+
+    def _run_deferred(self) -> Iterable[Record]:
+        jobs, self._deferred = self._deferred, []
+        yield from self._run(jobs)
+        self._pool.restore()
+
+    def _run(self, jobs: Sequence[_Job]) -> Iterable[Record]:
+        if not jobs:
+            return
+        outputs: list[list[ModelOutput]] = [[] for _ in jobs]
+        failed: list[dict[str, str]] = [{} for _ in jobs]
+        for model in self._models:
+            self._run_model(model, jobs, outputs, failed)
+        for job, done, reasons in zip(jobs, outputs, failed, strict=True):
+            yield from self._announce(job, tuple(done), reasons)
+
+    def _run_model(
+        self,
+        model: str,
+        jobs: Sequence[_Job],
+        outputs: Sequence[list[ModelOutput]],
+        failed: Sequence[dict[str, str]],
+    ) -> None:
+        chosen = [i for i, job in enumerate(jobs) if model in job.run]
+        if not chosen:
+            return
+        try:
+            inferences = self._pool.run(model, [jobs[i].frame for i in chosen])
+        except ModelError as error:
+            for i in chosen:
+                failed[i][model] = str(error)
+            return
+        for i, inference in zip(chosen, inferences, strict=True):
+            job = jobs[i]
+            outputs[i].append(
+                ModelOutput(
+                    job.frame.camera_id,
+                    job.frame.index,
+                    job.frame.captured_at,
+                    model,
+                    inference.value,
+                    job.plan.purpose,
+                    "executed",
+                    served=job.plan.purpose != "relabel",
+                    audit_probability=job.plan.audit_probability,
+                    detections=inference.detections,
+                )
+            )
+
+    def _announce(self, job: _Job, outputs: tuple[ModelOutput, ...], failed: Mapping[str, str]) -> Iterable[Record]:
+        frame, plan = job.frame, job.plan
+        self._state.put(state_key(frame.camera_id, frame.index, plan.purpose), outputs, OUTPUT_TTL_S)
+        yield OutputReady(
+            frame.camera_id,
+            frame.index,
+            frame.captured_at,
+            plan.purpose,
+            ran=tuple(o.model for o in outputs),
+            predict=job.predict,
+            failed=failed,
+            audit_probability=plan.audit_probability,
+            stats=frame.stats,
+            profile_ends=plan.profile_ends,
+        )
+        if plan.purpose == "audit" and job.predict and self._encode is not None and frame.pixels.size:
+            yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame))

@@ -1,0 +1,140 @@
+"""Linking: gathers a frame's executed outputs and predicts the rest, or abstains with a reason.
+
+MLink Algorithm 1, line 8: y_i <- h_{A,i}({y_j}, j in A), for the models that the decision leaves out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from camlink.links.ensemble import Ensemble
+from camlink.operators.base import Outputs, StateStore
+from camlink.operators.inference import state_key
+from camlink.pipeline.errors import LinkError, StateError
+from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, OutputReady, Record, Value
+
+logger = logging.getLogger(__name__)
+
+DEADLINE = timedelta(seconds=10)  # how long a frame waits for outputs that were announced but cannot be found
+
+
+@dataclass(frozen=True)
+class _InForce:
+    version: int
+    ensemble: Ensemble
+
+
+class LinkingOperator:
+    """Word of executed outputs in, complete frame results out: every model executed, linked or abstained."""
+
+    def __init__(self, models: Sequence[str], state: StateStore) -> None:
+        self._models = tuple(models)
+        self._state = state
+        self._links: dict[str, dict[str, _InForce]] = {}  # camera -> target -> links
+        self._waiting: list[tuple[datetime, OutputReady]] = []
+
+    def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
+        ready: list[OutputReady] = []
+        for record in records:
+            if isinstance(record, LinkPromotion):
+                in_force = _InForce(record.version, Ensemble.from_bytes(record.payload))
+                self._links.setdefault(record.camera_id, {})[record.target] = in_force
+            elif isinstance(record, OutputReady):
+                ready.append(record)
+        for record, outputs in zip(ready, self._gather(ready), strict=True):
+            if outputs is None and record.ran:
+                self._waiting.append((record.captured_at + DEADLINE, record))
+            else:
+                yield self._result(record, outputs or ())
+
+    def on_time(self, now: datetime) -> Iterable[Record]:
+        late, self._waiting = self._waiting, []
+        for (deadline, record), outputs in zip(late, self._gather([r for _, r in late]), strict=True):
+            if outputs is not None:
+                yield self._result(record, outputs)
+            elif deadline <= now:
+                yield self._result(record, (), lost="executed output was lost before it could be used")
+            else:
+                self._waiting.append((deadline, record))
+
+    def next_time(self) -> datetime | None:
+        return min((deadline for deadline, _ in self._waiting), default=None)
+
+    def on_end(self) -> Iterable[Record]:
+        for _, record in self._waiting:
+            yield self._result(record, (), lost="executed output was lost before it could be used")
+        self._waiting = []
+
+    def _gather(self, ready: Sequence[OutputReady]) -> Sequence[Outputs | None]:
+        if not ready:
+            return ()
+        try:
+            return self._state.get_many([state_key(r.camera_id, r.frame_index, r.purpose) for r in ready])
+        except StateError as error:
+            logger.warning("state store: %s", error)
+            return [None] * len(ready)
+
+    def _result(self, ready: OutputReady, outputs: Outputs, lost: str | None = None) -> FrameResult:
+        executed = {o.model: o.value for o in outputs if o.value is not None}
+        rows = list(outputs)
+        if ready.purpose != "relabel":
+            rows += [self._predict(ready, model, executed) for model in ready.predict]
+            known = {row.model for row in rows}
+            reasons = {
+                m: ready.failed.get(m, lost or "not chosen, and the policy does not predict") for m in self._models
+            }
+            rows += [_abstain(ready, model, reasons[model]) for model in self._models if model not in known]
+        return FrameResult(
+            ready.camera_id,
+            ready.frame_index,
+            ready.captured_at,
+            ready.purpose,
+            tuple(rows),
+            ready.audit_probability,
+            ready.stats,
+            ready.profile_ends,
+        )
+
+    def _predict(self, ready: OutputReady, target: str, executed: Mapping[str, Value]) -> ModelOutput:
+        """Predict one target from what the decision executes; on audit frames as a shadow beside the executed value."""
+        shadow = target in executed
+        values = {m: v for m, v in executed.items() if m not in ready.predict}
+        in_force = self._links.get(ready.camera_id, {}).get(target)
+        if in_force is None:
+            return _abstain(ready, target, f"no links to {target} were learnt yet", served=not shadow)
+        try:
+            value, confidence = in_force.ensemble.predict(values)
+        except LinkError as error:
+            return _abstain(ready, target, str(error), served=not shadow)
+        return ModelOutput(
+            ready.camera_id,
+            ready.frame_index,
+            ready.captured_at,
+            target,
+            value,
+            ready.purpose,
+            "linked",
+            served=not shadow,
+            sources=tuple(values),
+            link_version=in_force.version,
+            confidence=float(confidence),
+            audit_probability=ready.audit_probability,
+        )
+
+
+def _abstain(ready: OutputReady, model: str, reason: str, *, served: bool = True) -> ModelOutput:
+    return ModelOutput(
+        ready.camera_id,
+        ready.frame_index,
+        ready.captured_at,
+        model,
+        None,
+        ready.purpose,
+        "abstained",
+        served=served,
+        audit_probability=ready.audit_probability,
+        reason=reason,
+    )

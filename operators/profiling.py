@@ -1,0 +1,85 @@
+"""How well each link does on frames that every model ran on: the scores behind every decision.
+
+A frame is scored with the links in force when it arrives, before anything learns from it (design ruling 3). What is
+kept per frame are the links' pre-activations, so that the ensemble of any subset of sources can be scored later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+import numpy as np
+
+from camlink.links.base import Array
+from camlink.links.ensemble import Ensemble
+from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
+from camlink.operators.selection import CameraScores
+from camlink.pipeline.records import Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """One frame towards one target: what each source's link said, and what the model said."""
+
+    captured_at: datetime
+    ensemble: Ensemble
+    pre_activations: Mapping[str, Array]
+    executed: Value
+
+
+class LinkScorer:
+    """The recent scores of one camera's links. ``window`` bounds the frames that are kept per target."""
+
+    def __init__(self, specs: Mapping[str, OutputSpec], window: int = 500) -> None:
+        self._specs = specs
+        self._recent: dict[str, deque[_Scored]] = {t: deque(maxlen=window) for t in specs}
+
+    def observe(self, captured_at: datetime, values: Mapping[str, Value], ensembles: Mapping[str, Ensemble]) -> None:
+        """Score one frame on which all models executed; targets without links are left out."""
+        for target, ensemble in ensembles.items():
+            pre = {s: link.predict(values[s]) for s, link in ensemble.links.items() if s in values}
+            if pre and target in values:
+                self._recent[target].append(_Scored(captured_at, ensemble, pre, values[target]))
+
+    def forget_before(self, moment: datetime) -> None:
+        """Drop frames that say nothing about the present any more."""
+        for recent in self._recent.values():
+            while recent and recent[0].captured_at < moment:
+                recent.popleft()
+
+    def frames(self) -> int:
+        """Return the number of scored frames of the target that has least."""
+        return min((len(recent) for recent in self._recent.values()), default=0)
+
+    def scores(self) -> CameraScores:
+        """Return link scores as of now. A link that was never scored counts 0: it is not trusted."""
+        recent = {target: tuple(scored) for target, scored in self._recent.items()}
+
+        @cache
+        def subset(sources: tuple[str, ...], target: str) -> float:
+            return self._mean_agreement(recent[target], sources, self._specs[target])
+
+        pairs = {s: {t: subset((s,), t) for t in self._specs if t != s} for s in self._specs}
+        return CameraScores(pairs, subset)
+
+    @staticmethod
+    def _mean_agreement(scored: tuple[_Scored, ...], sources: tuple[str, ...], target: OutputSpec) -> float:
+        """Score the ensemble over ``sources``, batched over the frames that share a link version."""
+        total, frames, start = 0.0, 0, 0
+        for end in range(1, len(scored) + 1):
+            if end < len(scored) and scored[end].ensemble is scored[start].ensemble:
+                continue
+            part = scored[start:end]
+            ensemble, start = part[0].ensemble, end
+            usable = [s for s in sources if s in part[0].pre_activations]
+            frames += len(part)
+            if usable:
+                stacked = {s: np.stack([p.pre_activations[s] for p in part]) for s in usable}
+                predicted = ensemble.finish(ensemble.combine(stacked))
+                total += float(agreement(target, predicted, np.stack([p.executed for p in part])).sum())
+        return total / frames if frames else 0.0

@@ -1,0 +1,1 @@
+"""Buses: how records travel between operators."""

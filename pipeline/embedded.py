@@ -1,0 +1,95 @@
+"""The whole graph in one process: each reading is carried through every operator before the next one enters.
+
+Time is event time, so a replay at any speed decides alike, and two replays with one seed give the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from camlink.operators.base import Operator
+from camlink.pipeline.bus.base import Bus, Subscription
+from camlink.pipeline.clock import StreamClock
+from camlink.pipeline.graph import GRAPH, topic_of
+from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, Record
+
+Reading = Frame | FrameDropped | CameraEvent
+Sink = Callable[[Sequence[Record]], None]
+
+
+class EmbeddedPipeline:
+    """Operators over an in-memory bus. ``sink`` receives what the step "results" reads.
+
+    ``tick`` is the number of frames, of different cameras, that enter together, so that models get batches.
+    """
+
+    def __init__(self, operators: Mapping[str, Operator], bus: Bus, sink: Sink, clock: StreamClock, tick: int = 1):
+        missing = {step.name for step in GRAPH} - {"ingest", "results"} - set(operators)
+        if missing:
+            raise ValueError(f"operators missing from the graph: {', '.join(sorted(missing))}")
+        self._bus = bus
+        self._sink = sink
+        self._clock = clock
+        self._tick = tick
+        self._steps: list[tuple[Operator | None, Subscription]] = [
+            (operators.get(step.name), bus.subscribe(step.reads, group=step.name)) for step in GRAPH if step.reads
+        ]
+        self._operators = [operator for operator, _ in self._steps if operator is not None]
+
+    def run(self, readings: Iterable[Reading], stop: Callable[[], bool] = lambda: False) -> None:
+        """Carry all readings through the graph, then let the operators give what they hold back.
+
+        ``stop`` is asked between ticks; when it says so, the run ends as if the readings had ended.
+        """
+        for tick in ticks(readings, self._tick):
+            self._advance(tick[-1])
+            self._publish(tick)
+            self._pump()
+            if stop():
+                break
+        for operator in self._operators:
+            self._publish(operator.on_end())
+            self._pump()
+
+    def _advance(self, reading: Reading) -> None:
+        self._clock.advance_to(reading.at if isinstance(reading, CameraEvent) else reading.captured_at)
+        now = self._clock.now()
+        for operator in self._operators:
+            due = operator.next_time()
+            if due is not None and due <= now:
+                self._publish(operator.on_time(now))
+                self._pump()
+
+    def _publish(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._bus.publish(topic_of(record), record)
+
+    def _pump(self) -> None:
+        """Run the operators, in the order of the graph, until no record waits."""
+        busy = True
+        while busy:
+            busy = False
+            for operator, subscription in self._steps:
+                records = subscription.poll()
+                if not records:
+                    continue
+                busy = True
+                if operator is None:
+                    self._sink(records)
+                else:
+                    self._publish(operator.on_records(records))
+                subscription.commit()
+
+
+def ticks(readings: Iterable[Reading], size: int) -> Iterator[list[Reading]]:
+    """Group readings so that no camera has two frames in one group, of at most ``size`` readings."""
+    group: list[Reading] = []
+    cameras: set[str] = set()
+    for reading in readings:
+        if group and (len(group) >= size or reading.camera_id in cameras):
+            yield group
+            group, cameras = [], set()
+        group.append(reading)
+        cameras.add(reading.camera_id)
+    if group:
+        yield group

@@ -1,0 +1,1 @@
+"""State stores: where executed outputs wait for the links."""
