@@ -1,0 +1,43 @@
+"""Writes files that are either wholly there or not there at all, also after a crash or a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from camlink.pipeline.errors import ResultsError
+
+
+def write_durably(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write a temporary sibling, sync it and rename it to ``path``.
+
+    Raises `ResultsError` with the path when the disk is full or not writable; what was at ``path`` is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fill(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:  # pyarrow's ArrowIOError is an OSError too
+        _discard(temporary)
+        reason = error.strerror or str(error)
+        raise ResultsError(f"{path}: cannot be written: {reason}; free some space or choose another folder") from error
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk holds the file, or the folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    """Remove what a failed write left; a disk that refuses even that keeps only a hidden ``.tmp`` nobody reads."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,151 @@
+"""The results log: every output, decision, drop and event of a run, as Parquet by day and camera.
+
+    RUN/run.json                                          the header (`RunInfo`)
+    RUN/outputs/day=YYYY-MM-DD/camera=ID/part-*.parquet   one row per model output
+    RUN/{decisions,drops,camera_events,adaptation}/part-*.parquet
+    RUN/pictures/CAMERA/INDEX.jpg                         audit frames on which predictions were wrong
+
+Delivery is at least once (design ruling 7), so a row may be written twice; `RunResults` lets repeats fall out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+from camlink.models.base import OutputSpec
+from camlink.pipeline.durable import write_durably
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.records import FrameResult, ModelOutput, Picture, Record
+from camlink.pipeline.results_pictures import DisagreementPictures
+from camlink.pipeline.results_read import RunResults
+from camlink.pipeline.results_tables import (
+    DAY_US,
+    SELDOM,
+    Row,
+    microseconds,
+    outputs_table,
+    partition,
+    schema,
+)
+from camlink.pipeline.run_info import RunInfo
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ResultsLog", "RunInfo", "RunResults"]
+
+NO_SPECS: Mapping[str, OutputSpec] = MappingProxyType({})
+PartitionKey = tuple[str, int]  # camera, days since 1970
+
+
+class _Pending:
+    """Rows of one partition that are not on disk yet."""
+
+    __slots__ = ("outputs", "times_us")
+
+    def __init__(self) -> None:
+        self.times_us: list[int] = []
+        self.outputs: list[ModelOutput] = []
+
+
+class ResultsLog:
+    """Writes records into a run folder. Memory stays bounded by ``flush_rows``; `flush` makes all rows durable.
+
+    ``specs`` lets it judge which audit pictures are worth keeping; without them none are kept. Several logs may write
+    to one folder at once (distributed operation): file names never collide. Raises `ResultsError` with the path when
+    the disk is full or not writable; rows not yet durable are kept, so that the caller may `flush` again.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        flush_rows: int = 20_000,
+        *,
+        specs: Mapping[str, OutputSpec] = NO_SPECS,
+        pictures_per_camera: int = 24,
+    ) -> None:
+        self.run_dir = Path(run_dir)
+        self._flush_rows = flush_rows
+        self._pending: dict[PartitionKey, _Pending] = {}
+        self._seldom: dict[str, list[Row]] = {}
+        self._rows = 0
+        self._written = 0
+        self._token = secrets.token_hex(4)  # keeps part names of several writers apart
+        self._pictures = DisagreementPictures(self.run_dir, specs, pictures_per_camera)
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResultsError(f"{run_dir}: cannot be made: {error.strerror}; choose another folder") from error
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Take any records; those that are no results (frames, requests, promotions) are ignored."""
+        for record in records:
+            if type(record) is FrameResult:
+                self._write_result(record)
+            elif type(record) is Picture:
+                self._pictures.on_picture(record)
+            elif type(record) in SELDOM:
+                table, row = SELDOM[type(record)]
+                self._seldom.setdefault(table, []).append(row(record))
+                self._rows += 1
+        if self._rows >= self._flush_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Return once every row written so far is on disk."""
+        for key in list(self._pending):
+            camera_id, day = key
+            rows = self._pending[key]
+            self._write_part(
+                partition(self.run_dir, day, camera_id), outputs_table(camera_id, rows.times_us, rows.outputs)
+            )
+            del self._pending[key]
+        for table in list(self._seldom):
+            self._write_part(self.run_dir / table, _rows_table(table, self._seldom[table]))
+            del self._seldom[table]
+        self._rows = 0
+
+    def close(self) -> None:
+        """Flush. Closing twice is harmless."""
+        self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write_result(self, result: FrameResult) -> None:
+        """Note one frame's outputs: the hot path, a few microseconds."""
+        time_us = microseconds(result.captured_at)
+        key = (result.camera_id, time_us // DAY_US)
+        rows = self._pending.get(key)
+        if rows is None:
+            rows = self._pending[key] = _Pending()
+        outputs = result.outputs
+        rows.outputs.extend(outputs)
+        rows.times_us.extend([time_us] * len(outputs))
+        self._rows += len(outputs)
+        if result.purpose == "audit":
+            self._pictures.on_result(result)
+        if self._rows >= self._flush_rows:
+            self.flush()
+
+    def _write_part(self, folder: Path, table: pa.Table) -> None:
+        import pyarrow.parquet as pq
+
+        self._written += 1
+        path = folder / f"part-{self._written:06d}-{self._token}.parquet"
+        write_durably(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def _rows_table(table: str, rows: list[Row]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows, schema=schema(table))

@@ -1,0 +1,127 @@
+"""Reads a run folder back, also while it is being written: repeated rows fall out, missing tables are empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.results_pictures import picture_file
+from camlink.pipeline.results_tables import KEYS, TABLES, folder_name, schema
+from camlink.pipeline.run_info import RunInfo
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+
+class RunResults:
+    """The results of one run, as Arrow tables in event-time order. Copes with empty and unfinished runs.
+
+    Raises `ResultsError` when the folder is no run or a file in it cannot be read.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = Path(run_dir)
+        self.info = RunInfo.load(self.run_dir)
+
+    def cameras(self) -> list[str]:
+        """Return the cameras of the run: those of its header, then any that only its rows know."""
+        names = dict.fromkeys([*self.info.cameras, *self.info.captured])
+        for table in ("outputs", "drops"):
+            found = self.query(f"SELECT DISTINCT camera_id FROM {table} ORDER BY 1", table)
+            names |= dict.fromkeys(found.column(0).to_pylist())
+        return list(names)
+
+    def outputs(self, camera: str | None = None, where: str = "true") -> pa.Table:
+        """Return output rows, one per (camera, frame, model, how); ``where`` is SQL over the columns (trusted)."""
+        return self._rows("outputs", camera, where, "captured_at", "camera_id", "frame_index", "model", "how")
+
+    def output_counts(self, camera: str) -> dict[tuple[str, str, bool], int]:
+        """Return the number of rows per (model, how, served) of a camera."""
+        sql = "SELECT model, how, served, count(*) FROM outputs GROUP BY ALL"
+        columns = self.query(sql, "outputs", camera).columns
+        model, how, served, count = (column.to_pylist() for column in columns)
+        return dict(zip(zip(model, how, served, strict=True), count, strict=True))
+
+    def frames_seen(self, camera: str) -> int:
+        """Return how many frames of a camera have at least one served row."""
+        sql = "SELECT count(DISTINCT frame_index) FROM outputs WHERE served"
+        return int(self.query(sql, "outputs", camera).column(0)[0].as_py())
+
+    def decisions(self, camera: str | None = None) -> pa.Table:
+        """Return decisions by start; mappings are JSON texts."""
+        return self._rows("decisions", camera, "true", "start", "camera_id")
+
+    def drops(self, camera: str | None = None) -> pa.Table:
+        """Return dropped frames with their reasons."""
+        return self._rows("drops", camera, "true", "captured_at", "camera_id", "first_index")
+
+    def camera_events(self, camera: str | None = None) -> pa.Table:
+        """Return what happened to the cameras."""
+        return self._rows("camera_events", camera, "true", "at", "camera_id", "kind")
+
+    def adaptation(self, camera: str | None = None) -> pa.Table:
+        """Return what the adaptation did; ``scores`` is a JSON text."""
+        return self._rows("adaptation", camera, "true", "at", "camera_id", "target", "version", "kind")
+
+    def pictures(self, camera: str) -> dict[int, Path]:
+        """Return the kept pictures of a camera: frame index -> JPEG file."""
+        folder = picture_file(self.run_dir, camera, 0).parent
+        return {int(file.stem): file for file in sorted(folder.glob("*.jpg")) if file.stem.isdigit()}
+
+    def query(self, sql: str, table: str, camera: str | None = None) -> pa.Table:
+        """Run ``sql`` over ``table``, repeats removed, of one camera or all."""
+        import duckdb
+
+        files = [str(file) for file in self._files(table, camera)]
+        try:
+            if not files:
+                return self._connection.sql(sql).to_arrow_table()
+            named = _without_repeats(table)
+            return self._connection.sql(f"{named} {sql}", params=[files, camera, camera]).to_arrow_table()
+        except duckdb.Error as error:
+            raise ResultsError(f"{self.run_dir}/{table}: cannot be read: {error}") from error
+
+    def _rows(self, table: str, camera: str | None, where: str, *order: str) -> pa.Table:
+        found = self.query(f"SELECT * FROM {table} WHERE {where} ORDER BY {_names(order)}", table, camera)
+        return found.cast(schema(table))
+
+    def _files(self, table: str, camera: str | None) -> list[Path]:
+        folder = self.run_dir / table
+        if table != "outputs":
+            return sorted(folder.glob("part-*.parquet"))
+        chosen = "*" if camera is None else folder_name(camera)
+        return sorted(folder.glob(f"day=*/camera={chosen}/part-*.parquet"))
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        connection = duckdb.connect()
+        connection.execute("SET TimeZone = 'UTC'")
+        for table in TABLES:  # what a query sees when nothing has been written yet
+            connection.register(table, schema(table).empty_table())
+        return connection
+
+
+def _without_repeats(table: str) -> str:
+    """Return SQL that names ``table`` over Parquet files ($1), of one camera ($2 and $3) or, when null, of all."""
+    columns, key = _names(TABLES[table]), _names(KEYS[table])
+    preferred = "served DESC, " if table == "outputs" else ""
+    return (
+        f"WITH {table} AS (SELECT {columns} "
+        f"FROM read_parquet($1, hive_partitioning=false, filename=true) WHERE $2 IS NULL OR camera_id = $3 "
+        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1)"
+    )
+
+
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
+
+
+def column(table: pa.Table, name: str) -> list[Any]:
+    """Return a column as a list of Python values."""
+    return cast("list[Any]", table.column(name).to_pylist())

@@ -1,0 +1,203 @@
+"""The results log's tables: where each lies in a run folder, its columns, and how records become rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from camlink.pipeline.clock import EPOCH
+from camlink.pipeline.records import AdaptationEvent, CameraEvent, Decision, FrameDropped, ModelOutput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DAY_US = 86_400_000_000
+
+# column -> type, as pyarrow aliases; "texts" and "values" are lists. One definition for writing and for empty reads.
+TABLES: dict[str, dict[str, str]] = {
+    "outputs": {
+        "camera_id": "string",
+        "frame_index": "int64",
+        "captured_at": "time",
+        "model": "string",
+        "value": "values",
+        "purpose": "string",
+        "how": "string",
+        "served": "bool",
+        "sources": "texts",
+        "link_version": "int64",
+        "confidence": "float32",
+        "audit_probability": "float64",
+        "reason": "string",
+    },
+    "decisions": {
+        "camera_id": "string",
+        "start": "time",
+        "end": "time",
+        "execute": "texts",
+        "predict": "texts",
+        "loaded": "texts",
+        "activation": "string",
+        "budget": "string",
+        "link_scores": "string",
+        "expected_agreement": "float64",
+        "reason": "string",
+    },
+    "drops": {
+        "camera_id": "string",
+        "first_index": "int64",
+        "count": "int64",
+        "captured_at": "time",
+        "reason": "string",
+    },
+    "camera_events": {"camera_id": "string", "at": "time", "kind": "string", "detail": "string"},
+    "adaptation": {
+        "camera_id": "string",
+        "at": "time",
+        "kind": "string",
+        "target": "string",
+        "version": "int64",
+        "detail": "string",
+        "scores": "string",
+    },
+}
+
+# What makes two rows the same fact (design ruling 7): a repeat after a restart falls out on reading.
+KEYS: dict[str, tuple[str, ...]] = {
+    "outputs": ("camera_id", "frame_index", "model", "how"),
+    "decisions": ("camera_id", "start", "end", "reason"),
+    "drops": ("camera_id", "first_index", "reason"),
+    "camera_events": ("camera_id", "at", "kind", "detail"),
+    "adaptation": ("camera_id", "at", "kind", "target", "version", "detail"),
+}
+
+
+def schema(table: str) -> pa.Schema:
+    """Return the Arrow schema of ``table``."""
+    import pyarrow as pa
+
+    special = {"time": pa.timestamp("us", tz="UTC"), "texts": pa.list_(pa.string()), "values": pa.list_(pa.float32())}
+    return pa.schema(
+        [
+            (name, special[alias] if alias in special else pa.type_for_alias(alias))
+            for name, alias in TABLES[table].items()
+        ]
+    )
+
+
+def folder_name(camera_id: str) -> str:
+    """Return ``camera_id`` as one safe path component, whatever it holds (``../x``, slashes, nothing).
+
+    >>> folder_name("hall 3"), folder_name("../etc")
+    ('hall%203', '%2E%2E%2Fetc')
+    """
+    return quote(camera_id, safe="").replace(".", "%2E") or "%00"
+
+
+def partition(run_dir: Path, day: int, camera_id: str) -> Path:
+    """Return the folder of one camera's outputs on one day, given as days since 1970 in UTC."""
+    date = np.datetime64(day, "D")
+    return run_dir / "outputs" / f"day={date}" / f"camera={folder_name(camera_id)}"
+
+
+def microseconds(moment: datetime) -> int:
+    """Return microseconds since 1970, exactly (a float would round)."""
+    since = moment - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def outputs_table(camera_id: str, times_us: Sequence[int], outputs: Sequence[ModelOutput]) -> pa.Table:
+    """Return the rows of one camera's ``outputs`` as an Arrow table, column by column for speed."""
+    import pyarrow as pa
+
+    columns = {
+        "camera_id": pa.repeat(camera_id, len(outputs)),
+        "frame_index": [o.frame_index for o in outputs],
+        "captured_at": np.asarray(times_us, dtype="datetime64[us]"),
+        "model": [o.model for o in outputs],
+        "value": _value_lists(outputs),
+        "purpose": [o.purpose for o in outputs],
+        "how": [o.how for o in outputs],
+        "served": [o.served for o in outputs],
+        "sources": [o.sources for o in outputs],
+        "link_version": [o.link_version for o in outputs],
+        "confidence": [o.confidence for o in outputs],
+        "audit_probability": [o.audit_probability for o in outputs],
+        "reason": [o.reason for o in outputs],
+    }
+    types = schema("outputs")
+    arrays = [_array(columns[field.name], field.type) for field in types]
+    return pa.Table.from_arrays(arrays, schema=types)
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, np.ndarray):
+        return pa.array(values).cast(kind)
+    return pa.array(values, type=kind)
+
+
+def _value_lists(outputs: Sequence[ModelOutput]) -> pa.Array:
+    """Join the values into one list column; an abstained output's value is null."""
+    import pyarrow as pa
+
+    values = [o.value for o in outputs]
+    lengths = np.fromiter((0 if v is None else v.size for v in values), dtype=np.int32, count=len(values))
+    offsets = np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)))
+    present = [v for v in values if v is not None]
+    flat = np.concatenate(present).astype(np.float32, copy=False) if present else np.zeros(0, np.float32)
+    absent = pa.array([v is None for v in values])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=absent)
+
+
+Row = dict[str, Any]
+
+
+def _decision_row(d: Decision) -> Row:
+    return {
+        "camera_id": d.camera_id,
+        "start": d.start,
+        "end": d.end,
+        "execute": list(d.execute),
+        "predict": list(d.predict),
+        "loaded": list(d.loaded),
+        "activation": _json(d.activation),
+        "budget": _json(d.budget),
+        "link_scores": _json({source: dict(targets) for source, targets in d.link_scores.items()}),
+        "expected_agreement": None if d.expected_agreement is None else float(d.expected_agreement),
+        "reason": d.reason,
+    }
+
+
+def _drop_row(d: FrameDropped) -> Row:
+    return {name: getattr(d, name) for name in TABLES["drops"]}
+
+
+def _camera_event_row(e: CameraEvent) -> Row:
+    return {name: getattr(e, name) for name in TABLES["camera_events"]}
+
+
+def _adaptation_row(e: AdaptationEvent) -> Row:
+    return {name: getattr(e, name) for name in TABLES["adaptation"]} | {"scores": _json(e.scores)}
+
+
+def _json(mapping: Any) -> str:
+    return json.dumps(dict(mapping), sort_keys=True, default=float)
+
+
+# Records that come seldom, row by row; FrameResult comes often and has its own way above.
+SELDOM: dict[type, tuple[str, Callable[[Any], Row]]] = {
+    Decision: ("decisions", _decision_row),
+    FrameDropped: ("drops", _drop_row),
+    CameraEvent: ("camera_events", _camera_event_row),
+    AdaptationEvent: ("adaptation", _adaptation_row),
+}
