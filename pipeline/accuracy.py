@@ -1,0 +1,253 @@
+"""How far camlink's outputs equal what the models would have said, with an honest interval and baselines beside it.
+
+Estimated from audit frames only (design ruling 5). They are a random sample of a camera's frames with known
+probabilities, so the weighted mean (Hájek's estimator: weights 1/p, divided by their sum) estimates the mean over all
+frames, however alike neighbouring frames are. The interval is Wilson's for a proportion, at the effective sample size
+(sum w)^2 / sum w^2 of Kish. Agreement lies in [0, 1], where nothing varies more than a coin with the same mean, so for
+graded agreement the interval is wider than needed rather than too narrow. It is valid for one look at the end, not
+for stopping a run as soon as it looks good.
+
+Two figures, always both:
+
+* *all outputs*: per audit frame the mean over models, where a model that the decision executes counts 1 (MLink Eq. 1);
+* *predicted outputs only*: per audit frame the mean over the models that were predicted.
+
+A prediction that abstained counts 0 in both: no answer is not an answer. The baselines stand on the same frames under
+the same conventions and know only executed values of frames captured earlier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.base import OutputSpec
+from camlink.models.scores import RULES, agreement
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Values = NDArray[np.float32]
+
+BASELINES = ("constant", "hourly_mode", "persistence")
+HOUR_US = 3_600_000_000
+Z_95 = 1.959964
+
+EXECUTES, PREDICTED, ABSTAINED = 0, 1, 2  # what the decision would have done with a model on an audit frame
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean in [0, 1], its 95 % interval, and the number of audit frames behind it."""
+
+    mean: float
+    low: float
+    high: float
+    frames: int
+
+
+@dataclass(frozen=True)
+class Executions:
+    """All executed values of one camera and model by capture time: (h,) microseconds, (h, size)."""
+
+    times_us: Ints
+    values: Values
+
+
+@dataclass(frozen=True)
+class AuditRows:
+    """One camera and model on its audit frames, by capture time.
+
+    ``shadow`` (n,) holds `EXECUTES`, `PREDICTED` or `ABSTAINED`; rows of ``predicted`` (n, size) count only where it
+    is `PREDICTED`. ``probability`` (n,): the chance in (0, 1] with which each frame was chosen.
+    """
+
+    frame_index: Ints
+    times_us: Ints
+    executed: Values
+    predicted: Values
+    shadow: NDArray[np.int8]
+    probability: Floats
+
+
+@dataclass(frozen=True)
+class AuditScores:
+    """Agreement per audit frame (n,) of one camera and model: camlink's and each baseline's."""
+
+    frame_index: Ints
+    probability: Floats
+    shadow: NDArray[np.int8]
+    camlink: Floats
+    baselines: Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """camlink beside its baselines on the same audit frames; ``abstained`` counts shadow outputs that gave nothing."""
+
+    camlink: Estimate
+    baselines: Mapping[str, Estimate]
+    abstained: int
+
+
+def wilson(mean: float, trials: float, z: float = Z_95) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion; ``trials`` may be fractional (an effective sample size).
+
+    >>> [round(bound, 3) for bound in wilson(1.0, 20)]
+    [0.839, 1.0]
+    """
+    spread = z * math.sqrt(mean * (1.0 - mean) / trials + (z / (2.0 * trials)) ** 2)
+    centre, scale = mean + z * z / (2.0 * trials), 1.0 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def estimate(scores: Floats, probability: Floats) -> Estimate | None:
+    """Estimate the mean over all frames from audited ones; None when there are none ("not measured").
+
+    Raises `ValueError` for a probability outside (0, 1].
+    """
+    if scores.size == 0:
+        return None
+    if not np.all((probability > 0.0) & (probability <= 1.0)):
+        raise ValueError(f"audit probabilities must lie in (0, 1], got {probability.min()} to {probability.max()}")
+    weights = 1.0 / probability
+    mean = float(np.clip(np.average(scores, weights=weights), 0.0, 1.0))
+    low, high = wilson(mean, float(weights.sum() ** 2 / np.square(weights).sum()))
+    return Estimate(mean, low, high, int(scores.size))
+
+
+def score_audit(spec: OutputSpec, audit: AuditRows, executions: Executions) -> AuditScores | None:
+    """Score one camera and model on its audit frames; None when its task has no agreement (tokens, detections)."""
+    if spec.task not in RULES:
+        return None
+    ours = np.where(audit.shadow == ABSTAINED, 0.0, 1.0)
+    chosen = audit.shadow == PREDICTED
+    ours[chosen] = agreement(spec, audit.predicted[chosen], audit.executed[chosen])
+    guessed = audit.shadow != EXECUTES
+    baselines = {name: np.ones(len(ours)) for name in BASELINES}
+    for name, guesses in _baseline_guesses(spec, audit.times_us[guessed], executions).items():
+        known = ~np.isnan(guesses).any(axis=1)  # nothing executed yet: no answer, which counts 0
+        scores = np.zeros(len(guesses))
+        scores[known] = agreement(spec, guesses[known], audit.executed[guessed][known])
+        baselines[name][guessed] = scores
+    return AuditScores(audit.frame_index, audit.probability, audit.shadow, ours, baselines)
+
+
+def compare(cameras: Iterable[Sequence[AuditScores]], *, predicted_only: bool = False) -> Comparison | None:
+    """Pool the audit frames of ``cameras`` (each: the scores of its models); None when no frame counts.
+
+    With ``predicted_only``, models that the decision executes are left out, and so are frames without predictions.
+    """
+    names = ("camlink", *BASELINES)
+    pooled: dict[str, list[Floats]] = {name: [] for name in names}
+    probability: list[Floats] = []
+    abstained = 0
+    for models in cameras:
+        frames = _frames(models, predicted_only)
+        if frames is None:
+            continue
+        per_frame, chances = frames
+        probability.append(chances)
+        for name in names:
+            pooled[name].append(per_frame[name])
+        abstained += sum(int((scores.shadow == ABSTAINED).sum()) for scores in models)
+    if not probability:
+        return None
+    chances = np.concatenate(probability)
+    estimates = {name: estimate(np.concatenate(pooled[name]), chances) for name in names}
+    present = {name: found for name, found in estimates.items() if found is not None}
+    return Comparison(present.pop("camlink"), present, abstained)
+
+
+def _frames(models: Sequence[AuditScores], predicted_only: bool) -> tuple[dict[str, Floats], Floats] | None:
+    """Return one camera's mean agreement per audit frame, for camlink and baselines, and the frames' probabilities."""
+    keep = [scores.shadow != EXECUTES if predicted_only else np.full(len(scores.shadow), True) for scores in models]
+    index = np.concatenate([s.frame_index[k] for s, k in zip(models, keep, strict=True)] or [np.zeros(0, np.int64)])
+    if index.size == 0:
+        return None
+    _, first, inverse = np.unique(index, return_index=True, return_inverse=True)
+    counts = np.bincount(inverse)
+    chances = np.concatenate([s.probability[k] for s, k in zip(models, keep, strict=True)])[first]
+    per_frame = {}
+    for name in ("camlink", *BASELINES):
+        scores = [(s.camlink if name == "camlink" else s.baselines[name])[k] for s, k in zip(models, keep, strict=True)]
+        per_frame[name] = np.bincount(inverse, weights=np.concatenate(scores)) / counts
+    return per_frame, chances
+
+
+def _baseline_guesses(spec: OutputSpec, times_us: Ints, executions: Executions) -> dict[str, Values]:
+    """Return each baseline's guess (q, size) for frames captured at ``times_us``; NaN where it knows nothing yet."""
+    past = np.searchsorted(executions.times_us, times_us, side="left")  # executions captured strictly before
+    constant = usual_so_far(spec, executions.values, past)
+    hourly = constant.copy()
+    hours, history_hours = (times_us // HOUR_US) % 24, (executions.times_us // HOUR_US) % 24
+    for hour in np.unique(hours):
+        asked, known = np.flatnonzero(hours == hour), history_hours == hour
+        before = np.searchsorted(executions.times_us[known], times_us[asked], side="left")
+        has_past = before > 0
+        hourly[asked[has_past]] = usual_so_far(spec, executions.values[known], before[has_past])
+    last = np.full((len(times_us), spec.size), np.nan, np.float32)
+    last[past > 0] = executions.values[past[past > 0] - 1]
+    return {"constant": constant, "hourly_mode": hourly, "persistence": last}
+
+
+def usual_so_far(spec: OutputSpec, values: Values, past: Ints) -> Values:
+    """Return the usual value among the first ``past[i]`` of ``values`` (h, size), for each i; NaN where that is none.
+
+    Count: the commonest count of each entry. Single label: the mean value of the commonest top label. Multi label:
+    each label's commoner side of 0.5. Regression and box, where values hardly repeat: the mean.
+    """
+    usual = np.full((len(past), values.shape[1]), np.nan, np.float32)
+    asked = np.flatnonzero(past > 0)
+    if asked.size == 0:
+        return usual
+    if spec.task == "count":
+        usual[asked] = _entry_modes(np.floor(values + 0.5), past[asked])
+    elif spec.task == "multi_label":
+        usual[asked] = _entry_modes((values >= 0.5).astype(np.float32), past[asked])
+    elif spec.task == "single_label":
+        labels = values.argmax(axis=1)
+        commonest = labels[_mode_positions(labels)[past[asked] - 1]]
+        for label in np.unique(commonest):
+            rows, places = asked[commonest == label], np.flatnonzero(labels == label)
+            usual[rows] = _means_so_far(values[places], np.searchsorted(places, past[rows], side="left"))
+    else:
+        usual[asked] = _means_so_far(values, past[asked])
+    return usual
+
+
+def _entry_modes(values: Values, past: Ints) -> Values:
+    """Return each entry's commonest value among the first ``past`` (all > 0) rows; entries that never vary are free."""
+    modes = np.repeat(values[:1], len(past), axis=0)
+    for entry in np.flatnonzero((values != values[0]).any(axis=0)):
+        column = values[:, entry]
+        modes[:, entry] = column[_mode_positions(column)[past - 1]]
+    return modes
+
+
+def _mode_positions(codes: NDArray[np.generic]) -> Ints:
+    """Return, for each row, the position of a row holding the commonest code up to there; the first to lead stays.
+
+    A code takes the lead exactly when its count exceeds every count before, so one running maximum finds all modes.
+    """
+    order = np.argsort(codes, kind="stable")
+    _, starts, sizes = np.unique(codes[order], return_index=True, return_counts=True)
+    count = np.empty(len(codes), np.int64)
+    count[order] = np.arange(len(codes)) - np.repeat(starts, sizes) + 1  # how often each code has come so far
+    best_before = np.concatenate((np.zeros(1, np.int64), np.maximum.accumulate(count)[:-1]))
+    leads = np.where(count > best_before, np.arange(len(codes)), 0)
+    return np.asarray(np.maximum.accumulate(leads), dtype=np.int64)
+
+
+def _means_so_far(values: Values, past: Ints) -> Values:
+    """Return the mean of the first ``past[i]`` rows, for ``past`` > 0 that never falls."""
+    means = np.empty((len(past), values.shape[1]), np.float32)
+    total, done = np.zeros(values.shape[1]), 0
+    for i, count in enumerate(past):
+        total += values[done:count].sum(axis=0, dtype=np.float64)
+        done = int(count)
+        means[i] = total / done
+    return means
