@@ -1,0 +1,156 @@
+"""Durations, rates and sizes as people write them, with the unit said.
+
+A bare number says nothing of its unit, so ``period: 60`` is refused rather than guessed; the message names the fix.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+GIGABYTES = {"KB": 1e-6, "MB": 1e-3, "GB": 1.0, "TB": 1e3, "MIB": 2**20 / 1e9, "GIB": 2**30 / 1e9}
+
+_NUMBER = r"\d+(?:\.\d+)?"
+DURATION_PATTERN = rf"^(?:{_NUMBER}(?:ms|s|min|h|d))+$"
+RATE_PATTERN = rf"^{_NUMBER}/(?:{_NUMBER})?(?:ms|s|min|h|d)$"
+_LOOSE_UNITS = {  # what people write, and which unit they mean
+    "milli": "ms",
+    "msec": "ms",
+    "sec": "s",
+    "min": "min",
+    "m": "min",
+    "hour": "h",
+    "hr": "h",
+    "h": "h",
+    "day": "d",
+    "d": "d",
+    "s": "s",
+}
+
+
+def parse_duration(value: Any) -> timedelta:
+    """Read ``"20s"``, ``"10min"``, ``"1h30min"`` or ``"1d"``; a timedelta passes through.
+
+    Raises ValueError that suggests the right spelling.
+
+    >>> parse_duration("1h30min")
+    datetime.timedelta(seconds=5400)
+    >>> parse_duration("1 hour")
+    Traceback (most recent call last):
+    ValueError: "1 hour" is not a duration; did you mean "1h"?
+    """
+    if isinstance(value, timedelta):
+        duration = value
+    elif isinstance(value, str) and re.match(DURATION_PATTERN, value):
+        parts = re.findall(rf"({_NUMBER})(ms|s|min|h|d)", value)
+        duration = timedelta(seconds=sum(float(number) * SECONDS[unit] for number, unit in parts))
+    else:
+        raise ValueError(_duration_advice(value))
+    if duration <= timedelta(0):
+        raise ValueError(f'"{value}" is not longer than nothing')
+    return duration
+
+
+def _duration_advice(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f'{value:g} has no unit; write "{value:g}s", "{value:g}min", "{value:g}h" or "{value:g}d"'
+    match = re.match(rf"^\s*({_NUMBER})\s*([a-z]+)\s*$", str(value).lower())
+    if match:
+        number, word = match.groups()
+        for beginning, unit in _LOOSE_UNITS.items():
+            if word == beginning or (len(beginning) > 1 and word.startswith(beginning)):
+                return f'"{value}" is not a duration; did you mean "{number}{unit}"?'
+    return f'"{value}" is not a duration; write a number and a unit (ms, s, min, h, d) such as "20s" or "1h30min"'
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration in the form that `parse_duration` reads, in the fewest whole units.
+
+    >>> format_duration(timedelta(minutes=90))
+    '1h30min'
+    """
+    milliseconds = round(duration.total_seconds() * 1000)
+    parts = []
+    for unit in ("d", "h", "min", "s", "ms"):
+        count, milliseconds = divmod(milliseconds, round(SECONDS[unit] * 1000))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def parse_rate(value: Any) -> float:
+    """Read a rate as frames per second: a number, or ``"1/min"``, ``"30/h"``, ``"1/10s"``.
+
+    >>> parse_rate("6/min")
+    0.1
+    """
+    if isinstance(value, str) and re.match(RATE_PATTERN, value):
+        match = re.match(rf"^({_NUMBER})/({_NUMBER})?(\w+)$", value)
+        assert match is not None  # a stricter pattern has matched already
+        count, span, unit = match.groups()
+        seconds = float(span or 1) * SECONDS[unit]
+        rate = float(count) / seconds if seconds else 0.0
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        rate = float(value)
+    else:
+        raise ValueError(f'"{value}" is not a rate; write frames per second such as 2 or 0.5, or "1/min"')
+    if not 0 < rate <= 1000:
+        raise ValueError(f"{value} is not a usable rate; it must be above 0 and at most 1000 frames per second")
+    return rate
+
+
+def parse_gigabytes(value: Any) -> float:
+    """Read a size in GB: a number, or text such as ``"500 MB"``.
+
+    >>> parse_gigabytes("500 MB")
+    0.5
+    """
+    match = re.match(rf"^\s*({_NUMBER})\s*([a-zA-Z]+)\s*$", value) if isinstance(value, str) else None
+    if match and match.group(2).upper() in GIGABYTES:
+        size = float(match.group(1)) * GIGABYTES[match.group(2).upper()]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        size = float(value)
+    else:
+        raise ValueError(f'"{value}" is not a size; write GB as a number such as 4, or "500 MB"')
+    if not 0 < size < 1e6:
+        raise ValueError(f"{value} is not a usable size; it must be above 0 GB")
+    return size
+
+
+def parse_share(value: Any) -> float:
+    """Read a share in 0..1; a percentage is refused with the number that was meant.
+
+    >>> parse_share("40%")
+    Traceback (most recent call last):
+    ValueError: "40%" is a percentage; write 0.4
+    """
+    match = re.match(rf"^\s*({_NUMBER})\s*%\s*$", value) if isinstance(value, str) else None
+    if match:
+        raise ValueError(f'"{value}" is a percentage; write {float(match.group(1)) / 100:g}')
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f'"{value}" is not a share; write a number from 0 to 1')
+    if 1 < value <= 100:
+        raise ValueError(f"{value:g} is above 1; a share lies in 0..1 (for {value:g} per cent write {value / 100:g})")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{value:g} is not a share; it must lie in 0..1")
+    return float(value)
+
+
+def parse_crop(value: Any) -> tuple[float, float, float, float]:
+    """Read ``[left, top, right, bottom]`` as shares of the picture.
+
+    >>> parse_crop([0, 0, 1, 0.8])
+    (0.0, 0.0, 1.0, 0.8)
+    """
+    numbers = [edge for edge in value if type(edge) in (int, float)] if isinstance(value, list | tuple) else []
+    if len(numbers) == 4 and len(value) == 4:
+        left, top, right, bottom = map(float, numbers)
+        if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
+            return left, top, right, bottom
+    got = f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else f'"{value}"'
+    raise ValueError(
+        f"{got} is not a crop; write [left, top, right, bottom] as shares of the picture with "
+        "0 <= left < right <= 1 and 0 <= top < bottom <= 1, such as [0, 0, 1, 0.8]"
+    )

@@ -1,0 +1,301 @@
+"""Right configurations load; wrong ones say everything that is wrong, where, and what to write instead."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from camlink.pipeline.config import (
+    AdaptationConfig,
+    CameraConfig,
+    SiteConfig,
+    built_in_configs,
+    check_config,
+    json_schema,
+    load_config,
+)
+from camlink.pipeline.errors import ConfigError
+
+SMALL = "models: building\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "site.yaml"
+    file.write_text(text)
+    return file
+
+
+def problems(folder: Path, text: str) -> list[tuple[int | None, str]]:
+    return [(problem.line, problem.message) for problem in check_config(write(folder, text))]
+
+
+def one_problem(folder: Path, text: str) -> tuple[int | None, str]:
+    found = problems(folder, text)
+    assert len(found) == 1, found
+    return found[0]
+
+
+# --- what loads -------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_configuration_loads(tmp_path: Path) -> None:
+    (tmp_path / "clip.avi").touch()
+    config = load_config(
+        write(
+            tmp_path,
+            """
+site: lab
+models: building
+cameras:
+  - {id: hall-03, source: "rtsp://10.0.0.7/s1", fps: 1/min, crop: [0, 0, 1, 0.8], domain: indoor}
+  - {id: clip, source: clip.avi}
+  - {id: desk, source: 0}
+budgets: {memory_gb: 500 MB, time_share: 0.4}
+period: 1h30min
+adaptation: {policy: off, interval: 90s}
+policy: mlink-exact
+""",
+        )
+    )
+    hall, clip, desk = config.cameras
+    assert (hall.fps, hall.crop, hall.domain) == (1 / 60, (0, 0, 1, 0.8), "indoor")
+    assert Path(str(clip.source)) == tmp_path / "clip.avi"
+    assert desk.source == 0
+    assert config.budgets.memory_gb == 0.5
+    assert config.period == timedelta(minutes=90)
+    assert (config.adaptation.policy, config.adaptation.interval) == ("off", timedelta(seconds=90))
+
+
+def test_absent_sections_mean_their_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, SMALL + "budgets:\n  # memory_gb: 4\ncameras:\n"))
+    assert config == SiteConfig(models="building")
+    assert config.budgets.memory_gb is None
+    assert config.period == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("name", ["building", "demo", "traffic", "webcam"])
+def test_built_in_configurations_are_right_and_explain_themselves(name: str) -> None:
+    assert check_config(name) == []
+    assert load_config(name) == load_config(built_in_configs()[name])
+    assert built_in_configs()[name].read_text().startswith("# ")
+
+
+def test_relative_sources_are_found_beside_the_file_and_then_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, work = tmp_path / "site", tmp_path / "work"
+    for folder in (site, work):
+        folder.mkdir()
+        (folder / "both.avi").touch()
+    (work / "only-here").mkdir()
+    monkeypatch.chdir(work)
+    text = "models: building\ncameras: [{id: a, source: both.avi}, {id: b, source: only-here}]"
+    sources = [Path(str(camera.source)).resolve() for camera in load_config(write(site, text)).cameras]
+    assert sources == [site / "both.avi", work / "only-here"]
+
+
+def test_merge_keys_let_cameras_share_settings(tmp_path: Path) -> None:
+    text = """
+models: building
+cameras:
+  - &hall {id: a, source: 0, fps: 5, domain: indoor}
+  - {<<: *hall, id: b, source: 1}
+"""
+    first, second = load_config(write(tmp_path, text)).cameras
+    assert (second.id, second.source, second.fps, second.domain) == ("b", 1, first.fps, first.domain)
+
+
+def test_a_replay_takes_the_settings_and_brings_its_own_cameras(tmp_path: Path) -> None:
+    file = write(tmp_path, SMALL + 'cameras: [{id: a, source: "rtsp://u:${UNSET_PW}@10.0.0.7/s1"}]\nseed: 3\n')
+    with pytest.raises(ConfigError, match="UNSET_PW"):
+        load_config(file)
+    settings = load_config(file, ignore_cameras=True)
+    assert settings.cameras == ()
+    replay = settings.with_cameras([CameraConfig(id="b", source=0)])
+    assert ([camera.id for camera in replay.cameras], replay.seed) == (["b"], 3)
+
+
+def test_two_replayed_cameras_need_different_ids() -> None:
+    camera = CameraConfig(id="a", source=0)
+    with pytest.raises(ConfigError, match='camera id "a" is used twice'):
+        SiteConfig(models="building").with_cameras([camera, camera])
+
+
+def test_configurations_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        SiteConfig(models="building").seed = 1  # type: ignore[misc]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_every_problem_is_reported_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """site: lab
+models: buildin
+cameras:
+  - {id: a, source: missing.avi}
+  - id: a
+    source: rstp://10.0.0.7/s1
+    crop: [0, 0.9, 1, 0.8]
+    frames_per_second: 2
+budgets: {time_share: 40}
+perod: 1h
+period: 1 hour
+audit: {fraction: 0.02, fraction: 0.03}
+adaptation: {policy: perodic}
+memory_gb: 4
+""",
+    )
+    lines = [line for line, _ in found]
+    assert lines == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    texts = dict(found)
+    assert 'did you mean "building"?' in texts[2]
+    assert 'camera "a": source: no file or folder "missing.avi"' in texts[4]
+    assert 'camera id "a" is already used on line 4' in texts[5]
+    assert 'unknown scheme "rstp"; did you mean "rtsp"?' in texts[6]
+    assert "[0, 0.9, 1, 0.8] is not a crop" in texts[7]
+    assert "frames_per_second: is not a known key; " in texts[8]
+    assert "for 40 per cent write 0.4" in texts[9]
+    assert texts[10] == 'perod: is not a known key; did you mean "period"?'
+    assert texts[11] == 'period: "1 hour" is not a duration; did you mean "1h"?'
+    assert texts[12] == '"fraction" is already given on line 12; keep one of them'
+    assert texts[13] == 'adaptation.policy: "perodic" is not a choice here; did you mean "periodic"?'
+    assert texts[14] == 'memory_gb: is not a known key; it belongs under "budgets"'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("period: 60", 'period: 60 has no unit; write "60s", "60min", "60h" or "60d"'),
+        ("period: 10 minutes", 'period: "10 minutes" is not a duration; did you mean "10min"?'),
+        ("period: 10m", 'period: "10m" is not a duration; did you mean "10min"?'),
+        ("period: 0s", 'period: "0s" is not longer than nothing'),
+        ("audit: {fraction: 2%}", 'audit.fraction: "2%" is a percentage; write 0.02'),
+        ("budgets: {memory_gb: 5 gigs}", '"5 gigs" is not a size'),
+        ("budgets: {time_share: 0}", "budgets.time_share: must be above 0, got 0"),
+        ("profile: {min_frames: many}", 'profile.min_frames: must be a whole number, got "many"'),
+        ("profile: {min_frames: 2.5}", "profile.min_frames: must be a whole number, got 2.5"),
+        ("profile: {min_frames: 0}", "profile.min_frames: must be at least 1, got 0"),
+        ("seed: true", "seed: must be a whole number, got True"),
+        ("device: gpu", 'device: must be of the form (auto|cpu|cuda(:\\d+)?), got "gpu"'),
+        ("site: 2026-01-01", "site: must be text (in quotes if it looks like a number or a date), got 2026-01-01"),
+        ("cameras: hall", 'cameras: must be a list, got "hall"'),
+        ("cameras: [hall]", 'camera 1: must be a mapping of keys, got "hall"'),
+        ("cameras: [{id: 7, source: 0}]", "camera 1: id: must be text"),
+        ("cameras: [{id: hall 3, source: 0}]", 'such as "hall-3"'),
+        ("cameras: [{id: a}]", 'camera "a": source: is missing. Where frames come from'),
+        ("cameras: [{id: a, source: -1}]", "device numbers start at 0, got -1"),
+        ("cameras: [{id: a, source: 0, fps: 0}]", "0 is not a usable rate"),
+        ("cameras: [{id: a, source: 0, fps: 2 per second}]", '"2 per second" is not a rate'),
+        ("cameras: [{id: a, source: 0, crop: [0, 1]}]", 'camera "a": crop: [0, 1] is not a crop'),
+        ("cameras: [{id: a, source: 0, crop: [0, 0, 640, 480]}]", "as shares of the picture"),
+        ("links: {history_frames: 20}", "links.history_frames: 20 is below min_train_frames (40)"),
+    ],
+)
+def test_wrong_values_say_what_to_write_instead(tmp_path: Path, text: str, expected: str) -> None:
+    line, message = one_problem(tmp_path, SMALL + text)
+    assert line == 2
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: [objects, persns]", 'did you mean "persons"?'),
+        ("models: [objects, objects]", '"objects" is listed twice'),
+        ("models: []", "name at least one model, or a set: building, traffic"),
+        ("models: [{name: own, adapter: onx, weights: own.onnx, task: count}]", 'model "own": adapter: "onx"'),
+        ("models: [{name: own, adapter: onnx, task: count}]", 'model "own": weights: is missing.'),
+        ("site: lab", "models: is missing."),
+    ],
+)
+def test_wrong_models_are_named(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in one_problem(tmp_path, text)[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("site: [", 2), ("site: a\n\tmodels: b", 2), ("a: &x [*x]", 1), ("site: 2026-13-45", 1), ("- a", 1), ("\0", None)],
+)
+def test_what_is_not_yaml_is_a_problem_and_not_a_crash(tmp_path: Path, text: str, line: int | None) -> None:
+    assert problems(tmp_path, text + "\n")[0][0] == line
+
+
+def test_a_missing_file_suggests_the_built_in_configuration() -> None:
+    (problem,) = check_config("bulding")
+    assert problem.file == "bulding"
+    assert 'did you mean "building"?' in problem.message
+
+
+def test_the_error_shows_file_and_line(tmp_path: Path) -> None:
+    file = write(tmp_path, SMALL + "sed: 1\nfoo: 2\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(caught.value).splitlines()[0] == f'{file}:2: sed: is not a known key; did you mean "seed"?'
+    assert len(caught.value.problems) == 2
+
+
+# --- passwords --------------------------------------------------------------------------------------------------------
+
+
+def test_passwords_come_from_the_environment_and_show_up_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HALL_PW", "s3cr/t@")
+    monkeypatch.setenv("HALL_TOKEN", "t0ken")
+    text = 'cameras: [{id: a, source: "rtsp://u:${HALL_PW}@10.0.0.7/s1?x=${HALL_TOKEN}"}]\n'
+    config = load_config(write(tmp_path, SMALL + text))
+    camera = config.cameras[0]
+    assert camera.source == "rtsp://u:s3cr/t@@10.0.0.7/s1?x=t0ken"
+    assert camera.shown_source == "rtsp://u:***@10.0.0.7/s1?x=${HALL_TOKEN}"
+    replayed = config.with_cameras([camera])
+    for shown in (repr(config), json.dumps(config.masked()), json.dumps(replayed.masked())):
+        assert "s3cr" not in shown
+        assert "t0ken" not in shown
+
+
+def test_errors_hide_passwords(tmp_path: Path) -> None:
+    text = 'cameras: [{id: a, source: "rtps://u:s3cret@10.0.0.7/s1"}, {id: b, source: ["rtsp://u:s3cret@h/"]}]\n'
+    shown = str(problems(tmp_path, SMALL + text))
+    assert "rtps://u:***@10.0.0.7/s1" in shown
+    assert "s3cret" not in shown
+
+
+def test_all_unset_variables_are_named(tmp_path: Path) -> None:
+    line, message = one_problem(tmp_path, SMALL + 'cameras: [{id: a, source: "rtsp://${NO_A}:${NO_B}@h/"}]')
+    assert line == 2
+    assert "${NO_A}, ${NO_B}" in message
+
+
+# --- for other programs -----------------------------------------------------------------------------------------------
+
+
+def test_the_schema_describes_every_key() -> None:
+    schema = json_schema()
+    for section in [schema, *schema["$defs"].values()]:
+        assert section["additionalProperties"] is False
+        for name, key in section["properties"].items():
+            assert key.get("description"), name
+
+
+def test_masked_is_plain_json_that_loads_again() -> None:
+    config = load_config("building")
+    assert SiteConfig.model_validate(json.loads(json.dumps(config.masked()))) == config
+
+
+def test_own_models_become_definitions_beside_those_of_the_catalogue() -> None:
+    own = {"name": "bags", "adapter": "onnx", "weights": "bags.onnx", "task": "count", "labels": ["bag"]}
+    definitions = SiteConfig.model_validate({"models": ["persons", own]}).model_definitions()
+    assert [definition.name for definition in definitions] == ["persons", "bags"]
+    assert definitions[1].labels == ("bag",)
+    assert len(SiteConfig(models="building").model_definitions()) == 3
+
+
+def test_adaptation_can_be_made_in_python() -> None:
+    assert AdaptationConfig(interval=timedelta(seconds=5)).model_dump(mode="json")["interval"] == "5s"
