@@ -1,1 +1,27 @@
-"""Ingest: cameras, files and folders of stills turned into frames with event times."""
+"""Ingest: cameras, files and folders of stills turned into frames with event times.
+
+Recorded footage is read by `open_source` and `merge`, live cameras by `open_source(live=True)` and `gather`:
+
+    for reading in merge(open_source(spec, live=False) for spec in discover(path, fps=1.0, timezone="UTC")):
+        ...  # Frame | FrameDropped | CameraEvent, in the order of event time
+
+OpenCV is imported on first use, so importing this package is cheap.
+"""
+
+from camlink.pipeline.ingest.base import Reading, Source, SourceSpec
+from camlink.pipeline.ingest.discover import discover
+from camlink.pipeline.ingest.masking import mask_url
+from camlink.pipeline.ingest.merge import gather, merge
+from camlink.pipeline.ingest.opening import expected_frames, open_source
+
+__all__ = [
+    "Reading",
+    "Source",
+    "SourceSpec",
+    "discover",
+    "expected_frames",
+    "gather",
+    "mask_url",
+    "merge",
+    "open_source",
+]

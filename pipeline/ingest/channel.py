@@ -1,0 +1,155 @@
+"""What lies between a camera's reading thread and those who use its frames: one newest frame, never a backlog."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from camlink.pipeline.ingest.base import Reading, SourceSpec
+from camlink.pipeline.ingest.framing import FrameCounter, seal
+from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, Pixels
+
+
+class FrozenRule:
+    """Tells a camera that sends the very same picture again and again from one that looks at a still scene.
+
+    Sensor noise makes two pictures of a still scene differ; only a frozen encoder repeats every pixel. (A clock burnt
+    into the picture hides that: crop it away.)
+    """
+
+    def __init__(self, after_s: float) -> None:
+        self._after = timedelta(seconds=after_s)
+        self._picture: Pixels | None = None
+        self._since: datetime | None = None
+        self.is_frozen = False
+
+    def update(self, pixels: Pixels, at: datetime) -> bool:
+        """Take a picture and return whether the camera counts as frozen now."""
+        same = self._picture is not None and np.array_equal(self._picture, pixels)
+        if not same or self._since is None:
+            self._picture, self._since = pixels, at
+        self.is_frozen = same and at - self._since > self._after
+        return self.is_frozen
+
+
+class Channel:
+    """A thread-safe, ordered hand-over that holds at most one frame: the newest wins.
+
+    A frame overwritten before it was taken becomes a `FrameDropped` ("overload"), so indexes stay accounted for.
+    Readers write with a token; after `revoke` a reader that hung and comes back to life is no longer heard.
+    """
+
+    def __init__(self, spec: SourceSpec, frozen_after_s: float, with_stats: bool) -> None:
+        self._spec = spec
+        self._counter = FrameCounter(spec.camera_id, spec.crop, with_stats)
+        self._frozen = FrozenRule(frozen_after_s)
+        self._readings: deque[Reading] = deque()
+        self._token = 0
+        self._last_at: datetime | None = None
+        self._changed = threading.Condition()
+
+    def accepts(self, token: int) -> bool:
+        """Say whether ``token`` is still the one that may write."""
+        return token == self._token
+
+    def revoke(self) -> int:
+        """Shut out the present writer and return the token of the next."""
+        with self._changed:
+            self._token += 1
+            return self._token
+
+    def exclusively(self) -> AbstractContextManager[object]:
+        """Hold the channel (re-entrant), so that checking a token and acting on it are one step."""
+        return self._changed
+
+    def frame(self, token: int, pixels: Pixels, now: datetime) -> None:
+        """Take a sampled picture (H, W, 3) BGR, which becomes read-only."""
+        with self._changed:
+            if not self.accepts(token):
+                return
+            at = self._advance(now)
+            event = self._counter.resolution_event(pixels, at)
+            if event is not None:
+                self._put(event)
+            pixels = seal(pixels, self._spec.crop)
+            was_frozen = self._frozen.is_frozen
+            is_frozen = self._frozen.update(pixels, at)
+            if is_frozen != was_frozen:
+                detail = "the picture does not change" if is_frozen else "the picture moves again"
+                self._put(CameraEvent(self._spec.camera_id, at, "frozen" if is_frozen else "thawed", detail))
+            if is_frozen:
+                self._drop(at, "frozen")
+            else:
+                self._put_frame(pixels, at)
+
+    def lost(self, token: int, now: datetime, reason: str) -> None:
+        """Account for a sampled picture that could not be had."""
+        with self._changed:
+            if self.accepts(token):
+                self._drop(self._advance(now), reason)
+
+    def event(self, token: int, event: CameraEvent | None) -> None:
+        """Pass on a change in the camera's state, if there is one."""
+        with self._changed:
+            if event is not None and self.accepts(token):
+                self._put(event)
+
+    def take(self) -> Reading | None:
+        """Return the oldest reading not yet taken, or None."""
+        with self._changed:
+            return self._readings.popleft() if self._readings else None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until there may be something to take, at most ``timeout_s``; return whether there is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._readings), timeout_s)
+
+    def _advance(self, now: datetime) -> datetime:
+        """Return ``now``, or just after the last frame's time if the machine's clock was set back."""
+        if self._last_at is not None:
+            now = max(now, self._last_at + timedelta(microseconds=1))
+        self._last_at = now
+        return now
+
+    def _put(self, reading: Reading) -> None:
+        self._readings.append(reading)
+        self._changed.notify_all()
+
+    def _put_frame(self, pixels: Pixels, at: datetime) -> None:
+        index, self._counter.captured = self._counter.captured, self._counter.captured + 1
+        for place, reading in enumerate(self._readings):
+            if isinstance(reading, Frame):
+                self._overwrite(place, reading)
+                break
+        self._put(Frame(self._spec.camera_id, index, at, pixels, self._counter.measure(pixels)))
+
+    def _overwrite(self, place: int, frame: Frame) -> None:
+        dropped = FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "overload")
+        joined = _join(self._readings[place - 1], dropped) if place else None
+        if joined is None:
+            self._readings[place] = dropped
+        else:
+            self._readings[place - 1] = joined
+            del self._readings[place]
+
+    def _drop(self, at: datetime, reason: str) -> None:
+        dropped = self._counter.dropped(1, at, reason)
+        joined = _join(self._readings[-1], dropped) if self._readings else None
+        if joined is None:
+            self._put(dropped)
+        else:
+            self._readings[-1] = joined
+
+
+def _join(earlier: Reading, later: FrameDropped) -> FrameDropped | None:
+    """Return both as one record if they follow each other: a long stall then takes no memory."""
+    if not isinstance(earlier, FrameDropped) or earlier.reason != later.reason:
+        return None
+    if earlier.first_index + earlier.count != later.first_index:
+        return None
+    count = earlier.count + later.count
+    return FrameDropped(earlier.camera_id, earlier.first_index, count, earlier.captured_at, earlier.reason)
