@@ -1,4 +1,4 @@
-"""Where a camera's frames come from: environment variables filled in, schemes checked, passwords kept out of sight."""
+"""Where a camera's frames come from: environment variables filled in, schemes checked, files found."""
 
 from __future__ import annotations
 
@@ -8,24 +8,13 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
+from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.suggestions import suggest
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-# Greedy up to the last @, since passwords may hold "/", "@" and "#": rather too much hidden than too little.
-_USERINFO = re.compile(r"://([^/:@\s]*):(\S*)@")
-_SECRET_QUERY = re.compile(r"(?i)([?&](?:password|passwd|pwd|pass|pw|token|key|api_?key|auth|secret|sig)=)[^&#\s]*")
-
-
-def mask_url(text: str) -> str:
-    """Hide passwords and tokens of a URL, for logs, errors and pages.
-
-    >>> mask_url("rtsp://user:p/w@10.0.0.7/s1?channel=1&token=abc")
-    'rtsp://user:***@10.0.0.7/s1?channel=1&token=***'
-    """
-    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub(r"://\1:***@", text))
 
 
 def expand_environment(text: str, environment: Mapping[str, str] | None = None) -> str:

@@ -37,9 +37,10 @@ from pydantic_core import PydanticCustomError
 
 import camlink
 from camlink.pipeline import quantities
-from camlink.pipeline.addresses import check_scheme, expand_environment, find_path, is_url, mask_url
+from camlink.pipeline.addresses import check_scheme, expand_environment, find_path, is_url
 from camlink.pipeline.config_problems import read_section
 from camlink.pipeline.errors import ConfigError, ModelError, Problem
+from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.suggestions import suggest
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class CameraConfig(Section):
                 raise ValueError(f"device numbers start at 0, got {source}")
             return source
         opened = expand_environment(source)
+        if opened.isdecimal():
+            return int(opened)
         if is_url(opened):
             check_scheme(opened)
             return opened

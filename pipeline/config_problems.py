@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from camlink.pipeline.addresses import mask_url
 from camlink.pipeline.errors import Problem
+from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.suggestions import suggest
 from camlink.pipeline.yaml_lines import Document, KeyPath, read_yaml
 
@@ -98,7 +98,7 @@ def _place(path: KeyPath, data: Any) -> str:
     """Return ``camera "hall-03": fps: `` for the path of a problem, or its numbered path where there is no name."""
     words: list[str] = []
     rest = path
-    if len(path) >= 2 and path[0] in ("cameras", "models") and isinstance(path[1], int):
+    if len(path) >= 2 and path[0] in _LISTS and isinstance(path[1], int):
         kind = str(path[0]).removesuffix("s")
         entry = data[path[0]][path[1]]
         name = entry.get("id" if kind == "camera" else "name") if isinstance(entry, dict) else None
@@ -125,6 +125,8 @@ def _describe(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> s
     return f"{details['msg']}, got {_show(details['input'])}"
 
 
+_LISTS = ("cameras", "models")  # not proposed as the home of a stray key: which entry would it be?
+
 _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "string_type": lambda _: "text (in quotes if it looks like a number or a date)",
     "int_type": lambda _: "a whole number",
@@ -148,8 +150,8 @@ _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
 def _unknown_key(path: KeyPath, model: type[BaseModel]) -> str:
     key, section = str(path[-1]), _section_at(path[:-1], model)
     text = "is not a known key; "
-    homes = [name for name, other in _sections(model) if key in other.model_fields and other is not section]
-    if key not in section.model_fields and homes:
+    homes = [name for name, other in _sections(model) if key in other.model_fields and name not in _LISTS]
+    if homes:
         return text + f'it belongs under "{homes[0]}"'
     return text + suggest(key, section.model_fields)
 
