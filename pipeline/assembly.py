@@ -1,0 +1,114 @@
+"""From a site's configuration to a pipeline that is ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from camlink.models.pool import ModelPool
+from camlink.operators.adaptation import AdaptationOperator, LearningRules
+from camlink.operators.base import Operator, StateStore
+from camlink.operators.inference import Encode, InferenceOperator
+from camlink.operators.linking import LinkingOperator
+from camlink.operators.relabelling import (
+    NoRelabelling,
+    PeriodicRelabelling,
+    RelabelPolicy,
+    UncertaintyRelabelling,
+)
+from camlink.operators.sampling import FramePlanner, SamplingRules
+from camlink.operators.scheduler import SchedulerOperator
+from camlink.operators.selection import Budget, Costs
+from camlink.pipeline.bus.memory import MemoryBus
+from camlink.pipeline.clock import StreamClock
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.embedded import EmbeddedPipeline, Sink
+from camlink.pipeline.state.memory import MemoryState
+
+
+@dataclass(frozen=True)
+class CameraFacts:
+    """What the operators need to know of a camera before its first frame."""
+
+    fps: float | None
+
+
+def build_embedded(
+    config: SiteConfig,
+    pool: ModelPool,
+    cameras: Mapping[str, CameraFacts],
+    sink: Sink,
+    *,
+    encode_picture: Encode | None = None,
+    tick: int = 1,
+) -> EmbeddedPipeline:
+    """Return the whole graph in one process, over memory."""
+    clock = StreamClock()
+    state = MemoryState(now_s=lambda: clock.now().timestamp())
+    operators = build_operators(config, pool, cameras, state, encode_picture)
+    return EmbeddedPipeline(operators, MemoryBus(), sink, clock, tick)
+
+
+def build_operators(
+    config: SiteConfig,
+    pool: ModelPool,
+    cameras: Mapping[str, CameraFacts],
+    state: StateStore,
+    encode_picture: Encode | None = None,
+) -> dict[str, Operator]:
+    """Return the operators of the graph by the names of its steps."""
+    rules = sampling_rules(config)
+    unknown = CameraFacts(fps=None)
+
+    def planner(camera_id: str) -> FramePlanner:
+        return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
+
+    return {
+        "inference": InferenceOperator(pool, planner, state, encode_picture),
+        "linking": LinkingOperator(tuple(pool.specs), state),
+        "adaptation": AdaptationOperator(pool.specs, learning_rules(config), relabel_policy(config, pool)),
+        "scheduler": SchedulerOperator(pool.specs, costs_of(pool), budget_of(config), rules, config.policy),
+    }
+
+
+def sampling_rules(config: SiteConfig) -> SamplingRules:
+    """Return which frames are profiled and audited. Links cannot be judged, nor are they needed, for one model."""
+    return SamplingRules(
+        period=config.period,
+        profile_fraction=config.profile.fraction,
+        profile_min_frames=config.profile.min_frames,
+        audit_fraction=config.audit.fraction,
+        bootstrap_frames=config.links.bootstrap_frames,
+        seed=config.seed,
+    )
+
+
+def learning_rules(config: SiteConfig) -> LearningRules:
+    """Return when links are trained and how long they are watched."""
+    return LearningRules(
+        first_train_frames=max(config.links.min_train_frames, config.links.bootstrap_frames),
+        retrain_after_frames=config.adaptation.retrain_after_frames,
+        shadow_frames=config.adaptation.shadow_frames,
+        history_frames=config.links.history_frames,
+        seed=config.seed,
+    )
+
+
+def relabel_policy(config: SiteConfig, pool: ModelPool) -> Callable[[], RelabelPolicy]:
+    """Return a factory of one camera's relabel policy."""
+    rules = config.adaptation
+    if rules.policy == "periodic":
+        return lambda: PeriodicRelabelling(rules.interval, rules.frames)
+    if rules.policy == "uncertainty":
+        return lambda: UncertaintyRelabelling(pool.specs, rules.label_fraction, 1.0 - rules.confidence_threshold)
+    return NoRelabelling
+
+
+def costs_of(pool: ModelPool) -> Costs:
+    """Return the models' costs, as measured or as the configuration states them."""
+    return Costs({m: pool.time_ms(m) for m in pool.specs}, {m: pool.memory_gb(m) for m in pool.specs})
+
+
+def budget_of(config: SiteConfig) -> Budget:
+    """Return the site's budgets."""
+    return Budget(config.budgets.memory_gb, config.budgets.time_share)

@@ -1,0 +1,158 @@
+"""One run from start to report: sources, models, the embedded pipeline, the results log, and the run's header."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import camlink
+from camlink.links.store import LinkStore
+from camlink.models.pool import ModelPool
+from camlink.operators.inference import Encode
+from camlink.pipeline.assembly import CameraFacts, build_embedded
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.embedded import Reading
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.progress import Progress
+from camlink.pipeline.records import LinkPromotion, Record
+from camlink.pipeline.results import ResultsLog
+from camlink.pipeline.run_info import RunInfo
+
+logger = logging.getLogger(__name__)
+
+HEADER_EVERY_S = 10.0
+FLUSH_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a run says of one of its cameras."""
+
+    domain: str
+    source: str  # passwords masked
+    fps: float | None
+
+
+class Session:
+    """Runs a site over readings and leaves a results folder that `camlink report` can read at any time."""
+
+    def __init__(
+        self,
+        config: SiteConfig,
+        pool: ModelPool,
+        cameras: Mapping[str, Camera],
+        out: Path,
+        *,
+        model_notes: Mapping[str, Mapping[str, Any]] | None = None,
+        encode_picture: Encode | None = None,
+        tick: int = 1,
+    ) -> None:
+        """``model_notes`` adds description and licence to the report. Raises `ResultsError` if ``out`` holds a run."""
+        if (out / "run.json").exists():
+            raise ResultsError(f"{out} already holds a run; choose another folder, or say --overwrite")
+        self._pool = pool
+        self._out = out
+        self._links = LinkStore(out / "links")
+        self._log = ResultsLog(out, specs=pool.specs)
+        self.progress = Progress(pool.specs)
+        facts = {camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()}
+        self._pipeline = build_embedded(config, pool, facts, self._receive, encode_picture=encode_picture, tick=tick)
+        self.info = RunInfo(
+            name=out.name,
+            camlink_version=camlink.__version__,
+            seed=config.seed,
+            policy=config.policy,
+            models=_describe(pool, model_notes or {}),
+            cameras={camera_id: vars(camera) for camera_id, camera in cameras.items()},
+            started_at=datetime.now(UTC),
+            config=config.masked(),
+            captured=dict.fromkeys(cameras, 0),
+        )
+
+    def run(
+        self,
+        readings: Iterable[Reading],
+        captured: Callable[[], Mapping[str, int]],
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> RunInfo:
+        """Carry all readings through; return the finished header, which is also written to the folder.
+
+        ``captured`` counts sampled frames per camera at the source; ``stop`` ends the run early and cleanly;
+        ``on_tick`` is called after each reading, for a progress display.
+        """
+        started = time.monotonic()
+        self._write_header(started, captured())
+        stopped_by = "an error"
+        try:
+            self._pipeline.run(self._watched(readings, captured, started, on_tick), stop)
+            stopped_by = "the user" if stop() else None
+        finally:
+            self._log.close()
+            self.info = replace(
+                self.info, finished_at=datetime.now(UTC), complete=stopped_by is None, stopped_by=stopped_by
+            )
+            self._write_header(started, captured())
+            self._pool.close()
+        return self.info
+
+    def _receive(self, records: Sequence[Record]) -> None:
+        self._log.write(records)
+        self.progress.observe(records)
+        for record in records:
+            if isinstance(record, LinkPromotion):
+                self._links.save(record.camera_id, record.target, record.version, record.payload)
+                self._links.promote(record.camera_id, record.target, record.version)
+
+    def _watched(
+        self,
+        readings: Iterable[Reading],
+        captured: Callable[[], Mapping[str, int]],
+        started: float,
+        on_tick: Callable[[], None],
+    ) -> Iterator[Reading]:
+        header_due = time.monotonic() + HEADER_EVERY_S
+        flush_due = time.monotonic() + FLUSH_EVERY_S
+        for reading in readings:
+            yield reading
+            on_tick()
+            now = time.monotonic()
+            if now >= header_due:
+                self._write_header(started, captured())
+                header_due = now + HEADER_EVERY_S
+            if now >= flush_due:
+                self._log.flush()
+                flush_due = now + FLUSH_EVERY_S
+
+    def _write_header(self, started: float, captured: Mapping[str, int]) -> None:
+        self.info = replace(
+            self.info,
+            captured=dict(captured),
+            wall_s=time.monotonic() - started,
+            busy_ms=dict(self._pool.busy_ms),
+            loads=self._pool.loads,
+        )
+        self.info.save(self._out)
+
+
+def _describe(pool: ModelPool, notes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "task": spec.task,
+            "kind": spec.kind,
+            "size": spec.size,
+            "labels": list(spec.labels),
+            "scale": spec.scale,
+            "max_steps": spec.max_steps,
+            "time_ms": pool.time_ms(name),
+            "memory_gb": pool.memory_gb(name),
+            **notes.get(name, {}),
+        }
+        for name, spec in pool.specs.items()
+    }
