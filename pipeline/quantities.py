@@ -139,18 +139,19 @@ def parse_share(value: Any) -> float:
 
 
 def parse_crop(value: Any) -> tuple[float, float, float, float]:
-    """Read ``[left, top, right, bottom]`` as shares of the picture.
+    """Read ``[x, y, width, height]`` as shares of the picture; it must lie inside.
 
     >>> parse_crop([0, 0, 1, 0.8])
     (0.0, 0.0, 1.0, 0.8)
     """
-    numbers = [edge for edge in value if type(edge) in (int, float)] if isinstance(value, list | tuple) else []
-    if len(numbers) == 4 and len(value) == 4:
-        left, top, right, bottom = map(float, numbers)
-        if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
-            return left, top, right, bottom
-    got = f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else f'"{value}"'
+    parts = value if isinstance(value, list | tuple) else []
+    if len(parts) == 4 and all(type(part) in (int, float) for part in parts):
+        x, y, width, height = map(float, parts)
+        slack = 1e-6  # 0.7 + 0.3 may be a little above 1
+        if min(x, y) >= 0 and min(width, height) > 0 and max(x + width, y + height) <= 1 + slack:
+            return x, y, width, height
+    got = f"[{', '.join(map(str, parts))}]" if parts else f'"{value}"'
     raise ValueError(
-        f"{got} is not a crop; write [left, top, right, bottom] as shares of the picture with "
-        "0 <= left < right <= 1 and 0 <= top < bottom <= 1, such as [0, 0, 1, 0.8]"
+        f"{got} is not a crop; write [x, y, width, height] as shares (0..1) of the picture and inside it, "
+        "such as [0, 0, 1, 0.8] for all but the lowest fifth"
     )

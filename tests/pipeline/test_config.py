@@ -194,7 +194,8 @@ memory_gb: 4
         ("cameras: [{id: a, source: 0, fps: 0}]", "0 is not a usable rate"),
         ("cameras: [{id: a, source: 0, fps: 2 per second}]", '"2 per second" is not a rate'),
         ("cameras: [{id: a, source: 0, crop: [0, 1]}]", 'camera "a": crop: [0, 1] is not a crop'),
-        ("cameras: [{id: a, source: 0, crop: [0, 0, 640, 480]}]", "as shares of the picture"),
+        ("cameras: [{id: a, source: 0, crop: [0, 0, 640, 480]}]", "as shares (0..1) of the picture"),
+        ("cameras: [{id: a, source: 0, timezone: Asia/Singapor}]", 'did you mean "Asia/Singapore"?'),
         ("links: {history_frames: 20}", "links.history_frames: 20 is below min_train_frames (40)"),
     ],
 )
@@ -211,6 +212,7 @@ def test_wrong_values_say_what_to_write_instead(tmp_path: Path, text: str, expec
         ("models: [objects, objects]", '"objects" is listed twice'),
         ("models: []", "name at least one model, or a set: building, traffic"),
         ("models: [{name: own, adapter: onx, weights: own.onnx, task: count}]", 'model "own": adapter: "onx"'),
+        ("models: [{name: own, adapter: onnx, weights: own.onnx, task: count}]", 'model "own": give labels'),
         ("models: [{name: own, adapter: onnx, task: count}]", 'model "own": weights: is missing.'),
         ("site: lab", "models: is missing."),
     ],
@@ -295,6 +297,20 @@ def test_own_models_become_definitions_beside_those_of_the_catalogue() -> None:
     assert [definition.name for definition in definitions] == ["persons", "bags"]
     assert definitions[1].labels == ("bag",)
     assert len(SiteConfig(models="building").model_definitions()) == 3
+
+
+def test_weights_beside_the_configuration_are_found_and_other_names_left_to_the_weight_search(tmp_path: Path) -> None:
+    (tmp_path / "own.onnx").touch()
+    own = "{name: a, adapter: onnx, weights: own.onnx, task: count, labels: [bag]}"
+    pinned = "{name: b, adapter: ultralytics, weights: yolov8n.pt, task: count, labels: [cup], classes: [cup]}"
+    first, second = load_config(write(tmp_path, f"models: [{own}, {pinned}]")).model_definitions()
+    assert (first.weights, second.weights) == (str(tmp_path / "own.onnx"), "yolov8n.pt")
+
+
+def test_a_camera_says_to_ingest_what_it_is() -> None:
+    spec = CameraConfig(id="a", source="rtsp://10.0.0.7/s1", fps=0.5, crop=(0, 0, 1, 0.8), domain="road").source_spec()
+    assert (spec.camera_id, spec.sources, spec.fps) == ("a", ("rtsp://10.0.0.7/s1",), 0.5)
+    assert (spec.crop, spec.domain, spec.timezone) == ((0, 0, 1, 0.8), "road", "UTC")
 
 
 def test_adaptation_can_be_made_in_python() -> None:
