@@ -1,0 +1,173 @@
+"""From a definition to a model that can run: weights fetched, backend chosen, costs known.
+
+On CPU a YOLO detector has two backends, torch and onnxruntime on an exported file. Until `measure_all` has timed both
+on this machine, onnxruntime is taken; afterwards, whichever was faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from camlink.models import device as machine
+from camlink.models.base import Model, OutputSpec
+from camlink.models.catalogue import ModelDefinition, output_spec
+from camlink.models.export import exported
+from camlink.models.onnx import OnnxClassifier, OnnxDetector
+from camlink.models.profile import CostProfile, PricedModel, ProfileKey, Runner, cheaper, measure, store, stored
+from camlink.models.recorded import open_trace
+from camlink.models.tflite import TfliteClassifier
+from camlink.models.torchvision import TorchvisionClassifier
+from camlink.models.ultralytics import UltralyticsModel
+from camlink.models.weights import Progress, cache_folder, fetch, sha256_of
+from camlink.pipeline.errors import ModelError
+from camlink.pipeline.records import Frame
+
+BACKENDS = {"onnx": "onnxruntime", "torchvision": "torch", "tflite": "ai-edge-litert"}
+
+
+def build(
+    definition: ModelDefinition, device: str = "auto", cache_dir: Path | None = None, progress: Progress | None = None
+) -> Model:
+    """Return the model, unloaded, with its costs: those of the definition, else a stored profile, else measured now.
+
+    Raises `ModelError`, and `WeightsError` when its weights are nowhere to be had.
+    """
+    if definition.adapter == "recorded":
+        return open_trace(definition.weights).model(definition.name)
+    place, cache = machine.resolve(device), cache_folder(cache_dir)
+    path = _weights_path(definition, cache, progress)
+    keys = [_key(definition, path, place, backend) for backend in backends(definition, place)]
+    known = [profile for key in keys if (profile := stored(key, cache)) is not None]
+    chosen = cheaper(known).key if known else keys[0]
+    runner = _runner(definition, path, place, chosen.backend, cache)
+    if definition.time_ms is not None and definition.memory_gb is not None:
+        return PricedModel(runner, definition.time_ms, definition.memory_gb)
+    profile = stored(chosen, cache) or _measured(runner, chosen, path, cache)
+    return PricedModel(runner, definition.time_ms or profile.time_ms, definition.memory_gb or profile.memory_gb)
+
+
+def measure_all(
+    definition: ModelDefinition,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+    frames: Sequence[Frame] = (),
+    batch_sizes: Sequence[int] = (1, 4),
+) -> list[CostProfile]:
+    """Measure every backend that can run the model here, and store the profiles: `build` then takes the fastest.
+
+    Without ``frames`` a stand-in picture is used. Raises `ModelError`.
+    """
+    if definition.adapter == "recorded":
+        raise ModelError(f'model "{definition.name}" is recorded: its costs are those its trace states')
+    place, cache = machine.resolve(device), cache_folder(cache_dir)
+    path = _weights_path(definition, cache, None)
+    profiles = []
+    for backend in backends(definition, place):
+        runner = _runner(definition, path, place, backend, cache)
+        profiles.append(_measured(runner, _key(definition, path, place, backend), path, cache, frames, batch_sizes))
+    return profiles
+
+
+def backends(definition: ModelDefinition, place: str) -> tuple[str, ...]:
+    """Return the backends able to run the model on ``place``, the default first."""
+    if definition.adapter != "ultralytics":
+        return (BACKENDS[definition.adapter],)
+    is_detector = definition.task in ("count", "multi_label")
+    return ("onnxruntime", "torch") if place == "cpu" and is_detector else ("torch",)
+
+
+def _weights_path(definition: ModelDefinition, cache: Path, progress: Progress | None) -> Path:
+    name = definition.weights
+    if definition.adapter == "torchvision":
+        name = _architecture_and_path(definition)[1]
+    return fetch(name, cache_dir=cache, progress=progress)
+
+
+def _architecture_and_path(definition: ModelDefinition) -> tuple[str, str]:
+    architecture, colon, path = definition.weights.partition(":")
+    if not (architecture and colon and path):
+        raise ModelError(
+            f'model "{definition.name}": weights "{definition.weights}" should read ARCHITECTURE:PATH, '
+            "for example resnet18:/data/gates.pt"
+        )
+    return architecture, path
+
+
+def _class_names(definition: ModelDefinition, cache: Path) -> tuple[str, ...]:
+    if definition.class_names is None:
+        return ()
+    text = fetch(definition.class_names, cache_dir=cache).read_text(encoding="utf-8")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _key(definition: ModelDefinition, path: Path, place: str, backend: str) -> ProfileKey:
+    return ProfileKey(sha256_of(path), machine.described(place), backend, machine.threads(), definition.image_size)
+
+
+def _measured(
+    runner: Runner,
+    key: ProfileKey,
+    path: Path,
+    cache: Path,
+    frames: Sequence[Frame] = (),
+    batch_sizes: Sequence[int] = (1, 4),
+) -> CostProfile:
+    floor_gb = path.stat().st_size / 1e9  # growth of a process that has freed memory before can read as nothing
+    profile = measure(runner, key, frames, batch_sizes, floor_gb=floor_gb)
+    store(profile, cache)
+    return profile
+
+
+def _runner(definition: ModelDefinition, path: Path, place: str, backend: str, cache: Path) -> Runner:
+    makers: dict[str, Callable[[], Runner]] = {
+        "ultralytics": lambda: _yolo(definition, path, place, backend, cache),
+        "onnx": lambda: _onnx(definition, path, place, cache),
+        "torchvision": lambda: TorchvisionClassifier(
+            output_spec(definition),
+            _architecture_and_path(definition)[0],
+            path,
+            _class_names(definition, cache),
+            definition.groups,
+            _classifier_size(definition),
+            place,
+        ),
+        "tflite": lambda: TfliteClassifier(
+            output_spec(definition), path, _class_names(definition, cache) or definition.labels, definition.groups
+        ),
+    }
+    return makers[definition.adapter]()
+
+
+def _yolo(definition: ModelDefinition, path: Path, place: str, backend: str, cache: Path) -> Runner:
+    spec = output_spec(definition)
+    if backend == "onnxruntime":
+        return _detector(definition, spec, exported(path, definition.image_size, cache), place)
+    return UltralyticsModel(
+        spec,
+        path,
+        definition.classes or definition.labels,
+        definition.groups,
+        definition.confidence,
+        definition.image_size,
+        place,
+        cache,
+    )
+
+
+def _onnx(definition: ModelDefinition, path: Path, place: str, cache: Path) -> Runner:
+    spec = output_spec(definition)
+    if definition.task == "count" or definition.classes:
+        return _detector(definition, spec, path, place)
+    names = _class_names(definition, cache)
+    return OnnxClassifier(spec, path, definition.groups, names, _classifier_size(definition), place)
+
+
+def _detector(definition: ModelDefinition, spec: OutputSpec, path: Path, place: str) -> OnnxDetector:
+    classes = definition.classes or definition.labels
+    return OnnxDetector(spec, path, classes, definition.confidence, definition.image_size, place)
+
+
+def _classifier_size(definition: ModelDefinition) -> int:
+    """640 is a detector's default; classifiers that say nothing get theirs."""
+    return 224 if definition.image_size == 640 else definition.image_size

@@ -1,0 +1,80 @@
+"""The machine that models run on: its threads, its memory, and how to tell that the memory ran out."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from pathlib import Path
+
+from camlink.pipeline.errors import ModelError
+
+_SIGNS = ("out of memory", "failed to allocate", "cannot allocate memory", "bad_alloc")
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Say whether ``error``, or any cause behind it, is a lack of memory: torch, onnxruntime and Python differ here."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS):
+            return True
+        error = error.__cause__
+    return False
+
+
+def resident_gb() -> float:
+    """Return this process's resident memory in GB (its peak so far where only that is known)."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+    if sys.platform == "win32":
+        return 0.0  # the caller falls back to the size of the weights
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
+def threads() -> int:
+    """Return how many CPU threads one model may use: ``CAMLINK_THREADS``, else the cores given to this process."""
+    asked = os.environ.get("CAMLINK_THREADS", "").strip()
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_cuda() -> bool:
+    """Say whether torch can use a CUDA device, without importing torch (seconds) where there is no driver at all."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def resolve(device: str) -> str:
+    """Turn "auto" into "cuda:0" or "cpu". Raises `ModelError` when a CUDA device is asked for and not there."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ModelError(f'device "{device}": wanted auto, cpu, cuda or cuda:N')
+    if device == "cpu":
+        return device
+    if has_cuda():
+        return "cuda:0" if device == "auto" else device
+    if device != "auto":
+        raise ModelError(
+            f"device {device}: torch sees no CUDA device here; use --device cpu, or install a CUDA build of torch"
+        )
+    return "cpu"
+
+
+def described(place: str) -> str:
+    """Return ``place`` with the card's name: a profile of one card says nothing of another."""
+    if not place.startswith("cuda"):
+        return place
+    import torch
+
+    return f"cuda {torch.cuda.get_device_name(place)}"

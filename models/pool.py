@@ -1,0 +1,190 @@
+"""The models of one worker under one memory budget: which are loaded, what each has cost, and how to run them.
+
+The scheduler says what should be loaded (`set_loaded`). Profile and audit frames want every model, also those that do
+not fit beside the others; then `run` brings a guest in, puts others out for it, and `restore` puts things back (design
+ruling 2). Not thread-safe: one worker, one pool.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from camlink.models.base import Inference, Model, OutputSpec
+from camlink.models.device import ran_out
+from camlink.pipeline.errors import ModelError
+from camlink.pipeline.records import Frame
+
+log = logging.getLogger(__name__)
+
+_ROUNDING_GB = 1e-9
+
+
+class ModelPool:
+    """Models by name, never more of them in memory than ``memory_budget_gb`` allows (None: no limit).
+
+    ``loads`` counts loadings; ``busy_ms`` and ``executions`` say, per model, the wall time spent running it and on how
+    many frames: the report's model-seconds.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        memory_budget_gb: float | None = None,
+        max_batch: int = 16,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Raises `ModelError` for two models of one name, or one that does not fit the budget even alone."""
+        self.specs: dict[str, OutputSpec] = {model.spec.model: model.spec for model in models}
+        if len(self.specs) < len(models):
+            raise ModelError(f"two models share a name: {[model.spec.model for model in models]}")
+        self._models = {model.spec.model: model for model in models}
+        self._budget_gb, self._clock = memory_budget_gb, clock
+        self._batch = dict.fromkeys(self.specs, max(1, max_batch))
+        self._wanted: tuple[str, ...] = ()
+        self._loaded: list[str] = []  # least recently used first
+        self.loads = 0
+        self.busy_ms = dict.fromkeys(self.specs, 0.0)
+        self.executions = dict.fromkeys(self.specs, 0)
+        for name in self.specs:
+            self._check_fits((name,))
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the models in memory now, in the pool's order."""
+        return tuple(name for name in self.specs if name in self._loaded)
+
+    @property
+    def fits_together(self) -> bool:
+        """Whether all models fit the budget at once, so that none ever has to make room for another."""
+        return self._excess_gb(tuple(self.specs)) <= 0
+
+    @property
+    def loaded_gb(self) -> float:
+        """Memory that the loaded models take."""
+        return sum(self.memory_gb(name) for name in self._loaded)
+
+    def time_ms(self, name: str) -> float:
+        """Milliseconds per frame, from the model's cost profile."""
+        return self._model(name).time_ms
+
+    def memory_gb(self, name: str) -> float:
+        """Memory in GB, from the model's cost profile."""
+        return self._model(name).memory_gb
+
+    def set_loaded(self, names: Iterable[str]) -> None:
+        """Load exactly ``names`` from now on. Raises `ModelError`, with nothing changed, if they exceed the budget."""
+        asked = set(names)
+        for name in sorted(asked):
+            self._model(name)
+        wanted = tuple(name for name in self.specs if name in asked)
+        self._check_fits(wanted)
+        self._wanted = wanted
+        self.restore()
+
+    def restore(self) -> None:
+        """Put out guests that `run` brought in, and load again what they displaced."""
+        for name in [name for name in self._loaded if name not in self._wanted]:
+            self._unload(name)
+        for name in self._wanted:
+            self._load(name)
+
+    def run(self, name: str, frames: Sequence[Frame]) -> list[Inference]:
+        """Return one inference per frame, loading the model first if need be (see `restore`).
+
+        Batches larger than ``max_batch`` are split, and halved again whenever memory runs out. Raises `ModelError`.
+        """
+        model = self._model(name)
+        if not frames:
+            return []
+        self._make_room_for(name)
+        self._load(name)
+        found: list[Inference] = []
+        while len(found) < len(frames):
+            batch = frames[len(found) : len(found) + self._batch[name]]
+            start = self._clock()
+            try:
+                answers = model.run(batch)
+            except (ModelError, MemoryError) as error:
+                self._halve_batch(name, len(batch), error)
+                continue
+            finally:
+                self.busy_ms[name] += (self._clock() - start) * 1000
+            _check_answers(model.spec, batch, answers)
+            self.executions[name] += len(batch)
+            found.extend(answers)
+        return found
+
+    def close(self) -> None:
+        """Unload everything."""
+        for name in list(self._loaded):
+            self._unload(name)
+
+    def _model(self, name: str) -> Model:
+        if name not in self._models:
+            near = difflib.get_close_matches(name, self._models, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(self._models)}"
+            raise ModelError(f'model "{name}" is not in this pool; {hint}')
+        return self._models[name]
+
+    def _check_fits(self, names: Sequence[str]) -> None:
+        if self._excess_gb(names) > 0:
+            each = ", ".join(f"{name} {self.memory_gb(name):.2f}" for name in names)
+            raise ModelError(f"models ({each} GB) exceed the memory budget of {self._budget_gb:.2f} GB together")
+
+    def _excess_gb(self, names: Sequence[str]) -> float:
+        if self._budget_gb is None:
+            return 0.0
+        return sum(self.memory_gb(name) for name in names) - self._budget_gb - _ROUNDING_GB
+
+    def _make_room_for(self, name: str) -> None:
+        """Unload guests, then the least recently used of the others, until ``name`` fits."""
+        if name in self._loaded or self._budget_gb is None:
+            return
+        room = self._budget_gb - self.memory_gb(name) + _ROUNDING_GB
+        for other in sorted(self._loaded, key=lambda loaded: loaded in self._wanted):  # stable: keeps use order
+            if self.loaded_gb <= room:
+                return
+            self._unload(other)
+
+    def _load(self, name: str) -> None:
+        if name in self._loaded:
+            self._loaded.remove(name)
+        else:
+            self._models[name].load()
+            self.loads += 1
+            log.debug("model %s loaded", name)
+        self._loaded.append(name)
+
+    def _unload(self, name: str) -> None:
+        self._models[name].unload()
+        self._loaded.remove(name)
+        log.debug("model %s unloaded", name)
+
+    def _halve_batch(self, name: str, size: int, error: Exception) -> None:
+        """Remember a smaller batch for ``name``; raise `ModelError` if memory was not the cause, or size is 1."""
+        if not ran_out(error):
+            raise error
+        if size == 1:
+            raise ModelError(
+                f'model "{name}": out of memory on a single frame; lower the memory budget or give it a smaller input'
+            ) from error
+        self._batch[name] = size // 2
+        log.warning("model %s: out of memory with %d frames; batches of %d from now on", name, size, size // 2)
+
+
+def _check_answers(spec: OutputSpec, batch: Sequence[Frame], answers: Sequence[Inference]) -> None:
+    """A wrong shape or a NaN must stop here, not teach a link."""
+    if len(answers) != len(batch):
+        raise ModelError(f'model "{spec.model}": {len(answers)} values for {len(batch)} frames')
+    for frame, answer in zip(batch, answers, strict=True):
+        if spec.kind == "vector" and answer.value.shape != (spec.size,):
+            raise ModelError(f'model "{spec.model}": a value of shape {answer.value.shape}, wanted ({spec.size},)')
+        if not np.isfinite(answer.value).all():
+            raise ModelError(
+                f'model "{spec.model}": the value for frame {frame.index} of camera "{frame.camera_id}" is not finite'
+            )

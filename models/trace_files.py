@@ -1,0 +1,205 @@
+"""The files of a trace folder, read and checked (design.md, "Traces"). Every fault names its file and line.
+
+``trace.yaml`` describes the models; ``frames`` and ``outputs`` are tables, CSV or Parquet.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from camlink.models.base import Inference, OutputSpec
+from camlink.pipeline.errors import TraceError
+from camlink.pipeline.records import Frame, FrameStats
+
+_NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+_NO_PIXELS.flags.writeable = False
+_STATS = ("pixel_change", "edge_density", "mean_luma")
+_SPEC_FIELDS = ("kind", "size", "task", "labels", "max_steps", "scale")
+
+Answers = dict[str, dict[int, Inference]]  # camera id -> frame index -> inference
+Row = tuple[int, tuple[Any, ...]]  # line (CSV) or row (Parquet), and the asked columns
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEntry:
+    """What ``trace.yaml`` says of one model."""
+
+    spec: OutputSpec
+    time_ms: float
+    memory_gb: float
+
+
+def read_models(folder: Path) -> dict[str, RecordedEntry]:
+    """Read ``trace.yaml``. Raises `TraceError`."""
+    import yaml
+
+    path = folder / "trace.yaml"
+    try:
+        text = path.read_text()
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise TraceError(f"{path}:{line}: not YAML: {error.problem}") from error
+    models = content.get("models") if isinstance(content, dict) else None
+    if not isinstance(models, dict) or not models:
+        raise TraceError(f"{path}:1: wanted a mapping `models:` of NAME: {{kind, size, task, time_ms, memory_gb}}")
+    lines = _model_lines(tree)
+    return {str(name): _entry(str(name), raw, f"{path}:{lines.get(str(name), 1)}") for name, raw in models.items()}
+
+
+def read_frames(folder: Path) -> tuple[Frame, ...]:
+    """Read the frames table into frames without pixels, in order of event time. Raises `TraceError`."""
+    path, rows = _table(folder, "frames", ("camera_id", "frame_index", "captured_at"), _STATS)
+    frames: list[Frame] = []
+    seen: set[tuple[str, int]] = set()
+    for line, (camera, index, captured_at, *stats) in rows:
+        where = f"{path}:{line}"
+        frame = Frame(camera, _index(index, where), _moment(captured_at, where), _NO_PIXELS, _stats(stats, where))
+        if (camera, frame.index) in seen:
+            raise TraceError(f'{where}: frame {frame.index} of camera "{camera}" stands here a second time')
+        seen.add((camera, frame.index))
+        frames.append(frame)
+    return tuple(sorted(frames, key=lambda frame: (frame.captured_at, frame.camera_id, frame.index)))
+
+
+def read_outputs(folder: Path, specs: Mapping[str, OutputSpec]) -> dict[str, Answers]:
+    """Read the outputs table into answers per model. Raises `TraceError`."""
+    path, rows = _table(folder, "outputs", ("camera_id", "frame_index", "model", "value"), ())
+    answers: dict[str, Answers] = {name: {} for name in specs}
+    parsed: dict[str, dict[Any, Inference]] = {name: {} for name in specs}  # equal values share one inference
+    for line, (camera, index, model, value) in rows:
+        where = f"{path}:{line}"
+        if model not in answers:
+            raise TraceError(f'{where}: model "{model}" is not in trace.yaml, which has {", ".join(specs)}')
+        key = tuple(value) if isinstance(value, list) else value
+        inference = parsed[model].get(key)
+        if inference is None:
+            inference = parsed[model][key] = _inference(key, specs[model], where)
+        number = _index(index, where)
+        earlier = answers[model].setdefault(camera, {}).setdefault(number, inference)
+        if earlier is not inference and not np.array_equal(earlier.value, inference.value):
+            raise TraceError(f'{where}: "{model}" on frame {number} of camera "{camera}" had another value before')
+    return answers
+
+
+def _entry(name: str, raw: Any, where: str) -> RecordedEntry:
+    if not isinstance(raw, dict):
+        raise TraceError(f'{where}: model "{name}" wants a mapping, got {type(raw).__name__}')
+    missing = [key for key in ("size", "task", "time_ms", "memory_gb") if key not in raw]
+    if missing:
+        raise TraceError(f'{where}: model "{name}" lacks {", ".join(missing)}')
+    try:
+        fields = {key: raw[key] for key in _SPEC_FIELDS if raw.get(key) is not None}
+        fields["labels"] = tuple(str(label) for label in raw.get("labels") or ())
+        spec = OutputSpec(name, **{"kind": "vector", **fields})
+        return RecordedEntry(spec, float(raw["time_ms"]), float(raw["memory_gb"]))
+    except (TypeError, ValueError) as error:
+        raise TraceError(f'{where}: model "{name}": {error}') from error
+
+
+def _model_lines(tree: Any) -> dict[str, int]:
+    """Return the line on which each model's name stands in ``trace.yaml``."""
+    top = {key.value: value for key, value in tree.value}
+    return {str(key.value): key.start_mark.line + 1 for key, _ in top["models"].value}
+
+
+def _table(folder: Path, name: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> tuple[Path, Iterator[Row]]:
+    """Return the table's path and its rows: needed columns, then optional ones (None where absent)."""
+    readers: tuple[tuple[str, Callable[..., Iterator[Row]]], ...] = ((".parquet", _parquet_rows), (".csv", _csv_rows))
+    for suffix, reader in readers:
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            return path, reader(path, needed, optional)
+    raise TraceError(f"{folder}: holds neither {name}.csv nor {name}.parquet")
+
+
+def _csv_rows(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> Iterator[Row]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.reader(stream, strict=True)
+        try:
+            header = next(reader, [])
+            _check_columns(header, needed, f"{path}:1")
+            places = [header.index(column) if column in header else None for column in (*needed, *optional)]
+            for row in reader:
+                if len(row) != len(header):
+                    raise TraceError(f"{path}:{reader.line_num}: {len(row)} fields, wanted {len(header)} as in line 1")
+                yield reader.line_num, tuple(None if place is None else row[place] for place in places)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise TraceError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+
+
+def _parquet_rows(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_columns(names, needed, str(path))
+            present = [column for column in (*needed, *optional) if column in names]
+            line = 0
+            for batch in file.iter_batches(columns=present):
+                columns = {column: batch.column(column).to_pylist() for column in present}
+                absent = [None] * batch.num_rows
+                for row in zip(*(columns.get(column, absent) for column in (*needed, *optional)), strict=True):
+                    line += 1
+                    yield line, row
+    except pyarrow.ArrowException as error:
+        raise TraceError(f"{path}: not Parquet: {error}") from error
+
+
+def _check_columns(header: list[str], needed: tuple[str, ...], where: str) -> None:
+    missing = [column for column in needed if column not in header]
+    if missing:
+        raise TraceError(f"{where}: lacks the column {', '.join(missing)}; it has {', '.join(header) or 'none'}")
+
+
+def _index(raw: Any, where: str) -> int:
+    try:
+        return int(raw)
+    except (TypeError, ValueError):
+        raise TraceError(f"{where}: frame_index {raw!r} is no whole number") from None
+
+
+def _moment(raw: Any, where: str) -> datetime:
+    try:
+        moment = raw if isinstance(raw, datetime) else datetime.fromisoformat(raw)
+    except (TypeError, ValueError):
+        raise TraceError(f"{where}: captured_at {raw!r} is no ISO 8601 time") from None
+    if moment.tzinfo is None:
+        raise TraceError(f"{where}: captured_at {raw!r} has no time zone; write it in UTC, ending in +00:00")
+    return moment.astimezone(UTC)
+
+
+def _stats(raw: list[Any], where: str) -> FrameStats | None:
+    if any(value is None or value == "" for value in raw):
+        return None
+    try:
+        return FrameStats(*(float(value) for value in raw))
+    except ValueError:
+        raise TraceError(f"{where}: frame statistics {raw} are not all numbers") from None
+
+
+def _inference(raw: Any, spec: OutputSpec, where: str) -> Inference:
+    """Parse one value: a JSON list (text), or the numbers themselves."""
+    try:
+        numbers = json.loads(raw) if isinstance(raw, str) else raw
+        value = np.array(numbers, np.float32)
+    except (TypeError, ValueError):
+        raise TraceError(f'{where}: value {raw!r} of "{spec.model}" is no JSON list of numbers') from None
+    fits = value.shape == (spec.size,) if spec.kind == "vector" else value.ndim >= 1
+    if not fits or not np.isfinite(value).all():
+        raise TraceError(f'{where}: value {raw!r} of "{spec.model}", wanted {spec.size} finite numbers')
+    value.flags.writeable = False
+    return Inference(value)

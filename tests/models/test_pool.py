@@ -1,0 +1,141 @@
+"""The pool keeps to its memory budget whatever is asked of it, and accounts for what it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camlink.models.base import Inference
+from camlink.models.pool import ModelPool
+from camlink.pipeline.errors import ModelError
+from camlink.pipeline.records import Frame
+from tests.models.tiny import MeanColour, picture
+
+
+def three(**sizes: float) -> list[MeanColour]:
+    return [MeanColour(name, memory_gb) for name, memory_gb in (sizes or {"a": 1.0, "b": 2.0, "c": 3.0}).items()]
+
+
+def test_loads_exactly_what_is_asked_and_counts_loadings() -> None:
+    models = three()
+    pool = ModelPool(models)
+    pool.set_loaded(["c", "a"])
+    pool.set_loaded(["a", "c"])
+    assert pool.loaded == ("a", "c")
+    assert pool.loads == 2
+    pool.set_loaded(["b"])
+    assert [model.is_loaded for model in models] == [False, True, False]
+    assert pool.loads == 3
+
+
+def test_refuses_a_set_beyond_the_budget_and_stays_as_it_was() -> None:
+    pool = ModelPool(three(), memory_budget_gb=3.0)
+    pool.set_loaded(["a", "b"])
+    with pytest.raises(ModelError, match=r"b 2\.00, c 3\.00 GB\) exceed the memory budget of 3\.00 GB"):
+        pool.set_loaded(["b", "c"])
+    assert pool.loaded == ("a", "b")
+    assert not pool.fits_together
+
+
+def test_refuses_a_model_that_never_fits() -> None:
+    with pytest.raises(ModelError, match="exceed the memory budget"):
+        ModelPool(three(), memory_budget_gb=2.5)
+
+
+def test_refuses_two_models_of_one_name() -> None:
+    with pytest.raises(ModelError, match="share a name"):
+        ModelPool([MeanColour("a"), MeanColour("a")])
+
+
+def test_names_the_nearest_model_for_a_wrong_name() -> None:
+    with pytest.raises(ModelError, match='did you mean "colour"'):
+        ModelPool([MeanColour("colour")]).run("color", [picture()])
+
+
+def test_brings_guests_in_within_the_budget_and_restores_afterwards() -> None:
+    pool = ModelPool(three(), memory_budget_gb=3.0)
+    pool.set_loaded(["a", "b"])
+    for name in pool.specs:
+        pool.run(name, [picture()])
+        assert pool.loaded_gb <= 3.0
+    assert pool.loaded == ("c",)
+    pool.restore()
+    assert pool.loaded == ("a", "b")
+    assert pool.loads == 5  # a, b; then c as a guest; then a and b again
+
+
+def test_puts_guests_out_before_the_models_that_were_asked_for() -> None:
+    pool = ModelPool(three(a=1.0, b=1.0, c=1.0), memory_budget_gb=2.0)
+    pool.set_loaded(["a"])
+    pool.run("b", [picture()])
+    pool.run("c", [picture()])
+    assert pool.loaded == ("a", "c")
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=20), st.floats(4.0, 10.0))
+def test_never_holds_more_than_the_budget(names: list[str], budget_gb: float) -> None:
+    pool = ModelPool(three(a=1.0, b=2.0, c=3.0, d=4.0), memory_budget_gb=budget_gb)
+    for name in names:
+        pool.run(name, [picture()])
+        assert name in pool.loaded
+        assert pool.loaded_gb <= budget_gb + 1e-6
+
+
+def test_splits_batches_and_keeps_their_order() -> None:
+    model = MeanColour()
+    frames = [picture(i) for i in range(10)]
+    found = ModelPool([model], max_batch=4).run("colour", frames)
+    assert model.batches == [4, 4, 2]
+    for frame, answer in zip(frames, found, strict=True):
+        np.testing.assert_allclose(answer.value, frame.pixels.mean(axis=(0, 1)), rtol=1e-6)
+
+
+def test_halves_the_batch_when_memory_runs_out_and_remembers() -> None:
+    model = MeanColour(largest_batch=3)
+    pool = ModelPool([model], max_batch=8)
+    assert len(pool.run("colour", [picture(i) for i in range(8)])) == 8
+    assert model.batches == [8, 4, 2, 2, 2, 2]
+    pool.run("colour", [picture(i) for i in range(4)])
+    assert model.batches[6:] == [2, 2]
+    assert pool.executions["colour"] == 12
+
+
+def test_gives_up_when_a_single_frame_is_too_much() -> None:
+    with pytest.raises(ModelError, match="out of memory on a single frame"):
+        ModelPool([MeanColour(largest_batch=0)]).run("colour", [picture()])
+
+
+def test_counts_time_and_frames_per_model() -> None:
+    ticks = iter(range(100))
+    pool = ModelPool(three(), max_batch=2, clock=lambda: float(next(ticks)))
+    pool.run("a", [picture(i) for i in range(3)])
+    assert pool.busy_ms == {"a": 2000.0, "b": 0.0, "c": 0.0}
+    assert pool.executions == {"a": 3, "b": 0, "c": 0}
+
+
+class Broken(MeanColour):
+    """Gives what it is told to give."""
+
+    def __init__(self, value: Sequence[float], count: int = 1) -> None:
+        super().__init__()
+        self.answers = [Inference(np.array(value, np.float32))] * count
+
+    def run(self, frames: Sequence[Frame]) -> list[Inference]:
+        return self.answers
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Broken([1, 2]), r"shape \(2,\), wanted \(3,\)"),
+        (Broken([1, 2, float("nan")]), 'frame 0 of camera "a" is not finite'),
+        (Broken([1, 2, 3], count=2), "2 values for 1 frames"),
+    ],
+)
+def test_stops_values_that_break_the_spec(model: Broken, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        ModelPool([model]).run("colour", [picture()])
