@@ -33,10 +33,10 @@ from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
 
 
-def open_yolo(path: Path, cache: Path | None = None) -> Any:
-    """Return ``ultralytics.YOLO(path)``, with installing, phoning home and writing into the user's folders turned off.
+def library(cache: Path | None = None) -> Any:
+    """Return the package ultralytics, with installing, phoning home and writing into the user's folders turned off.
 
-    The switches are read when ultralytics is first imported, hence this one door. Raises `ModelError`.
+    The switches are read when it is first imported, hence this one door. Raises `ModelError`.
     """
     settings_folder = cache_folder(cache) / "ultralytics"
     settings_folder.mkdir(parents=True, exist_ok=True)
@@ -46,12 +46,18 @@ def open_yolo(path: Path, cache: Path | None = None) -> Any:
     try:
         import ultralytics
     except ImportError as error:
-        raise ModelError(f"cannot open {path}: ultralytics is not installed (pip install ultralytics)") from error
-    library: Any = ultralytics
-    if library.settings.get("sync"):
-        library.settings.update({"sync": False})
+        raise ModelError("ultralytics is not installed (pip install ultralytics)") from error
+    package: Any = ultralytics
+    if package.settings.get("sync"):
+        package.settings.update({"sync": False})
+    return package
+
+
+def open_yolo(path: Path, cache: Path | None = None) -> Any:
+    """Return ``ultralytics.YOLO(path)``. Raises `ModelError`."""
+    package = library(cache)
     try:
-        return library.YOLO(str(path))
+        return package.YOLO(str(path))
     except Exception as error:  # a broken checkpoint can raise anything
         raise ModelError(f"cannot open {path} as YOLO weights: {error}") from error
 
