@@ -182,7 +182,8 @@ def _exact(
         value = np.array([expected_agreement(s, models, scores.subset) for s in subsets]) - thrift
         best[camera] = _best_within(np.where(in_time, value, -np.inf), len(models))
     total = np.sum([value for value, _ in best.values()], axis=0)
-    loaded = int(np.argmax(np.where(in_memory, total - thrift, -np.inf)))
+    everything = len(subsets) - 1  # where all fit, all stay: profile and audit frames want them
+    loaded = everything if in_memory[everything] else int(np.argmax(np.where(in_memory, total - thrift, -np.inf)))
     return subsets[loaded], {camera: subsets[int(choice[loaded])] for camera, (_, choice) in best.items()}
 
 

@@ -81,12 +81,12 @@ class EmbeddedPipeline:
                 subscription.commit()
 
 
-def ticks(readings: Iterable[Reading], size: int) -> Iterator[list[Reading]]:
-    """Group readings so that no camera has two frames in one group, of at most ``size`` readings."""
+def ticks(readings: Iterable[Reading], size: int, *, one_per_camera: bool = True) -> Iterator[list[Reading]]:
+    """Group readings into batches of at most ``size``, by default with no two readings of one camera in a batch."""
     group: list[Reading] = []
     cameras: set[str] = set()
     for reading in readings:
-        if group and (len(group) >= size or reading.camera_id in cameras):
+        if group and (len(group) >= size or (one_per_camera and reading.camera_id in cameras)):
             yield group
             group, cameras = [], set()
         group.append(reading)

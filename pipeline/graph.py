@@ -1,4 +1,4 @@
-"""The wiring, in one table: which operator reads and writes which topics. Both runners, embedded and distributed, use it.
+"""The wiring, in one table: which operator reads and writes which topics.
 
 ingest ── frames ──> inference ── outputs ──> linking ── results ──> scheduler, adaptation, results log
 scheduler ── decisions ──> inference        adaptation ── links ──> linking, scheduler

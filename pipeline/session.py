@@ -89,7 +89,7 @@ class Session:
         """
         started = time.monotonic()
         self._write_header(started, captured())
-        stopped_by = "an error"
+        stopped_by: str | None = "an error"
         try:
             self._pipeline.run(self._watched(readings, captured, started, on_tick), stop)
             stopped_by = "the user" if stop() else None

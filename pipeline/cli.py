@@ -1,0 +1,74 @@
+"""The command line: `camlink replay | run | report | record | models | config | version`.
+
+Exit codes: 0 done; 1 something went wrong while running; 2 wrong options, configuration or input files, nothing was
+run; 130 stopped by Ctrl-C, and what was done until then is kept and reported.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+import camlink
+from camlink.pipeline.commands import config, models
+from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, note_console
+from camlink.pipeline.commands.live import run
+from camlink.pipeline.commands.record import record
+from camlink.pipeline.commands.replay import replay
+from camlink.pipeline.commands.report import report
+from camlink.pipeline.errors import CamlinkError, ConfigError, SourceError, TraceError
+
+app = typer.Typer(
+    name="camlink",
+    help="Several vision models over many cameras for a fraction of their cost, with measured accuracy.",
+    epilog="Exit codes: 0 done, 1 failed while running, 2 wrong use or configuration, 130 stopped by Ctrl-C.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(replay)
+app.command()(run)
+app.command()(report)
+app.command()(record)
+app.add_typer(models.app, name="models")
+app.add_typer(config.app, name="config")
+
+
+@app.command()
+def version() -> None:
+    """Print camlink's version."""
+    typer.echo(camlink.__version__)
+
+
+@app.callback()
+def set_up(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log decisions, promotions and reconnects.")] = False,
+) -> None:
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line; errors that camlink raises on purpose end in one plain message."""
+    try:
+        app()
+    except (ConfigError, SourceError, TraceError) as error:
+        _fail(error, WRONG_USE)
+    except CamlinkError as error:
+        _fail(error, FAILED)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+
+
+def _fail(error: CamlinkError, code: int) -> None:
+    console = note_console()
+    console.print("error:", style="bold red", end=" ")
+    console.print(str(error), markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""`camlink config`: check a configuration, print its schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from camlink.pipeline.commands.console import WRONG_USE, note_console, out_console
+
+app = typer.Typer(no_args_is_help=True, help="Configurations: check one, print the JSON Schema.")
+
+
+@app.command()
+def check(files: Annotated[list[str], typer.Argument(help="Configuration files, or built-in names.")]) -> None:
+    """Say everything that is wrong with configurations, with file, line and a way out."""
+    from camlink.pipeline.config import check_config
+
+    problems = [problem for file in files for problem in check_config(file)]
+    for problem in problems:
+        note_console().print(str(problem), markup=False, soft_wrap=True)
+    if problems:
+        raise typer.Exit(WRONG_USE)
+    out_console().print(f"{', '.join(files)}: correct")
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
+) -> None:
+    """Print the JSON Schema of a configuration, for editors."""
+    import json
+
+    from camlink.pipeline.config import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if out is None:
+        typer.echo(text)
+    else:
+        out.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,77 @@
+"""`camlink models`: what there is, fetch the weights, measure the costs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from camlink.pipeline.commands.console import note_console, out_console
+
+app = typer.Typer(no_args_is_help=True, help="The models of the catalogue: list, fetch weights, measure costs.")
+Names = Annotated[list[str] | None, typer.Argument(help="Models or sets; all when none is named.")]
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the catalogue: what each model is, what its output means, and its licence."""
+    from rich.table import Table
+
+    from camlink.models import catalogue
+
+    table = Table("model", "sets", "task", "output", "licence", title="camlink's models", show_lines=True)
+    for name in catalogue.names():
+        d = catalogue.definition(name)
+        in_sets = ", ".join(s for s, members in catalogue.sets().items() if name in members)
+        table.add_row(name, in_sets, d.task, f"{', '.join(d.labels)}\n[dim]{d.description}[/dim]", d.licence)
+    console = out_console()
+    console.print(table)
+    console.print("YOLO weights are AGPL-3.0: a service that uses them must offer its source, or hold a licence.")
+
+
+@app.command()
+def pull(names: Names = None, device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto") -> None:
+    """Fetch and verify weights, and prepare them for this machine, so that a run can start offline."""
+    from camlink.models import catalogue
+
+    console = note_console()
+    for name in chosen(names):
+        with console.status(f"{name}: fetching"):
+            model = catalogue.build(catalogue.definition(name), device=device)
+        console.print(f"{name}: ready, {model.time_ms:.0f} ms a frame, {model.memory_gb:.2f} GB")
+
+
+@app.command()
+def profile(
+    names: Names = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batches: Annotated[str, typer.Option(help="Batch sizes to measure, comma-separated.")] = "1,4",
+) -> None:
+    """Measure every backend that can run a model here; the costs are stored, and the fastest is used from then on."""
+    from rich.table import Table
+
+    from camlink.models import catalogue
+    from camlink.models.building import measure_all
+
+    try:
+        sizes = tuple(int(size) for size in batches.split(","))
+    except ValueError as error:
+        raise typer.BadParameter("batch sizes are whole numbers, such as 1,4,8", param_hint="--batches") from error
+    table = Table("model", "device", "backend", *(f"ms a frame, batch {s}" for s in sizes), "GB")
+    with note_console().status("measuring"):
+        for name in chosen(names):
+            for p in measure_all(catalogue.definition(name), device=device, batch_sizes=sizes):
+                times = [f"{p.ms_by_batch[s]:.1f}" if s in p.ms_by_batch else "-" for s in sizes]
+                table.add_row(name, p.key.device, p.key.backend, *times, f"{p.memory_gb:.2f}")
+    out_console().print(table)
+
+
+def chosen(names: list[str] | None) -> list[str]:
+    """Expand sets and check names. Raises `ModelError` for an unknown one."""
+    from camlink.models import catalogue
+
+    if not names:
+        return list(catalogue.names())
+    sets = catalogue.sets()
+    expanded = [model for name in names for model in sets.get(name, (name,))]
+    return [catalogue.definition(name).name for name in dict.fromkeys(expanded)]

@@ -1,0 +1,50 @@
+"""`camlink record`: runs every model on every frame and writes a trace, to judge schedules by later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from camlink.pipeline.commands import console
+from camlink.pipeline.commands.console import ConfigOption, DeviceOption, ModelsOption, RateOption, TimezoneOption
+
+
+def record(
+    paths: Annotated[list[Path], typer.Argument(help="Clips, folders of clips or of stills.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the trace, new or empty.")],
+    config: ConfigOption = "building",
+    models: ModelsOption = None,
+    fps: RateOption = "5",
+    device: DeviceOption = None,
+    timezone: TimezoneOption = "UTC",
+) -> None:
+    """Record the outputs of all models on all frames: trace.yaml, frames.csv, outputs.csv.
+
+    `camlink replay TRACE` then replays them without pixels, weights or GPU.
+    """
+    from camlink.pipeline.commands.replay import find_cameras
+    from camlink.pipeline.commands.running import build_pool, shown_progress, stop_on_interrupt
+    from camlink.pipeline.commands.settings import load_settings, model_choice
+    from camlink.pipeline.footage import footage_of
+    from camlink.pipeline.ingest.merge import merge
+    from camlink.pipeline.ingest.opening import open_source
+    from camlink.pipeline.progress import Progress
+    from camlink.pipeline.recording import TraceWriter, record_trace
+
+    settings = load_settings(config, {"models": model_choice(models), "device": device, "budgets.memory_gb": None})
+    specs = find_cameras(paths, console.parse_fps(fps), timezone, None)
+    totals = [footage_of(spec).frames for spec in specs]
+    pool, _ = build_pool(settings)
+    progress = Progress(pool.specs)
+    readings = merge([open_source(spec, live=False) for spec in specs])
+    total = sum(t for t in totals if t) if all(totals) else None
+    with (
+        TraceWriter(out, pool) as trace,
+        stop_on_interrupt(lambda: None) as stopped,
+        shown_progress(progress, total) as tick,
+    ):
+        record_trace(readings, pool, trace, progress, stop=stopped, on_tick=tick)
+    console.out_console().print(f"Trace of {trace.frames} frames: {out}", highlight=False)
+    raise typer.Exit(console.STOPPED if stopped() else console.DONE)

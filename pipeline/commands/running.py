@@ -1,0 +1,158 @@
+"""What `replay` and `run` have in common: building models, showing progress, ending cleanly, reporting."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from camlink.pipeline.commands.console import DONE, STOPPED, note_console, out_console
+
+if TYPE_CHECKING:
+    from camlink.models.pool import ModelPool
+    from camlink.pipeline.config import SiteConfig
+    from camlink.pipeline.embedded import Reading
+    from camlink.pipeline.progress import Progress
+    from camlink.pipeline.records import Frame
+    from camlink.pipeline.session import Session
+
+PICTURE_WIDTH = 480
+PLAIN_EVERY_S = 10.0  # progress lines where there is no terminal
+
+
+def build_pool(config: SiteConfig) -> tuple[ModelPool, dict[str, dict[str, str]]]:
+    """Fetch, build and price the models; return the pool and what reports say of each model."""
+    from camlink.models import catalogue
+    from camlink.models.pool import ModelPool
+
+    notes = note_console()
+    models, descriptions = [], {}
+    for definition in config.model_definitions():
+        with notes.status(f"model {definition.name}: fetching and measuring") as status:
+
+            def show(what: str, done: int, total: int | None, name: str = definition.name, line: Any = status) -> None:
+                size = f" {done / 1e6:.0f}" + (f" of {total / 1e6:.0f}" if total else "") + " MB" if done else ""
+                line.update(f"model {name}: {what}{size}")
+
+            model = catalogue.build(definition, device=config.device, progress=show)
+        notes.print(f"model {definition.name}: {model.time_ms:.0f} ms a frame, {model.memory_gb:.2f} GB", style="dim")
+        models.append(model)
+        descriptions[definition.name] = {"description": definition.description, "licence": definition.licence}
+    return ModelPool(models, config.budgets.memory_gb), descriptions
+
+
+def encode_picture(frame: Frame) -> bytes:
+    """Return a small JPEG of a frame, for the gallery of audit disagreements."""
+    import cv2
+
+    height, width = frame.pixels.shape[:2]
+    scale = min(1.0, PICTURE_WIDTH / width)
+    small = cv2.resize(frame.pixels, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+
+
+def run_and_report(
+    session: Session,
+    readings: Iterable[Reading],
+    captured: Callable[[], Mapping[str, int]],
+    total_frames: int | None,
+    out: Path,
+    on_stop: Callable[[], None] = lambda: None,
+) -> int:
+    """Run to the end or to Ctrl-C, write the report, print headline and paths; return the exit code."""
+    with stop_on_interrupt(on_stop) as stopped, shown_progress(session.progress, total_frames) as tick:
+        info = session.run(readings, captured, stop=stopped, on_tick=tick)
+    finish(out)
+    if info.stopped_by:
+        note_console().print(f"Stopped by {info.stopped_by}; all that was done until then is kept and reported.")
+        return STOPPED
+    return DONE
+
+
+def finish(out: Path) -> None:
+    """Write report.json and report.html of a run, print the headline and where they are."""
+    from camlink.pipeline.reports import build_report, headline, write_report
+
+    page = write_report(out)
+    console = out_console()
+    console.print()
+    console.print(headline(build_report(out)), style="bold", highlight=False)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def stop_on_interrupt(on_stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a clean end; a second one interrupts at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        note_console().print("\nstopping after this frame; press Ctrl-C again to break off", style="yellow")
+        on_stop()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def shown_progress(progress: Progress, total: int | None) -> Iterator[Callable[[], None]]:
+    """Show frames, executed share, agreement so far and time left: a bar on a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        with _bar(progress, total) as tick:
+            yield tick
+    else:
+        yield _lines(progress, total)
+
+
+@contextmanager
+def _bar(progress: Progress, total: int | None) -> Iterator[Callable[[], None]]:
+    from rich import progress as rich_progress
+
+    columns = (
+        rich_progress.BarColumn(bar_width=24),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[facts]}"),
+        rich_progress.TimeRemainingColumn() if total else rich_progress.TimeElapsedColumn(),
+    )
+    with rich_progress.Progress(*columns, console=note_console()) as bar:
+        task = bar.add_task("frames", total=total, facts="")
+        shown = 0.0
+
+        def tick() -> None:
+            nonlocal shown
+            if time.monotonic() - shown >= 0.2:
+                shown = time.monotonic()
+                bar.update(task, completed=progress.frames, facts=_facts(progress))
+
+        yield tick
+        bar.update(task, completed=progress.frames, facts=_facts(progress))
+
+
+def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
+    due = time.monotonic() + PLAIN_EVERY_S
+
+    def tick() -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + PLAIN_EVERY_S
+            of = f" of {total}" if total else ""
+            note_console().print(f"{progress.frames}{of} frames, {_facts(progress)}")
+
+    return tick
+
+
+def _facts(progress: Progress) -> str:
+    agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"
+    return f"{progress.executed_share:.0%} executed, agreement {agreement}"

@@ -1,0 +1,50 @@
+"""Settings of a replay or a recording: a configuration file, with what the command line says on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from camlink.pipeline.config import SiteConfig, load_config
+
+
+def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
+    """Return the configuration ``name`` without its cameras, changed by what is not None in ``changes``.
+
+    Keys are dotted paths ("budgets.time_share"). Raises `ConfigError` for the file and `typer.BadParameter` for a
+    change that does not fit.
+    """
+    config = load_config(name, ignore_cameras=True)
+    data = config.model_dump(mode="json")
+    for key, value in changes.items():
+        if value is not None:
+            _set(data, key.split("."), value)
+    try:
+        return SiteConfig.model_validate(data)
+    except ValueError as error:
+        raise typer.BadParameter(_first_message(error)) from error
+
+
+def model_choice(text: str | None) -> str | tuple[str, ...] | None:
+    """Read ``--models``: one set by name, or a comma-separated list of models."""
+    from camlink.models import catalogue
+
+    if text is None or text in catalogue.sets():
+        return text
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _set(data: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        data = data.setdefault(key, {})
+    data[path[-1]] = value
+
+
+def _first_message(error: ValueError) -> str:
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    first = errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"

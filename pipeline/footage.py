@@ -1,0 +1,88 @@
+"""Facts of recorded footage that a replay plans with, and rules fitted to footage that is too short for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.ingest.base import SourceSpec
+from camlink.pipeline.ingest.clips import open_clip
+from camlink.pipeline.ingest.opening import clip_paths, expected_frames, holds_stills
+from camlink.pipeline.ingest.stills import sampled_stills
+from camlink.pipeline.quantities import format_duration
+from camlink.pipeline.records import Frame
+
+BOOTSTRAP_SHARE = 0.15  # of a camera's frames, at most, when footage is short
+FRAMES_PER_PERIOD = 5  # a period should hold at least so many times its profile frames
+
+
+@dataclass(frozen=True)
+class Footage:
+    """One camera's recorded footage: sampled frames and their rate per second of event time (None: unknown)."""
+
+    camera_id: str
+    frames: int | None
+    fps: float | None
+
+
+def footage_of(spec: SourceSpec) -> Footage:
+    """Return what can be known of a recorded source without decoding it. Raises `SourceError`."""
+    if all(_is_clip(spec, source) for source in spec.sources):
+        capture, info = open_clip(spec.camera_id, clip_paths(spec)[0])
+        capture.release()
+        return Footage(spec.camera_id, expected_frames(spec), info.sampling_rate(spec.fps) or info.fps)
+    times = [still.at for still in sampled_stills(spec)]
+    span_s = (times[-1] - times[0]).total_seconds()
+    return Footage(spec.camera_id, len(times), (len(times) - 1) / span_s if span_s > 0 else None)
+
+
+def rate_of(frames: Sequence[Frame]) -> dict[str, float | None]:
+    """Return each camera's frames per second of event time; None for a camera with fewer than two frames."""
+    times: dict[str, list[datetime]] = {}
+    for frame in frames:
+        times.setdefault(frame.camera_id, []).append(frame.captured_at)
+    spans = {camera: (max(at) - min(at)).total_seconds() for camera, at in times.items()}
+    return {camera: (len(at) - 1) / spans[camera] if spans[camera] > 0 else None for camera, at in times.items()}
+
+
+def _is_clip(spec: SourceSpec, source: str | int) -> bool:
+    return not holds_stills(spec.camera_id, Path(str(source)))
+
+
+def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfig, list[str]]:
+    """Shorten the learning at the start, and lengthen the period, where footage would otherwise end before any
+    prediction is made. Returns the rules to replay with and a sentence for each that was changed.
+    """
+    notes: list[str] = []
+    shortest = min((f.frames for f in footage if f.frames), default=None)
+    if shortest is not None and config.links.bootstrap_frames > BOOTSTRAP_SHARE * shortest:
+        bootstrap = max(20, int(BOOTSTRAP_SHARE * shortest))
+        if bootstrap < config.links.bootstrap_frames:
+            links = {"bootstrap_frames": bootstrap, "min_train_frames": min(config.links.min_train_frames, bootstrap)}
+            notes.append(
+                f"links learn from the first {bootstrap} frames of a camera instead of "
+                f"{config.links.bootstrap_frames}, since the shortest footage has only {shortest}"
+            )
+            config = config.model_copy(update={"links": config.links.model_copy(update=links)})
+    slowest = min((f.fps for f in footage if f.fps), default=None)
+    if slowest is not None:
+        config, note = _fit_period(config, slowest)
+        notes += note
+    return config, notes
+
+
+def _fit_period(config: SiteConfig, fps: float) -> tuple[SiteConfig, list[str]]:
+    """Give slow cameras a period that is long beside its profile frames."""
+    least = timedelta(seconds=FRAMES_PER_PERIOD * config.profile.min_frames / fps)
+    if config.period >= least:
+        return config, []
+    hours = -(-least // timedelta(hours=1))
+    period = timedelta(hours=hours)
+    note = (
+        f"a decision holds for {format_duration(period)} instead of {format_duration(config.period)}, since a period "
+        f"would hold fewer than {FRAMES_PER_PERIOD} times its {config.profile.min_frames} profile frames"
+    )
+    return config.model_copy(update={"period": period}), [note]

@@ -1,0 +1,103 @@
+"""Writes traces: the recorded outputs of all models on all frames (format: docs/traces.md)."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from camlink.models.base import Inference
+from camlink.models.pool import ModelPool
+from camlink.pipeline.embedded import Reading, ticks
+from camlink.pipeline.errors import TraceError
+from camlink.pipeline.progress import Progress
+from camlink.pipeline.records import Frame, FrameDropped
+
+FRAME_COLUMNS = ("camera_id", "frame_index", "captured_at", "pixel_change", "edge_density", "mean_luma")
+OUTPUT_COLUMNS = ("camera_id", "frame_index", "model", "value")
+BATCH = 8
+
+
+class TraceWriter:
+    """A trace folder in the making. Raises `TraceError` if the folder already holds one or cannot be written."""
+
+    def __init__(self, folder: Path, pool: ModelPool) -> None:
+        if (folder / "trace.yaml").exists():
+            raise TraceError(f"{folder} already holds a trace; choose another folder")
+        self.frames = 0
+        self._open = ExitStack()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "trace.yaml").write_text(_header(pool), encoding="utf-8")
+            self._frames = self._table(folder / "frames.csv", FRAME_COLUMNS)
+            self._outputs = self._table(folder / "outputs.csv", OUTPUT_COLUMNS)
+        except OSError as error:
+            raise TraceError(f"{folder}: a trace cannot be written here: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def write(self, frame: Frame, values: Mapping[str, Inference]) -> None:
+        """Add one frame and what every model said of it."""
+        stats = frame.stats
+        facts = (stats.pixel_change, stats.edge_density, stats.mean_luma) if stats else ("", "", "")
+        shown = [f"{fact:.6g}" if isinstance(fact, float) else fact for fact in facts]
+        self._frames.writerow((frame.camera_id, frame.index, frame.captured_at.isoformat(), *shown))
+        for model, inference in values.items():
+            value = [round(float(entry), 5) for entry in inference.value]
+            self._outputs.writerow((frame.camera_id, frame.index, model, json.dumps(value)))
+        self.frames += 1
+
+    def _table(self, path: Path, columns: Sequence[str]) -> Any:
+        writer = csv.writer(self._open.enter_context(path.open("w", newline="", encoding="utf-8")))
+        writer.writerow(columns)
+        return writer
+
+
+def record_trace(
+    readings: Iterable[Reading],
+    pool: ModelPool,
+    trace: TraceWriter,
+    progress: Progress,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    on_tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Run every model on every frame and write what they say. Dropped frames leave a gap in the index."""
+    for group in ticks(readings, BATCH, one_per_camera=False):
+        frames = [reading for reading in group if isinstance(reading, Frame)]
+        values = {model: pool.run(model, frames) for model in pool.specs}
+        for i, frame in enumerate(frames):
+            trace.write(frame, {model: inferences[i] for model, inferences in values.items()})
+        progress.frames += sum(r.count if isinstance(r, FrameDropped) else isinstance(r, Frame) for r in group)
+        progress.executions += len(frames) * len(values)
+        on_tick()
+        if stop():
+            return
+
+
+def _header(pool: ModelPool) -> str:
+    import yaml
+
+    models = {
+        name: {
+            "kind": spec.kind,
+            "size": spec.size,
+            "task": spec.task,
+            "labels": list(spec.labels),
+            "scale": spec.scale,
+            "time_ms": round(pool.time_ms(name), 3),
+            "memory_gb": round(pool.memory_gb(name), 4),
+        }
+        for name, spec in pool.specs.items()
+    }
+    return str(yaml.safe_dump({"models": models}, sort_keys=False))
