@@ -47,6 +47,16 @@ def build(
     return PricedModel(runner, definition.time_ms or profile.time_ms, definition.memory_gb or profile.memory_gb)
 
 
+def pull(definition: ModelDefinition, cache_dir: Path | None = None, progress: Progress | None = None) -> list[Path]:
+    """Fetch all files that the model needs, so that a later `build` needs no network. Raises `WeightsError`."""
+    if definition.adapter == "recorded":
+        return [Path(definition.weights)]
+    cache = cache_folder(cache_dir)
+    names = [] if definition.class_names is None else [definition.class_names]
+    paths = [fetch(name, cache_dir=cache, progress=progress) for name in names]
+    return [_weights_path(definition, cache, progress), *paths]
+
+
 def measure_all(
     definition: ModelDefinition,
     device: str = "auto",

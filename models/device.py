@@ -35,6 +35,12 @@ def resident_gb() -> float:
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
 
+def give_back_freed() -> None:
+    """Have the C library return freed memory to the system, so that growth is not hidden by it (glibc only)."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def threads() -> int:
     """Return how many CPU threads one model may use: ``CAMLINK_THREADS``, else the cores given to this process."""
     asked = os.environ.get("CAMLINK_THREADS", "").strip()

@@ -6,6 +6,7 @@ and is measured again once the library that runs the model has changed its versi
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
@@ -64,7 +65,7 @@ class ProfileKey:
 
 @dataclass(frozen=True, slots=True)
 class CostProfile:
-    """Measured costs of one model on one device. Memory is the resident growth (CPU) or torch's peak (CUDA)."""
+    """Measured costs of one model on one device. Memory is the growth by one copy (CPU) or torch's peak (CUDA)."""
 
     model: str
     key: ProfileKey
@@ -140,13 +141,15 @@ def measure(
     become a fact. Without ``frames``, noise of `PICTURE` size stands in. Raises `ModelError` as the model does.
     """
     pictures = list(frames) or [noise_frame()]
+    twin = copy.deepcopy(runner)
     with _memory(key.device) as used:
         runner.load()
         try:
             timed = {size: _ms_per_frame(runner, pictures, size, clock) for size in sorted(set(batch_sizes))}
-            memory_gb = max(used(), floor_gb)
+            taken_gb = used() if key.device.startswith("cuda") else _growth_gb(twin, pictures, max(batch_sizes))
         finally:
             runner.unload()
+    memory_gb = max(taken_gb, floor_gb)
     versions = {name: _version(name) for name in (key.backend, "numpy")}
     return CostProfile(runner.spec.model, key, timed, memory_gb, datetime.now(UTC), versions)
 
@@ -186,6 +189,22 @@ def cheaper(profiles: Sequence[CostProfile]) -> CostProfile:
     return min(profiles, key=lambda profile: profile.time_ms)
 
 
+def _growth_gb(twin: Runner, pictures: Sequence[Frame], size: int) -> float:
+    """Return how much this process grows by a second copy of a model that is loaded and has run already.
+
+    The first copy pays for the libraries, which all models share, and takes up what earlier models gave back: its
+    growth would depend on the order of measuring.
+    """
+    with _memory("cpu") as used:
+        twin.load()
+        try:
+            for _ in range(WARM_UP_RUNS):
+                twin.run([pictures[i % len(pictures)] for i in range(size)])
+            return used()
+        finally:
+            twin.unload()
+
+
 def _ms_per_frame(runner: Runner, pictures: Sequence[Frame], size: int, clock: Callable[[], float]) -> float:
     batch = [pictures[i % len(pictures)] for i in range(size)]
     for _ in range(WARM_UP_RUNS):
@@ -209,6 +228,7 @@ def _memory(device: str) -> Iterator[Callable[[], float]]:
         yield lambda: max(torch.cuda.max_memory_allocated() - before, 0) / 1e9
         return
     gc.collect()
+    machine.give_back_freed()
     resident = machine.resident_gb()
     yield lambda: max(machine.resident_gb() - resident, 0.0)
 

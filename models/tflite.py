@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,24 @@ from camlink.models.base import Inference, OutputSpec
 from camlink.models.classes import Grouping, softmax
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the runtime's own note on its delegate, which no setting turns off, from spoiling the terminal.
+
+    Only notes are lost: failures come as exceptions.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class TfliteClassifier:
@@ -41,8 +62,9 @@ class TfliteClassifier:
                 f'model "{self.spec.model}": needs the package ai-edge-litert (pip install ai-edge-litert)'
             ) from error
         try:
-            interpreter = Interpreter(str(self._path), num_threads=machine.threads())
-            interpreter.allocate_tensors()
+            with _quiet():
+                interpreter = Interpreter(str(self._path), num_threads=machine.threads())
+                interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(f'model "{self.spec.model}": cannot load {self._path}: {error}') from error
         outputs = int(interpreter.get_output_details()[0]["shape"][-1])

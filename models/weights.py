@@ -25,6 +25,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
@@ -189,7 +190,7 @@ def _from_publisher(file: WeightFile, scratch: Path, progress: Progress, tried: 
     try:
         with _open_within(file.address, CONNECT_S) as stream, target.open("wb") as sink:
             _copy(stream, sink, file.name, progress)
-    except OSError as error:  # URLError, time-outs and refused connections all are
+    except (OSError, HTTPException) as error:  # URLError, time-outs and refused connections are OSErrors
         tried.append(f"{file.address}: {error}")
         return None
     return target
@@ -197,12 +198,12 @@ def _from_publisher(file: WeightFile, scratch: Path, progress: Progress, tried: 
 
 def _open_within(address: str, seconds: float) -> IO[bytes]:
     """Open ``address``, or raise `TimeoutError`: without a network, a resolver can hang beyond any socket time-out."""
-    answer: queue.Queue[IO[bytes] | OSError] = queue.Queue()
+    answer: queue.Queue[IO[bytes] | OSError | HTTPException] = queue.Queue()
 
     def connect() -> None:
         try:
             answer.put(urllib.request.urlopen(address, timeout=seconds))
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             answer.put(error)
 
     threading.Thread(target=connect, daemon=True, name="weights-connect").start()
@@ -210,7 +211,7 @@ def _open_within(address: str, seconds: float) -> IO[bytes]:
         opened = answer.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError(f"no connection within {seconds:.0f} s") from None
-    if isinstance(opened, OSError):
+    if isinstance(opened, OSError | HTTPException):
         raise opened
     return opened
 
