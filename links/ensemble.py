@@ -109,7 +109,7 @@ class Ensemble:
                 }
                 spread = arrays["spread"]
             return cls(target, links, header["weights"], spread, float(header["held_out_agreement"]))
-        except (ValueError, KeyError, OSError, TypeError, EOFError) as error:
+        except Exception as error:  # zip, array and JSON readers each have their own errors for damaged bytes
             raise LinkError(f"not a saved ensemble: {error}") from error
 
 

@@ -1,0 +1,157 @@
+"""Ensembles: valid for any subset of sources, honest about their confidence, and the same after a round trip."""
+
+from itertools import chain, combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from camlink.links.ensemble import Ensemble
+from camlink.links.train import train_ensembles
+from camlink.models.base import OutputSpec
+from camlink.models.scores import RULES
+from camlink.pipeline.errors import LinkError
+
+RNG = np.random.default_rng(3)
+SPECS = {
+    "objects": OutputSpec("objects", "vector", 3, "count", ("person", "chair", "bag")),
+    "persons": OutputSpec("persons", "vector", 1, "count", ("person",)),
+    "action": OutputSpec("action", "vector", 2, "multi_label", ("normal", "fall")),
+    "scene": OutputSpec("scene", "vector", 3, "single_label", ("day", "dusk", "night")),
+}
+
+
+def samples(frames: int = 120) -> dict[str, np.ndarray]:
+    people = RNG.poisson(3, (frames, 1)).astype(np.float32)
+    day = (people[:, 0] > 2).astype(int)
+    return {
+        "objects": np.concatenate([people, RNG.poisson(0.2, (frames, 2))], axis=1).astype(np.float32),
+        "persons": people,
+        "action": np.stack([1 - np.exp(-people[:, 0]), np.full(frames, 0.1)], axis=1).astype(np.float32),
+        "scene": np.eye(3, dtype=np.float32)[day],
+    }
+
+
+SAMPLES = samples()
+ENSEMBLES = train_ensembles(SPECS, SAMPLES, seed=0)
+SUBSETS = [s for n in (1, 2, 3) for s in combinations(SPECS, n)]
+
+
+@pytest.mark.parametrize("target", SPECS)
+def test_every_subset_of_sources_gives_a_value_in_the_targets_space(target: str) -> None:
+    ensemble = ENSEMBLES[target]
+    others = [m for m in SPECS if m != target]
+    for sources in chain.from_iterable(combinations(others, n) for n in (1, 2, 3)):
+        value, confidence = ensemble.predict({s: SAMPLES[s] for s in sources})
+        assert value.shape == SAMPLES[target].shape
+        assert np.isfinite(value).all()
+        assert ((confidence >= 0) & (confidence <= 1)).all()
+        if SPECS[target].task == "single_label":
+            np.testing.assert_allclose(value.sum(axis=1), 1.0, atol=1e-5)
+        if SPECS[target].task == "count":
+            assert (value == np.floor(value)).all()
+            assert (value >= 0).all()
+
+
+def test_a_single_source_stands_as_it_is() -> None:
+    ensemble = ENSEMBLES["persons"]
+    alone = ensemble.combine({"objects": ensemble.links["objects"].predict(SAMPLES["objects"])})
+    np.testing.assert_array_equal(alone, ensemble.links["objects"].predict(SAMPLES["objects"]))
+
+
+def test_weights_are_renormalised_over_the_sources_that_ran() -> None:
+    ensemble = ENSEMBLES["persons"]
+    z = {s: np.full((1, 1), 5.0, np.float32) for s in ensemble.links}
+    for subset in SUBSETS:
+        part = {s: z[s] for s in subset if s in z}
+        if part:
+            assert ensemble.combine(part)[0, 0] == pytest.approx(5.0, abs=1e-4)
+
+
+def test_the_informative_source_gets_the_weight() -> None:
+    weights = ENSEMBLES["persons"].weights
+    assert weights["objects"] > weights["scene"]
+    assert sum(weights.values()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_one_frame_and_a_batch_agree() -> None:
+    ensemble = ENSEMBLES["persons"]
+    batch, sure = ensemble.predict({"objects": SAMPLES["objects"]})
+    for i in range(5):
+        value, confidence = ensemble.predict({"objects": SAMPLES["objects"][i]})
+        np.testing.assert_allclose(value, batch[i], atol=1e-5)
+        assert float(confidence) == pytest.approx(float(sure[i]), abs=1e-5)
+
+
+def test_no_known_source_is_an_error_that_names_both_sides() -> None:
+    with pytest.raises(LinkError, match="no link to persons from depth; links exist from objects"):
+        ENSEMBLES["persons"].predict({"depth": np.zeros(3, np.float32)})
+
+
+def test_a_round_trip_changes_nothing() -> None:
+    for ensemble in ENSEMBLES.values():
+        again = Ensemble.from_bytes(ensemble.to_bytes())
+        sources = {s: SAMPLES[s] for s in ensemble.links}
+        for before, after in zip(ensemble.predict(sources), again.predict(sources), strict=True):
+            np.testing.assert_array_equal(before, after)
+        assert again.target == ensemble.target
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200) | st.integers(0, 3000).map(lambda n: ENSEMBLES["persons"].to_bytes()[:n]))
+def test_damaged_bytes_are_refused_and_never_executed(payload: bytes) -> None:
+    with pytest.raises(LinkError):
+        Ensemble.from_bytes(payload)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_flipped_byte_is_refused_or_harmless(place: int, flip: int) -> None:
+    payload = bytearray(ENSEMBLES["persons"].to_bytes())
+    payload[place % len(payload)] ^= flip
+    try:
+        ensemble = Ensemble.from_bytes(bytes(payload))
+    except LinkError:
+        return
+    value, _ = ensemble.predict({"objects": SAMPLES["objects"][0]})
+    assert np.isfinite(value).all()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (np.zeros((1, 5), np.float32), r"link objects -> persons: got values of size 5, expected 3"),
+        (np.full((1, 3), np.nan, np.float32), r"link objects -> persons: got values that are not finite"),
+    ],
+)
+def test_wrong_values_raise_with_the_links_name(broken: np.ndarray, message: str) -> None:
+    with pytest.raises(LinkError, match=message):
+        ENSEMBLES["persons"].predict({"objects": broken})
+
+
+def test_confidence_of_counts_matches_how_often_they_are_right() -> None:
+    """Counts with normal errors: the stated confidence is the observed share of agreement, within a few points."""
+    ensemble = ENSEMBLES["persons"]
+    spread = 0.6
+    exact = Ensemble(ensemble.target, ensemble.links, ensemble.weights, np.array([spread], np.float32), 0.0)
+    predicted = RNG.uniform(0, 8, (20_000, 1)).astype(np.float32)
+    truth = np.round(predicted + RNG.normal(0, spread, predicted.shape))
+    right = np.abs(exact.finish(predicted) - truth)[:, 0] < 0.5
+    assert float(exact.confidence(predicted).mean()) == pytest.approx(right.mean(), abs=0.02)
+
+
+def test_training_refuses_what_it_cannot_learn_from() -> None:
+    few = {m: v[:9] for m, v in SAMPLES.items()}
+    with pytest.raises(LinkError, match="at least 10 frames"):
+        train_ensembles(SPECS, few, seed=0)
+    uneven = {**SAMPLES, "persons": SAMPLES["persons"][:50]}
+    with pytest.raises(LinkError, match="same frames"):
+        train_ensembles(SPECS, uneven, seed=0)
+    broken = {**SAMPLES, "persons": np.where(SAMPLES["persons"] > 5, np.nan, SAMPLES["persons"])}
+    with pytest.raises(LinkError, match="not finite"):
+        train_ensembles(SPECS, broken, seed=0)
+
+
+def test_every_vector_task_has_rules() -> None:
+    assert set(RULES) == {"count", "single_label", "multi_label", "regression", "box"}
