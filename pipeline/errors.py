@@ -7,6 +7,7 @@
     │   └── WeightsError   a weight file is missing or its bytes are not the pinned ones
     ├── LinkError          a link was given values that do not fit its output spaces
     ├── BusError           records cannot be published or received
+    │   └── CodecError     bytes are no well-formed record, or a record does not fit
     ├── StateError         the state store cannot be reached
     ├── ResultsError       the results log cannot be written or read
     └── TraceError         a recorded trace is malformed
@@ -63,6 +64,10 @@ class LinkError(CamlinkError):
 
 class BusError(CamlinkError):
     """Records cannot be published or received."""
+
+
+class CodecError(BusError):
+    """Bytes are no well-formed record of this schema, or a record does not fit the bus."""
 
 
 class StateError(CamlinkError):

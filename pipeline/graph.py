@@ -17,10 +17,12 @@ from camlink.pipeline.records import (
     FrameDropped,
     FrameResult,
     LinkPromotion,
+    ModelCard,
     OutputReady,
     Picture,
     Record,
     RelabelRequest,
+    Settled,
 )
 
 TOPIC_OF: dict[type, str] = {
@@ -34,6 +36,8 @@ TOPIC_OF: dict[type, str] = {
     CameraEvent: "events",
     AdaptationEvent: "events",
     Picture: "events",
+    Settled: "links",
+    ModelCard: "models",
 }
 
 

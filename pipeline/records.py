@@ -193,6 +193,33 @@ class Picture:
     jpeg: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a worker that holds a model tells the others of it, so that nobody else needs the weights."""
+
+    model: str
+    kind: Literal["vector", "sequence", "set"]
+    size: int
+    task: Literal["count", "single_label", "multi_label", "regression", "box", "tokens", "detections"]
+    labels: tuple[str, ...]
+    max_steps: int
+    scale: float
+    time_ms: float
+    memory_gb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Everything that follows from a frame's result has been published: promotions, and what relabelling taught.
+
+    Travels on the topic of the promotions and after them: whoever has read this has read those (docs/distributed.md).
+    """
+
+    camera_id: str
+    frame_index: int
+    captured_at: datetime
+
+
 Record = (
     Frame
     | FrameDropped
@@ -204,4 +231,6 @@ Record = (
     | LinkPromotion
     | AdaptationEvent
     | Picture
+    | ModelCard
+    | Settled
 )
