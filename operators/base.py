@@ -32,10 +32,30 @@ class Operator(Protocol):
 
 
 class StateStore(Protocol):
-    """Executed outputs of frames, by key. A cache: losing it costs time or accuracy, never a durable result."""
+    """Executed outputs of frames, by key. A cache: losing it costs time or accuracy, never a durable result.
+
+    What is put can be read by others after `flush`, in one round trip for all of it. Blobs (snapshots of operators) are
+    another space of keys.
+    """
 
     def put(self, key: str, value: Outputs, ttl_s: float) -> None:
-        """Keep ``value`` for at least ``ttl_s`` seconds. Raises `StateError`."""
+        """Keep ``value`` for at least ``ttl_s`` seconds."""
+        ...
+
+    def put_blob(self, key: str, value: bytes, ttl_s: float) -> None:
+        """Keep bytes for at least ``ttl_s`` seconds."""
+        ...
+
+    def get_blobs(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return bytes or None for each key. Raises `StateError`."""
+        ...
+
+    def flush(self) -> None:
+        """Make what was put readable. Raises `StateError`; what was put is then given up."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections."""
         ...
 
     def get_many(self, keys: Sequence[str]) -> list[Outputs | None]:

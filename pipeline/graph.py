@@ -41,25 +41,58 @@ TOPIC_OF: dict[type, str] = {
 }
 
 
+# Topics of which the latest record per key is the present state; brokers keep that for ever (compaction).
+STATE_TOPICS = ("decisions", "links", "models")
+
+
 @dataclass(frozen=True)
 class Step:
-    """One operator: its name, which is also its consumer group, and its topics."""
+    """One operator: its name, which is also its consumer group, and its topics.
+
+    Between processes the members of a group share the cameras of the topics in ``shares``, and read the others beside.
+    """
 
     name: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    shares: tuple[str, ...]
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """The topics read beside: for this member's cameras, from their present state on."""
+        return tuple(topic for topic in self.reads if topic not in self.shares)
 
 
 GRAPH = (
-    Step("ingest", (), ("frames", "events")),
-    Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events")),
-    Step("linking", ("links", "outputs"), ("results",)),
-    Step("adaptation", ("results",), ("links", "relabel", "events")),
-    Step("scheduler", ("links", "results"), ("decisions",)),
-    Step("results", ("results", "decisions", "links", "events"), ()),
+    Step("ingest", (), ("frames", "events"), ()),
+    Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events"), ("frames",)),
+    Step("linking", ("links", "outputs"), ("results",), ("outputs",)),
+    Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",)),
+    Step("scheduler", ("links", "results"), ("decisions",), ("results",)),
+    Step("results", ("results", "decisions", "links", "events"), (), ("results", "decisions", "links", "events")),
 )
+TOPICS = tuple(dict.fromkeys(TOPIC_OF.values()))
 
 
 def topic_of(record: Record) -> str:
     """Return the topic that a record travels on."""
     return TOPIC_OF[type(record)]
+
+
+def camera_of(record: Record) -> str:
+    """Return what a record is sorted into partitions by: its camera, or the model that a card describes."""
+    return record.model if isinstance(record, ModelCard) else record.camera_id
+
+
+def key_of(record: Record) -> str:
+    """Return the key within a topic: of two records with one key, the later one says all (state topics).
+
+    >>> from datetime import UTC, datetime
+    >>> key_of(LinkPromotion("hall", "persons", 3, datetime(2026, 1, 1, tzinfo=UTC), b""))
+    'hall/persons'
+    """
+    if isinstance(record, LinkPromotion):
+        return f"{record.camera_id}/{record.target}"
+    if isinstance(record, Settled):
+        return f"{record.camera_id}/"  # no target has an empty name
+    return camera_of(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,34 @@ def footage() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs footage where there is none, and say so."""
-    if footage_folder() is not None:
-        return
-    reason = "no recorded footage: set CAMLINK_FOOTAGE to its folder, or put it at ../shared/footage"
+    """Skip what needs footage or servers where there are none, and say so."""
+    reasons: dict[str, str | None] = {"footage": None, "broker": _why_no_broker()}
+    if footage_folder() is None:
+        reasons["footage"] = "no recorded footage: set CAMLINK_FOOTAGE to its folder, or put it at ../shared/footage"
     for item in items:
-        if item.get_closest_marker("footage"):
-            item.add_marker(pytest.mark.skip(reason=reason))
+        for mark, reason in reasons.items():
+            if reason is not None and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def broker_address() -> Iterator[str]:
+    """``127.0.0.1:PORT`` of a broker; use another site name per test."""
+    from camlink.pipeline import testbed
+
+    with testbed.broker() as server:
+        yield f"127.0.0.1:{server.port}"
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    from camlink.pipeline import testbed
+
+    with testbed.redis_server() as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
+def _why_no_broker() -> str | None:
+    from camlink.pipeline import testbed
+
+    return testbed.missing_servers()

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from camlink.pipeline.errors import BusError
 from camlink.pipeline.records import Record
 from camlink.pipeline.urls import open_backend
 
-BACKENDS = {"memory": "camlink.pipeline.bus.memory:MemoryBus"}
+BACKENDS = {"memory": "camlink.pipeline.bus.memory:MemoryBus", "kafka": "camlink.pipeline.bus.kafka:KafkaBus"}
+DEAD_LETTER = "dead-letter"
 
 
 class Subscription(Protocol):
-    """One group's view of some topics."""
+    """One member of a group, and its view of some topics."""
 
     def poll(self, timeout_s: float = 0.0) -> Sequence[Record]:
-        """Return the records that have come, in order per camera; empty after ``timeout_s`` without any."""
+        """Return the records that have come, in order per camera and topic; empty after ``timeout_s`` without any.
+
+        Raises `BusError` when the bus has been out of reach for longer than its own retries last.
+        """
         ...
 
-    def commit(self) -> None:
-        """Say that all records polled so far are dealt with; they are not delivered to the group again."""
+    def commit(self, held: Collection[Record] = ()) -> None:
+        """Say that all records polled so far, but those ``held``, are dealt with.
+
+        After a crash they are not delivered to the group again, save those that came after one of ``held``.
+        """
+        ...
+
+    def gone(self) -> Collection[str]:
+        """Return the cameras that went to another member since the last call: what is known of them is out of date."""
         ...
 
     def close(self) -> None:
@@ -32,11 +43,28 @@ class Bus(Protocol):
     """Topics that records are published to and subscribed from."""
 
     def publish(self, topic: str, record: Record) -> None:
-        """Append a record. Raises `BusError`."""
+        """Append a record; it is durable after `flush`. Blocks while too much is on its way. Raises `BusError`."""
         ...
 
-    def subscribe(self, topics: Sequence[str], group: str) -> Subscription:
-        """Receive what is published from now on; each group receives every record once."""
+    def flush(self) -> None:
+        """Return once all that was published is durable. Raises `BusError` if something could not be delivered."""
+        ...
+
+    def refuse(self, topic: str, record: Record, reason: str) -> None:
+        """Put a record that cannot be dealt with aside, on the topic "dead-letter", with the reason."""
+        ...
+
+    def subscribe(self, topics: Sequence[str], group: str, follow: Sequence[str] = ()) -> Subscription:
+        """Join ``group``: its members share the cameras of ``topics``, and each record goes to one of them.
+
+        A durable bus also gives what was published before the group first came. ``follow`` names topics that the member
+        reads beside, for its cameras, outside the group: of state topics (`graph.STATE_TOPICS`) first the latest
+        record per key, before any record of ``topics``; of others what comes from now on.
+        """
+        ...
+
+    def read_all(self, topic: str) -> Sequence[Record]:
+        """Return the latest record per key of a state topic, for all cameras."""
         ...
 
     def close(self) -> None:
@@ -45,7 +73,7 @@ class Bus(Protocol):
 
 
 def open_bus(url: str) -> Bus:
-    """Open a bus by URL: ``memory://``. Raises `BusError` for other schemes.
+    """Open a bus by URL: ``memory://`` or ``kafka://HOST:PORT/SITE``. Raises `BusError` for other schemes.
 
     >>> bus = open_bus("memory://")
     >>> open_bus("memry://")

@@ -6,10 +6,11 @@ from camlink.operators.base import StateStore
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.urls import open_backend
 
-BACKENDS = {"memory": "camlink.pipeline.state.memory:MemoryState"}
+BACKENDS = {"memory": "camlink.pipeline.state.memory:MemoryState", "redis": "camlink.pipeline.state.redis:RedisState"}
+BACKENDS["rediss"] = BACKENDS["redis"]  # with TLS
 
 
 def open_state(url: str) -> StateStore:
-    """Open a state store by URL: ``memory://``. Raises `StateError` for other schemes."""
+    """Open a state store by URL: ``memory://`` or ``redis://HOST:PORT/DB``. Raises `StateError` for other schemes."""
     store: StateStore = open_backend(url, BACKENDS, StateError, "state store")
     return store

@@ -15,6 +15,7 @@ class MemoryState:
     def __init__(self, url: str = "memory://", now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._entries: dict[str, tuple[float, Outputs]] = {}
+        self._blobs: dict[str, tuple[float, bytes]] = {}
         self._expiry: deque[tuple[float, str]] = deque()  # in order of putting, so roughly in order of expiry
 
     def put(self, key: str, value: Outputs, ttl_s: float) -> None:
@@ -30,6 +31,20 @@ class MemoryState:
         now = self._now_s()
         found = (self._entries.get(key) for key in keys)
         return [entry[1] if entry and entry[0] > now else None for entry in found]
+
+    def put_blob(self, key: str, value: bytes, ttl_s: float) -> None:
+        self._blobs[key] = (self._now_s() + ttl_s, value)
+
+    def get_blobs(self, keys: Sequence[str]) -> list[bytes | None]:
+        now = self._now_s()
+        found = (self._blobs.get(key) for key in keys)
+        return [entry[1] if entry and entry[0] > now else None for entry in found]
+
+    def flush(self) -> None:
+        """Everything is kept at once."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -1,0 +1,118 @@
+"""Where the broker is, who we are to it, and what its topics are like.
+
+Credentials are taken from the environment, so that no URL, file or process list holds a secret:
+``CAMLINK_KAFKA_SECURITY`` (PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL), ``CAMLINK_KAFKA_MECHANISM`` (PLAIN,
+SCRAM-SHA-256, SCRAM-SHA-512), ``CAMLINK_KAFKA_USERNAME``, ``CAMLINK_KAFKA_PASSWORD``, ``CAMLINK_KAFKA_CA`` (file).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from camlink.pipeline.bus.base import DEAD_LETTER
+from camlink.pipeline.errors import BusError
+from camlink.pipeline.graph import STATE_TOPICS, TOPICS
+
+MINUTE_MS = 60_000
+RETENTION_MS = {  # frames are large and of no use once they are late; results must outlive a long weekend's fault
+    "frames": 10 * MINUTE_MS,
+    "outputs": 60 * MINUTE_MS,
+    "relabel": 10 * MINUTE_MS,
+    "results": 7 * 24 * 60 * MINUTE_MS,
+    "events": 7 * 24 * 60 * MINUTE_MS,
+    DEAD_LETTER: 14 * 24 * 60 * MINUTE_MS,
+}
+_SITE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CREDENTIALS = {
+    "security_protocol": "CAMLINK_KAFKA_SECURITY",
+    "sasl_mechanism": "CAMLINK_KAFKA_MECHANISM",
+    "sasl_plain_username": "CAMLINK_KAFKA_USERNAME",
+    "sasl_plain_password": "CAMLINK_KAFKA_PASSWORD",
+    "ssl_cafile": "CAMLINK_KAFKA_CA",
+}
+
+
+@dataclass(frozen=True)
+class KafkaAddress:
+    """A broker and a site on it. ``partitions`` bounds how many workers of one kind can share the cameras."""
+
+    servers: tuple[str, ...]
+    site: str
+    partitions: int = 12
+    replication: int = 1
+
+    @classmethod
+    def parse(cls, url: str) -> KafkaAddress:
+        """Read ``kafka://HOST:PORT/SITE?partitions=12&replication=1``. Raises `BusError` for anything else.
+
+        >>> KafkaAddress.parse("kafka://a:9092,b:9092/north?partitions=3").servers
+        ('a:9092', 'b:9092')
+        """
+        parts = urlsplit(url)
+        if "@" in parts.netloc:
+            raise BusError("kafka:// takes no user or password; set CAMLINK_KAFKA_USERNAME and CAMLINK_KAFKA_PASSWORD")
+        site = parts.path.strip("/") or "camlink"
+        if not parts.netloc or not _SITE.fullmatch(site):
+            raise BusError(f'"{url}" is no broker; write kafka://HOST:PORT/SITE, SITE of letters, digits, "_" and "-"')
+        numbers = {"partitions": 12, "replication": 1}
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+            if name not in numbers or not value.isdecimal() or not 1 <= int(value) <= 10_000:
+                raise BusError(f'"{url}": {name}={value} is not understood; there are partitions=N and replication=N')
+            numbers[name] = int(value)
+        return cls(tuple(parts.netloc.split(",")), site, **numbers)
+
+    def __str__(self) -> str:
+        return f"kafka://{','.join(self.servers)}/{self.site}"
+
+    def topic(self, name: str) -> str:
+        """Return a topic's name on the broker."""
+        return f"{self.site}.{name}"
+
+    def bare(self, topic: str) -> str:
+        """Return our name for a topic of the broker."""
+        return topic.removeprefix(f"{self.site}.")
+
+    def client(self) -> dict[str, Any]:
+        """Return what every client is told: addresses, credentials, and reconnects that do not fall asleep."""
+        told = {option: os.environ[name] for option, name in _CREDENTIALS.items() if os.environ.get(name)}
+        return {"bootstrap_servers": list(self.servers), "reconnect_backoff_max_ms": 2000, **told}
+
+
+def create_topics(address: KafkaAddress) -> None:
+    """Create the topics that are missing. Raises `BusError` if one exists with another number of partitions."""
+    from kafka import KafkaAdminClient
+    from kafka.errors import TopicAlreadyExistsError
+
+    admin = KafkaAdminClient(**address.client())
+    try:
+        names = [*TOPICS, DEAD_LETTER]
+        there = set(admin.list_topics())
+        for name in names:
+            if address.topic(name) in there:
+                continue
+            try:
+                admin.create_topics({address.topic(name): _wanted(address, name)})
+            except TopicAlreadyExistsError:
+                continue  # another worker was quicker
+        _check_partitions(admin, address, names)
+    finally:
+        admin.close()
+
+
+def _wanted(address: KafkaAddress, name: str) -> dict[str, Any]:
+    configs = {"cleanup.policy": "compact"} if name in STATE_TOPICS else {"retention.ms": str(RETENTION_MS[name])}
+    return {"num_partitions": address.partitions, "replication_factor": address.replication, "configs": configs}
+
+
+def _check_partitions(admin: Any, address: KafkaAddress, names: list[str]) -> None:
+    for described in admin.describe_topics([address.topic(name) for name in names]):
+        count = len(described["partitions"])
+        if count and count != address.partitions:
+            raise BusError(
+                f'{address}: topic "{described["name"]}" has {count} partitions, {address.partitions} were asked for; '
+                f"say ?partitions={count}, or give the site another name"
+            )

@@ -1,0 +1,93 @@
+"""The state store between processes: Redis, everything of one batch in one round trip.
+
+    redis://HOST:PORT[/DB]    rediss:// for TLS
+
+Credentials come from the environment: ``CAMLINK_REDIS_USERNAME``, ``CAMLINK_REDIS_PASSWORD``. A store that does not
+answer is reported within a second or two, not after the client's own patience.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from camlink.operators.base import Outputs
+from camlink.pipeline.codec import decode_outputs, encode_outputs
+from camlink.pipeline.errors import CodecError, StateError
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 1.0
+
+
+class RedisState:
+    """Puts are collected until `flush`. Reading and flushing raise `StateError` when the store is away or full."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.username or parts.password:
+            raise StateError(
+                "redis:// takes no user or password; set CAMLINK_REDIS_USERNAME and CAMLINK_REDIS_PASSWORD"
+            )
+        self._shown = f"redis://{parts.hostname}:{parts.port or 6379}"
+        self._pending: dict[str, tuple[bytes, float]] = {}
+        self._client = redis.Redis.from_url(
+            url,
+            username=os.environ.get("CAMLINK_REDIS_USERNAME") or None,
+            password=os.environ.get("CAMLINK_REDIS_PASSWORD") or None,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 1),  # one try more, for a connection that went stale
+            health_check_interval=15,
+        )
+
+    def put(self, key: str, value: Outputs, ttl_s: float) -> None:
+        self._pending[f"o/{key}"] = (encode_outputs(value), ttl_s)
+
+    def get_many(self, keys: Sequence[str]) -> list[Outputs | None]:
+        found = self._mget([f"o/{key}" for key in keys])
+        return [None if data is None else self._outputs(data) for data in found]
+
+    def put_blob(self, key: str, value: bytes, ttl_s: float) -> None:
+        self._pending[f"b/{key}"] = (value, ttl_s)
+
+    def get_blobs(self, keys: Sequence[str]) -> list[bytes | None]:
+        return self._mget([f"b/{key}" for key in keys])
+
+    def flush(self) -> None:
+        pending, self._pending = self._pending, {}
+        if not pending:
+            return
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for key, (data, ttl_s) in pending.items():
+                    pipeline.set(key, data, px=max(1, round(ttl_s * 1000)))
+                pipeline.execute()
+        except (redis.RedisError, OSError) as error:
+            raise StateError(f"{self._shown}: {len(pending)} entries not kept: {error}") from error
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        if not keys:
+            return []
+        try:
+            found: list[bytes | None] = self._client.mget(keys)  # type: ignore[assignment]
+        except (redis.RedisError, OSError) as error:
+            raise StateError(f"{self._shown}: {error}") from error
+        return found
+
+    def _outputs(self, data: bytes) -> Outputs | None:
+        """A damaged entry counts as lost: its frame waits and abstains, the others of the batch do not."""
+        try:
+            return decode_outputs(data)
+        except CodecError as error:
+            logger.warning("%s: %s", self._shown, error)
+            return None
