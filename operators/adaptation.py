@@ -124,6 +124,17 @@ class AdaptationOperator:
     def on_end(self) -> Iterable[Record]:
         return ()
 
+    def resume(self, promotion: LinkPromotion) -> None:
+        """Take up the links that another worker put in force; what this one has learnt itself stands."""
+        target = self._camera(promotion.camera_id).targets.get(promotion.target)
+        if target is not None and target.current is None:
+            target.current = _Version(promotion.version, Ensemble.from_bytes(promotion.payload))
+            target.last_number = max(target.last_number, promotion.version)
+
+    def forget(self, camera_id: str) -> None:
+        """Drop a camera that another worker has now."""
+        self._cameras.pop(camera_id, None)
+
     def _on_result(self, result: FrameResult) -> Iterable[Record]:
         camera = self._camera(result.camera_id)
         if result.purpose == "serve":

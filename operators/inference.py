@@ -94,6 +94,23 @@ class InferenceOperator:
     def on_end(self) -> Iterable[Record]:
         yield from self._run_deferred()
 
+    def plan_of(self, camera_id: str) -> dict[str, int]:
+        """Return where a camera's plan stands, for a snapshot."""
+        return self._camera(camera_id).planner.state()
+
+    def resume(self, camera_id: str, plan: Mapping[str, int] | None, decided: datetime | None = None) -> None:
+        """Take a camera up from its snapshot; without one, from the start of its last decision, if there is one."""
+        planner = self._camera(camera_id).planner
+        if plan is not None:
+            planner.resume(plan)
+        elif decided is not None:
+            planner.skip_to(decided)
+
+    def forget(self, camera_id: str) -> None:
+        """Drop a camera that another worker has now."""
+        self._cameras.pop(camera_id, None)
+        self._deferred = [job for job in self._deferred if job.frame.camera_id != camera_id]
+
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
             self._cameras[camera_id] = _Camera(self._planner(camera_id))

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from camlink.links.ensemble import Ensemble
 from camlink.operators.base import Outputs, StateStore
 from camlink.operators.inference import state_key
+from camlink.pipeline.clock import Clock
 from camlink.pipeline.errors import LinkError, StateError
 from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, OutputReady, Record, Value
 
@@ -30,7 +31,9 @@ class _InForce:
 class LinkingOperator:
     """Word of executed outputs in, complete frame results out: every model executed, linked or abstained."""
 
-    def __init__(self, models: Sequence[str], state: StateStore) -> None:
+    def __init__(self, models: Sequence[str], state: StateStore, clock: Clock | None = None) -> None:
+        """With a ``clock``, frames wait for lost outputs from when they come; without, from when they were captured."""
+        self._clock = clock
         self._models = tuple(models)
         self._state = state
         self._links: dict[str, dict[str, _InForce]] = {}  # camera -> target -> links
@@ -46,7 +49,8 @@ class LinkingOperator:
                 ready.append(record)
         for record, outputs in zip(ready, self._gather(ready), strict=True):
             if outputs is None and record.ran:
-                self._waiting.append((record.captured_at + DEADLINE, record))
+                since = record.captured_at if self._clock is None else self._clock.now()
+                self._waiting.append((since + DEADLINE, record))
             else:
                 yield self._result(record, outputs or ())
 
@@ -67,6 +71,11 @@ class LinkingOperator:
         for _, record in self._waiting:
             yield self._result(record, (), lost="executed output was lost before it could be used")
         self._waiting = []
+
+    def forget(self, camera_id: str) -> None:
+        """Drop a camera that another worker has now."""
+        self._links.pop(camera_id, None)
+        self._waiting = [entry for entry in self._waiting if entry[1].camera_id != camera_id]
 
     def _gather(self, ready: Sequence[OutputReady]) -> Sequence[Outputs | None]:
         if not ready:

@@ -6,6 +6,7 @@ on it without a message (docs/design.md, "The way of a frame").
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -65,6 +66,21 @@ class FramePlanner:
         self._bootstrap_left = rules.bootstrap_frames
         self._profile_left = 0
         self._period = first_period or EPOCH - rules.period
+
+    def state(self) -> dict[str, int]:
+        """Return what `resume` needs to go on from here, as plain numbers."""
+        period = (self._period - EPOCH) // timedelta(microseconds=1)
+        return {"bootstrap_left": self._bootstrap_left, "profile_left": self._profile_left, "period_us": period}
+
+    def resume(self, state: Mapping[str, int]) -> None:
+        """Go on where another planner of this camera stood."""
+        self._bootstrap_left, self._profile_left = state["bootstrap_left"], state["profile_left"]
+        self._period = EPOCH + timedelta(microseconds=state["period_us"])
+
+    def skip_to(self, decided: datetime) -> None:
+        """Count as past its bootstrap and the profile of a period for which there is a decision already."""
+        self._bootstrap_left = self._profile_left = 0
+        self._period = self._rules.period_start(decided)
 
     def plan(self, frame_index: int, captured_at: datetime) -> FramePlan:
         """Return the plan for the camera's next frame. Frames must come in order."""

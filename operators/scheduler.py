@@ -58,6 +58,16 @@ class SchedulerOperator:
     def on_end(self) -> Iterable[Record]:
         return ()
 
+    def resume(self, decision: Decision) -> None:
+        """Know of a decision that another worker made: its period needs no other until it is profiled anew."""
+        camera = self._camera(decision.camera_id)
+        if camera.decided is None:
+            camera.decided = self._rules.period_start(decision.start)
+
+    def forget(self, camera_id: str) -> None:
+        """Drop a camera that another worker has now."""
+        self._cameras.pop(camera_id, None)
+
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
             self._cameras[camera_id] = _Camera(LinkScorer(self._specs))

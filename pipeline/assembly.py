@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator, LearningRules
 from camlink.operators.base import Operator, StateStore
@@ -66,7 +67,7 @@ def build_operators(
     return {
         "inference": InferenceOperator(pool, planner, state, encode_picture),
         "linking": LinkingOperator(tuple(pool.specs), state),
-        "adaptation": AdaptationOperator(pool.specs, learning_rules(config), relabel_policy(config, pool)),
+        "adaptation": AdaptationOperator(pool.specs, learning_rules(config), relabel_policy(config, pool.specs)),
         "scheduler": SchedulerOperator(pool.specs, costs_of(pool), budget_of(config), rules, config.policy),
     }
 
@@ -94,13 +95,13 @@ def learning_rules(config: SiteConfig) -> LearningRules:
     )
 
 
-def relabel_policy(config: SiteConfig, pool: ModelPool) -> Callable[[], RelabelPolicy]:
+def relabel_policy(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Callable[[], RelabelPolicy]:
     """Return a factory of one camera's relabel policy."""
     rules = config.adaptation
     if rules.policy == "periodic":
         return lambda: PeriodicRelabelling(rules.interval, rules.frames)
     if rules.policy == "uncertainty":
-        return lambda: UncertaintyRelabelling(pool.specs, rules.label_fraction, 1.0 - rules.confidence_threshold)
+        return lambda: UncertaintyRelabelling(specs, rules.label_fraction, 1.0 - rules.confidence_threshold)
     return NoRelabelling
 
 

@@ -49,26 +49,28 @@ STATE_TOPICS = ("decisions", "links", "models")
 class Step:
     """One operator: its name, which is also its consumer group, and its topics.
 
-    Between processes the members of a group share the cameras of the topics in ``shares``, and read the others beside.
+    Between processes the members of a group share the cameras of the topics in ``shares``, and read the others beside,
+    and those in ``beside``, which one process does not need: to stay in step, and to take up a camera that moved.
     """
 
     name: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     shares: tuple[str, ...]
+    beside: tuple[str, ...] = ()
 
     @property
     def follows(self) -> tuple[str, ...]:
         """The topics read beside: for this member's cameras, from their present state on."""
-        return tuple(topic for topic in self.reads if topic not in self.shares)
+        return tuple(topic for topic in self.reads if topic not in self.shares) + self.beside
 
 
 GRAPH = (
     Step("ingest", (), ("frames", "events"), ()),
-    Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events"), ("frames",)),
+    Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events"), ("frames",), ("links",)),
     Step("linking", ("links", "outputs"), ("results",), ("outputs",)),
-    Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",)),
-    Step("scheduler", ("links", "results"), ("decisions",), ("results",)),
+    Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",), ("links",)),
+    Step("scheduler", ("links", "results"), ("decisions",), ("results",), ("decisions",)),
     Step("results", ("results", "decisions", "links", "events"), (), ("results", "decisions", "links", "events")),
 )
 TOPICS = tuple(dict.fromkeys(TOPIC_OF.values()))

@@ -195,7 +195,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a worker that holds a model tells the others of it, so that nobody else needs the weights."""
+    """What a worker that holds models tells the others of one, the ``position``-th of ``count``.
+
+    So nobody else needs the weights, and all have the models in one order.
+    """
 
     model: str
     kind: Literal["vector", "sequence", "set"]
@@ -206,6 +209,8 @@ class ModelCard:
     scale: float
     time_ms: float
     memory_gb: float
+    position: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

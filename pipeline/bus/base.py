@@ -30,6 +30,10 @@ class Subscription(Protocol):
         """
         ...
 
+    def hold_back(self, cameras: Collection[str]) -> None:
+        """Deliver no more of these cameras' shared topics for now, where the bus can keep them; of all others, do."""
+        ...
+
     def gone(self) -> Collection[str]:
         """Return the cameras that went to another member since the last call: what is known of them is out of date."""
         ...

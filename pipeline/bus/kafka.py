@@ -198,6 +198,13 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         except KafkaError as error:  # a rebalance, or a broker that is away: the next commit covers this one
             logger.info("%s: not committed: %s", self._bus.address, _said(error))
 
+    def hold_back(self, cameras: Collection[str]) -> None:
+        wanted = {p for p, seen in self._cameras.items() if not seen.isdisjoint(cameras)} if cameras else set()
+        mine = self._consumer.assignment()
+        paused = self._consumer.paused() & mine
+        self._consumer.pause(*((wanted & mine) - paused))
+        self._consumer.resume(*(paused - wanted))
+
     def gone(self) -> Collection[str]:
         gone, self._gone = self._gone, set()
         return gone

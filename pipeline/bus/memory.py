@@ -37,6 +37,9 @@ class MemorySubscription:
         self.waiting.extendleft(reversed(self._uncommitted))
         self._uncommitted.clear()
 
+    def hold_back(self, cameras: Collection[str]) -> None:
+        """Nothing to gain: what is not delivered would lie in the same memory."""
+
     def gone(self) -> Collection[str]:
         return ()
 

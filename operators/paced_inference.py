@@ -1,0 +1,171 @@
+"""Inference in step: frames wait for their period's decision, and run no further ahead than relabelling reaches."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+
+from camlink.operators.inference import RING_FRAMES, InferenceOperator
+from camlink.operators.pacing import CROWDED, Guard, PacedCamera, Refused, Seconds, queued
+from camlink.pipeline.clock import EPOCH
+from camlink.pipeline.records import Decision, Frame, OutputReady, Record, RelabelRequest, Settled
+
+IDLE_S = 2.0  # without new frames, those that wait for models to be loaded in turn are run
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class _Camera(PacedCamera):
+    def __init__(self, seconds: Seconds) -> None:
+        super().__init__(seconds)
+        self.decisions: list[Decision] = []  # not yet in force, by start
+        self.awaits: datetime | None = None  # the decision that the profile frame of this time lets the scheduler make
+        self.running: dict[int, Frame] = {}  # handed to the operator, not yet announced
+        self.ahead: deque[datetime] = deque()  # announced, not yet settled
+
+
+class PacedInference:
+    """Stands before an `InferenceOperator`. ``in_step``: also wait for what relabelling may ask of earlier frames."""
+
+    def __init__(self, operator: InferenceOperator, seconds: Seconds, *, in_step: bool) -> None:
+        self._operator = operator
+        self._guard = Guard(operator)
+        self._seconds = seconds
+        self._in_step = in_step
+        self._cameras: dict[str, _Camera] = {}
+        self._last_frame = 0.0
+
+    def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
+        requests: list[Record] = []
+        for record in records:
+            camera = self._camera(record)
+            if isinstance(record, Frame):
+                if camera.seen is None or record.captured_at > camera.seen:
+                    camera.queue.append(record)
+            elif isinstance(record, Decision):
+                camera.decisions.append(record)
+            elif isinstance(record, RelabelRequest):
+                requests.append(record)
+            elif isinstance(record, Settled):
+                while camera.ahead and camera.ahead[0] <= record.captured_at:
+                    camera.ahead.popleft()
+                camera.patience.start()
+        yield from self._noted(self._guard.on_records(requests))
+        yield from self._release()
+
+    def on_time(self, now: datetime) -> Iterable[Record]:
+        yield from self._release()
+        if self._seconds() - self._last_frame > IDLE_S and any(c.running for c in self._cameras.values()):
+            yield from self._noted(self._operator.on_end())
+
+    def next_time(self) -> datetime | None:
+        return EPOCH
+
+    def on_end(self) -> Iterable[Record]:
+        yield from self._noted(self._operator.on_end())
+
+    def held(self) -> Collection[Record]:
+        running = [frame for camera in self._cameras.values() for frame in camera.running.values()]
+        return [*running, *queued(self._cameras.values())]
+
+    def crowded(self) -> Collection[str]:
+        return [name for name, camera in self._cameras.items() if len(camera.queue) >= CROWDED]
+
+    def forget(self, cameras: Collection[str]) -> None:
+        for name in cameras:
+            self._cameras.pop(name, None)
+            self._operator.forget(name)
+
+    def knows(self, camera_id: str) -> bool:
+        return camera_id in self._cameras and self._cameras[camera_id].resumed
+
+    def resume(self, camera_id: str, snapshot: bytes | None) -> None:
+        camera = self._cameras.setdefault(camera_id, _Camera(self._seconds))
+        camera.resumed = True
+        if snapshot is None:
+            decided = max((decision.start for decision in camera.decisions), default=None)
+            self._operator.resume(camera_id, None, decided)
+            return
+        told = json.loads(snapshot)
+        camera.seen = _moment(told["seen"])
+        camera.awaits = _moment(told["awaits"])
+        camera.patience.start()
+        self._operator.resume(camera_id, told["plan"])
+
+    def refused(self) -> Sequence[Refused]:
+        refused = self._guard.drain()
+        for record in (entry.record for entry in refused):
+            if isinstance(record, Frame):
+                self._camera(record).running.pop(record.index, None)
+        return refused
+
+    def snapshots(self) -> dict[str, bytes]:
+        """Cameras with frames on their way through the operator are left for later: their plan is ahead of results."""
+        made = {}
+        for name, camera in self._cameras.items():
+            if camera.changed and not camera.running:
+                camera.changed = False
+                told = {"seen": _number(camera.seen), "awaits": _number(camera.awaits)}
+                made[name] = json.dumps(told | {"plan": self._operator.plan_of(name)}).encode()
+        return made
+
+    def _camera(self, record: Record) -> _Camera:
+        name = getattr(record, "camera_id", "")
+        if name not in self._cameras:
+            self._cameras[name] = _Camera(self._seconds)
+        return self._cameras[name]
+
+    def _release(self) -> Iterable[Record]:
+        """Hand on one frame of each camera at a time, as many rounds as there are frames that may go."""
+        while True:
+            batch: list[Record] = []
+            for name, camera in self._cameras.items():
+                if camera.queue and self._may_go(name, camera):
+                    batch += self._next(camera)
+            if not batch:
+                return
+            self._last_frame = self._seconds()
+            yield from self._noted(self._guard.on_records(batch))
+
+    def _may_go(self, name: str, camera: _Camera) -> bool:
+        if camera.awaits is not None:
+            decided = any(decision.start >= camera.awaits for decision in camera.decisions)
+            if not decided and not camera.patience.is_over(name, "the decision of this period"):
+                return False
+            camera.awaits = None
+        if self._in_step and len(camera.ahead) >= RING_FRAMES:
+            if not camera.patience.is_over(name, "word that earlier frames are settled"):
+                return False
+            camera.ahead.clear()
+        return True
+
+    def _next(self, camera: _Camera) -> list[Record]:
+        """Return a camera's next frame, after the decision that is in force for it (those start before it)."""
+        frame = camera.queue.popleft()
+        assert isinstance(frame, Frame)
+        due = [decision for decision in camera.decisions if decision.start < frame.captured_at]
+        camera.decisions = [decision for decision in camera.decisions if decision.start >= frame.captured_at]
+        camera.running[frame.index] = frame
+        camera.seen, camera.changed = frame.captured_at, True
+        return [*due[-1:], frame]
+
+    def _noted(self, records: Iterable[Record]) -> Iterable[Record]:
+        for record in records:
+            if isinstance(record, OutputReady) and record.purpose != "relabel":
+                camera = self._camera(record)
+                camera.running.pop(record.frame_index, None)
+                camera.ahead.append(record.captured_at)
+                if len(camera.ahead) == RING_FRAMES or record.profile_ends:
+                    camera.patience.start()
+                if record.profile_ends:
+                    camera.awaits = record.captured_at
+            yield record
+
+
+def _number(moment: datetime | None) -> int | None:
+    return None if moment is None else (moment - EPOCH) // _MICROSECOND
+
+
+def _moment(number: int | None) -> datetime | None:
+    return None if number is None else EPOCH + timedelta(microseconds=number)

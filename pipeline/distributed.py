@@ -1,0 +1,137 @@
+"""The graph between processes: the operators of `assembly`, each behind its pacing, built from a site's configuration.
+
+Only the inference worker holds models. It publishes a card of each, and the others work from the cards: what outputs
+look like, and what they cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from camlink.models.base import OutputSpec
+from camlink.models.pool import ModelPool
+from camlink.operators.adaptation import AdaptationOperator
+from camlink.operators.base import StateStore
+from camlink.operators.inference import Encode, InferenceOperator
+from camlink.operators.linking import LinkingOperator
+from camlink.operators.paced_inference import PacedInference
+from camlink.operators.paced_learning import PacedAdaptation, PacedScheduler
+from camlink.operators.paced_linking import PacedLinking
+from camlink.operators.pacing import PacedOperator
+from camlink.operators.sampling import FramePlanner
+from camlink.operators.scheduler import SchedulerOperator
+from camlink.operators.selection import Costs
+from camlink.pipeline.assembly import CameraFacts, budget_of, costs_of, learning_rules, relabel_policy, sampling_rules
+from camlink.pipeline.bus.base import Bus
+from camlink.pipeline.clock import Clock, WallClock
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.errors import BusError
+from camlink.pipeline.records import ModelCard
+
+Seconds = Callable[[], float]
+_WALL = WallClock()
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What workers without models know of them."""
+
+    specs: Mapping[str, OutputSpec]
+    costs: Costs
+
+    @classmethod
+    def of_pool(cls, pool: ModelPool) -> ModelFacts:
+        """Return the facts of models that are here."""
+        return cls(pool.specs, costs_of(pool))
+
+    @classmethod
+    def of_cards(cls, cards: Sequence[ModelCard]) -> ModelFacts:
+        """Return the facts that cards state, in the order of the worker that holds the models."""
+        cards = sorted(cards, key=lambda card: card.position)
+        specs = {
+            c.model: OutputSpec(c.model, c.kind, c.size, c.task, c.labels, max_steps=c.max_steps, scale=c.scale)
+            for c in cards
+        }
+        return cls(specs, Costs({c.model: c.time_ms for c in cards}, {c.model: c.memory_gb for c in cards}))
+
+    def cards(self) -> list[ModelCard]:
+        """Return a card of each model."""
+        return [
+            ModelCard(
+                name,
+                spec.kind,
+                spec.size,
+                spec.task,
+                spec.labels,
+                spec.max_steps,
+                spec.scale,
+                self.costs.time_ms[name],
+                self.costs.memory_gb[name],
+                position,
+                len(self.specs),
+            )
+            for position, (name, spec) in enumerate(self.specs.items())
+        ]
+
+
+def is_in_step(config: SiteConfig, facts: ModelFacts) -> bool:
+    """Say whether operators keep in step: not where models are loaded in turn, for then frames overtake each other."""
+    return facts.costs.memory(facts.costs.models) <= budget_of(config).memory_limit() + 1e-9
+
+
+def inference(
+    config: SiteConfig,
+    pool: ModelPool,
+    cameras: Mapping[str, CameraFacts],
+    state: StateStore,
+    encode_picture: Encode | None = None,
+    seconds: Seconds = time.monotonic,
+) -> PacedInference:
+    """Return inference for one process with its own models."""
+    rules, unknown = sampling_rules(config), CameraFacts(fps=None)
+
+    def planner(camera_id: str) -> FramePlanner:
+        return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
+
+    operator = InferenceOperator(pool, planner, state, encode_picture)
+    return PacedInference(operator, seconds, in_step=is_in_step(config, ModelFacts.of_pool(pool)))
+
+
+def without_models(
+    step: str,
+    config: SiteConfig,
+    facts: ModelFacts,
+    state: StateStore,
+    clock: Clock = _WALL,
+    seconds: Seconds = time.monotonic,
+) -> PacedOperator:
+    """Return linking, adaptation or the scheduler for one process. Raises `ValueError` for another name."""
+    in_step, specs = is_in_step(config, facts), facts.specs
+    if step == "linking":
+        operator = LinkingOperator(tuple(specs), state, clock)
+        return PacedLinking(operator, seconds, in_step=in_step, relabels=config.adaptation.policy != "off")
+    if step == "adaptation":
+        learning = AdaptationOperator(specs, learning_rules(config), relabel_policy(config, specs))
+        return PacedAdaptation(learning, seconds, in_step=in_step)
+    if step == "scheduler":
+        rules = sampling_rules(config)
+        scheduler = SchedulerOperator(specs, facts.costs, budget_of(config), rules, config.policy)
+        return PacedScheduler(scheduler, seconds, in_step=in_step)
+    raise ValueError(f'"{step}" is no step without models; there are linking, adaptation and scheduler')
+
+
+def await_cards(bus: Bus, stop: Callable[[], bool], wait: Callable[[float], object] = time.sleep) -> ModelFacts:
+    """Return the facts of the site's models, once an inference worker has told of all of them.
+
+    Raises `BusError` when told to stop before.
+    """
+    while not stop():
+        cards = [card for card in bus.read_all("models") if isinstance(card, ModelCard)]
+        if cards:
+            told = [card for card in cards if card.count == cards[-1].count]
+            if len(told) == told[0].count:
+                return ModelFacts.of_cards(told)
+        wait(0.5)
+    raise BusError("stopped before any inference worker had told of its models")

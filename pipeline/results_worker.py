@@ -1,0 +1,122 @@
+"""The results log as a process: what it has written is on disk before the bus forgets it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from camlink.links.store import LinkStore
+from camlink.models.base import OutputSpec
+from camlink.pipeline.bus.base import Bus
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.graph import Step
+from camlink.pipeline.records import FrameDropped, FrameResult, LinkPromotion, Record
+from camlink.pipeline.results import ResultsLog
+from camlink.pipeline.run_info import RunInfo
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 10.0
+RETRY_S = 5.0
+FLUSH_RECORDS = 20_000
+
+
+class ResultsWorker:
+    """Writes all that the step "results" reads into a run folder. Several may share the cameras and the folder.
+
+    A full disk stops the log, not the bus: nothing is committed, nothing more is read, and writing is tried again.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        bus: Bus,
+        out: Path,
+        specs: dict[str, OutputSpec],
+        header: RunInfo,
+        *,
+        flush_s: float = FLUSH_S,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._log = ResultsLog(out, flush_rows=10**12, specs=specs)  # it is flushed here, where that may fail
+        self._batch: Sequence[Record] = ()  # polled, not yet taken by the log
+        self._unflushed = 0
+        self._captured = dict(header.captured)
+        self._links = LinkStore(out / "links")
+        self._out = out
+        self.info = header
+        self._flush_s = flush_s
+        self._seconds = seconds
+        self._due = seconds() + flush_s
+        self._failing = False
+        self._subscription = bus.subscribe(step.shares, group=step.name)
+        self.beat = seconds()
+        header.save(out)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Write until ``stop`` says so; then make everything durable, commit, and leave the group."""
+        try:
+            while not stop():
+                self.once(0.1)
+            self.checkpoint()
+        finally:
+            self._subscription.close()
+
+    def once(self, timeout_s: float = 0.0) -> int:
+        """Take what has come; return the number of records taken."""
+        self.beat = self._seconds()
+        taken = 0
+        if not self._batch and not self._failing:
+            self._batch = self._subscription.poll(timeout_s)
+            taken = len(self._batch)
+            self._attempt(self._take)
+        if self._seconds() >= self._due or (self._unflushed >= FLUSH_RECORDS and not self._failing):
+            self.checkpoint()
+        self.counts["taken"] += taken
+        return taken
+
+    def checkpoint(self) -> None:
+        """Make all rows durable, then commit."""
+        self._attempt(self._take)
+        self._attempt(self._log.flush)
+        if not self._failing:
+            self._unflushed = 0
+            self._subscription.commit()
+            self.info = replace(self.info, captured=dict(self._captured))
+            self._attempt(lambda: self.info.save(self._out))
+        self._due = self._seconds() + (RETRY_S if self._failing else self._flush_s)
+
+    def _take(self) -> None:
+        """Give the batch to the log. If that fails it is given again: repeated rows fall out on reading."""
+        self._count(self._batch)
+        for record in self._batch:
+            if isinstance(record, LinkPromotion):
+                self._links.save(record.camera_id, record.target, record.version, record.payload)
+                self._links.promote(record.camera_id, record.target, record.version)
+        self._log.write(self._batch)
+        self._unflushed += len(self._batch)
+        self._batch = ()
+
+    def _count(self, records: Sequence[Record]) -> None:
+        """Keep, per camera, how many frames were captured: indexes count them, dropped ones included."""
+        captured = self._captured
+        for record in records:
+            if isinstance(record, FrameResult):
+                captured[record.camera_id] = max(captured.get(record.camera_id, 0), record.frame_index + 1)
+            elif isinstance(record, FrameDropped):
+                end = record.first_index + record.count
+                captured[record.camera_id] = max(captured.get(record.camera_id, 0), end)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+            self._failing = False
+        except (ResultsError, OSError) as error:
+            self.counts["failures"] += 1
+            self._failing = True
+            logger.error("%s; trying again, nothing is lost", error)

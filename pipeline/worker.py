@@ -1,0 +1,134 @@
+"""One operator as a process: takes its share of the cameras from the bus, and gives on what follows.
+
+The order of things is what nothing is lost by: results are published, state and snapshots are written, all of that is
+durable, and only then is committed what was dealt with. After a crash the rest comes again, here or elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from camlink.operators.base import StateStore
+from camlink.operators.pacing import PacedOperator
+from camlink.pipeline.bus.base import Bus
+from camlink.pipeline.clock import Clock
+from camlink.pipeline.errors import StateError
+from camlink.pipeline.graph import Step, camera_of, topic_of
+from camlink.pipeline.records import Frame, FrameDropped, OutputReady, Record
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_S = 1.0
+POLL_S = 0.05
+SNAPSHOT_TTL_S = 7 * 24 * 3600.0
+
+
+class Worker:
+    """Runs one step of the graph until told to stop. ``counts`` are monotonic, for metrics and health pages."""
+
+    def __init__(
+        self,
+        step: Step,
+        operator: PacedOperator,
+        bus: Bus,
+        state: StateStore,
+        clock: Clock,
+        *,
+        checkpoint_s: float = CHECKPOINT_S,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._step = step
+        self._operator = operator
+        self._bus = bus
+        self._state = state
+        self._clock = clock
+        self._checkpoint_s = checkpoint_s
+        self._seconds = seconds
+        self._due = seconds() + checkpoint_s
+        self._subscription = bus.subscribe(step.shares, group=step.name, follow=step.follows)
+        self.beat = seconds()  # when the loop last went round
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until ``stop`` says so, then give what is ready, commit, and leave the group.
+
+        Raises `BusError` when the bus is away for longer than its retries last; nothing was committed then that is not
+        durable, so the process may simply be started again.
+        """
+        try:
+            while not stop():
+                self.once(POLL_S)
+            self._publish(self._operator.on_end())
+            self.checkpoint()
+        finally:
+            self._subscription.close()
+
+    def once(self, timeout_s: float = 0.0) -> int:
+        """Take what has come, give on what follows; return the number of records taken."""
+        self.beat = self._seconds()
+        records = self._subscription.poll(timeout_s)
+        self._operator.forget(self._subscription.gone())
+        shared = [record for record in records if topic_of(record) in self._step.shares]
+        beside = [record for record in records if topic_of(record) not in self._step.shares]
+        self._publish(self._operator.on_records(beside))
+        self._resume(shared)
+        self._publish([*self._operator.on_records(shared), *self._operator.on_time(self._clock.now())])
+        self._put_aside()
+        self.counts["taken"] += len(records)
+        self._subscription.hold_back(self._operator.crowded())
+        if self._seconds() >= self._due:
+            self.checkpoint()
+        return len(records)
+
+    def checkpoint(self) -> None:
+        """Make all that was done durable, then commit what needs not come again."""
+        self._bus.flush()
+        for camera_id, snapshot in self._operator.snapshots().items():
+            self._state.put_blob(self._key(camera_id), snapshot, SNAPSHOT_TTL_S)
+        self._flush_state()
+        self._subscription.commit(self._operator.held())
+        self._due = self._seconds() + self._checkpoint_s
+
+    def _key(self, camera_id: str) -> str:
+        return f"snapshot/{self._step.name}/{camera_id}"
+
+    def _resume(self, records: Sequence[Record]) -> None:
+        """Take up the cameras that are new here."""
+        new = [camera_id for camera_id in sorted(set(map(camera_of, records))) if not self._operator.knows(camera_id)]
+        if not new:
+            return
+        try:
+            found = self._state.get_blobs([self._key(camera_id) for camera_id in new])
+        except StateError as error:
+            logger.warning("no snapshots: %s; %d cameras start anew", error, len(new))
+            found = [None] * len(new)
+        for camera_id, snapshot in zip(new, found, strict=True):
+            self._operator.resume(camera_id, snapshot)
+
+    def _put_aside(self) -> None:
+        """Records that break the operator go to the dead-letter topic; their frames count as dropped."""
+        for record, reason in ((entry.record, entry.reason) for entry in self._operator.refused()):
+            self.counts["refused"] += 1
+            self._bus.refuse(topic_of(record), record, f"{self._step.name}: {reason}")
+            index = record.index if isinstance(record, Frame) else getattr(record, "frame_index", None)
+            if isinstance(record, Frame | OutputReady) and index is not None:
+                dropped = FrameDropped(record.camera_id, index, 1, record.captured_at, f"refused by {self._step.name}")
+                self._publish([dropped])
+
+    def _publish(self, records: Iterable[Record]) -> None:
+        """Publish after the state store has what the records speak of."""
+        ready = list(records)
+        self._flush_state()
+        for record in ready:
+            self._bus.publish(topic_of(record), record)
+        self.counts["given"] += len(ready)
+
+    def _flush_state(self) -> None:
+        try:
+            self._state.flush()
+        except StateError as error:  # a cache: who needs what it lost waits for it, then abstains with the reason
+            self.counts["state_failures"] += 1
+            logger.warning("%s", error)

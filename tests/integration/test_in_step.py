@@ -1,0 +1,159 @@
+"""The same operators as separate workers give the rows of one process, however their turns fall."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from camlink.models.pool import ModelPool
+from camlink.operators.paced_inference import IDLE_S
+from camlink.operators.pacing import HOLD_S
+from camlink.pipeline.assembly import CameraFacts
+from camlink.pipeline.bus.memory import MemoryBus
+from camlink.pipeline.clock import ManualClock
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.distributed import ModelFacts, inference, without_models
+from camlink.pipeline.graph import GRAPH
+from camlink.pipeline.records import Decision, Frame, FrameResult, Record
+from camlink.pipeline.state.memory import MemoryState
+from camlink.pipeline.testing import TinyModel, make_frames, outputs, run_frames
+from camlink.pipeline.worker import Worker
+
+RULES: dict[str, Any] = {
+    "period": timedelta(minutes=5),
+    "links": {"bootstrap_frames": 40, "min_train_frames": 40},
+    "audit": {"fraction": 0.1},
+    "budgets": {"time_share": 0.4},
+    "policy": "mlink-exact",
+}
+ADAPTATION: dict[str, dict[str, Any]] = {
+    "off": {"policy": "off"},
+    "periodic": {"policy": "periodic", "interval": timedelta(seconds=60), "frames": 10},
+    "uncertainty": {"policy": "uncertainty", "label_fraction": 0.2, "confidence_threshold": 0.99},
+}
+SHARED = {"retrain_after_frames": 20, "shadow_frames": 10}
+
+
+def people(frame: Frame) -> int:
+    return (frame.index * 7 // 20 + len(frame.camera_id)) % 6
+
+
+def models(**more: Any) -> list[TinyModel]:
+    """From frame 300 on, each person has two bags: links must relearn, so promotions and rollbacks happen."""
+    return [
+        TinyModel.count("objects", lambda f: [people(f), f.index % 2], size=2),
+        TinyModel.count("persons", people),
+        TinyModel.count("bags", lambda f: people(f) * 2 if f.index > 300 else people(f) // 2, **more),
+    ]
+
+
+class Site:
+    """All workers of a site over one memory bus, each taking its turn when told."""
+
+    def __init__(self, config: SiteConfig, tiny: Sequence[TinyModel], cameras: Iterable[str]) -> None:
+        self.bus, self.state, self.clock = MemoryBus(), MemoryState(), ManualClock()
+        self.now_s = 0.0
+        pool = ModelPool(tiny, config.budgets.memory_gb)
+        self._config, self._facts = config, ModelFacts.of_pool(pool)
+        self._pool, self._cameras = pool, {camera: CameraFacts(1.0) for camera in cameras}
+        self.workers = {step.name: self._worker(step) for step in GRAPH if step.name not in ("ingest", "results")}
+        self._results = self.bus.subscribe(GRAPH[-1].reads, "results")
+        self.records: list[Record] = []
+
+    def _worker(self, step: Any) -> Worker:
+        def seconds() -> float:
+            return self.now_s
+
+        if step.name == "inference":
+            operator: Any = inference(self._config, self._pool, self._cameras, self.state, seconds=seconds)
+        else:
+            operator = without_models(step.name, self._config, self._facts, self.state, self.clock, seconds)
+        return Worker(step, operator, self.bus, self.state, self.clock, seconds=seconds)
+
+    def run(self, frames: Sequence[Frame], rng: random.Random) -> list[Record]:
+        """Publish frames in random portions and give the workers random turns, until nothing moves any more."""
+        waiting = list(frames)
+        names = list(self.workers)
+        idle = 0
+        while waiting or idle < 60:
+            if idle == 30:
+                self.now_s += 2 * IDLE_S  # frames that wait for models to be loaded in turn wait no longer
+            if waiting and rng.random() < 0.3:
+                portion = rng.randint(1, 40)
+                for frame in waiting[:portion]:
+                    self.bus.publish("frames", frame)
+                del waiting[:portion]
+            taken = self.workers[rng.choice(names)].once()
+            idle = 0 if taken else idle + 1
+            self.records.extend(self._results.poll())
+        return self.records
+
+
+def rows(records: Iterable[Record]) -> Counter[tuple[Any, ...]]:
+    return Counter(
+        (
+            *(o.camera_id, o.frame_index, o.captured_at, o.model, o.purpose, o.how, o.served, o.sources),
+            *(o.link_version, o.confidence, o.audit_probability, o.reason),
+            None if o.value is None else o.value.tobytes(),
+        )
+        for o in outputs(records, served=None)
+    )
+
+
+def mixed(count: int, *cameras: str) -> list[Frame]:
+    frames = [f for i, c in enumerate(cameras) for f in make_frames(c, count)]
+    return sorted(frames, key=lambda f: (f.captured_at, f.camera_id))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "seed"), [("off", 0), ("periodic", 1), ("periodic", 2), ("uncertainty", 3)])
+def test_rows_are_those_of_one_process(policy: str, seed: int) -> None:
+    frames = mixed(600, "hall", "yard", "roof-1")
+    rules = {**RULES, "adaptation": {**ADAPTATION[policy], **SHARED}}
+    alone = run_frames(frames, models(), tick=3, **rules)
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard", "roof-1"))
+    apart = site.run(frames, random.Random(seed))
+    assert rows(apart) == rows(alone)
+
+    def told(records: Iterable[Record]) -> list[str]:
+        return sorted(f"{r.camera_id} {r.start} {r.reason}" for r in records if isinstance(r, Decision))
+
+    assert told(apart) == told(alone)
+    assert len(told(alone)) >= 6
+    versions = {o.link_version for o in outputs(alone) if o.how == "linked"}
+    assert len(versions) > 1, "no promotion in mid-stream: the test would show nothing"
+
+
+def test_models_loaded_in_turn_keep_every_promise_but_that_of_equal_rows() -> None:
+    frames = mixed(500, "hall", "yard")
+    rules = {**RULES, "budgets": {"memory_gb": 1.5}, "adaptation": {**ADAPTATION["periodic"], **SHARED}}
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard"))
+    records = site.run(frames, random.Random(1))
+    served = Counter((o.camera_id, o.frame_index, o.model) for o in outputs(records))
+    assert len(served) == 500 * 2 * 3
+    assert set(served.values()) == {1}
+
+
+def test_a_scheduler_that_is_away_holds_frames_up_for_a_bounded_time_only() -> None:
+    rules = {**RULES, "adaptation": {"policy": "off"}}
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall",))
+    del site.workers["scheduler"]
+    for frame in make_frames("hall", 100):
+        site.bus.publish("frames", frame)
+
+    def round_trip() -> int:
+        for _ in range(5):
+            for worker in site.workers.values():
+                worker.once()
+        return len({r.frame_index for r in site._results.poll() if isinstance(r, FrameResult)})
+
+    until_profile_ends = round_trip()
+    assert until_profile_ends == 50  # 40 bootstrap and 10 profile frames
+    assert round_trip() == 0
+    site.now_s += HOLD_S + 0.1
+    assert round_trip() == 50
