@@ -1,4 +1,4 @@
-"""The command line: `camlink replay | run | report | record | models | config | version`.
+"""The command line: `camlink replay | run | worker | report | record | models | config | version`.
 
 Exit codes: 0 done; 1 something went wrong while running; 2 wrong options, configuration or input files, nothing was
 run; 130 stopped by Ctrl-C, and what was done until then is kept and reported.
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import camlink
-from camlink.pipeline.commands import config, models
+from camlink.pipeline.commands import config, models, worker
 from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, note_console
 from camlink.pipeline.commands.live import run
 from camlink.pipeline.commands.record import record
@@ -35,6 +35,7 @@ app.command()(report)
 app.command()(record)
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
+app.add_typer(worker.app, name="worker")
 
 
 @app.command()

@@ -1,0 +1,278 @@
+"""`camlink worker`: one step of the graph as a process among others, over a bus and a state store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from camlink.pipeline.commands.console import WRONG_USE, note_console
+
+if TYPE_CHECKING:
+    from camlink.models.pool import ModelPool
+    from camlink.operators.base import StateStore
+    from camlink.pipeline.assembly import CameraFacts
+    from camlink.pipeline.bus.base import Bus
+    from camlink.pipeline.config import SiteConfig
+    from camlink.pipeline.ingest.base import Reading
+
+logger = logging.getLogger(__name__)
+app = typer.Typer(help="One step of the graph as a process: docs/distributed.md.", no_args_is_help=True)
+
+ConfigArgument = Annotated[str, typer.Argument(envvar="CAMLINK_CONFIG", help="Site configuration, the same for all.")]
+BusOption = Annotated[str, typer.Option("--bus", envvar="CAMLINK_BUS", help="kafka://HOST:PORT/SITE?partitions=12")]
+StateOption = Annotated[str, typer.Option("--state", envvar="CAMLINK_STATE", help="redis://HOST:PORT")]
+HealthOption = Annotated[
+    str | None,
+    typer.Option(
+        "--health", envvar="CAMLINK_HEALTH", help="Serve /healthz and /readyz on HOST:PORT or a loopback PORT."
+    ),
+]
+TraceOption = Annotated[
+    Path | None, typer.Option("--trace", help="Recorded outputs in place of cameras and models, as in a replay.")
+]
+
+
+class Runs(Protocol):
+    """What all workers have in common."""
+
+    beat: float
+
+    @property
+    def counts(self) -> Any: ...
+
+    def run(self, stop: Callable[[], bool]) -> None: ...
+
+
+@app.command()
+def ingest(
+    config: ConfigArgument,
+    bus: BusOption,
+    state: StateOption,
+    replay: Annotated[bool, typer.Option(help="Read the cameras' files once, at full speed, as recorded.")] = False,
+    share: Annotated[
+        str, typer.Option(help="I/N: of N ingest workers this is the I-th, from 1, with its cameras.")
+    ] = "1/1",
+    trace: TraceOption = None,
+    health: HealthOption = None,
+) -> None:
+    """Read cameras and publish their frames."""
+    from camlink.pipeline.ingest_worker import Indexes, IngestWorker
+
+    site = _site(config)
+    with _connected(bus, state) as (connection, store), ExitStack() as closing:
+        readings = _readings(site, share, replay, trace, closing)
+        recorded = replay or trace is not None
+        worker = IngestWorker(readings, connection, None if recorded else Indexes(store))
+        _serve(worker, health)
+
+
+@app.command()
+def inference(
+    config: ConfigArgument,
+    bus: BusOption,
+    state: StateOption,
+    device: Annotated[str | None, typer.Option(envvar="CAMLINK_DEVICE", help="auto, cpu, cuda or cuda:N.")] = None,
+    trace: TraceOption = None,
+    health: HealthOption = None,
+) -> None:
+    """Run the models that decisions ask for: one process per GPU."""
+    from camlink.pipeline import distributed
+    from camlink.pipeline.commands.running import encode_picture
+    from camlink.pipeline.graph import topic_of
+
+    site = _site(config)
+    if device is not None:
+        site = site.model_copy(update={"device": device})
+    pool, cameras = _models(site, trace)
+    with _connected(bus, state) as (connection, store):
+        operator = distributed.inference(site, pool, cameras, store, encode_picture)
+        for card in distributed.ModelFacts.of_pool(pool).cards():
+            connection.publish(topic_of(card), card)
+        connection.flush()
+        _serve(_worker("inference", operator, connection, store), health)
+        pool.close()
+
+
+@app.command()
+def linking(config: ConfigArgument, bus: BusOption, state: StateOption, health: HealthOption = None) -> None:
+    """Predict the outputs that were not executed."""
+    _without_models("linking", config, bus, state, health)
+
+
+@app.command()
+def adaptation(config: ConfigArgument, bus: BusOption, state: StateOption, health: HealthOption = None) -> None:
+    """Train links, and put them in force once they have proved better."""
+    _without_models("adaptation", config, bus, state, health)
+
+
+@app.command()
+def scheduler(config: ConfigArgument, bus: BusOption, state: StateOption, health: HealthOption = None) -> None:
+    """Decide per camera and period which models execute."""
+    _without_models("scheduler", config, bus, state, health)
+
+
+@app.command()
+def results(
+    config: ConfigArgument,
+    bus: BusOption,
+    out: Annotated[Path, typer.Option(envvar="CAMLINK_OUT", help="Results folder; one that exists is gone on with.")],
+    health: HealthOption = None,
+) -> None:
+    """Write results as Parquet, durably, before the bus may forget them."""
+    from camlink.pipeline.bus.base import open_bus
+    from camlink.pipeline.distributed import await_cards
+    from camlink.pipeline.graph import GRAPH
+    from camlink.pipeline.results_worker import ResultsWorker
+
+    site = _site(config)
+    connection = open_bus(bus)
+    with _stopping() as stop:
+        facts = await_cards(connection, stop)
+        step = next(step for step in GRAPH if step.name == "results")
+        worker = ResultsWorker(step, connection, out, dict(facts.specs), _header(site, facts, out))
+        _serve(worker, health, stop)
+    connection.close()
+
+
+def _without_models(step: str, config: str, bus: str, state: str, health: str | None) -> None:
+    from camlink.pipeline.distributed import await_cards, without_models
+
+    site = _site(config)
+    with _connected(bus, state) as (connection, store), _stopping() as stop:
+        facts = await_cards(connection, stop)
+        operator = without_models(step, site, facts, store)
+        _serve(_worker(step, operator, connection, store), health, stop)
+
+
+def _site(config: str) -> SiteConfig:
+    from camlink.pipeline.config import load_config
+
+    return load_config(config)
+
+
+@contextmanager
+def _connected(bus: str, state: str) -> Iterator[tuple[Bus, StateStore]]:
+    from camlink.pipeline.bus.base import open_bus
+    from camlink.pipeline.state.base import open_state
+
+    store = open_state(state)
+    connection = open_bus(bus)
+    try:
+        yield connection, store
+    finally:
+        connection.close()
+        store.close()
+
+
+def _worker(step: str, operator: Any, bus: Bus, state: StateStore) -> Runs:
+    from camlink.pipeline.clock import WallClock
+    from camlink.pipeline.graph import GRAPH
+    from camlink.pipeline.worker import Worker
+
+    return Worker(next(s for s in GRAPH if s.name == step), operator, bus, state, WallClock())
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    from camlink.pipeline.commands.running import stop_on_interrupt
+
+    with stop_on_interrupt(lambda: None) as stop:
+        yield stop
+
+
+def _serve(worker: Runs, health: str | None, stop: Callable[[], bool] | None = None) -> None:
+    """Run a worker until SIGTERM or Ctrl-C, with its health page."""
+    import time
+
+    from camlink.pipeline.health import Health
+
+    page = Health(health, lambda: time.monotonic() - worker.beat, lambda: worker.counts) if health else None
+    try:
+        if stop is not None:
+            worker.run(stop)
+        else:
+            with _stopping() as asked:
+                worker.run(asked)
+    finally:
+        if page is not None:
+            page.close()
+    logger.info("stopped: %s", dict(worker.counts))
+
+
+def _models(site: SiteConfig, trace: Path | None) -> tuple[ModelPool, dict[str, CameraFacts]]:
+    from camlink.models.pool import ModelPool
+    from camlink.pipeline.assembly import CameraFacts
+    from camlink.pipeline.commands.running import build_pool
+
+    if trace is None:
+        return build_pool(site)[0], {camera.id: CameraFacts(camera.fps) for camera in site.cameras}
+    from camlink.models.recorded import open_trace
+    from camlink.pipeline.footage import rate_of
+
+    recorded = open_trace(trace)
+    facts = {camera: CameraFacts(rate) for camera, rate in rate_of(recorded.frames).items()}
+    return ModelPool(recorded.models, site.budgets.memory_gb), facts
+
+
+def _readings(site: SiteConfig, share: str, replay: bool, trace: Path | None, closing: ExitStack) -> Iterator[Reading]:
+    from camlink.pipeline.commands.live import live_spec
+    from camlink.pipeline.ingest.live import LiveSource
+    from camlink.pipeline.ingest.merge import gather, merge
+    from camlink.pipeline.ingest.opening import open_source
+
+    if trace is not None:
+        from camlink.models.recorded import open_trace
+
+        return iter(sorted(open_trace(trace).frames, key=lambda frame: (frame.captured_at, frame.camera_id)))
+    cameras = _shared(site, share)
+    if replay:
+        return merge([open_source(camera.source_spec(), live=False) for camera in cameras])
+    sources = [s for s in (open_source(live_spec(c), live=True) for c in cameras) if isinstance(s, LiveSource)]
+    for source in sources:
+        closing.callback(source.close)
+    return gather(sources)
+
+
+def _shared(site: SiteConfig, share: str) -> list[Any]:
+    number, _, of = share.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise typer.BadParameter(f'"{share}" is no share; write I/N, such as 2/3', param_hint="--share")
+    cameras = [camera for place, camera in enumerate(site.cameras) if place % int(of) == int(number) - 1]
+    if not cameras:
+        note_console().print(f"no cameras for share {share} of {len(site.cameras)}; name some under `cameras:`")
+        raise typer.Exit(WRONG_USE)
+    return cameras
+
+
+def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
+    import camlink
+    from camlink.pipeline.run_info import FILE_NAME, RunInfo
+
+    if (out / FILE_NAME).exists():
+        return RunInfo.load(out)
+    described = {
+        name: {
+            **{key: getattr(spec, key) for key in ("task", "kind", "size", "scale", "max_steps")},
+            "labels": list(spec.labels),
+            "time_ms": facts.costs.time_ms[name],
+            "memory_gb": facts.costs.memory_gb[name],
+        }
+        for name, spec in facts.specs.items()
+    }
+    cameras = {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}
+    return RunInfo(
+        name=out.name,
+        camlink_version=camlink.__version__,
+        seed=site.seed,
+        policy=site.policy,
+        models=described,
+        cameras=cameras,
+        started_at=datetime.now(UTC),
+        config=site.masked(),
+    )

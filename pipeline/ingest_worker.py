@@ -1,0 +1,129 @@
+"""Ingest as a process: readings of its cameras onto the bus.
+
+The bus blocks while too much is on its way: then a replay waits, and a live camera keeps only its newest frame and
+counts the others as dropped ("overload").
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from camlink.operators.base import StateStore
+from camlink.pipeline.bus.base import Bus
+from camlink.pipeline.errors import CodecError, StateError
+from camlink.pipeline.graph import topic_of
+from camlink.pipeline.ingest.base import Reading
+from camlink.pipeline.records import Frame, FrameDropped
+
+logger = logging.getLogger(__name__)
+
+RESERVED = 1000  # indexes that are put by ahead of use, so that a crash never makes one come twice
+INDEX_TTL_S = 365 * 24 * 3600.0
+
+
+class Indexes:
+    """Frame indexes of live cameras that go on where the process before left off.
+
+    A source counts from 0 each time it is opened. What is put by in the state store is beyond any index in use; after a
+    crash up to `RESERVED` indexes are skipped, for frames that never were.
+    """
+
+    def __init__(self, state: StateStore) -> None:
+        self._state = state
+        self._base: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
+        self._next: dict[str, int] = {}
+
+    def shifted(self, reading: Reading) -> Reading:
+        """Return ``reading`` with its index after those of earlier processes."""
+        if isinstance(reading, Frame):
+            return replace(reading, index=self._shift(reading.camera_id, reading.index, 1))
+        if isinstance(reading, FrameDropped):
+            first = self._shift(reading.camera_id, reading.first_index, reading.count)
+            return replace(reading, first_index=first)
+        return reading
+
+    def release(self) -> None:
+        """Put by the very next indexes, at a clean end. Raises `StateError`."""
+        for camera_id, following in self._next.items():
+            self._put(camera_id, following)
+        self._state.flush()
+
+    def _shift(self, camera_id: str, index: int, count: int) -> int:
+        if camera_id not in self._base:
+            self._base[camera_id] = self._reserved[camera_id] = self._found(camera_id)
+        shifted = self._base[camera_id] + index
+        self._next[camera_id] = shifted + count
+        if self._next[camera_id] >= self._reserved[camera_id]:
+            self._reserved[camera_id] = self._next[camera_id] + RESERVED
+            self._put(camera_id, self._reserved[camera_id])
+            try:
+                self._state.flush()
+            except StateError as error:
+                logger.warning("%s; a restart may give indexes of camera %s twice", error, camera_id)
+        return shifted
+
+    def _found(self, camera_id: str) -> int:
+        try:
+            (found,) = self._state.get_blobs([_key(camera_id)])
+        except StateError as error:
+            logger.warning("%s; camera %s counts from 0", error, camera_id)
+            found = None
+        return int(found) if found else 0
+
+    def _put(self, camera_id: str, index: int) -> None:
+        self._state.put_blob(_key(camera_id), str(index).encode(), INDEX_TTL_S)
+
+
+def _key(camera_id: str) -> str:
+    return f"index/{camera_id}"
+
+
+class IngestWorker:
+    """Publishes readings until they end or it is told to stop."""
+
+    def __init__(
+        self,
+        readings: Iterable[Reading],
+        bus: Bus,
+        indexes: Indexes | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``indexes``: for live cameras; recorded ones count from 0 each time, so that a repeat is recognised."""
+        self._readings = readings
+        self._bus = bus
+        self._indexes = indexes
+        self._seconds = seconds
+        self.counts: Counter[str] = Counter()
+        self.beat = seconds()
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Publish; return once all that was published is durable. Raises `BusError`."""
+        for reading in self._until(stop):
+            self._publish(self._indexes.shifted(reading) if self._indexes else reading)
+            self.beat = self._seconds()
+        self._bus.flush()
+        if self._indexes is not None:
+            self._indexes.release()
+
+    def _until(self, stop: Callable[[], bool]) -> Iterator[Reading]:
+        for reading in self._readings:
+            yield reading
+            if stop():
+                return
+
+    def _publish(self, reading: Reading) -> None:
+        try:
+            self._bus.publish(topic_of(reading), reading)
+            self.counts[type(reading).__name__] += 1
+        except CodecError as error:
+            if not isinstance(reading, Frame):
+                raise
+            logger.error('camera "%s": %s', reading.camera_id, error)
+            dropped = FrameDropped(reading.camera_id, reading.index, 1, reading.captured_at, "too large for the bus")
+            self._bus.publish(topic_of(dropped), dropped)
+            self.counts["too_large"] += 1

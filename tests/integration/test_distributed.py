@@ -1,0 +1,119 @@
+"""The whole site as processes, over a real broker and a real Redis: the rows of one process, whatever is killed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from camlink.models.pool import ModelPool
+from camlink.models.recorded import open_trace
+from camlink.pipeline.config import load_config
+from camlink.pipeline.footage import rate_of
+from camlink.pipeline.records import Frame
+from camlink.pipeline.results import RunResults
+from camlink.pipeline.session import Camera, Session
+from tests.integration.processes import STEPS, Processes
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+FRAMES = 260
+CAMERAS = ("hall", "yard", "roof", "door")
+SITES = count()
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of three models on four cameras, such that links can know much of two of them."""
+    folder = tmp_path_factory.mktemp("trace")
+    described = {
+        name: {"kind": "vector", "size": size, "task": "count", "time_ms": 30.0, "memory_gb": 1.0}
+        for name, size in {"objects": 2, "persons": 1, "bags": 1}.items()
+    }
+    (folder / "trace.yaml").write_text(yaml.safe_dump({"models": described}, sort_keys=False))
+    frames, rows = ["camera_id,frame_index,captured_at,pixel_change,edge_density,mean_luma"], []
+    for index in range(FRAMES):
+        for place, camera in enumerate(CAMERAS):
+            people = (index * 7 // 20 + place) % 6
+            frames.append(
+                f"{camera},{index},2026-01-05T08:{index // 60:02}:{index % 60:02}.{place}00000+00:00,0.1,0.2,90"
+            )
+            bags = people * 2 if index > 120 else people // 2
+            values = {"objects": f"[{people}, {index % 2}]", "persons": f"[{people}]", "bags": f"[{bags}]"}
+            rows += [f'{camera},{index},{model},"{value}"' for model, value in values.items()]
+    (folder / "frames.csv").write_text("\n".join(frames) + "\n")
+    (folder / "outputs.csv").write_text("\n".join(["camera_id,frame_index,model,value", *rows]) + "\n")
+    return folder
+
+
+SETTINGS: dict[str, Any] = {
+    "site": "test",
+    "models": "building",
+    "period": "2min",
+    "policy": "mlink-exact",
+    "budgets": {"time_share": 0.4},
+    "links": {"bootstrap_frames": 40, "min_train_frames": 40},
+    "audit": {"fraction": 0.1},
+    "adaptation": {
+        **{"policy": "periodic", "interval": "30s", "frames": 5},
+        **{"retrain_after_frames": 20, "shadow_frames": 8},
+    },
+}
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    path = folder / "site.yaml"
+    path.write_text(yaml.safe_dump({**SETTINGS, **changes}))
+    return path
+
+
+@pytest.fixture
+def urls(broker_address: str, redis_url: str) -> tuple[str, str]:
+    """A broker's site, and a database of Redis, that no other test uses."""
+    number = next(SITES)
+    return f"kafka://{broker_address}/dist{number}?partitions=4", f"{redis_url}/{number + 1}"
+
+
+@pytest.fixture(scope="module")
+def alone(trace: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows that one process gives on the trace."""
+    folder = tmp_path_factory.mktemp("alone")
+    config = load_config(write_config(folder))
+    recorded = open_trace(trace)
+    frames = sorted(recorded.frames, key=lambda frame: (frame.captured_at, frame.camera_id))
+    cameras = {camera: Camera("trace", "trace", rate) for camera, rate in rate_of(frames).items()}
+    return run_alone(config, ModelPool(recorded.models), cameras, frames, folder / "run")
+
+
+def run_alone(
+    config: Any, pool: ModelPool, cameras: dict[str, Camera], frames: Sequence[Frame], out: Path
+) -> list[dict[str, Any]]:
+    session = Session(config, pool, cameras, out, tick=len(cameras))
+    session.run(frames, lambda: dict.fromkeys(cameras, len(frames) // len(cameras)))
+    rows: list[dict[str, Any]] = RunResults(out).outputs().to_pylist()
+    return rows
+
+
+def facts(rows: Iterable[dict[str, Any]]) -> Counter[str]:
+    return Counter(repr(sorted(row.items())) for row in rows)
+
+
+def test_the_rows_are_those_of_one_process(
+    trace: Path, alone: list[dict[str, Any]], urls: tuple[str, str], tmp_path: Path
+) -> None:
+    with Processes(tmp_path, write_config(tmp_path), *urls) as site:
+        for step in STEPS:
+            site.start(step, *(("--trace", str(trace)) if step == "inference" else ()))
+        site.start("ingest", "--trace", str(trace))
+        site.finish("ingest")
+        site.wait_for(lambda: site.frames_done() == FRAMES * len(CAMERAS), "all frames served")
+        for step in STEPS:
+            site.stop(step)
+        assert facts(site.rows()) == facts(alone)
+    assert {row["how"] for row in alone} == {"executed", "linked"}
+    assert len({row["link_version"] for row in alone}) > 2, "no promotion in mid-stream: this would show little"
