@@ -82,9 +82,7 @@ class CameraConfig(Section):
         default=None,
         description="Part of the picture to look at: x, y, width, height as shares (0..1) of its size.",
     )
-    domain: str = Field(
-        default="default", description="Kind of scene; cameras of one domain can share what links have learnt."
-    )
+    domain: str = Field(default="default", description="Kind of scene, such as indoor or road; shown in reports.")
     timezone: str = Field(
         default="UTC", description='How times without a zone in names of recorded files are read, as "Asia/Singapore".'
     )
