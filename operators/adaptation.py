@@ -33,6 +33,7 @@ from camlink.pipeline.records import (
 logger = logging.getLogger(__name__)
 
 PENDING_RELABELS = 64  # requests whose answer is awaited, per camera
+PLAIN = 3.0  # standard errors: a difference so large needs no more frames
 GROWTH = 0.1  # retraining waits for this share of new frames, so that its cost stays bounded as history grows
 
 
@@ -71,6 +72,12 @@ class _Duel:
         """Return how much better the new version is, and the standard error of that."""
         difference = np.subtract(self.new_scores, self.old_scores)
         return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
+
+    def is_settled(self, frames: int) -> bool:
+        """Say whether enough was seen: ``frames`` frames, or a third of them where the difference is plain."""
+        seen = len(self.new_scores)
+        better, error = self.margin() if seen else (0.0, 0.0)
+        return seen >= frames or (3 * seen >= max(frames, 15) and abs(better) > PLAIN * error)
 
     def means(self) -> dict[str, float]:
         return {
@@ -178,9 +185,9 @@ class AdaptationOperator:
             for duel in (target.trial, target.watch):
                 if duel is not None:
                     duel.score(sources, values[name])
-            if target.trial is not None and len(target.trial.new_scores) >= self._rules.shadow_frames:
+            if target.trial is not None and target.trial.is_settled(self._rules.shadow_frames):
                 yield from self._settle_trial(result, name, target, target.trial)
-            elif target.watch is not None and len(target.watch.new_scores) >= self._rules.shadow_frames:
+            elif target.watch is not None and target.watch.is_settled(self._rules.shadow_frames):
                 yield from self._settle_watch(result, name, target, target.watch)
 
     def _settle_trial(self, result: FrameResult, name: str, target: _Target, trial: _Duel) -> Iterable[Record]:

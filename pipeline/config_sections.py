@@ -82,9 +82,7 @@ class CameraConfig(Section):
         default=None,
         description="Part of the picture to look at: x, y, width, height as shares (0..1) of its size.",
     )
-    domain: str = Field(
-        default="default", description="Kind of scene; cameras of one domain can share what links have learnt."
-    )
+    domain: str = Field(default="default", description="Kind of scene, such as indoor or road; shown in reports.")
     timezone: str = Field(
         default="UTC", description='How times without a zone in names of recorded files are read, as "Asia/Singapore".'
     )
@@ -171,11 +169,15 @@ class ModelConfig(Section):
     image_size: int = Field(default=640, ge=32, le=4096, description="Side in pixels to which pictures are scaled.")
     time_ms: float | None = Field(default=None, gt=0, description="Time per frame in ms; measured when absent.")
     memory_gb: Gigabytes | None = Field(default=None, description="Peak memory in GB; measured when absent.")
+    description: str = Field(default="", description="What the model is, shown in reports.")
+    licence: str = Field(default="as stated by its publisher", description="Licence of the weights, shown in reports.")
 
     @field_validator("weights", "class_names")
     @classmethod
-    def _find_file(cls, name: str, info: ValidationInfo) -> str:
+    def _find_file(cls, name: str | None, info: ValidationInfo) -> str | None:
         """Point at a file that lies beside the configuration; any other name is for the weight search to find."""
+        if name is None:
+            return None
         folder = (info.context or {}).get("folder")
         beside = folder / name if folder is not None else Path(name)
         return str(beside) if beside.is_file() else name
@@ -192,7 +194,7 @@ class ModelConfig(Section):
         """Return this model in the catalogue's form. Raises `ModelError` when labels, classes and groups disagree."""
         from camlink.models.catalogue import ModelDefinition
 
-        return ModelDefinition(**self.model_dump(), licence="as stated by its publisher")
+        return ModelDefinition(**self.model_dump())
 
 
 class Budgets(Section):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.ingest.base import SourceSpec
@@ -15,7 +17,10 @@ from camlink.pipeline.ingest.stills import sampled_stills
 from camlink.pipeline.quantities import format_duration
 from camlink.pipeline.records import Frame
 
+FEWEST_AUDITS = 20  # fewer audit frames of a camera say next to nothing
+MOST_AUDITED = 0.1  # share of frames
 BOOTSTRAP_SHARE = 0.15  # of a camera's frames, at most, when footage is short
+PROFILE_SHARE = 0.05  # of a camera's frames, at most, at the start of a period that footage does not fill
 FRAMES_PER_PERIOD = 5  # a period should hold at least so many times its profile frames
 
 
@@ -35,8 +40,7 @@ def footage_of(spec: SourceSpec) -> Footage:
         capture.release()
         return Footage(spec.camera_id, expected_frames(spec), info.sampling_rate(spec.fps) or info.fps)
     times = [still.at for still in sampled_stills(spec)]
-    span_s = (times[-1] - times[0]).total_seconds()
-    return Footage(spec.camera_id, len(times), (len(times) - 1) / span_s if span_s > 0 else None)
+    return Footage(spec.camera_id, len(times), _rate(times))
 
 
 def rate_of(frames: Sequence[Frame]) -> dict[str, float | None]:
@@ -44,8 +48,14 @@ def rate_of(frames: Sequence[Frame]) -> dict[str, float | None]:
     times: dict[str, list[datetime]] = {}
     for frame in frames:
         times.setdefault(frame.camera_id, []).append(frame.captured_at)
-    spans = {camera: (max(at) - min(at)).total_seconds() for camera, at in times.items()}
-    return {camera: (len(at) - 1) / spans[camera] if spans[camera] > 0 else None for camera, at in times.items()}
+    return {camera: _rate(sorted(at)) for camera, at in times.items()}
+
+
+def _rate(times: Sequence[datetime]) -> float | None:
+    """The usual pace: pauses between clips do not count, so the median interval it is."""
+    intervals = [(later - earlier).total_seconds() for earlier, later in pairwise(times)]
+    usual_s = median(intervals) if intervals else 0.0
+    return 1.0 / usual_s if usual_s > 0 else None
 
 
 def _is_clip(spec: SourceSpec, source: str | int) -> bool:
@@ -57,21 +67,54 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
     prediction is made. Returns the rules to replay with and a sentence for each that was changed.
     """
     notes: list[str] = []
-    shortest = min((f.frames for f in footage if f.frames), default=None)
-    if shortest is not None and config.links.bootstrap_frames > BOOTSTRAP_SHARE * shortest:
-        bootstrap = max(20, int(BOOTSTRAP_SHARE * shortest))
-        if bootstrap < config.links.bootstrap_frames:
-            links = {"bootstrap_frames": bootstrap, "min_train_frames": min(config.links.min_train_frames, bootstrap)}
-            notes.append(
-                f"links learn from the first {bootstrap} frames of a camera instead of "
-                f"{config.links.bootstrap_frames}, since the shortest footage has only {shortest}"
-            )
-            config = config.model_copy(update={"links": config.links.model_copy(update=links)})
-    slowest = min((f.fps for f in footage if f.fps), default=None)
-    if slowest is not None:
-        config, note = _fit_period(config, slowest)
+    counts = [f.frames for f in footage if f.frames]
+    rates = [f.fps for f in footage if f.fps]
+    if counts:
+        config, note = _fit_bootstrap(config, min(counts))
+        notes += note
+        config, note = _fit_audit(config, min(counts))
+        notes += note
+    if rates:
+        config, note = _fit_period(config, min(rates))
+        notes += note
+    if counts and rates:
+        config, note = _fit_profile(config, min(counts), max(rates))
         notes += note
     return config, notes
+
+
+def _fit_bootstrap(config: SiteConfig, frames: int) -> tuple[SiteConfig, list[str]]:
+    """Leave most of the shortest footage to be predicted."""
+    bootstrap = max(20, int(BOOTSTRAP_SHARE * frames))
+    if bootstrap >= config.links.bootstrap_frames:
+        return config, []
+    least = min(config.links.min_train_frames, bootstrap)
+    links = config.links.model_copy(update={"bootstrap_frames": bootstrap, "min_train_frames": least})
+    note = (
+        f"links learn from the first {bootstrap} frames of a camera instead of {config.links.bootstrap_frames}, "
+        f"since the shortest footage has only {frames}"
+    )
+    return config.model_copy(update={"links": links}), [note]
+
+
+def _fit_audit(config: SiteConfig, frames: int) -> tuple[SiteConfig, list[str]]:
+    """Audit enough frames of short footage to have something to report; a site that audits nothing is left at that."""
+    wanted = min(MOST_AUDITED, FEWEST_AUDITS / frames)
+    if not 0 < config.audit.fraction < wanted:
+        return config, []
+    note = f"{wanted:.1%} of frames are audited instead of {config.audit.fraction:.1%}, to have enough to measure on"
+    return config.model_copy(update={"audit": config.audit.model_copy(update={"fraction": wanted})}), [note]
+
+
+def _fit_profile(config: SiteConfig, frames: int, fps: float) -> tuple[SiteConfig, list[str]]:
+    """Keep a share of a long period from being most of a short clip."""
+    profiled = config.profile.fraction * fps * config.period.total_seconds()
+    allowed = max(config.profile.min_frames, round(PROFILE_SHARE * frames))
+    if round(profiled) <= allowed:
+        return config, []
+    fraction = config.profile.fraction * allowed / profiled
+    note = f"a period opens with {allowed} profile frames instead of {profiled:.0f}, since the footage ends before it"
+    return config.model_copy(update={"profile": config.profile.model_copy(update={"fraction": fraction})}), [note]
 
 
 def _fit_period(config: SiteConfig, fps: float) -> tuple[SiteConfig, list[str]]:

@@ -89,7 +89,9 @@ class Worker:
         for camera_id, snapshot in self._operator.snapshots().items():
             self._state.put_blob(self._key(camera_id), snapshot, SNAPSHOT_TTL_S)
         self._flush_state()
-        self._subscription.commit(self._operator.held())
+        held = self._operator.held()
+        self.counts["held"] = len(held)  # the one count that also falls
+        self._subscription.commit(held)
         self._due = self._seconds() + self._checkpoint_s
 
     def _key(self, camera_id: str) -> str:

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 MOST_UNDELIVERED = 32_000_000  # bytes on their way to the broker; beyond, `publish` waits (kafka-python has no limit)
 DELIVERY_S = 60.0  # how long a broker may be away before what was published counts as undeliverable
+MOST_BACKLOG = 128_000_000  # bytes fetched and not given out, because their cameras are held back
+BATCH = 200  # records given out at once
 RESTORE_S = 60.0  # how long reading the present state may take
 SLICE_S = 0.005  # the two consumers of a subscription are polled in turn for at most so long
 
@@ -54,7 +56,7 @@ class KafkaBus:
                 **self.address.client(),
                 acks="all",
                 enable_idempotence=True,
-                linger_ms=2,
+                linger_ms=0,
                 batch_size=262_144,
                 delivery_timeout_ms=int(DELIVERY_S * 1000),
                 allow_auto_create_topics=False,
@@ -97,7 +99,7 @@ class KafkaBus:
         return subscription
 
     def read_all(self, topic: str) -> Sequence[Record]:
-        consumer = KafkaConsumer(**self.address.client(), **_READING)
+        consumer = KafkaConsumer(**self.address.client(), **_READING, fetch_max_wait_ms=self.address.wait_ms)
         try:
             partitions = [TopicPartition(self.address.topic(topic), p) for p in range(self.address.partitions)]
             consumer.assign(partitions)
@@ -145,7 +147,6 @@ _READING: dict[str, Any] = {
     "group_id": None,
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
-    "fetch_max_wait_ms": 50,
     "allow_auto_create_topics": False,
 }
 
@@ -161,20 +162,25 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._fresh: set[int] = set()  # partition numbers whose state is still to be read
         self._next: dict[TopicPartition, int] = {}
         self._polled: dict[int, tuple[Record, TopicPartition, int]] = {}  # by id: not yet committed
+        self._backlog: dict[TopicPartition, deque[Any]] = {}  # messages as they came, not yet given out
+        self._backlog_bytes = 0
+        self._held_back: frozenset[str] = frozenset()
+        self._taken_s = 0.0
         self._closed = False
         address = bus.address
         self._consumer = KafkaConsumer(
             **address.client(),
             **_READING
             | {
+                "fetch_max_wait_ms": address.wait_ms,
                 "group_id": f"{address.site}.{group}",
-                "session_timeout_ms": 10_000,
+                "session_timeout_ms": 6_000,
                 "heartbeat_interval_ms": 1_000,
-                "max_poll_records": 200,
                 "partition_assignment_strategy": [CooperativeStickyAssignor],
             },
         )
-        self._beside = KafkaConsumer(**address.client(), **_READING) if follow else None
+        beside = {**address.client(), **_READING, "fetch_max_wait_ms": address.wait_ms}
+        self._beside = KafkaConsumer(**beside) if follow else None
         self._consumer.subscribe([address.topic(topic) for topic in topics], listener=self)
 
     def poll(self, timeout_s: float = 0.0) -> Sequence[Record]:
@@ -199,11 +205,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             logger.info("%s: not committed: %s", self._bus.address, _said(error))
 
     def hold_back(self, cameras: Collection[str]) -> None:
-        wanted = {p for p, seen in self._cameras.items() if not seen.isdisjoint(cameras)} if cameras else set()
-        mine = self._consumer.assignment()
-        paused = self._consumer.paused() & mine
-        self._consumer.pause(*((wanted & mine) - paused))
-        self._consumer.resume(*(paused - wanted))
+        self._held_back = frozenset(cameras)
 
     def gone(self) -> Collection[str]:
         gone, self._gone = self._gone, set()
@@ -225,24 +227,46 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition in revoked:
             self._gone |= self._cameras.pop(partition, set())
             self._next.pop(partition, None)
+            self._backlog_bytes -= sum(len(message.value) for message in self._backlog.pop(partition, ()))
             self._polled = {key: entry for key, entry in self._polled.items() if entry[1] != partition}
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         self.on_partitions_revoked(lost)
 
     def _poll_once(self, timeout_s: float) -> list[Record]:
-        batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+        self._take_in(timeout_s)
         records = self._poll_beside()
-        for partition, messages in batches.items():
-            cameras = self._cameras.setdefault(partition, set())
-            self._next[partition] = messages[-1].offset + 1
-            for message in messages:
-                record = self._bus.decoded(self._bus.address.bare(partition.topic), message.value)
+        for partition, waiting in self._backlog.items():
+            while waiting and len(records) < BATCH and self._held_back.isdisjoint(self._cameras.get(partition, ())):
+                record = self._give_out(partition, waiting.popleft())
                 if record is not None:
-                    cameras.add(camera_of(record))
-                    self._polled[id(record)] = (record, partition, message.offset)
                     records.append(record)
         return records
+
+    def _take_in(self, timeout_s: float) -> None:
+        """Fetch what has come. While the backlog is full, ask now and then for one, to stay a member of the group.
+
+        The client's own pausing of partitions is not used: records that it had fetched already did not come again.
+        """
+        now = time.monotonic()
+        full = self._backlog_bytes > MOST_BACKLOG
+        if full and now - self._taken_s < 1.0:
+            time.sleep(timeout_s)
+            return
+        wait_ms = 0 if any(self._backlog.values()) else round(timeout_s * 1000)
+        self._taken_s = now
+        for partition, messages in self._consumer.poll(timeout_ms=wait_ms, max_records=1 if full else BATCH).items():
+            self._backlog.setdefault(partition, deque()).extend(messages)
+            self._backlog_bytes += sum(len(message.value) for message in messages)
+
+    def _give_out(self, partition: TopicPartition, message: Any) -> Record | None:
+        self._backlog_bytes -= len(message.value)
+        self._next[partition] = message.offset + 1
+        record = self._bus.decoded(self._bus.address.bare(partition.topic), message.value)
+        if record is not None:
+            self._cameras.setdefault(partition, set()).add(camera_of(record))
+            self._polled[id(record)] = (record, partition, message.offset)
+        return record
 
     def _poll_beside(self) -> list[Record]:
         """Return what came beside; after new partitions were assigned, their present state first."""

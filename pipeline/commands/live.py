@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from camlink.pipeline.commands.console import WRONG_USE, note_console
-
-if TYPE_CHECKING:
-    from camlink.pipeline.config import CameraConfig
-    from camlink.pipeline.ingest.base import SourceSpec
 
 
 def run(
@@ -40,7 +36,7 @@ def run(
     session = Session(
         site, pool, cameras, folder, model_notes=descriptions, encode_picture=encode_picture, tick=min(len(cameras), 16)
     )
-    sources = [s for s in (open_source(live_spec(c), live=True) for c in site.cameras) if isinstance(s, LiveSource)]
+    sources = [s for s in (open_source(c.source_spec(), live=True) for c in site.cameras) if isinstance(s, LiveSource)]
 
     def close() -> None:
         for source in sources:
@@ -58,10 +54,3 @@ def run(
             on_stop=close,
         )
     )
-
-
-def live_spec(camera: CameraConfig) -> SourceSpec:
-    """Return what ingest is told of a configured camera."""
-    from camlink.pipeline.ingest.base import SourceSpec
-
-    return SourceSpec(camera.id, (camera.source,), fps=camera.fps, crop=camera.crop, domain=camera.domain)

@@ -30,15 +30,16 @@ def list_models() -> None:
 
 
 @app.command()
-def pull(names: Names = None, device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto") -> None:
-    """Fetch and verify weights, and prepare them for this machine, so that a run can start offline."""
+def pull(names: Names = None) -> None:
+    """Fetch weights and verify their SHA-256, so that a run needs no network."""
     from camlink.models import catalogue
+    from camlink.models.building import pull as fetch_files
 
     console = note_console()
     for name in chosen(names):
         with console.status(f"{name}: fetching"):
-            model = catalogue.build(catalogue.definition(name), device=device)
-        console.print(f"{name}: ready, {model.time_ms:.0f} ms a frame, {model.memory_gb:.2f} GB")
+            paths = fetch_files(catalogue.definition(name))
+        console.print(f"{name}: {', '.join(path.name for path in paths)}", soft_wrap=True)
 
 
 @app.command()

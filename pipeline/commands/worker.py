@@ -122,6 +122,9 @@ def results(
     config: ConfigArgument,
     bus: BusOption,
     out: Annotated[Path, typer.Option(envvar="CAMLINK_OUT", help="Results folder; one that exists is gone on with.")],
+    flush_s: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between writes; each makes one file per camera.")
+    ] = 10.0,
     health: HealthOption = None,
 ) -> None:
     """Write results as Parquet, durably, before the bus may forget them."""
@@ -135,7 +138,7 @@ def results(
     with _stopping() as stop:
         facts = await_cards(connection, stop)
         step = next(step for step in GRAPH if step.name == "results")
-        worker = ResultsWorker(step, connection, out, dict(facts.specs), _header(site, facts, out))
+        worker = ResultsWorker(step, connection, out, dict(facts.specs), _header(site, facts, out), flush_s=flush_s)
         _serve(worker, health, stop)
     connection.close()
 
@@ -151,8 +154,10 @@ def _without_models(step: str, config: str, bus: str, state: str, health: str | 
 
 
 def _site(config: str) -> SiteConfig:
+    """Read the configuration, the same for all workers. The Kafka client's own news is left out of our log."""
     from camlink.pipeline.config import load_config
 
+    logging.getLogger("kafka").setLevel(logging.ERROR)
     return load_config(config)
 
 
@@ -221,7 +226,6 @@ def _models(site: SiteConfig, trace: Path | None) -> tuple[ModelPool, dict[str, 
 
 
 def _readings(site: SiteConfig, share: str, replay: bool, trace: Path | None, closing: ExitStack) -> Iterator[Reading]:
-    from camlink.pipeline.commands.live import live_spec
     from camlink.pipeline.ingest.live import LiveSource
     from camlink.pipeline.ingest.merge import gather, merge
     from camlink.pipeline.ingest.opening import open_source
@@ -233,7 +237,7 @@ def _readings(site: SiteConfig, share: str, replay: bool, trace: Path | None, cl
     cameras = _shared(site, share)
     if replay:
         return merge([open_source(camera.source_spec(), live=False) for camera in cameras])
-    sources = [s for s in (open_source(live_spec(c), live=True) for c in cameras) if isinstance(s, LiveSource)]
+    sources = [s for s in (open_source(c.source_spec(), live=True) for c in cameras) if isinstance(s, LiveSource)]
     for source in sources:
         closing.callback(source.close)
     return gather(sources)

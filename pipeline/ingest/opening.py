@@ -94,13 +94,14 @@ def _recorded(spec: SourceSpec, with_stats: bool) -> ClipSource | StillSource:
 
 
 def _is_stills(spec: SourceSpec) -> bool:
-    are_stills = {_holds_stills(spec.camera_id, Path(str(source))) for source in spec.sources}
+    are_stills = {holds_stills(spec.camera_id, Path(str(source))) for source in spec.sources}
     if len(are_stills) > 1:
         raise SourceError(f'camera "{spec.camera_id}": clips and stills are mixed; make two cameras of them')
     return are_stills.pop()
 
 
-def _holds_stills(camera_id: str, path: Path) -> bool:
+def holds_stills(camera_id: str, path: Path) -> bool:
+    """Say whether ``path`` holds stills rather than clips. Raises `SourceError` where it holds neither."""
     if not path.exists():
         raise SourceError(f'camera "{camera_id}": there is no file or folder {path}')
     if not path.is_dir():

@@ -1,1 +1,38 @@
 """Per-camera accuracy reports: terminal, JSON and one self-contained HTML file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from camlink.pipeline.durable import write_durably
+from camlink.pipeline.reports.data import Report, build_report, survey
+from camlink.pipeline.reports.notes import headline
+from camlink.pipeline.reports.terminal import print_report
+from camlink.pipeline.results import RunResults
+
+__all__ = ["build_report", "headline", "print_report", "write_report"]
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``report.json`` and ``report.html`` into the run folder and return the page's path.
+
+    Raises `ResultsError` when the folder holds no run or cannot be written.
+    """
+    from camlink.pipeline.reports.html import Page
+
+    results = RunResults(run_dir)
+    page = Page(results)
+    report: Report = survey(results, page.add_camera)
+    html_path = Path(run_dir) / "report.html"
+    _write(Path(run_dir) / "report.json", json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False))
+    _write(html_path, page.render(report))
+    return html_path
+
+
+def _write(path: Path, text: str) -> None:
+    write_durably(path, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

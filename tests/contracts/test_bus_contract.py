@@ -33,7 +33,7 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     address, site = request.getfixturevalue("broker_address"), f"contract{next(SITES)}"
 
     def open_another() -> Bus:
-        opened.append(open_bus(f"kafka://{address}/{site}?partitions=4"))
+        opened.append(open_bus(f"kafka://{address}/{site}?partitions=4&wait_ms=5"))
         return opened[-1]
 
     yield open_another

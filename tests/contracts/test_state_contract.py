@@ -14,6 +14,7 @@ from camlink.pipeline import testbed
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import ModelOutput
 from camlink.pipeline.state.base import open_state
+from camlink.pipeline.state.memory import MemoryState
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
@@ -68,6 +69,23 @@ def test_blobs_are_bytes_in_a_space_of_their_own(store: StateStore) -> None:
     store.flush()
     assert store.get_blobs(["same", "other"]) == [b"\x00\xff", None]
     assert store.get_many(["same"])[0] is not None
+
+
+def test_entries_in_memory_are_freed_as_others_come() -> None:
+    now = 0.0
+    store = MemoryState(now_s=lambda: now)
+    for i in range(1000):
+        now = float(i)
+        store.put(f"hall/{i}/serve", outputs("objects"), ttl_s=10)
+        assert len(store) <= 11
+    now = 1004.0
+    assert store.get_many(["hall/990/serve", "hall/999/serve"])[0] is None
+    assert store.get_many(["hall/999/serve"])[0] is not None
+
+
+def test_a_wrong_scheme_says_what_was_probably_meant() -> None:
+    with pytest.raises(StateError, match='did you mean "memory://"'):
+        open_state("memry://")
 
 
 def test_a_store_that_nobody_serves_is_reported_within_seconds() -> None:

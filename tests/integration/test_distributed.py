@@ -13,6 +13,7 @@ import yaml
 
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
+from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.config import load_config
 from camlink.pipeline.footage import rate_of
 from camlink.pipeline.records import Frame
@@ -76,7 +77,7 @@ def write_config(folder: Path, **changes: Any) -> Path:
 def urls(broker_address: str, redis_url: str) -> tuple[str, str]:
     """A broker's site, and a database of Redis, that no other test uses."""
     number = next(SITES)
-    return f"kafka://{broker_address}/dist{number}?partitions=4", f"{redis_url}/{number + 1}"
+    return f"kafka://{broker_address}/dist{number}?partitions=4&wait_ms=5", f"{redis_url}/{number + 1}"
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +104,16 @@ def facts(rows: Iterable[dict[str, Any]]) -> Counter[str]:
     return Counter(repr(sorted(row.items())) for row in rows)
 
 
+def options(step: str, trace: Path) -> tuple[str, ...]:
+    return {"inference": ("--trace", str(trace)), "results": ("--flush-s", "0.5")}.get(step, ())
+
+
 def test_the_rows_are_those_of_one_process(
     trace: Path, alone: list[dict[str, Any]], urls: tuple[str, str], tmp_path: Path
 ) -> None:
     with Processes(tmp_path, write_config(tmp_path), *urls) as site:
         for step in STEPS:
-            site.start(step, *(("--trace", str(trace)) if step == "inference" else ()))
+            site.start(step, *options(step, trace))
         site.start("ingest", "--trace", str(trace))
         site.finish("ingest")
         site.wait_for(lambda: site.frames_done() == FRAMES * len(CAMERAS), "all frames served")
@@ -117,3 +122,90 @@ def test_the_rows_are_those_of_one_process(
         assert facts(site.rows()) == facts(alone)
     assert {row["how"] for row in alone} == {"executed", "linked"}
     assert len({row["link_version"] for row in alone}) > 2, "no promotion in mid-stream: this would show little"
+
+
+@pytest.mark.parametrize("victim", ["inference", "linking"])
+def test_the_other_takes_over_from_a_killed_worker_and_nothing_is_lost_or_doubled(
+    victim: str, trace: Path, urls: tuple[str, str], tmp_path: Path
+) -> None:
+    with Processes(tmp_path, write_config(tmp_path), *urls) as site:
+        for step in STEPS:
+            site.start(step, *options(step, trace))
+        site.start(victim, *options(victim, trace), name="second")
+        site.start("ingest", "--trace", str(trace))
+        site.wait_for(lambda: site.frames_done() > 50, "results begin to come")
+        before = site.frames_done()
+        site.kill(victim)
+        assert before < FRAMES * len(CAMERAS), "all was done before anyone could be killed"
+        site.wait_for(lambda: site.frames_done() == FRAMES * len(CAMERAS), "all frames served")
+        served = Counter((r["camera_id"], r["frame_index"], r["model"]) for r in site.rows() if r["served"])
+        assert len(served) == FRAMES * len(CAMERAS) * 3
+        assert {key for key, times in served.items() if times > 1} == set()
+
+
+def test_garbage_on_a_topic_is_put_aside_with_its_reason_and_harms_nothing(
+    trace: Path, urls: tuple[str, str], tmp_path: Path
+) -> None:
+    from camlink.pipeline.bus.kafka import KafkaBus
+
+    bus = KafkaBus(urls[0])
+    with Processes(tmp_path, write_config(tmp_path), *urls) as site:
+        for step in STEPS:
+            site.start(step, *options(step, trace))
+        aside = bus.subscribe(["dead-letter"], "people")
+        whole = encode(open_trace(trace).frames[0], "a-rogue")
+        for partition in range(4):
+            bus._send("frames", partition, b"hall", whole[:-3])
+            bus._send("outputs", partition, b"hall", b"\x80\x04garbage")
+        bus.flush()
+        site.start("ingest", "--trace", str(trace))
+        site.wait_for(lambda: site.frames_done() == FRAMES * len(CAMERAS), "all frames served")
+        logged = site.log("inference") + site.log("linking")
+        assert logged.count('record from "a-rogue" refused: truncated') == 4
+        assert logged.count("no camlink record") == 4
+    aside.close()
+    bus.close()
+
+
+def as_it_travels(frame: Frame) -> Frame:
+    """Return a frame as it comes out of the bus: its picture has been a JPEG."""
+    travelled = decode(encode(frame))
+    assert isinstance(travelled, Frame)
+    return travelled
+
+
+@pytest.mark.footage
+def test_a_real_clip_gives_the_same_rows(footage: Path, urls: tuple[str, str], tmp_path: Path) -> None:
+    """Networks on real pixels, at two cameras that show one clip: 80 s of a campus at 2 frames a second."""
+    from camlink.models import catalogue
+    from camlink.pipeline.ingest.merge import merge
+    from camlink.pipeline.ingest.opening import open_source
+    from tests.models.tiny import write_classifier_onnx
+
+    clip = footage / "building" / "campus-crossing.avi"
+    own = []
+    for name in ("colours", "tones"):
+        write_classifier_onnx(tmp_path / f"{name}.onnx")
+        own.append(
+            {
+                **{"name": name, "adapter": "onnx", "weights": f"{name}.onnx", "task": "regression"},
+                **{"labels": ["blue", "green", "red"], "image_size": 32, "time_ms": 5, "memory_gb": 0.01},
+            }
+        )
+    cameras = [{"id": camera, "source": str(clip), "fps": 2} for camera in ("north", "south")]
+    path = write_config(tmp_path, models=own, cameras=cameras, budgets={"time_share": 0.5}, period="20s")
+    config = load_config(path)
+    pool = ModelPool([catalogue.build(definition, device="cpu") for definition in config.model_definitions()])
+    readings = merge([open_source(camera.source_spec(), live=False) for camera in config.cameras])
+    frames = [as_it_travels(reading) for reading in readings if isinstance(reading, Frame)]
+    known = {camera.id: Camera(camera.domain, str(clip), camera.fps) for camera in config.cameras}
+    expected = run_alone(config, pool, known, frames, tmp_path / "alone")
+    assert {row["how"] for row in expected} == {"executed", "linked"}
+    with Processes(tmp_path, path, *urls) as site:
+        for step in STEPS:
+            site.start(
+                step, *(("--device", "cpu") if step == "inference" else ("--flush-s", "0.5") * (step == "results"))
+            )
+        site.start("ingest", "--replay")
+        site.wait_for(lambda: site.frames_done() == len(frames), "all frames served")
+        assert facts(site.rows()) == facts(expected)

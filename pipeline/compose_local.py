@@ -1,0 +1,121 @@
+"""Runs docker-compose.yml without containers, so that the file itself is tried wherever there is no Docker.
+
+Each service built from our image is started with the very command and environment that the file gives it; what is a
+container's there is replaced: addresses of servers, paths, ports of health pages, and the GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from camlink.pipeline import testbed
+from camlink.pipeline.errors import CamlinkError, ConfigError, Problem
+
+COMPOSE = Path("docker-compose.yml")
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+
+
+def our_services(compose: Path = COMPOSE) -> dict[str, dict[str, Any]]:
+    """Return the services that run camlink by default (no profile), with variables filled in. Raises `ConfigError`."""
+    try:
+        services = yaml.safe_load(compose.read_text(encoding="utf-8"))["services"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError([Problem(str(compose), None, f"is no compose file: {error}")]) from error
+    return {
+        name: {
+            "command": list(service["command"]),
+            "environment": {k: filled(str(v), os.environ) for k, v in service["environment"].items()},
+        }
+        for name, service in services.items()
+        if str(service.get("image", "")).startswith("camlink") and "profiles" not in service
+    }
+
+
+def filled(text: str, environment: Mapping[str, str]) -> str:
+    """Return ``text`` with ``${NAME}`` and ``${NAME:-default}`` replaced, as compose does.
+
+    >>> filled("${A:-1}/${B:-2}", {"A": "x"})
+    'x/2'
+    """
+    return _VARIABLE.sub(lambda m: environment.get(m["name"]) or m["default"] or "", text)
+
+
+class LocalSite:
+    """The services of a compose file as processes, until `stop`."""
+
+    def __init__(self, site: Path, out: Path, bus: str, state: str) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        here = {
+            "CAMLINK_CONFIG": str(site.resolve()),
+            "CAMLINK_BUS": bus,
+            "CAMLINK_STATE": state,
+            "CAMLINK_DEVICE": "cpu",
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        for name, service in our_services().items():
+            environment = {**os.environ, **service["environment"], **here}
+            environment["CAMLINK_HEALTH"] = f"127.0.0.1:{testbed.free_port()}"
+            environment["CAMLINK_OUT"] = str(out / "results")
+            with (out / f"{name}.log").open("ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "camlink.pipeline.cli", "--verbose", *service["command"]],
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                )
+
+    def failed(self) -> list[str]:
+        """Return the services that ended with an error."""
+        return [name for name, process in self.processes.items() if process.poll() not in (None, 0)]
+
+    def stop(self) -> dict[str, int]:
+        """Ask all to stop, as compose does, and return how they ended; who does not within 30 s is killed."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        for process in self.processes.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        return {name: process.wait() for name, process in self.processes.items()}
+
+
+def main(
+    site: Annotated[Path, typer.Argument(exists=True, help="Site configuration.")],
+    out: Annotated[Path, typer.Option(help="Folder for results and logs.")] = Path("runs/compose-local"),
+    seconds: Annotated[float, typer.Option(help="Stop after so long; 0 runs until Ctrl-C.")] = 0.0,
+) -> None:
+    """Start the services of docker-compose.yml as local processes."""
+    with testbed.broker() as broker, testbed.redis_server() as redis:
+        bus = f"kafka://127.0.0.1:{broker.port}/local?partitions=4&wait_ms=5"
+        local = LocalSite(site, out, bus, f"redis://127.0.0.1:{redis.port}")
+        typer.echo(f"{', '.join(local.processes)} started; logs and results in {out}")
+        started = time.monotonic()
+        try:
+            while not local.failed() and (not seconds or time.monotonic() - started < seconds):
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            typer.echo("stopping")
+        finally:
+            codes = local.stop()
+    wrong = {name: code for name, code in codes.items() if code}
+    if wrong:
+        raise CamlinkError(f"services ended with an error: {wrong}; see the logs in {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,228 @@
+"""The report as data: everything that the terminal, ``report.json`` and the HTML page say, computed once.
+
+Top-level keys: ``run``, ``cameras``, ``models``, ``executions``, ``agreement``, ``frames``, ``cost``. Each camera holds
+the same three of them for itself. Shares and agreements lie in [0, 1]; an agreement without audit frames is null.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compare
+from camlink.pipeline.reports.notes import note
+from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
+from camlink.pipeline.results import RunInfo, RunResults
+
+log = logging.getLogger(__name__)
+
+Report = dict[str, Any]
+HOWS = ("executed", "linked", "reused", "abstained")
+IN_RUN = ("name", "camlink_version", "seed", "policy", "started_at", "finished_at", "complete", "stopped_by", "wall_s")
+
+
+def build_report(run_dir: Path) -> Report:
+    """Return the report of a run, finished or not. Raises `ResultsError` when the folder holds no run."""
+    return survey(RunResults(run_dir), lambda rows, entry: None)
+
+
+def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> Report:
+    """Build the report, showing ``visit`` each camera's rows and entry on the way; one camera in memory at a time."""
+    cameras: dict[str, Report] = {}
+    scores: dict[str, list[AuditScores]] = {name: [] for name in results.info.models}
+    pooled: list[list[AuditScores]] = []
+    for camera_id in results.cameras():
+        rows = read_camera(results, camera_id)
+        cameras[camera_id] = _camera(rows, results.info)
+        pooled.append(rows.scores())
+        for name, model in rows.models.items():
+            scores[name] += [model.scores] if model.scores is not None else []
+        visit(rows, cameras[camera_id])
+    report = _whole(results.info, cameras, pooled)
+    report["models"] = {name: _model(results.info, name, cameras, scores[name]) for name in results.info.models}
+    for violation in report["frames"]["violations"]:
+        log.error("frames are not conserved: %s", violation)
+    return report
+
+
+def _whole(info: RunInfo, cameras: Mapping[str, Report], pooled: Sequence[Sequence[AuditScores]]) -> Report:
+    frames = _sum_frames([camera["frames"] for camera in cameras.values()], info)
+    executions = _sum_executions(camera["executions"] for camera in cameras.values())
+    return {
+        "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads},
+        "executions": executions,
+        "agreement": _agreement(pooled),
+        "frames": frames,
+        "cost": _cost([camera["cost"] for camera in cameras.values()]) | _measured(info),
+        "cameras": dict(cameras),
+    }
+
+
+def _camera(rows: CameraRows, info: RunInfo) -> Report:
+    """Return one camera's entry."""
+    frames = _frames(rows, info)
+    models = {}
+    for name, model in rows.models.items():
+        agreement = _agreement([[model.scores]] if model.scores is not None else [])
+        models[name] = {
+            "executions": _executions(model.executions_made, frames["captured"], sum(frames["dropped"].values())),
+            "agreement": agreement,
+            "note": note(name, agreement),
+        }
+    dropped = sum(frames["dropped"].values())
+    return {
+        **{key: info.cameras.get(rows.camera_id, {}).get(key) for key in ("domain", "source", "fps")},
+        "executions": _sum_executions(model["executions"] for model in models.values()),
+        "agreement": _agreement([rows.scores()]),
+        "frames": frames,
+        "cost": _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()]),
+        "models": models,
+        "decisions": [_decision(row) for row in rows.decisions],
+        "drops": [_plain_row(row) for row in rows.drops],
+        "events": [_plain_row(row) for row in rows.events],
+        "adaptation": [_plain_row(row) | {"scores": json.loads(row["scores"])} for row in rows.adaptation],
+    }
+
+
+def _model(info: RunInfo, name: str, cameras: Mapping[str, Report], scores: Sequence[AuditScores]) -> Report:
+    """Return one model's entry over all cameras."""
+    agreement = _agreement([[each] for each in scores])
+    fields = ("task", "size", "labels", "time_ms", "memory_gb", "description", "licence")
+    return {
+        **{field: info.models[name].get(field) for field in fields},
+        "executions": _sum_executions(camera["models"][name]["executions"] for camera in cameras.values()),
+        "agreement": agreement,
+        "note": note(name, agreement),
+    }
+
+
+def _frames(rows: CameraRows, info: RunInfo) -> Report:
+    """Return what became of a camera's frames, per model, and every breach of the conservation law."""
+    dropped: Counter[str] = Counter()
+    for drop in rows.drops:
+        dropped[drop["reason"]] += drop["count"]
+    seen = rows.frames_seen + dropped.total()
+    captured = info.captured.get(rows.camera_id)
+    per_model = {}
+    violations, in_flight = [], 0
+    for name, model in rows.models.items():
+        counts = {how: model.served_count(how) for how in HOWS}
+        total = seen if captured is None else captured
+        per_model[name] = {"captured": total, **counts, "dropped": dict(dropped)}
+        missing = total - sum(counts.values()) - dropped.total()
+        if missing > 0 and not info.complete:
+            in_flight = max(in_flight, missing)  # an unfinished run may have frames on their way
+        elif missing:
+            violations.append(_violation(rows.camera_id, name, total, counts, dropped.total()))
+    totals = {how: sum(model.served_count(how) for model in rows.models.values()) for how in HOWS}
+    return {
+        "captured": seen if captured is None else captured,
+        "captured_counted": captured is not None,  # False: taken from the rows, so the law cannot be checked
+        **totals,
+        "dropped": dict(dropped),
+        "in_flight": in_flight,
+        "per_model": per_model,
+        "violations": violations,
+    }
+
+
+def _violation(camera_id: str, model: str, captured: int, counts: Mapping[str, int], dropped: int) -> str:
+    parts = " + ".join(f"{count} {how}" for how, count in counts.items())
+    total = sum(counts.values()) + dropped
+    return f'camera "{camera_id}", model "{model}": captured {captured}, but {parts} + {dropped} dropped = {total}'
+
+
+def _sum_frames(parts: Sequence[Report], info: RunInfo) -> Report:
+    dropped: Counter[str] = Counter()
+    for part in parts:
+        dropped.update(part["dropped"])
+    per_model = {}
+    for name in info.models:
+        models = [part["per_model"][name] for part in parts]
+        per_model[name] = {key: sum(model[key] for model in models) for key in ("captured", *HOWS)}
+        per_model[name]["dropped"] = dict(dropped)
+    return {
+        **{key: sum(part[key] for part in parts) for key in ("captured", *HOWS, "in_flight")},
+        "captured_counted": all(part["captured_counted"] for part in parts),
+        "dropped": dict(dropped),
+        "per_model": per_model,
+        "violations": [violation for part in parts for violation in part["violations"]],
+    }
+
+
+def _executions(made: int, captured: int, dropped: int) -> Report:
+    """Return executions made of those possible. Dropped frames are no savings, so a second share leaves them out."""
+    reached = captured - dropped
+    return {
+        "made": made,
+        "possible": captured,
+        "saved_share": _saved(made, captured),
+        "possible_without_drops": reached,
+        "saved_share_without_drops": _saved(made, reached),
+    }
+
+
+def _sum_executions(parts: Iterable[Report]) -> Report:
+    kept = list(parts)
+    made, possible, reached = (int(sum(p[key] for p in kept)) for key in ("made", "possible", "possible_without_drops"))
+    return _executions(made, possible, possible - reached)
+
+
+def _saved(made: int, possible: int) -> float | None:
+    return 1.0 - made / possible if possible else None
+
+
+def _model_cost(info: RunInfo, name: str, rows: ModelRows, frames: int) -> Report:
+    seconds = float(info.models[name].get("time_ms") or 0.0) / 1000.0
+    return {"model_seconds": rows.executions_made * seconds, "model_seconds_of_everything": frames * seconds}
+
+
+def _cost(parts: Sequence[Report]) -> Report:
+    """Add up costs by the models' time per frame; dropped frames cost nothing on either side."""
+    used, everything = (sum(part[key] for part in parts) for key in ("model_seconds", "model_seconds_of_everything"))
+    return {
+        "model_seconds": used,
+        "model_seconds_of_everything": everything,
+        "share": used / everything if everything else None,
+    }
+
+
+def _measured(info: RunInfo) -> Report:
+    per_model = {name: ms / 1000.0 for name, ms in info.busy_ms.items()}
+    return {"measured_busy_s": sum(per_model.values()), "measured_busy_s_per_model": per_model}
+
+
+def _agreement(cameras: Sequence[Sequence[AuditScores]]) -> Report:
+    everything = _figure(compare(cameras))
+    return everything | {"predicted_only": _figure(compare(cameras, predicted_only=True))}
+
+
+def _figure(found: Comparison | None) -> Report:
+    if found is None:
+        nothing: Report = {"mean": None, "low": None, "high": None, "audit_frames": 0, "abstained": 0}
+        return nothing | {"baselines": dict.fromkeys(BASELINES)}
+    own = asdict(found.camlink)
+    own["audit_frames"] = own.pop("frames")
+    baselines = {name: baseline.mean for name, baseline in found.baselines.items()}
+    return own | {"abstained": found.abstained, "baselines": baselines}
+
+
+def _decision(row: Mapping[str, Any]) -> Report:
+    texts = ("activation", "budget", "link_scores")
+    return {
+        key: json.loads(value) if key in texts else _plain(value) for key, value in row.items() if key != "camera_id"
+    }
+
+
+def _plain_row(row: Mapping[str, Any]) -> Report:
+    return {key: _plain(value) for key, value in row.items() if key != "camera_id"}
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

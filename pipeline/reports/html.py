@@ -1,0 +1,175 @@
+"""Renders the report as one HTML file that works offline: plotly.js, styles, data and pictures all inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
+from camlink.pipeline.accuracy import PREDICTED
+from camlink.pipeline.reports import notes, plots
+from camlink.pipeline.reports.rows import CameraRows, ModelRows
+from camlink.pipeline.results import RunResults
+
+OPEN_CAMERAS = 3  # cameras beyond these start folded
+POINTS_PER_PAGE = 60_000  # markers a browser still handles well, shared out over cameras and models
+PICTURES_PER_CAMERA, PICTURES_PER_PAGE = 12, 240
+LIST_ROWS = 50  # of events and drops; the JSON report has them all
+
+
+class Page:
+    """Collects what the page shows of each camera while the report is being built, then renders it."""
+
+    def __init__(self, results: RunResults) -> None:
+        self._results = results
+        cameras = max(1, len(results.cameras()))
+        models = max(1, len(results.info.models))
+        self._points = int(np.clip(POINTS_PER_PAGE / cameras / models, 60, 240))
+        self._pictures = int(np.clip(PICTURES_PER_PAGE // cameras, 2, PICTURES_PER_CAMERA))
+        self._views: dict[str, dict[str, Any]] = {}
+
+    def add_camera(self, rows: CameraRows, entry: Mapping[str, Any]) -> None:
+        """Keep what the page needs of one camera: plots and pictures, no rows."""
+        scored = [d for d in entry["decisions"] if d["link_scores"]]
+        figures = {
+            "outputs": plots.outputs_over_time(rows, self._points),
+            "strip": plots.decision_strip(rows),
+            "agreement": plots.agreement_by_model(entry["models"]),
+            "links": plots.link_matrix(scored[-1]["link_scores"]) if scored else None,
+        }
+        self._views[rows.camera_id] = {
+            "figures": figures,  # None where there is nothing to show
+            "gallery": _gallery(rows, self._results.pictures(rows.camera_id), self._pictures),
+        }
+
+    def render(self, report: Mapping[str, Any]) -> str:
+        """Return the page. Everything that came from users, cameras or models is escaped."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+        from plotly.offline import get_plotlyjs
+
+        loader = PackageLoader("camlink.pipeline.reports", package_path=".")
+        environment = Environment(
+            loader=loader, autoescape=select_autoescape(["html"]), undefined=StrictUndefined, trim_blocks=True,
+            lstrip_blocks=True,
+        )  # fmt: skip
+        environment.filters |= {"percent": notes.percent, "interval": notes.interval, "moment": _moment}
+        return environment.get_template("template.html").render(
+            report=report,
+            config=self._results.info.config,
+            headline=notes.headline(report),
+            views=self._views,
+            overview=plots.agreement_by_model(report["models"]),
+            comparison=_comparison(report["agreement"]),
+            open_cameras=OPEN_CAMERAS,
+            list_rows=LIST_ROWS,
+            style=_asset("report.css"),
+            script=_asset("report.js"),
+            plotlyjs=get_plotlyjs(),
+        )
+
+
+def _asset(name: str) -> str:
+    return files("camlink.pipeline.reports").joinpath(name).read_text(encoding="utf-8")
+
+
+def _moment(iso: str | None, form: str = "%d %b %H:%M:%S") -> str:
+    """Return an ISO time in UTC as people read it.
+
+    >>> _moment("2026-03-02T08:00:00+00:00")
+    '02 Mar 08:00:00'
+    """
+    return "" if iso is None else datetime.fromisoformat(iso).strftime(form)
+
+
+def _comparison(figure: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return camlink and its baselines as places on one axis, in per cent of its width; None if not measured."""
+    if figure["mean"] is None:
+        return None
+    rows = [("camlink", figure["mean"], figure["low"], figure["high"])]
+    rows += [(plots.BASELINE_MARKS[name][0], mean, None, None) for name, mean in figure["baselines"].items()]
+    lowest = min(value for _, mean, low, _ in rows for value in (mean, low) if value is not None)
+    start = max(0.0, np.floor((lowest - 0.02) * 20) / 20)
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(100.0 * (value - start) / (1.0 - start), 2)
+
+    places = [
+        {"name": name, "mean": mean, "at": place(mean), "low": place(low), "high": place(high)}
+        for name, mean, low, high in rows
+    ]
+    return {"start": start, "rows": places}
+
+
+def _gallery(rows: CameraRows, pictures: Mapping[int, Path], most: int) -> dict[str, Any]:
+    """Return the worst audit disagreements of a camera with their pictures, and how many there were."""
+    wrong: dict[int, list[dict[str, Any]]] = {}
+    moments: dict[int, int] = {}
+    for name, model in rows.models.items():
+        for index, time_us, item in _disagreements(name, model):
+            wrong.setdefault(index, []).append(item)
+            moments[index] = time_us
+    worst = sorted(wrong, key=lambda index: (index not in pictures, sum(i["agreement"] for i in wrong[index]), index))
+    shown = [
+        {"index": index, "at": _stamp(moments[index]), "wrong": wrong[index], "jpeg": _inline(pictures.get(index))}
+        for index in sorted(worst[:most])
+    ]
+    return {"frames": len(wrong), "shown": shown}
+
+
+def _disagreements(name: str, model: ModelRows) -> list[tuple[int, int, dict[str, Any]]]:
+    """Return (frame index, time, what was said) for each audit frame on which a prediction was wrong."""
+    if model.scores is None:
+        return []
+    audit, scores = model.audit, model.scores.camlink
+    wrong = np.flatnonzero((audit.shadow == PREDICTED) & (scores < 1.0))
+    return [
+        (
+            int(audit.frame_index[row]),
+            int(audit.times_us[row]),
+            {"model": name, "agreement": float(scores[row])}
+            | _said(model.spec, audit.predicted[row], audit.executed[row]),
+        )
+        for row in wrong
+    ]
+
+
+def _said(spec: OutputSpec, predicted: Any, executed: Any) -> dict[str, str]:
+    """Return both values in words; of a long count vector only the entries that differ."""
+    differ = np.arange(spec.size)
+    if spec.task == "count" and spec.size > 1:
+        apart = [agreement(_entry(spec), predicted[i : i + 1][None], executed[i : i + 1][None])[0] < 1 for i in differ]
+        differ = differ[np.array(apart)]
+    return {"predicted": _words(spec, predicted, differ), "executed": _words(spec, executed, differ)}
+
+
+def _entry(spec: OutputSpec) -> OutputSpec:
+    return OutputSpec(spec.model, spec.kind, 1, spec.task, scale=spec.scale)
+
+
+def _words(spec: OutputSpec, value: Any, entries: Any) -> str:
+    names = spec.labels or tuple(f"entry {i}" for i in range(spec.size))
+    if spec.task == "single_label":
+        top = int(value.argmax())
+        return f"{names[top]} ({value[top]:.0%})"
+    if spec.task == "multi_label":
+        return ", ".join(names[i] for i in range(spec.size) if value[i] >= 0.5) or "none"
+    listed = [f"{value[i]:g} {names[i]}" if spec.task == "count" else f"{names[i]} {value[i]:.3g}" for i in entries[:4]]
+    return ", ".join(listed) + (" …" if len(entries) > 4 else "")
+
+
+def _stamp(time_us: int) -> str:
+    return str(np.datetime64(time_us, "us").astype("datetime64[s]")).replace("T", " ") + " UTC"
+
+
+def _inline(file: Path | None) -> str | None:
+    """Return a picture as base64, or None when it was not kept."""
+    if file is None:
+        return None
+    return base64.b64encode(file.read_bytes()).decode("ascii")

@@ -1,0 +1,92 @@
+"""What the figures mean in plain words, also when the news is bad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+BASELINE_WORDS = {
+    "constant": "always answering the most common value",
+    "hourly_mode": "answering the most common value of the hour",
+    "persistence": "repeating the last executed value",
+}
+FEW_FRAMES = 30
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Return a share as people read it.
+
+    >>> percent(0.9312), percent(None)
+    ('93.1 %', 'not measured')
+    """
+    return "not measured" if share is None else f"{100.0 * share:.{digits}f} %"
+
+
+def interval(figure: Mapping[str, Any]) -> str:
+    """Return the 95 % interval of an agreement figure, in per cent.
+
+    >>> interval({"low": 0.902, "high": 0.953})
+    '90.2 – 95.3 %'
+    """
+    return f"{100.0 * figure['low']:.1f} – {100.0 * figure['high']:.1f} %"
+
+
+def best_baseline(figure: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the baseline that agrees most, and its agreement."""
+    name = max(figure["baselines"], key=lambda baseline: figure["baselines"][baseline])
+    return name, figure["baselines"][name]
+
+
+def note(model: str, agreement: Mapping[str, Any]) -> dict[str, str]:
+    """Judge a model's predictions against the best baseline: a ``verdict`` for colours and a ``text`` to read.
+
+    Verdicts: ``unmeasured``, ``unpredicted``, ``few``, ``better``, ``similar``, ``worse``.
+    """
+    figure = agreement["predicted_only"]
+    if agreement["mean"] is None:
+        return {"verdict": "unmeasured", "text": f"Not measured: no audit frames with {model}."}
+    if figure["mean"] is None:
+        return {"verdict": "unpredicted", "text": f"{model} was executed throughout; nothing was predicted."}
+    name, baseline = best_baseline(figure)
+    figures = f"({percent(baseline)} against {percent(figure['mean'])})"
+    words = BASELINE_WORDS[name]
+    if figure["audit_frames"] < FEW_FRAMES:
+        return {"verdict": "few", "text": f"Only {figure['audit_frames']} audit frames: too few to judge."}
+    if baseline > figure["high"]:
+        text = f"{words.capitalize()} does better here {figures}: links for {model} are not worth using."
+        return {"verdict": "worse", "text": text}
+    if percent(baseline) == percent(figure["mean"]):
+        return {"verdict": "similar", "text": f"No better than {words} ({percent(baseline)} both)."}
+    if baseline > figure["mean"]:
+        text = f"{words.capitalize()} does as well or better here {figures}: links for {model} show no gain."
+        return {"verdict": "similar", "text": text}
+    if baseline >= figure["low"]:
+        text = f"Ahead of {words} {figures}, but within the interval: the gain may be chance."
+        return {"verdict": "similar", "text": text}
+    return {"verdict": "better", "text": f"Links beat {words}, the best baseline {figures}."}
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Return one or two plain sentences: what was saved, at what agreement, and what a baseline would have given."""
+    made, agreement = report["executions"], report["agreement"]
+    saved = made["saved_share_without_drops"]
+    if saved is None:
+        return "No frame reached the models, so there is nothing to report."
+    first = (
+        f"camlink made {made['made']:,} of {made['possible_without_drops']:,} possible model executions "
+        f"({percent(saved)} saved)."
+    )
+    return f"{first} {_agreement_sentence(agreement)}"
+
+
+def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
+    if agreement["mean"] is None:
+        return "Agreement was not measured: the run has no audit frames."
+    name, baseline = best_baseline(agreement)
+    measured = (
+        f"Its outputs agreed with the models' own to {percent(agreement['mean'])} "
+        f"(95 % interval {interval(agreement)}, {agreement['audit_frames']:,} audit frames)"
+    )
+    if baseline > agreement["mean"]:
+        return f"{measured}; {BASELINE_WORDS[name]} would have done better, at {percent(baseline)}."
+    return f"{measured}; {BASELINE_WORDS[name]}, the best baseline, would have given {percent(baseline)}."

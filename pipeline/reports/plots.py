@@ -1,0 +1,283 @@
+"""The report's plots, as plotly.js figures in plain data: ``{"data": [...], "layout": {...}}``.
+
+A colour written ``@name`` stands for the page's CSS variable ``--name``; the page fills it in when it draws, so that
+one figure serves the light and the dark scheme. Names come from users and models and are escaped: plotly.js reads its
+texts as HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from textwrap import wrap
+from typing import Any
+
+from camlink.pipeline.reports.rows import CameraRows
+from camlink.pipeline.reports.series import ModelSeries, Points, thin
+
+Figure = dict[str, Any]
+Trace = dict[str, Any]
+
+BASELINE_MARKS = {
+    "constant": ("constant", "square-open"),
+    "hourly_mode": ("hourly mode", "triangle-up-open"),
+    "persistence": ("persistence", "cross-thin-open"),
+}
+STATES = {"executed": "@executed", "predicted": "@predicted", "profiling": "@profile"}
+ROW_PX = 132
+
+
+def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
+    """Draw what was served, one row of plots per model on one time axis; None without any output."""
+    drawn = [(name, thin(model, points)) for name, model in rows.models.items() if model.served.any()]
+    if not drawn:
+        return None
+    traces: list[Trace] = []
+    layout = _layout(ROW_PX * len(drawn) + 92)
+    layout["annotations"] = []
+    for place, (name, series) in enumerate(drawn):
+        traces += _model_traces(series, place, first=place == 0)
+        top, bottom = 1.0 - place / len(drawn), 1.0 - (place + 1) / len(drawn)
+        layout[_axis("yaxis", place)] = _value_axis(series, bottom + 0.02, top - 26 / (ROW_PX * len(drawn)))
+        layout["annotations"].append(_row_title(name, series, top))
+    layout["xaxis"] |= {"type": "date", "anchor": _axis("y", len(drawn) - 1), "showgrid": True}
+    return {"data": traces, "layout": layout}
+
+
+def _model_traces(series: ModelSeries, place: int, first: bool) -> list[Trace]:
+    axis = {"yaxis": _axis("y", place)}
+    traces: list[Trace] = []
+    if len(series.low):
+        x = series.line.times_ms.tolist()
+        area = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False, **axis}
+        traces.append(area | {"x": x, "y": series.low.tolist(), "line": {"width": 0}})
+        traces.append(
+            area | {"x": x, "y": series.high.tolist(), "line": {"width": 0}, "fill": "tonexty", "fillcolor": "@band"}
+        )
+    if len(series.line.y):
+        line = {"color": "@line", "width": 1, "shape": "linear" if len(series.low) else "hv"}
+        traces.append(
+            _scatter(series.line, axis) | {"mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False}
+        )
+    for name, points, marker in (
+        ("executed", series.executed, {"color": "@executed", "size": 5, "symbol": "circle"}),
+        (
+            "predicted",
+            series.predicted,
+            {"color": "@surface", "size": 5.5, "symbol": "diamond", "line": {"color": "@predicted", "width": 1.5}},
+        ),
+        (
+            "abstained",
+            series.abstained,
+            {"color": "@abstained", "size": 7, "symbol": "x-thin-open", "line": {"width": 2}},
+        ),
+    ):
+        if len(points.y) or (first and name != "abstained"):
+            traces.append(_scatter(points, axis) | _marks(name, points, marker, series, first))
+    return traces
+
+
+def _scatter(points: Points, axis: Mapping[str, str]) -> Trace:
+    y = [round(float(value), 3) for value in points.y]
+    return {"type": "scatter", "x": points.times_ms.tolist(), "y": y, **axis}
+
+
+def _marks(name: str, points: Points, marker: Trace, series: ModelSeries, first: bool) -> Trace:
+    what = "%{y}" if name != "abstained" else "no output"
+    joined = "<br>joins %{customdata} frames" if series.frames_per_point > 1 else ""
+    counts = {"customdata": points.frames.tolist()} if joined else {}
+    hover = f"{what} · <b>{name}</b><br>%{{x|%d %b %H:%M:%S}}{joined}<extra></extra>"
+    legend = {"name": name, "legendgroup": name, "showlegend": first or name == "abstained"}
+    return {"mode": "markers", "marker": marker, "hovertemplate": hover, "cliponaxis": False, **legend, **counts}
+
+
+def _value_axis(series: ModelSeries, bottom: float, top: float) -> Trace:
+    axis = {"domain": [max(0.0, bottom), top], "fixedrange": True, "zeroline": False, "gridcolor": "@grid", "nticks": 4}
+    axis |= {"automargin": True, "ticks": "", "ticklabelstandoff": 6}
+    if series.rows:
+        rows = [escape(_short(name)) for name in series.rows]
+        return axis | {"tickvals": list(range(len(rows))), "ticktext": rows, "range": [-0.5, len(rows) - 0.5]}
+    return axis | {"rangemode": "tozero"}
+
+
+def _row_title(name: str, series: ModelSeries, top: float) -> Trace:
+    joined = f", mean of up to {series.frames_per_point} frames a point" if series.frames_per_point > 1 else ""
+    text = f"<b>{escape(name)}</b>  {escape(_short(series.caption, 40))}{joined}"
+    place = {"x": 0, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top"}
+    return {"text": text, "showarrow": False, "align": "left", "font": {"size": 12.5, "color": "@ink"}, **place}
+
+
+def decision_strip(rows: CameraRows) -> Figure | None:
+    """Draw per model and time what its decision was; the reason shows on hover. None without decisions."""
+    if not rows.decisions:
+        return None
+    times = [int(t) // 1000 for m in rows.models.values() if len(m.times_us) for t in (m.times_us[0], m.times_us[-1])]
+    bars: dict[str, dict[str, list[Any]]] = {state: {"base": [], "x": [], "y": [], "text": []} for state in STATES}
+    decisions = _joined(rows.decisions)
+    starts = [_ms(decision["start"]) for decision in decisions]
+    until = min(times, default=starts[0])  # what has been drawn so far; before a decision every model runs
+    for decision, start, next_start in zip(decisions, starts, [*starts[1:], None], strict=True):
+        end = min(_ms(decision["end"]), next_start or max(times, default=start) + 1)
+        for name in rows.models:
+            state = "executed" if name in decision["execute"] else "predicted"
+            _bar(bars["profiling"], name, until, start, "every model runs, to learn links and to score them")
+            _bar(bars[state], name, start, end, decision["reason"])
+        until = max(until, end)
+    traces = [
+        _bar_trace(state, kept, "pattern" if state == "predicted" else "plain")
+        for state, kept in bars.items()
+        if kept["x"]
+    ]
+    layout = _layout(34 * len(rows.models) + 96) | {"barmode": "overlay", "bargap": 0.28}
+    layout["xaxis"] |= {"type": "date", "showgrid": False}
+    layout["yaxis"] = _name_axis(list(rows.models))
+    return {"data": traces, "layout": layout}
+
+
+def _bar(bars: dict[str, list[Any]], name: str, start: int, end: int, text: str) -> None:
+    if end > start:
+        bars["base"].append(start)
+        bars["x"].append(end - start)
+        bars["y"].append(escape(_short(name)))
+        bars["text"].append("<br>".join(escape(line) for line in wrap(text, 56)) or "no reason given")
+
+
+def _bar_trace(state: str, bars: Mapping[str, list[Any]], fill: str) -> Trace:
+    marker: Trace = {"color": STATES[state], "line": {"color": "@surface", "width": 1}}
+    if fill == "pattern":  # told apart without colour too
+        marker["pattern"] = {"shape": "/", "size": 6, "solidity": 0.25, "fgcolor": "@surface", "fillmode": "overlay"}
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": state,
+        "base": bars["base"],
+        "x": bars["x"],
+        "y": bars["y"],
+        "hovertext": bars["text"],
+        "textposition": "none",
+        "hovertemplate": f"<b>%{{y}}</b> {state}<br>from %{{base|%d %b %H:%M:%S}}<br>%{{hovertext}}<extra></extra>",
+        "marker": marker,
+    }
+
+
+def _joined(decisions: Sequence[Mapping[str, Any]], most: int = 300) -> list[dict[str, Any]]:
+    """Join neighbouring decisions that are alike when there are too many to draw each."""
+    kept: list[dict[str, Any]] = []
+    for decision in decisions:
+        if kept and len(decisions) > most and kept[-1]["execute"] == decision["execute"]:
+            kept[-1]["end"] = decision["end"]
+        else:
+            kept.append(dict(decision))
+    return kept
+
+
+def agreement_by_model(models: Mapping[str, Mapping[str, Any]]) -> Figure | None:
+    """Draw agreement of predicted outputs per model with its interval, baselines beside; None if none is measured."""
+    figures = {name: entry["agreement"]["predicted_only"] for name, entry in models.items()}
+    figures = {name: figure for name, figure in figures.items() if figure["mean"] is not None}
+    if not figures:
+        return None
+    names = [escape(_short(name)) for name in figures]
+    shown = [value for f in figures.values() for value in (f["low"], *f["baselines"].values())]
+    traces = []
+    for baseline, (label, symbol) in BASELINE_MARKS.items():
+        x = [figure["baselines"][baseline] for figure in figures.values()]
+        marker = {"color": "@muted", "size": 10, "symbol": symbol, "line": {"width": 1.8, "color": "@muted"}}
+        hover = f"<b>%{{y}}</b><br>{label}: %{{x:.1%}}<extra></extra>"
+        traces.append(_dots(x, names) | {"name": label, "marker": marker, "hovertemplate": hover})
+    traces.append(_whiskers(names, list(figures.values())))
+    layout = _layout(46 * len(names) + 104)
+    layout["xaxis"] |= {"tickformat": ".0%", "range": [max(0.0, min(shown) - 0.04), 1.012], "gridcolor": "@grid"}
+    layout["yaxis"] = _name_axis(list(figures))
+    return {"data": traces, "layout": layout}
+
+
+def _whiskers(names: list[str], figures: Sequence[Mapping[str, Any]]) -> Trace:
+    means = [figure["mean"] for figure in figures]
+    up = [figure["high"] - figure["mean"] for figure in figures]
+    down = [figure["mean"] - figure["low"] for figure in figures]
+    error = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "width": 5, "thickness": 2}
+    texts = [f"{f['low']:.1%} – {f['high']:.1%}, {f['audit_frames']} audit frames" for f in figures]
+    return _dots(means, names) | {
+        "name": "camlink, 95 % interval",
+        "marker": {"color": "@executed", "size": 11},
+        "error_x": error | {"color": "@executed"},
+        "text": texts,
+        "hovertemplate": "<b>%{y}</b><br>camlink: %{x:.1%}<br>%{text}<extra></extra>",
+    }
+
+
+def _dots(x: list[float], y: list[str]) -> Trace:
+    return {"type": "scatter", "mode": "markers", "x": x, "y": y, "cliponaxis": False}
+
+
+def link_matrix(link_scores: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    """Draw how well each source predicts each target, as scored for the last decision; None without scores."""
+    sources = list(link_scores)
+    targets = list(dict.fromkeys(target for scores in link_scores.values() for target in scores))
+    if not targets:
+        return None
+    z = [[link_scores[source].get(target) for target in targets] for source in sources]
+    trace: Trace = {
+        "type": "heatmap",
+        "x": [escape(_short(target)) for target in targets],
+        "y": [escape(_short(source)) for source in sources],
+        "z": z,
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [[0, "@heat0"], [0.5, "@heat1"], [1, "@heat2"]],
+        "showscale": False,
+        "xgap": 3,
+        "ygap": 3,
+        "texttemplate": "%{z:.0%}",
+        "hoverongaps": False,
+        "hovertemplate": "<b>%{y}</b> predicts <b>%{x}</b>: %{z:.1%}<extra></extra>",
+    }
+    layout = _layout(44 * len(sources) + 78) | {"showlegend": False}
+    layout["xaxis"] |= {"side": "top", "showgrid": False, "title": {"text": "target", "standoff": 6}}
+    layout["yaxis"] = _name_axis(sources) | {"title": {"text": "source", "standoff": 8}}
+    layout["margin"] = {"l": 8, "r": 8, "t": 48, "b": 8}
+    return {"data": [trace], "layout": layout}
+
+
+def _layout(height: int) -> Figure:
+    """Return what all plots share: no chrome, the page's own type and colours, a legend above."""
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 14, "t": 36, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "@font", "size": 12, "color": "@muted"},
+        "hoverlabel": {
+            "bgcolor": "@raised",
+            "bordercolor": "@edge",
+            "font": {"color": "@ink", "size": 12},
+            "align": "left",
+        },
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top"},
+        "xaxis": {"gridcolor": "@grid", "zeroline": False, "automargin": True, "nticks": 6},
+        "yaxis": {"gridcolor": "@grid", "zeroline": False, "automargin": True},
+    }
+
+
+def _name_axis(names: Sequence[str]) -> Trace:
+    order = [escape(_short(name)) for name in names]
+    axis: Trace = {"type": "category", "categoryorder": "array", "categoryarray": order, "autorange": "reversed"}
+    axis |= {"tickfont": {"color": "@ink", "size": 12.5}, "ticks": "", "ticklabelstandoff": 8}
+    return axis | {"showgrid": False, "fixedrange": True, "automargin": True}
+
+
+def _axis(name: str, place: int) -> str:
+    return name if place == 0 else f"{name}{place + 1}"
+
+
+def _short(text: str, most: int = 22) -> str:
+    """Shorten in the middle, since names that differ mostly differ at their ends."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,49 @@
+// Draws each plot when it first comes into view, in the colours of the page, and again when those change.
+(() => {
+  "use strict";
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const finePointer = matchMedia("(hover: hover) and (pointer: fine)");
+  const narrow = matchMedia("(max-width: 760px)");
+
+  // "@name" anywhere in a figure stands for the CSS variable --name.
+  const paint = (node, styles) => {
+    if (typeof node === "string" && node.startsWith("@")) return styles.getPropertyValue("--" + node.slice(1)).trim();
+    if (Array.isArray(node)) return node.every((item) => typeof item === "number") ? node : node.map((item) => paint(item, styles));
+    if (node === null || typeof node !== "object") return node;
+    return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, paint(value, styles)]));
+  };
+
+  const draw = (plot) => {
+    const source = plot.figure ??= JSON.parse(plot.querySelector("script").textContent);
+    const { data, layout } = paint(source, getComputedStyle(document.documentElement));
+    layout.dragmode = finePointer.matches ? "zoom" : false; // a finger scrolls the page
+    if (narrow.matches) layout.xaxis.nticks = 4;
+    const config = { displayModeBar: false, responsive: true };
+    plot.target ??= plot.appendChild(document.createElement("div"));
+    Plotly.react(plot.target, data, layout, config);
+  };
+
+  const drawn = new Set();
+  const inView = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting || drawn.has(target)) continue;
+      drawn.add(target);
+      inView.unobserve(target);
+      draw(target);
+    }
+  }, { rootMargin: "400px" });
+  for (const plot of document.querySelectorAll(".plot")) inView.observe(plot); // folded ones come into view when opened
+
+  const redraw = () => drawn.forEach(draw);
+  dark.addEventListener("change", redraw);
+  narrow.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => document.querySelectorAll(".plot").forEach((plot) => { drawn.add(plot); draw(plot); }));
+
+  // A link to a folded camera opens it.
+  const reveal = () => {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    if (target instanceof HTMLDetailsElement) { target.open = true; target.scrollIntoView(); }
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
+})();

@@ -1,0 +1,140 @@
+"""One camera's rows as numpy arrays, model by model: what tables, figures and plots are computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.base import OutputSpec
+from camlink.pipeline.accuracy import ABSTAINED, EXECUTES, PREDICTED, AuditRows, AuditScores, Executions, score_audit
+from camlink.pipeline.results import RunResults
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Strings = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """Rows of one camera and model by capture time; ``values`` (n, size) holds NaN where an output abstained."""
+
+    spec: OutputSpec
+    frame_index: NDArray[np.int64]
+    times_us: NDArray[np.int64]
+    values: NDArray[np.float32]
+    how: Strings
+    purpose: Strings
+    served: NDArray[np.bool_]
+    probability: NDArray[np.float64]  # NaN outside audit frames
+
+    def served_count(self, how: str) -> int:
+        """Return how many served outputs came about this way."""
+        return int((self.served & (self.how == how)).sum())
+
+    @property
+    def executions_made(self) -> int:
+        """Return how often the model ran, for whatever purpose."""
+        return int((self.how == "executed").sum())
+
+    def executions(self) -> Executions:
+        """Return all executed values, for the baselines to know."""
+        ran = self.how == "executed"
+        return Executions(self.times_us[ran], self.values[ran])
+
+    def audit_rows(self) -> AuditRows:
+        """Join, per audit frame, what the model said with what would have been served in its place."""
+        audited = self.purpose == "audit"
+        truth = np.flatnonzero(audited & self.served & (self.how == "executed") & ~np.isnan(self.probability))
+        shadows = np.flatnonzero(audited & ~self.served & (self.how != "executed"))
+        predicted = np.zeros_like(self.values[truth])
+        state = np.full(len(truth), EXECUTES, np.int8)
+        at = {int(index): row for row, index in enumerate(self.frame_index[truth])}
+        for row in shadows:
+            place = at.get(int(self.frame_index[row]))
+            if place is not None:
+                abstained = self.how[row] == "abstained" or bool(np.isnan(self.values[row]).any())
+                state[place] = ABSTAINED if abstained else PREDICTED
+                predicted[place] = 0.0 if abstained else self.values[row]
+        return AuditRows(
+            self.frame_index[truth], self.times_us[truth], self.values[truth], predicted, state, self.probability[truth]
+        )
+
+    @cached_property
+    def audit(self) -> AuditRows:
+        return self.audit_rows()
+
+    @cached_property
+    def scores(self) -> AuditScores | None:
+        """Return agreement per audit frame; None when the task has none."""
+        return score_audit(self.spec, self.audit, self.executions())
+
+
+@dataclass(frozen=True)
+class CameraRows:
+    """Everything the results log holds of one camera."""
+
+    camera_id: str
+    models: dict[str, ModelRows]
+    frames_seen: int
+    decisions: list[dict[str, Any]]
+    drops: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    adaptation: list[dict[str, Any]]
+
+    def scores(self) -> list[AuditScores]:
+        """Return the audit scores of all models that can be scored."""
+        return [rows.scores for rows in self.models.values() if rows.scores is not None]
+
+
+def read_camera(results: RunResults, camera_id: str) -> CameraRows:
+    """Read one camera. Models that the run's header does not know are left out."""
+    table = results.outputs(camera_id)
+    names = _strings(table, "model")
+    served = table.column("served").to_numpy()
+    return CameraRows(
+        camera_id=camera_id,
+        models={name: _model_rows(spec, table, names == name) for name, spec in results.info.specs().items()},
+        frames_seen=len(np.unique(table.column("frame_index").to_numpy()[served])),
+        decisions=results.decisions(camera_id).to_pylist(),
+        drops=results.drops(camera_id).to_pylist(),
+        events=results.camera_events(camera_id).to_pylist(),
+        adaptation=results.adaptation(camera_id).to_pylist(),
+    )
+
+
+def _model_rows(spec: OutputSpec, table: pa.Table, mask: NDArray[np.bool_]) -> ModelRows:
+    import pyarrow as pa
+
+    rows = table.filter(pa.array(mask))
+    return ModelRows(
+        spec=spec,
+        frame_index=rows.column("frame_index").to_numpy(),
+        times_us=rows.column("captured_at").cast(pa.int64()).to_numpy(),
+        values=_matrix(rows.column("value").combine_chunks(), spec.size),
+        how=_strings(rows, "how"),
+        purpose=_strings(rows, "purpose"),
+        served=rows.column("served").to_numpy(),
+        probability=rows.column("audit_probability").to_numpy().astype(np.float64),
+    )
+
+
+def _strings(table: pa.Table, name: str) -> Strings:
+    return np.asarray(table.column(name).to_numpy(), dtype=np.str_)
+
+
+def _matrix(values: Any, size: int) -> NDArray[np.float32]:
+    """Return a list column as (n, size); null lists, and lists of another length, become NaN rows."""
+    import pyarrow.compute as pc
+
+    matrix = np.full((len(values), size), np.nan, np.float32)
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    flat = values.flatten().to_numpy(zero_copy_only=False)  # null lists hold nothing here
+    starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)[:-1])) if len(lengths) else lengths
+    whole = np.flatnonzero(lengths == size)
+    matrix[whole] = flat[starts[whole, None] + np.arange(size)]
+    return matrix

@@ -1,0 +1,85 @@
+"""The report in a terminal: the headline, models, cameras, and what a person should worry about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from camlink.pipeline.reports.notes import headline, interval, percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+VERDICT_STYLES = {"better": "green", "similar": "yellow", "worse": "red"}
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """Print the report. Names of cameras and models are printed as they are, never read as markup."""
+    from rich.text import Text
+
+    run = report["run"]
+    console.print()
+    console.print(Text(run["name"], style="bold"))
+    console.print(Text(headline(report)))
+    if not run["complete"]:
+        stopped = f", stopped by {run['stopped_by']}" if run["stopped_by"] else ""
+        console.print(Text(f"Unfinished run{stopped}: the figures cover what was done.", style="yellow"))
+    for violation in report["frames"]["violations"]:
+        console.print(Text(f"Frames are not conserved: {violation}", style="bold red"))
+    console.print()
+    console.print(_models(report))
+    for model in report["models"].values():
+        console.print(Text(f"  {model['note']['text']}", style=VERDICT_STYLES.get(model["note"]["verdict"], "")))
+    console.print()
+    console.print(_cameras(report))
+
+
+def _models(report: Mapping[str, Any]) -> Table:
+    """Agreement here is that of predicted outputs only, with the baselines on the same audit frames."""
+    table = _table(
+        "Model", "saved", "predicted outputs agree", "95 % interval", "constant", "hourly", "persistence", "n"
+    )
+    for name, model in report["models"].items():
+        figure = model["agreement"]["predicted_only"]
+        baselines = [_share(figure["baselines"][key]) for key in ("constant", "hourly_mode", "persistence")]
+        saved = _share(model["executions"]["saved_share_without_drops"])
+        _row(table, name, saved, *_agreement(figure), *baselines, str(figure["audit_frames"]))
+    return table
+
+
+def _cameras(report: Mapping[str, Any]) -> Table:
+    """Agreement here is that of all outputs."""
+    table = _table("Camera", "frames", "saved", "all outputs agree", "95 % interval", "abstained", "dropped")
+    for name, camera in report["cameras"].items():
+        frames = camera["frames"]
+        dropped = ", ".join(f"{count} {reason}" for reason, count in frames["dropped"].items()) or "0"
+        saved = _share(camera["executions"]["saved_share_without_drops"])
+        counts = (str(frames["abstained"]), dropped)
+        _row(table, name, f"{frames['captured']:,}", saved, *_agreement(camera["agreement"]), *counts)
+    return table
+
+
+def _agreement(figure: Mapping[str, Any]) -> tuple[str, str]:
+    return ("not measured", "") if figure["mean"] is None else (percent(figure["mean"]), interval(figure))
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else percent(share)
+
+
+def _table(first: str, *rest: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column(first)
+    for name in rest:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    from rich.text import Text
+
+    table.add_row(*(Text(cell) for cell in cells))

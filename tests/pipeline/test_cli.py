@@ -1,0 +1,177 @@
+"""The command line as a user meets it: exit codes, messages, and a replay of a trace from start to report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from camlink.models.pool import ModelPool
+from camlink.models.recorded import open_trace
+from camlink.pipeline.errors import TraceError
+from camlink.pipeline.progress import Progress
+from camlink.pipeline.recording import TraceWriter, record_trace
+from camlink.pipeline.results import RunResults
+from camlink.pipeline.testing import TinyModel, make_frames
+
+
+def camlink(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "camlink.pipeline.cli", *arguments]
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment, **more)  # type: ignore[call-overload, no-any-return]
+
+
+def write_trace(folder: Path, frames: int = 400, cameras: tuple[str, ...] = ("hall", "yard")) -> Path:
+    """A trace of three counters that know of each other."""
+
+    def people(index: int) -> int:
+        return (index * 7 // 20) % 6
+
+    pool = ModelPool(
+        [
+            TinyModel.count("objects", lambda f: [people(f.index), f.index % 2], size=2, time_ms=30.0),
+            TinyModel.count("persons", lambda f: people(f.index), time_ms=30.0),
+            TinyModel.count("bags", lambda f: people(f.index) // 2, time_ms=60.0),
+        ]
+    )
+    readings = sorted(
+        (f for camera in cameras for f in make_frames(camera, frames)), key=lambda f: (f.captured_at, f.camera_id)
+    )
+    with TraceWriter(folder, pool) as trace:
+        record_trace(readings, pool, trace, Progress(pool.specs))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("replay")
+    trace = write_trace(folder / "trace")
+    options = ("--config", "demo", "--period", "60s", "--out", str(folder / "run"))
+    return folder, camlink("replay", str(trace), *options)
+
+
+def test_a_replay_ends_with_the_headline_and_the_path_of_the_page(
+    replayed: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, result = replayed
+    assert result.returncode == 0, result.stderr
+    assert "executions" in result.stdout
+    assert f"Report: {folder / 'run' / 'report.html'}" in result.stdout
+    assert (folder / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_the_json_report_obeys_the_conservation_law(replayed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = replayed
+    report = json.loads((folder / "run" / "report.json").read_text())
+    assert {"cameras", "models", "executions", "agreement", "frames"} <= set(report)
+    assert report["frames"]["captured"] == 800
+    for counts in report["frames"]["per_model"].values():
+        known = counts["executed"] + counts["linked"] + counts["reused"] + counts["abstained"]
+        assert known + sum(counts["dropped"].values()) == counts["captured"] == 800
+    assert report["executions"]["possible"] == 2400
+    assert 0 < report["executions"]["made"] < 2400
+    assert report["agreement"]["low"] <= report["agreement"]["mean"] <= report["agreement"]["high"]
+    assert set(report["agreement"]["baselines"]) == {"constant", "hourly_mode", "persistence"}
+
+
+def test_two_replays_with_one_seed_leave_identical_rows(
+    replayed: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = replayed
+    options = ("--config", "demo", "--period", "60s", "--out", str(folder / "again"))
+    assert camlink("replay", str(folder / "trace"), *options).returncode == 0
+    assert rows(folder / "again") == rows(folder / "run")
+
+
+def rows(run: Path) -> list[tuple[object, ...]]:
+    """All rows of a run, in the order of their keys."""
+    table = RunResults(run).outputs()
+    columns = sorted(table.column_names)
+    return sorted(zip(*(map(str, table.column(c).to_pylist()) for c in columns), strict=True))
+
+
+def test_report_prints_json_and_nothing_else(replayed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = replayed
+    result = camlink("report", str(folder / "run"), "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["executions"]["possible"] == 2400
+
+
+def test_a_run_is_never_overwritten_unasked(replayed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = replayed
+    result = camlink("replay", str(folder / "trace"), "--out", str(folder / "run"))
+    assert result.returncode == 1
+    assert "already holds a run" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("replay", "nowhere.mp4"), "there is no file or folder nowhere.mp4"),
+        (("replay", ".", "--config", "buildin"), 'did you mean "building"'),
+        (("replay", ".", "--fps", "fast"), "--fps"),
+        (("replay", ".", "--policy", "best"), "policy"),
+        (("config", "check", "nowhere.yaml"), "nowhere.yaml"),
+        (("run", "demo"), "no cameras"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_a_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    result = camlink(*arguments, cwd=None)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert message in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_report_of_no_run_says_so(tmp_path: Path) -> None:
+    result = camlink("report", str(tmp_path))
+    assert result.returncode == 1
+    assert "is this the folder of a camlink run?" in result.stderr
+
+
+def test_a_malformed_trace_names_file_and_line(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace", frames=20)
+    outputs = (trace / "outputs.csv").read_text().splitlines()
+    outputs[4] = outputs[4].replace("[", "{")
+    (trace / "outputs.csv").write_text("\n".join(outputs) + "\n")
+    result = camlink("replay", str(trace))
+    assert result.returncode == 2
+    assert "outputs.csv:5" in result.stderr
+
+
+def test_a_recorded_trace_gives_back_what_the_models_said(tmp_path: Path) -> None:
+    trace = open_trace(write_trace(tmp_path / "trace", frames=30, cameras=("hall",)))
+    assert set(trace.specs) == {"objects", "persons", "bags"}
+    assert [f.index for f in trace.frames] == list(range(30))
+    objects = trace.model("objects").run(trace.frames)
+    assert [tuple(o.value) for o in objects] == [((i * 7 // 20) % 6, i % 2) for i in range(30)]
+    with pytest.raises(TraceError, match="already holds a trace"):
+        TraceWriter(tmp_path / "trace", ModelPool([]))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_ends_cleanly_with_a_report_of_what_was_done(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace", frames=30_000, cameras=("hall",))
+    command = [sys.executable, "-m", "camlink.pipeline.cli", "-v", "replay", str(trace), "--config", "demo"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "executes" in line:  # the first decision: the run is under way
+            process.send_signal(signal.SIGINT)
+            break
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Report:" in out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["run"]["complete"] is False
+    assert 0 < report["frames"]["captured"] < 30_000
+    assert report["frames"]["violations"] == []
+
+
+def test_help_and_version_are_quick_to_say() -> None:
+    assert "replay" in camlink("--help").stdout
+    assert camlink("version").stdout.strip()

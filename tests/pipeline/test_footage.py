@@ -1,0 +1,56 @@
+"""Rules fitted to short footage: something must be left to predict, and every change is said."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.footage import Footage, fit_rules, rate_of
+from camlink.pipeline.testing import START, make_frames
+
+LONG = Footage("hall", 100_000, 1.0)
+SITE = SiteConfig(models="building")
+
+
+def test_long_footage_changes_nothing() -> None:
+    assert fit_rules(SITE, [LONG]) == (SITE, [])
+
+
+def test_a_short_clip_leaves_most_of_its_frames_to_be_predicted() -> None:
+    config, notes = fit_rules(SITE, [LONG, Footage("yard", 250, 25.0)])
+    assert config.links.bootstrap_frames == 37
+    assert config.links.min_train_frames <= 37
+    assert config.profile.fraction * 25 * config.period.total_seconds() <= 0.05 * 250 + 1
+    assert config.audit.fraction == 0.08
+    assert len(notes) == 3
+    assert "37 frames" in notes[0]
+    assert "8.0% of frames are audited instead of 2.0%" in notes[1]
+    assert "instead of 900" in notes[2]
+
+
+def test_a_site_that_audits_nothing_is_left_at_that() -> None:
+    silent = SITE.model_copy(update={"audit": SITE.audit.model_copy(update={"fraction": 0.0})})
+    config, _ = fit_rules(silent, [Footage("yard", 250, 25.0)])
+    assert config.audit.fraction == 0.0
+
+
+def test_stills_hours_apart_get_a_period_that_holds_several_times_their_profile_frames() -> None:
+    config, notes = fit_rules(SITE, [Footage("checkpoint", 65, 1 / 7200)])
+    assert config.period >= timedelta(seconds=5 * SITE.profile.min_frames * 7200)
+    assert any("a decision holds for" in note for note in notes)
+
+
+def test_fitting_is_idempotent() -> None:
+    footage = [Footage("yard", 250, 25.0), Footage("checkpoint", 65, 1 / 7200)]
+    once, _ = fit_rules(SITE, footage)
+    again, notes = fit_rules(once, footage)
+    assert again == once
+    assert notes == []
+
+
+def test_a_pause_between_two_clips_does_not_slow_the_pace() -> None:
+    morning = make_frames("hall", 50, fps=5.0)
+    evening = [replace(f, captured_at=f.captured_at + timedelta(days=3)) for f in make_frames("hall", 50, fps=5.0)]
+    assert rate_of(morning + evening)["hall"] == pytest.approx(5.0)
+    assert rate_of(make_frames("yard", 1, start=START))["yard"] is None

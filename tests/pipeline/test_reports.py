@@ -1,0 +1,202 @@
+"""The report of a real session: true figures, the law of conservation, plain words, and a page that is safe to open."""
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from camlink.models.pool import ModelPool
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.records import Frame, FrameDropped
+from camlink.pipeline.reports import build_report, headline, print_report, write_report
+from camlink.pipeline.reports.notes import note
+from camlink.pipeline.run_info import RunInfo
+from camlink.pipeline.session import Camera, Session
+from camlink.pipeline.testing import TinyModel, make_frames
+
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+def people(frame: Frame) -> int:
+    return (frame.index * 7 // 20) % 6
+
+
+def run_session(out: Path, audit: float = 0.1, frames: int = 400) -> dict[str, Any]:
+    """Run two cameras, one with dropped frames; a model description tries to be HTML."""
+    models = [
+        TinyModel.count("objects", lambda f: [people(f), f.index % 2], size=2, time_ms=30.0),
+        TinyModel.count("persons", people, time_ms=30.0),
+        TinyModel.count("noise", lambda f: f.index * 7919 % 5, time_ms=40.0),
+    ]
+    config = SiteConfig(
+        models="building",
+        period=timedelta(minutes=2),
+        policy="mlink-exact",
+        budgets={"time_share": 0.4},
+        links={"bootstrap_frames": 40},
+        audit={"fraction": audit},
+        adaptation={"policy": "off"},
+    )
+    cameras = {c: Camera("indoor", f"{c}.mp4", 1.0) for c in ("hall", "yard")}
+    notes = {"noise": {"description": EVIL, "licence": "MIT"}}
+    session = Session(config, ModelPool(models), cameras, out, model_notes=notes)
+    hall = make_frames("hall", frames)
+    yard = [
+        FrameDropped("yard", f.index, 1, f.captured_at, "corrupt") if 50 <= f.index < 60 else f
+        for f in make_frames("yard", frames)
+    ]
+    readings = sorted([*hall, *yard], key=lambda r: (r.captured_at, r.camera_id))
+    session.run(readings, lambda: {"hall": frames, "yard": frames})
+    return build_report(out)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("runs") / "site"
+    return out, run_session(out)
+
+
+def test_frames_are_conserved_and_drops_keep_their_reason(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, report = finished
+    frames = report["frames"]
+    assert frames["captured"] == 800
+    assert frames["violations"] == []
+    assert frames["dropped"] == {"corrupt": 10}
+    for counts in frames["per_model"].values():
+        served = counts["executed"] + counts["linked"] + counts["reused"] + counts["abstained"]
+        assert served + sum(counts["dropped"].values()) == 800
+
+
+def test_executions_and_cost_add_up(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, report = finished
+    made = sum(model["executions"]["made"] for model in report["models"].values())
+    assert report["executions"]["made"] == made
+    assert report["executions"]["possible"] == 2400
+    seconds = {"objects": 0.03, "persons": 0.03, "noise": 0.04}
+    used = sum(report["models"][m]["executions"]["made"] * s for m, s in seconds.items())
+    assert report["cost"]["model_seconds"] == pytest.approx(used)
+
+
+def test_agreement_is_that_of_the_audit_frames(finished: tuple[Path, dict[str, Any]]) -> None:
+    """Recomputed from the rows by a few lines that share nothing with the report's own code."""
+    import duckdb
+
+    out, report = finished
+    rows = duckdb.sql(
+        f"select camera_id, frame_index, model, how, served, value from '{out}/outputs/**/*.parquet' "
+        "where purpose = 'audit'"
+    ).fetchall()
+    executed = {r[:3]: r[5] for r in rows if r[3] == "executed"}
+    shadow = {r[:3]: r[5] for r in rows if not r[4]}
+    frames = sorted({key[:2] for key in executed})
+    scores = []
+    for frame in frames:
+        each = []
+        for model in ("objects", "persons", "noise"):
+            guess, truth = shadow.get((*frame, model)), executed[(*frame, model)]
+            each.append(
+                1.0 if guess is None else np.mean([abs(g - t) < 0.5 for g, t in zip(guess, truth, strict=True)])
+            )
+        scores.append(np.mean(each))
+    assert report["agreement"]["audit_frames"] == len(frames)
+    assert report["agreement"]["mean"] == pytest.approx(np.mean(scores), abs=1e-6)
+    assert report["agreement"]["low"] < report["agreement"]["mean"] < report["agreement"]["high"]
+
+
+def test_without_audit_frames_there_is_no_number(tmp_path: Path) -> None:
+    report = run_session(tmp_path / "run", audit=0.0, frames=150)
+    assert report["agreement"]["mean"] is None
+    assert report["agreement"]["audit_frames"] == 0
+    assert "not measured" in headline(report)
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "not measured" in page.lower()
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith(("data:", "#"))]
+        self.handlers += [k for k, _ in attrs if k.startswith("on")]
+
+
+def test_the_page_is_one_file_that_loads_nothing_and_escapes_everything(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = finished
+    page = write_report(out).read_text(encoding="utf-8")
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.addresses == []
+    assert tags.handlers == []
+    assert EVIL not in page
+    assert "&lt;img src=x" in page
+    assert "hall" in page
+    assert "prefers-color-scheme" in page
+
+
+def test_the_terminal_shows_models_cameras_and_baselines(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, report = finished
+    console = Console(width=140, record=True, file=io.StringIO())
+    print_report(report, console)
+    text = console.export_text()
+    for word in ("hall", "yard", "objects", "noise", "constant", "interval"):
+        assert word in text
+
+
+def test_the_json_file_is_plain_and_complete(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, report = finished
+    write_report(out)
+    text = (out / "report.json").read_text(encoding="utf-8")
+    assert not re.search(r"\bNaN\b|\bInfinity\b", text)
+    assert json.loads(text)["executions"] == report["executions"]
+    assert set(report["cameras"]) == {"hall", "yard"}
+    assert RunInfo.load(out).complete
+
+
+def test_conservation_violations_are_shouted(tmp_path: Path) -> None:
+    run_session(tmp_path / "run", frames=120)
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    info["captured"]["hall"] = 130  # ten frames that nobody accounts for
+    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
+    report = build_report(tmp_path / "run")
+    assert report["frames"]["violations"]
+    assert "hall" in str(report["frames"]["violations"])
+
+
+def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:
+    baselines = {"constant": constant, "hourly_mode": constant, "persistence": 0.1}
+    figures: Mapping[str, Any] = {
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "audit_frames": frames,
+        "baselines": baselines,
+    }
+    return {**figures, "predicted_only": figures}
+
+
+@pytest.mark.parametrize(
+    ("agreement", "verdict", "words"),
+    [
+        (figure(0.9, 0.85, 0.95, 0.5), "better", "Links beat"),
+        (figure(0.9, 0.85, 0.95, 0.88), "similar", "may be chance"),
+        (figure(0.9, 0.85, 0.95, 0.9), "similar", "No better than"),
+        (figure(0.9, 0.85, 0.95, 0.93), "similar", "show no gain"),
+        (figure(0.9, 0.85, 0.95, 0.99), "worse", "not worth using"),
+        (figure(0.9, 0.85, 0.95, 0.5, frames=5), "few", "too few to judge"),
+    ],
+)
+def test_each_model_is_judged_in_plain_words(agreement: dict[str, Any], verdict: str, words: str) -> None:
+    judged = note("persons", agreement)
+    assert judged["verdict"] == verdict
+    assert words in judged["text"]

@@ -1,0 +1,79 @@
+"""docker-compose.yml is what it says: a service for each step, commands that exist, no secret, and it runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from camlink.pipeline.compose_local import our_services
+from camlink.pipeline.graph import GRAPH
+
+
+def test_each_step_of_the_graph_has_a_service(repository: Path) -> None:
+    services = our_services(repository / "docker-compose.yml")
+    assert {service["command"][1] for service in services.values()} == {step.name for step in GRAPH}
+    assert all(service["command"][0] == "worker" for service in services.values())
+
+
+def test_no_secret_stands_in_the_file_and_none_listens_beyond_the_site(repository: Path) -> None:
+    text = (repository / "docker-compose.yml").read_text()
+    for value in re.findall(r"PASSWORD: (.*)", text):
+        assert value.startswith("${"), "passwords come from the environment"
+        assert value.endswith(":-}")
+    services = yaml.safe_load(text)["services"]
+    assert "name" not in yaml.safe_load(text)
+    assert all("ports" not in service for service in services.values())
+
+
+@pytest.mark.parametrize("overlay", [(), ("docker-compose.cpu.yml",)])
+def test_compose_itself_accepts_the_files(repository: Path, overlay: tuple[str, ...]) -> None:
+    binary = shutil.which("docker-compose")
+    if binary is None:
+        pytest.skip("no docker-compose: apt-get install docker-compose")
+    files = [argument for name in ("docker-compose.yml", *overlay) for argument in ("-f", name)]
+    done = subprocess.run([binary, *files, "config", "-q"], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_image_is_pinned_and_not_root(repository: Path) -> None:
+    lines = (repository / "Dockerfile").read_text().splitlines()
+    (base,) = [line for line in lines if line.startswith("ARG BASE_IMAGE=")]
+    assert re.search(r":\d+\.\d+\.\d+", base)
+    users = [line for line in lines if line.startswith("USER ")]
+    assert users == ["USER camlink"]
+    assert any("-c constraints.txt" in line for line in lines)
+
+
+@pytest.mark.broker
+@pytest.mark.footage
+@pytest.mark.slow
+def test_the_services_run_as_the_file_says(repository: Path, footage: Path, tmp_path: Path) -> None:
+    """A clip stands in for a live camera; the services' own commands carry it to results on disk."""
+    from camlink.pipeline.results import RunResults
+    from tests.models.tiny import write_yolo_onnx
+
+    write_yolo_onnx(tmp_path / "tiny.onnx")
+    model = {"name": "tiny", "adapter": "onnx", "weights": "tiny.onnx", "task": "count", "labels": ["person"]}
+    model |= {"classes": ["person"], "image_size": 32, "time_ms": 5, "memory_gb": 0.01}
+    clip = footage / "building" / "campus-crossing.avi"
+    site = {"models": [model], "cameras": [{"id": "gate", "source": str(clip), "fps": 2}]}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
+    command = [sys.executable, "-m", "camlink.pipeline.compose_local", str(tmp_path / "site.yaml")]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--seconds", "25"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    logs = "\n".join(f"{p.name}: {p.read_text()[-600:]}" for p in (tmp_path / "out").glob("*.log"))
+    assert done.returncode == 0, done.stderr + logs
+    results = RunResults(tmp_path / "out" / "results")
+    assert results.frames_seen("gate") > 0, logs
