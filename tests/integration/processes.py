@@ -14,7 +14,7 @@ from typing import Any
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results import RunResults
 
-PATIENCE_S = 120.0  # on a condition; all is far quicker when it works
+PATIENCE_S = 300.0  # on a condition; all is far quicker when it works
 STEPS = ("inference", "linking", "adaptation", "scheduler", "results")
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from kafka import KafkaProducer
 
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
+from camlink.pipeline.bus.kafka import KafkaBus
 from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.config import load_config
 from camlink.pipeline.footage import rate_of
@@ -108,63 +110,56 @@ def options(step: str, trace: Path) -> tuple[str, ...]:
     return {"inference": ("--trace", str(trace)), "results": ("--flush-s", "0.5")}.get(step, ())
 
 
-def test_the_rows_are_those_of_one_process(
+def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
     trace: Path, alone: list[dict[str, Any]], urls: tuple[str, str], tmp_path: Path
 ) -> None:
     with Processes(tmp_path, write_config(tmp_path), *urls) as site:
         for step in STEPS:
             site.start(step, *options(step, trace))
+        throw_garbage(urls[0], encode(open_trace(trace).frames[0], "a-rogue"))
         site.start("ingest", "--trace", str(trace))
         site.finish("ingest")
         site.wait_for(lambda: site.frames_done() == FRAMES * len(CAMERAS), "all frames served")
         for step in STEPS:
             site.stop(step)
         assert facts(site.rows()) == facts(alone)
+        logged = site.log("inference") + site.log("linking")
+        assert logged.count('record from "a-rogue" refused: truncated') == 4
+        assert logged.count("no camlink record") == 4
     assert {row["how"] for row in alone} == {"executed", "linked"}
     assert len({row["link_version"] for row in alone}) > 2, "no promotion in mid-stream: this would show little"
 
 
-@pytest.mark.parametrize("victim", ["inference", "linking"])
-def test_the_other_takes_over_from_a_killed_worker_and_nothing_is_lost_or_doubled(
-    victim: str, trace: Path, urls: tuple[str, str], tmp_path: Path
+def throw_garbage(url: str, whole: bytes) -> None:
+    """Put a truncated record, and what is none, on every partition of two topics."""
+    bus = KafkaBus(url)
+    producer = KafkaProducer(**bus.address.client())
+    for partition in range(4):
+        producer.send(bus.address.topic("frames"), whole[:-3], key=b"hall", partition=partition)
+        producer.send(bus.address.topic("outputs"), b"\x80\x04garbage", key=b"hall", partition=partition)
+    producer.flush()
+    producer.close()
+    bus.close()
+
+
+def test_others_take_over_from_killed_workers_and_nothing_is_lost_or_doubled(
+    trace: Path, urls: tuple[str, str], tmp_path: Path
 ) -> None:
     with Processes(tmp_path, write_config(tmp_path), *urls) as site:
         for step in STEPS:
             site.start(step, *options(step, trace))
-        site.start(victim, *options(victim, trace), name="second")
+        for victim in ("inference", "linking"):
+            site.start(victim, *options(victim, trace), name=f"second {victim}")
         site.start("ingest", "--trace", str(trace))
         site.wait_for(lambda: site.frames_done() > 50, "results begin to come")
         before = site.frames_done()
-        site.kill(victim)
+        for victim in ("inference", "linking"):
+            site.kill(victim)
         assert before < FRAMES * len(CAMERAS), "all was done before anyone could be killed"
         site.wait_for(lambda: site.frames_done() == FRAMES * len(CAMERAS), "all frames served")
         served = Counter((r["camera_id"], r["frame_index"], r["model"]) for r in site.rows() if r["served"])
         assert len(served) == FRAMES * len(CAMERAS) * 3
         assert {key for key, times in served.items() if times > 1} == set()
-
-
-def test_garbage_on_a_topic_is_put_aside_with_its_reason_and_harms_nothing(
-    trace: Path, urls: tuple[str, str], tmp_path: Path
-) -> None:
-    from camlink.pipeline.bus.kafka import KafkaBus
-
-    bus = KafkaBus(urls[0])
-    with Processes(tmp_path, write_config(tmp_path), *urls) as site:
-        for step in STEPS:
-            site.start(step, *options(step, trace))
-        aside = bus.subscribe(["dead-letter"], "people")
-        whole = encode(open_trace(trace).frames[0], "a-rogue")
-        for partition in range(4):
-            bus._send("frames", partition, b"hall", whole[:-3])
-            bus._send("outputs", partition, b"hall", b"\x80\x04garbage")
-        bus.flush()
-        site.start("ingest", "--trace", str(trace))
-        site.wait_for(lambda: site.frames_done() == FRAMES * len(CAMERAS), "all frames served")
-        logged = site.log("inference") + site.log("linking")
-        assert logged.count('record from "a-rogue" refused: truncated') == 4
-        assert logged.count("no camlink record") == 4
-    aside.close()
-    bus.close()
 
 
 def as_it_travels(frame: Frame) -> Frame:
