@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from camlink.operators.inference import RING_FRAMES, InferenceOperator
-from camlink.operators.pacing import CROWDED, Guard, PacedCamera, Refused, Seconds, queued
+from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, queued
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.records import Decision, Frame, OutputReady, Record, RelabelRequest, Settled
 
@@ -17,8 +17,8 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class _Camera(PacedCamera):
-    def __init__(self, seconds: Seconds) -> None:
-        super().__init__(seconds)
+    def __init__(self, seconds: Seconds, hold_s: float) -> None:
+        super().__init__(seconds, hold_s)
         self.decisions: list[Decision] = []  # not yet in force, by start
         self.awaits: datetime | None = None  # the decision that the profile frame of this time lets the scheduler make
         self.running: dict[int, Frame] = {}  # handed to the operator, not yet announced
@@ -28,10 +28,11 @@ class _Camera(PacedCamera):
 class PacedInference:
     """Stands before an `InferenceOperator`. ``in_step``: also wait for what relabelling may ask of earlier frames."""
 
-    def __init__(self, operator: InferenceOperator, seconds: Seconds, *, in_step: bool) -> None:
+    def __init__(self, operator: InferenceOperator, seconds: Seconds, *, in_step: bool, hold_s: float = HOLD_S) -> None:
         self._operator = operator
         self._guard = Guard(operator)
         self._seconds = seconds
+        self._hold_s = hold_s
         self._in_step = in_step
         self._cameras: dict[str, _Camera] = {}
         self._last_frame = 0.0
@@ -81,7 +82,7 @@ class PacedInference:
         return camera_id in self._cameras and self._cameras[camera_id].resumed
 
     def resume(self, camera_id: str, snapshot: bytes | None) -> None:
-        camera = self._cameras.setdefault(camera_id, _Camera(self._seconds))
+        camera = self._cameras.setdefault(camera_id, _Camera(self._seconds, self._hold_s))
         camera.resumed = True
         if snapshot is None:
             decided = max((decision.start for decision in camera.decisions), default=None)
@@ -113,7 +114,7 @@ class PacedInference:
     def _camera(self, record: Record) -> _Camera:
         name = getattr(record, "camera_id", "")
         if name not in self._cameras:
-            self._cameras[name] = _Camera(self._seconds)
+            self._cameras[name] = _Camera(self._seconds, self._hold_s)
         return self._cameras[name]
 
     def _release(self) -> Iterable[Record]:

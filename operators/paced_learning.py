@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from camlink.operators.adaptation import AdaptationOperator
-from camlink.operators.pacing import CROWDED, Guard, PacedCamera, Refused, Seconds, queued
+from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, queued
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.records import Decision, FrameResult, LinkPromotion, Record, RelabelRequest, Settled
 
 
 class _Camera(PacedCamera):
-    def __init__(self, seconds: Seconds) -> None:
-        super().__init__(seconds)
+    def __init__(self, seconds: Seconds, hold_s: float) -> None:
+        super().__init__(seconds, hold_s)
         self.asked: FrameResult | None = None  # adaptation: its frame is being relabelled
         self.promotions: list[LinkPromotion] = []  # scheduler: not yet in force, in order
         self.settled: datetime | None = None  # scheduler: everything that follows from frames up to here is known
@@ -23,10 +23,13 @@ class _Camera(PacedCamera):
 class _Paced:
     """What both have in common: queues of results, and cameras that come and go."""
 
-    def __init__(self, operator: AdaptationOperator | SchedulerOperator, seconds: Seconds, in_step: bool) -> None:
+    def __init__(
+        self, operator: AdaptationOperator | SchedulerOperator, seconds: Seconds, in_step: bool, hold_s: float
+    ) -> None:
         self._operator = operator
         self._guard = Guard(operator)
         self._seconds = seconds
+        self._hold_s = hold_s
         self._in_step = in_step
         self._cameras: dict[str, _Camera] = {}
 
@@ -65,7 +68,7 @@ class _Paced:
 
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
-            self._cameras[camera_id] = _Camera(self._seconds)
+            self._cameras[camera_id] = _Camera(self._seconds, self._hold_s)
         return self._cameras[camera_id]
 
     def _release(self, names: Iterable[str]) -> Iterable[Record]:
@@ -75,8 +78,10 @@ class _Paced:
 class PacedAdaptation(_Paced):
     """Stands before an `AdaptationOperator`; marks each frame from which nothing follows any more as `Settled`."""
 
-    def __init__(self, operator: AdaptationOperator, seconds: Seconds, *, in_step: bool) -> None:
-        super().__init__(operator, seconds, in_step)
+    def __init__(
+        self, operator: AdaptationOperator, seconds: Seconds, *, in_step: bool, hold_s: float = HOLD_S
+    ) -> None:
+        super().__init__(operator, seconds, in_step, hold_s)
         self._adaptation = operator
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
@@ -127,8 +132,8 @@ class PacedAdaptation(_Paced):
 class PacedScheduler(_Paced):
     """Stands before a `SchedulerOperator`: a frame is scored with exactly the links that earlier frames led to."""
 
-    def __init__(self, operator: SchedulerOperator, seconds: Seconds, *, in_step: bool) -> None:
-        super().__init__(operator, seconds, in_step)
+    def __init__(self, operator: SchedulerOperator, seconds: Seconds, *, in_step: bool, hold_s: float = HOLD_S) -> None:
+        super().__init__(operator, seconds, in_step, hold_s)
         self._scheduler = operator
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from camlink.operators.linking import LinkingOperator
-from camlink.operators.pacing import CROWDED, Guard, PacedCamera, Refused, Seconds, queued
+from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, queued
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.records import FrameResult, LinkPromotion, OutputReady, Record, Settled
 
@@ -14,8 +14,8 @@ FrameKey = tuple[int, bool]  # index, relabelled
 
 
 class _Camera(PacedCamera):
-    def __init__(self, seconds: Seconds) -> None:
-        super().__init__(seconds)
+    def __init__(self, seconds: Seconds, hold_s: float) -> None:
+        super().__init__(seconds, hold_s)
         self.waits_for: datetime | None = None  # the last frame linked that may have taught something
         self.waits_always = False  # it may be relabelled: no result may overtake what that teaches
         self.running: dict[FrameKey, OutputReady] = {}  # handed to the operator, no result yet
@@ -24,10 +24,13 @@ class _Camera(PacedCamera):
 class PacedLinking:
     """Stands before a `LinkingOperator`. ``relabels``: served frames may be relabelled and then teach, too."""
 
-    def __init__(self, operator: LinkingOperator, seconds: Seconds, *, in_step: bool, relabels: bool) -> None:
+    def __init__(
+        self, operator: LinkingOperator, seconds: Seconds, *, in_step: bool, relabels: bool, hold_s: float = HOLD_S
+    ) -> None:
         self._operator = operator
         self._guard = Guard(operator)
         self._seconds = seconds
+        self._hold_s = hold_s
         self._in_step = in_step
         self._relabels = relabels
         self._cameras: dict[str, _Camera] = {}
@@ -95,7 +98,7 @@ class PacedLinking:
 
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
-            self._cameras[camera_id] = _Camera(self._seconds)
+            self._cameras[camera_id] = _Camera(self._seconds, self._hold_s)
         return self._cameras[camera_id]
 
     def _running(self, camera: _Camera, ready: OutputReady) -> OutputReady:

@@ -3,8 +3,8 @@
 In one process a frame is carried through the whole graph before the next one enters: what a frame decides, teaches or
 asks for has happened when its camera's next frame comes. Between processes each operator sees its topics at its own
 pace. The classes here stand before an operator and hand it a camera's records only once what came before is known;
-docs/distributed.md has the argument. Waiting is bounded: after `HOLD_S` an operator goes on with what it knows, which
-costs reproducibility, never a result.
+docs/distributed.md has the argument. Waiting is bounded: after `HOLD_S` (`--hold-s`) an operator goes on with what it
+knows, which costs reproducibility, never a result.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class PacedOperator(Operator, Protocol):
 class Patience:
     """How long something has been waited for. ``what`` and ``camera_id`` are for the one message when it runs out."""
 
-    def __init__(self, seconds: Seconds, limit_s: float = HOLD_S) -> None:
+    def __init__(self, seconds: Seconds, limit_s: float) -> None:
         self._seconds = seconds
         self._limit_s = limit_s
         self._since: float | None = None
@@ -82,9 +82,9 @@ class Patience:
 class PacedCamera:
     """One camera's queue before an operator."""
 
-    def __init__(self, seconds: Seconds) -> None:
+    def __init__(self, seconds: Seconds, hold_s: float) -> None:
         self.queue: deque[Record] = deque()
-        self.patience = Patience(seconds)
+        self.patience = Patience(seconds, hold_s)
         self.seen: datetime | None = None  # event time of the last record handed on, or of the snapshot
         self.changed = False
         self.resumed = False

@@ -19,7 +19,7 @@ from camlink.operators.linking import LinkingOperator
 from camlink.operators.paced_inference import PacedInference
 from camlink.operators.paced_learning import PacedAdaptation, PacedScheduler
 from camlink.operators.paced_linking import PacedLinking
-from camlink.operators.pacing import PacedOperator
+from camlink.operators.pacing import HOLD_S, PacedOperator
 from camlink.operators.sampling import FramePlanner
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Costs
@@ -88,15 +88,16 @@ def inference(
     state: StateStore,
     encode_picture: Encode | None = None,
     seconds: Seconds = time.monotonic,
+    hold_s: float = HOLD_S,
 ) -> PacedInference:
-    """Return inference for one process with its own models."""
+    """Return inference for one process with its own models; ``hold_s`` bounds what it waits for others."""
     rules, unknown = sampling_rules(config), CameraFacts(fps=None)
 
     def planner(camera_id: str) -> FramePlanner:
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
     operator = InferenceOperator(pool, planner, state, encode_picture)
-    return PacedInference(operator, seconds, in_step=is_in_step(config, ModelFacts.of_pool(pool)))
+    return PacedInference(operator, seconds, in_step=is_in_step(config, ModelFacts.of_pool(pool)), hold_s=hold_s)
 
 
 def without_models(
@@ -106,19 +107,22 @@ def without_models(
     state: StateStore,
     clock: Clock = _WALL,
     seconds: Seconds = time.monotonic,
+    hold_s: float = HOLD_S,
 ) -> PacedOperator:
     """Return linking, adaptation or the scheduler for one process. Raises `ValueError` for another name."""
     in_step, specs = is_in_step(config, facts), facts.specs
     if step == "linking":
         operator = LinkingOperator(tuple(specs), state, clock)
-        return PacedLinking(operator, seconds, in_step=in_step, relabels=config.adaptation.policy != "off")
+        return PacedLinking(
+            operator, seconds, in_step=in_step, relabels=config.adaptation.policy != "off", hold_s=hold_s
+        )
     if step == "adaptation":
         learning = AdaptationOperator(specs, learning_rules(config), relabel_policy(config, specs))
-        return PacedAdaptation(learning, seconds, in_step=in_step)
+        return PacedAdaptation(learning, seconds, in_step=in_step, hold_s=hold_s)
     if step == "scheduler":
         rules = sampling_rules(config)
         scheduler = SchedulerOperator(specs, facts.costs, budget_of(config), rules, config.policy)
-        return PacedScheduler(scheduler, seconds, in_step=in_step)
+        return PacedScheduler(scheduler, seconds, in_step=in_step, hold_s=hold_s)
     raise ValueError(f'"{step}" is no step without models; there are linking, adaptation and scheduler')
 
 

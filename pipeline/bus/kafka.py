@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
@@ -51,7 +51,11 @@ class KafkaBus:
         self._undelivered: deque[tuple[Any, int]] = deque()
         self._undelivered_bytes = 0
         try:
-            create_topics(self.address)
+            admin = KafkaAdminClient(**self.address.client())
+            try:
+                create_topics(admin, self.address)
+            finally:
+                admin.close()
             self._producer = KafkaProducer(
                 **self.address.client(),
                 acks="all",
@@ -222,6 +226,9 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
     # Called by the client within `poll`, on its own loop: they take notes and do no I/O.
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._fresh |= {partition.partition for partition in assigned}
+        logger.info(
+            "joined: %s", ", ".join(sorted(f"{p.topic}[{p.partition}]" for p in assigned)) or "no partition yet"
+        )
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         for partition in revoked:

@@ -89,25 +89,23 @@ class KafkaAddress:
         return {"bootstrap_servers": list(self.servers), "reconnect_backoff_max_ms": 2000, **told}
 
 
-def create_topics(address: KafkaAddress) -> None:
-    """Create the topics that are missing. Raises `BusError` if one exists with another number of partitions."""
-    from kafka import KafkaAdminClient
-    from kafka.errors import TopicAlreadyExistsError
+def create_topics(admin: Any, address: KafkaAddress) -> None:
+    """Create the topics that are missing. Raises `BusError` if one exists with another number of partitions.
 
-    admin = KafkaAdminClient(**address.client())
-    try:
-        names = [*TOPICS, DEAD_LETTER]
-        there = set(admin.list_topics())
-        for name in names:
-            if address.topic(name) in there:
-                continue
-            try:
-                admin.create_topics({address.topic(name): _wanted(address, name)})
-            except TopicAlreadyExistsError:
-                continue  # another worker was quicker
-        _check_partitions(admin, address, names)
-    finally:
-        admin.close()
+    ``admin`` is a `kafka.KafkaAdminClient`. Another worker may be quicker: that a topic exists by now is no error, and
+    one that could not be made for another reason is found missing at the end.
+    """
+    names = [*TOPICS, DEAD_LETTER]
+    there = set(admin.list_topics())
+    for name in names:
+        if address.topic(name) not in there:
+            admin.create_topics({address.topic(name): _wanted(address, name)}, raise_errors=False)
+    missing = {address.topic(name) for name in names} - set(admin.list_topics())
+    if missing:
+        raise BusError(
+            f"{address}: topics {', '.join(sorted(missing))} could not be made; may this user create topics?"
+        )
+    _check_partitions(admin, address, names)
 
 
 def _wanted(address: KafkaAddress, name: str) -> dict[str, Any]:

@@ -33,6 +33,10 @@ HealthOption = Annotated[
         "--health", envvar="CAMLINK_HEALTH", help="Serve /healthz and /readyz on HOST:PORT or a loopback PORT."
     ),
 ]
+HoldOption = Annotated[
+    float,
+    typer.Option("--hold-s", envvar="CAMLINK_HOLD_S", min=0.0, help="Longest wait for what other workers are to say."),
+]
 TraceOption = Annotated[
     Path | None, typer.Option("--trace", help="Recorded outputs in place of cameras and models, as in a replay.")
 ]
@@ -79,6 +83,7 @@ def inference(
     state: StateOption,
     device: Annotated[str | None, typer.Option(envvar="CAMLINK_DEVICE", help="auto, cpu, cuda or cuda:N.")] = None,
     trace: TraceOption = None,
+    hold_s: HoldOption = 10.0,
     health: HealthOption = None,
 ) -> None:
     """Run the models that decisions ask for: one process per GPU."""
@@ -91,7 +96,7 @@ def inference(
         site = site.model_copy(update={"device": device})
     pool, cameras = _models(site, trace)
     with _connected(bus, state) as (connection, store):
-        operator = distributed.inference(site, pool, cameras, store, encode_picture)
+        operator = distributed.inference(site, pool, cameras, store, encode_picture, hold_s=hold_s)
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
         connection.flush()
@@ -100,21 +105,39 @@ def inference(
 
 
 @app.command()
-def linking(config: ConfigArgument, bus: BusOption, state: StateOption, health: HealthOption = None) -> None:
+def linking(
+    config: ConfigArgument,
+    bus: BusOption,
+    state: StateOption,
+    hold_s: HoldOption = 10.0,
+    health: HealthOption = None,
+) -> None:
     """Predict the outputs that were not executed."""
-    _without_models("linking", config, bus, state, health)
+    _without_models("linking", config, bus, state, hold_s, health)
 
 
 @app.command()
-def adaptation(config: ConfigArgument, bus: BusOption, state: StateOption, health: HealthOption = None) -> None:
+def adaptation(
+    config: ConfigArgument,
+    bus: BusOption,
+    state: StateOption,
+    hold_s: HoldOption = 10.0,
+    health: HealthOption = None,
+) -> None:
     """Train links, and put them in force once they have proved better."""
-    _without_models("adaptation", config, bus, state, health)
+    _without_models("adaptation", config, bus, state, hold_s, health)
 
 
 @app.command()
-def scheduler(config: ConfigArgument, bus: BusOption, state: StateOption, health: HealthOption = None) -> None:
+def scheduler(
+    config: ConfigArgument,
+    bus: BusOption,
+    state: StateOption,
+    hold_s: HoldOption = 10.0,
+    health: HealthOption = None,
+) -> None:
     """Decide per camera and period which models execute."""
-    _without_models("scheduler", config, bus, state, health)
+    _without_models("scheduler", config, bus, state, hold_s, health)
 
 
 @app.command()
@@ -143,13 +166,13 @@ def results(
     connection.close()
 
 
-def _without_models(step: str, config: str, bus: str, state: str, health: str | None) -> None:
+def _without_models(step: str, config: str, bus: str, state: str, hold_s: float, health: str | None) -> None:
     from camlink.pipeline.distributed import await_cards, without_models
 
     site = _site(config)
     with _connected(bus, state) as (connection, store), _stopping() as stop:
         facts = await_cards(connection, stop)
-        operator = without_models(step, site, facts, store)
+        operator = without_models(step, site, facts, store, hold_s=hold_s)
         _serve(_worker(step, operator, connection, store), health, stop)
 
 

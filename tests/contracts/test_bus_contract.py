@@ -155,9 +155,27 @@ def test_a_refused_record_lies_on_the_dead_letter_topic(connect: Connect) -> Non
     assert refused.frame_index == 4
 
 
+def test_a_group_receives_its_topics_and_no_other_and_unread_topics_are_no_error(connect: Connect) -> None:
+    bus = connect()
+    subscription = bus.subscribe(["results"], "one")
+    bus.publish("events", settled("hall", 1))
+    bus.publish("results", settled("hall", 2))
+    bus.flush()
+    assert numbers(receive(subscription, bool), "hall") == [2]
+
+
+def test_one_process_cannot_join_a_group_of_a_memory_bus_twice() -> None:
+    bus = open_bus("memory://")
+    bus.subscribe(("frames",), group="inference")
+    with pytest.raises(BusError, match='group "inference" is subscribed already'):
+        bus.subscribe(("events",), group="inference")
+
+
 def test_an_unknown_scheme_is_answered_with_what_was_meant() -> None:
     with pytest.raises(BusError, match='did you mean "kafka://"'):
         open_bus("kafak://localhost:9092")
+    with pytest.raises(BusError, match="known: memory://"):
+        open_bus("carrierpigeon://")
     with pytest.raises(BusError, match="CAMLINK_KAFKA_PASSWORD"):
         open_bus("kafka://me:secret@localhost:9092/x")
     with pytest.raises(BusError, match="partitions=0 is not understood"):

@@ -21,11 +21,13 @@ STEPS = ("inference", "linking", "adaptation", "scheduler", "results")
 class Processes:
     """The workers of one site. Use as a context manager: what still runs at its end is killed."""
 
-    def __init__(self, folder: Path, config: Path, bus: str, state: str) -> None:
+    def __init__(self, folder: Path, config: Path, bus: str, state: str, hold_s: float = 10.0) -> None:
+        """``hold_s``: on a busy machine a worker may be slow, and rows are equal only if the others wait for it."""
         self.out = folder / "results"
         self._folder = folder
         self._config = config
         self._environment = {**os.environ, "CAMLINK_BUS": bus, "CAMLINK_STATE": state, "CAMLINK_OUT": str(self.out)}
+        self._environment["CAMLINK_HOLD_S"] = str(hold_s)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Processes:
@@ -87,6 +89,10 @@ class Processes:
                 logs = "\n".join(f"--- {name}\n{self.log(name)[-1500:]}" for name in dead or self.running)
                 raise AssertionError(f"{what}: {'too late' if late else f'{dead} died'}\n{logs}")
             time.sleep(0.2)
+
+    def wait_until_joined(self) -> None:
+        """Wait until every worker has its partitions, so that none is waited for once frames come."""
+        self.wait_for(lambda: all("joined: " in self.log(name) for name in self.running), "all workers join")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the output rows that are on disk, keys once each."""

@@ -21,7 +21,7 @@ from camlink.pipeline.footage import rate_of
 from camlink.pipeline.records import Frame
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.session import Camera, Session
-from tests.integration.processes import STEPS, Processes
+from tests.integration.processes import PATIENCE_S, STEPS, Processes
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -113,9 +113,10 @@ def options(step: str, trace: Path) -> tuple[str, ...]:
 def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
     trace: Path, alone: list[dict[str, Any]], urls: tuple[str, str], tmp_path: Path
 ) -> None:
-    with Processes(tmp_path, write_config(tmp_path), *urls) as site:
+    with Processes(tmp_path, write_config(tmp_path), *urls, hold_s=PATIENCE_S) as site:
         for step in STEPS:
             site.start(step, *options(step, trace))
+        site.wait_until_joined()
         throw_garbage(urls[0], encode(open_trace(trace).frames[0], "a-rogue"))
         site.start("ingest", "--trace", str(trace))
         site.finish("ingest")
@@ -196,11 +197,12 @@ def test_a_real_clip_gives_the_same_rows(footage: Path, urls: tuple[str, str], t
     known = {camera.id: Camera(camera.domain, str(clip), camera.fps) for camera in config.cameras}
     expected = run_alone(config, pool, known, frames, tmp_path / "alone")
     assert {row["how"] for row in expected} == {"executed", "linked"}
-    with Processes(tmp_path, path, *urls) as site:
+    with Processes(tmp_path, path, *urls, hold_s=PATIENCE_S) as site:
         for step in STEPS:
             site.start(
                 step, *(("--device", "cpu") if step == "inference" else ("--flush-s", "0.5") * (step == "results"))
             )
+        site.wait_until_joined()
         site.start("ingest", "--replay")
         site.wait_for(lambda: site.frames_done() == len(frames), "all frames served")
         assert facts(site.rows()) == facts(expected)
