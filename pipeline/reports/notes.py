@@ -46,7 +46,7 @@ def note(model: str, agreement: Mapping[str, Any]) -> dict[str, str]:
     if agreement["mean"] is None:
         return {"verdict": "unmeasured", "text": f"Not measured: no audit frames with {model}."}
     if figure["mean"] is None:
-        return {"verdict": "unpredicted", "text": f"{model} was executed throughout; nothing was predicted."}
+        return {"verdict": "unpredicted", "text": "Executed throughout; nothing was predicted."}
     name, baseline = best_baseline(figure)
     figures = f"({percent(baseline)} against {percent(figure['mean'])})"
     words = BASELINE_WORDS[name]
