@@ -91,6 +91,7 @@ def learning_rules(config: SiteConfig) -> LearningRules:
         shadow_frames=config.adaptation.shadow_frames,
         history_frames=config.links.history_frames,
         seed=config.seed,
+        kind=config.links.kind,
     )
 
 
