@@ -54,12 +54,19 @@ class CountCode:
 
     def most_probable(self, more_than: Array) -> tuple[Array, NDArray[np.float64]]:
         """Turn P(count > k) (..., width) into the most probable counts (..., size) and their probabilities."""
-        ends = np.empty((*more_than.shape[:-1], self.width + 2), dtype=np.float64)
-        ends[..., :-2], ends[..., -2], ends[..., -1] = more_than, 1.0, 0.0
-        survival = np.minimum.accumulate(ends[..., self._places], axis=-1)  # (..., size, levels + 2): 1, ..., 0
-        chance = survival[..., :-1] - survival[..., 1:]
-        best = chance.argmax(axis=-1)
-        return best.astype(np.float32), chance.max(axis=-1)
+        # Thresholds first, frames last: every step below then runs along memory.
+        frames = more_than.reshape(-1, self.width).T
+        ends = np.empty((self.width + 2, frames.shape[1]), dtype=np.float32)
+        ends[:-2] = frames
+        ends[-2] = 1.0
+        ends[-1] = 0.0
+        survival = ends.take(self._places, axis=0)  # (levels + 2, size, frames): 1, P(> 0), ..., 0
+        np.minimum.accumulate(survival, axis=0, out=survival)
+        chance = survival[:-1] - survival[1:]
+        best = chance.argmax(axis=0)
+        surest = chance.max(axis=0)
+        shape = (*more_than.shape[:-1], len(self.levels))
+        return best.T.astype(np.float32).reshape(shape), surest.T.astype(np.float64).reshape(shape)
 
     @cached_property
     def _entry(self) -> NDArray[np.intp]:
@@ -71,13 +78,13 @@ class CountCode:
 
     @cached_property
     def _places(self) -> NDArray[np.intp]:
-        """Where each entry's P(count > -1) = 1, P(count > 0), ..., 0, 0, ... stand behind the thresholds."""
+        """Rows (levels + 2, size) in which each entry's P(count > -1) = 1, P(count > 0), ..., 0, 0, ... stand."""
         places = np.full((len(self.levels), max(self.levels) + 2), self.width + 1)
         places[:, 0] = self.width
         starts = np.cumsum([0, *self.levels[:-1]])
         for row, start, count in zip(places, starts, self.levels, strict=True):
             row[1 : count + 1] = np.arange(start, start + count)
-        return places
+        return np.ascontiguousarray(places.T)
 
 
 def code_for(target: OutputSpec, samples: Sequence[Array] | Array) -> CountCode | None:

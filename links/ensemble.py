@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from math import erf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.models.scores import TaskRules, rules
 from camlink.pipeline.errors import LinkError
+
+SQRT_2 = sqrt(2.0)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Ensemble:
         honesty = 1.0 if self.trust is None else self._belief(self.trust, recall).honesty
         if self.code is not None:
             value, chance = self.code.most_probable(activated)
-            return value, np.asarray(chance.mean(axis=-1) * honesty)
+            return value, np.asarray(chance.sum(axis=-1) * (honesty / self.target.size))
         return self._rules.finish(activated), self.confidence(activated) * honesty
 
     def confidence(self, activated: Array) -> NDArray[np.float64]:
@@ -122,8 +125,7 @@ class Ensemble:
             return np.asarray(np.maximum(activated, 1.0 - activated).mean(axis=-1), dtype=np.float64)
         if task == "count":  # chance that the count, normal around the prediction, rounds to what is served
             offset = activated - self.finish(activated)
-            high, low = (normal_share((half - offset) / self.spread) for half in (0.5, -0.5))
-            return np.asarray((high - low).mean(axis=-1), dtype=np.float64)
+            return _chance_to_round_right(offset, self.spread)
         closeness = max(0.0, 1.0 - float(self.spread.mean()) / self.target.scale)
         return np.full(activated.shape[:-1], closeness)
 
@@ -168,8 +170,17 @@ class Ensemble:
 
 def log_odds(chances: Array, spec: OutputSpec) -> Array:
     """Return the pre-activations (..., width) whose activation is ``chances`` (up to scale, for a softmax)."""
-    log = np.log(chances)
-    return log if spec.task == "single_label" else log - np.log1p(-chances)
+    return np.asarray(np.log(chances if spec.task == "single_label" else chances / (1.0 - chances)))
+
+
+def _chance_to_round_right(offset: Array, spread: Array) -> NDArray[np.float64]:
+    """Mean over entries of the chance that normal noise keeps offset (..., size) within half a count: -> (...,)."""
+    if offset.ndim == 1:  # one frame: a handful of scalars cost less than the calls of an array library
+        pairs = zip(offset.tolist(), spread.tolist(), strict=True)
+        chances = [erf((0.5 - o) / (s * SQRT_2)) + erf((0.5 + o) / (s * SQRT_2)) for o, s in pairs]
+        return np.asarray(0.5 * sum(chances) / len(chances))
+    high, low = (normal_share((half - offset) / spread) for half in (0.5, -0.5))
+    return np.asarray((high - low).mean(axis=-1), dtype=np.float64)
 
 
 def normal_share(deviations: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -36,6 +36,7 @@ STACK_LINKS = 512  # links per computation: beyond this a stack outgrows the pro
 class Recipe:
     """How a link is fitted. ``min_hidden`` is a floor under the paper's width of twice the outputs (Sec. 3.4).
 
+    ``max_hidden`` bounds that width, though never below the number of outputs: the thresholds of counts are many.
     ``max_steps`` bounds the work for long histories, where as many steps see each sample less often.
     """
 
@@ -43,6 +44,7 @@ class Recipe:
     batch: int = 32
     rate: float = 0.01
     min_hidden: int = 16
+    max_hidden: int = 32
     falling_rate: bool = True
     start_at_constant: bool = True
     max_steps: int | None = 3200
@@ -55,10 +57,10 @@ class Recipe:
 
     def hidden(self, target: OutputSpec) -> int:
         """Return the number of hidden units of a link to ``target``."""
-        return max(self.min_hidden, 2 * target.size)
+        return min(max(self.min_hidden, 2 * target.size), max(self.max_hidden, target.size))
 
 
-PAPER = Recipe(min_hidden=1, falling_rate=False, start_at_constant=False, max_steps=None)
+PAPER = Recipe(min_hidden=1, max_hidden=2**31, falling_rate=False, start_at_constant=False, max_steps=None)
 RECIPE = Recipe()
 
 

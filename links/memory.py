@@ -23,7 +23,7 @@ from camlink.links.base import Array
 
 STEADY = (0.0, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
 LIFETIME_STEPS = 13  # lifetimes tried: the median spacing of the frames, doubled each time
-LOOK_BACK = (1, 2, 4, 8, 16, 32, 64)  # pairs of frames that are so many samples apart
+LOOK_BACK = (1, 2, 4, 8)  # pairs of samples so many places apart: serving asks for ages of one or two spacings
 SURE = 1e-3  # probabilities are kept this far from 0 and 1
 Times = NDArray[np.float64]
 
@@ -46,9 +46,10 @@ class Memory:
 
     def chances(self, last: Array, age_s: float | Times) -> Array:
         """last (..., width) in 0..1, age (...,) in seconds -> probabilities (..., width), never quite 0 or 1."""
-        age = np.asarray(age_s, dtype=np.float64)[..., None]
-        fresh = self.steady * np.exp(-np.maximum(age, 0.0) / self.lifetime_s)
-        return np.asarray(np.clip(fresh * last + (1.0 - fresh) * self.base, SURE, 1.0 - SURE), dtype=np.float32)
+        age = age_s[..., None] if isinstance(age_s, np.ndarray) else age_s
+        fresh = self.steady * np.exp(np.minimum(age / -self.lifetime_s, 0.0))
+        chances = self.base + fresh * (last - self.base)
+        return np.asarray(np.minimum(np.maximum(chances, SURE), 1.0 - SURE), dtype=np.float32)
 
 
 def base_rates(coded: Array) -> Array:

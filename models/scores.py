@@ -41,7 +41,7 @@ def _softmax(z: Array) -> Array:
 
 
 def _sigmoid(z: Array) -> Array:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -60.0, 60.0))), dtype=np.float32)
+    return np.asarray(1.0 / (1.0 + np.exp(np.minimum(-z, 60.0))), dtype=np.float32)
 
 
 def _linear(z: Array) -> Array:
@@ -76,7 +76,7 @@ def _intersection_over_union(_: OutputSpec, predicted: Array, executed: Array) -
 
 
 def _whole_counts(value: Array) -> Array:
-    return np.asarray(np.floor(np.clip(value, 0.0, None) + 0.5), dtype=np.float32)
+    return np.asarray(np.floor(np.maximum(value, 0.0) + 0.5), dtype=np.float32)
 
 
 RULES: dict[str, TaskRules] = {
