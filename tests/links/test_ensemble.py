@@ -211,5 +211,5 @@ def test_training_refuses_what_it_cannot_learn_from() -> None:
         train_ensembles(SPECS, SAMPLES, seed=0, times_s=np.zeros(5))
 
 
-def test_every_vector_task_has_rules() -> None:
-    assert set(RULES) == {"count", "single_label", "multi_label", "regression", "box"}
+def test_every_task_of_vectors_and_sequences_has_rules() -> None:
+    assert set(RULES) == {"count", "single_label", "multi_label", "regression", "box", "tokens"}

@@ -148,7 +148,7 @@ def test_the_served_link_has_the_papers_shape() -> None:
     assert link.w2.shape == (6, 3)
 
 
-@pytest.mark.parametrize("task", sorted(set(RULES) - {"box"}))
+@pytest.mark.parametrize("task", sorted(set(RULES) - {"box", "tokens"}))
 def test_the_same_seed_gives_the_same_link(task: str) -> None:
     x, y = RNG.random((40, 3)).astype(np.float32), RNG.random((40, 3)).astype(np.float32)
     job = FitJob(spec("a", 3), spec("b", 3, task), x, y, seed=3)
