@@ -25,11 +25,12 @@ from rich.table import Table
 
 from benchmarks.links.samples import Array, CameraSamples, cameras_of
 from camlink.links.memory import Recall
-from camlink.links.train import LinkKind, train_ensembles
+from camlink.links.train import MIN_FRAMES, LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 
 PARTS = 10
+SHARES = (0.01, 0.05, 0.10, 0.20, 0.48)  # of training data, as in the paper's Fig. 5
 KINDS: tuple[LinkKind, ...] = ("vec_to_vec", "count_distribution")
 COLUMNS = ("constant", "persistence", "paper's link", "distribution", "with memory")
 FRAME = OutputSpec("frame statistics", "vector", 3, "regression")
@@ -131,6 +132,35 @@ def table_of(title: str, scores: Scores) -> Table:
     return table
 
 
+def sensitivity_of(camera: CameraSamples, seed: int) -> Table:
+    """Agreement on the last 52 % of the frames, by the share of all frames that taught, spread over the first 48 %."""
+    table = Table(
+        "target", "links", *(f"{share:.0%}" for share in SHARES), title=f"{camera.name}: share of training data"
+    )
+    frames = len(camera.times_s)
+    first = int(SHARES[-1] * frames)
+    for target, spec in camera.specs.items():
+        executed = camera.values[target][first:]
+        given = {m: v[first:] for m, v in camera.values.items() if m != target}
+        rows: dict[str, list[str]] = {way: [] for way in ("constant", *KINDS)}
+        for share in SHARES:
+            known = np.unique(np.linspace(0, first - 1, int(share * frames)).astype(int))
+            enough = len(known) >= MIN_FRAMES
+            samples = {m: v[known] for m, v in camera.values.items()}
+            constant = np.tile(constant_of(spec, samples[target]), (len(executed), 1))
+            rows["constant"].append(f"{agreement(spec, constant, executed).mean():.3f}")
+            for kind in KINDS:
+                if not enough:
+                    rows[kind].append("too few")
+                    continue
+                trained = train_ensembles(camera.specs, samples, seed=seed, targets=[target], kind=kind)
+                scored = agreement(spec, trained[target].predict(given)[0], executed)
+                rows[kind].append(f"{scored.mean():.3f}")
+        for way, cells in rows.items():
+            table.add_row(target, way, *cells)
+    return table
+
+
 def reliability(stated: list[tuple[NDArray[np.float64], Array]]) -> list[tuple[float, float, int]]:
     """Return, per tenth of confidence that occurs, its mean, the mean agreement, and the number of predictions."""
     confidence, agreed = (np.concatenate(side) for side in zip(*stated, strict=True))
@@ -161,6 +191,7 @@ def main(
         for camera in cameras_of(path):
             scores = walk(camera, labelled, seed)
             stated += scores.stated
+            console.print(sensitivity_of(camera, seed))
             console.print(table_of(f"{camera.name}: agreement, {labelled:.0%} of frames labelled", scores))
     bins = reliability(stated)
     table = Table("stated confidence", "observed agreement", "predictions", title="Reliability of distribution links")
