@@ -29,7 +29,7 @@ from camlink.pipeline.errors import LinkError
 
 Rows = NDArray[np.bool_]
 Keep = Literal["best", "last"]
-STACK_LINKS = 512  # links per computation: beyond this a stack outgrows the processor's caches
+STACK_LINKS = 64  # links per computation: beyond this a stack outgrows the processor's caches
 
 
 @dataclass(frozen=True)
