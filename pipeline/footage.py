@@ -17,6 +17,8 @@ from camlink.pipeline.ingest.stills import sampled_stills
 from camlink.pipeline.quantities import format_duration
 from camlink.pipeline.records import Frame
 
+FEWEST_AUDITS = 20  # fewer audit frames of a camera say next to nothing
+MOST_AUDITED = 0.1  # share of frames
 BOOTSTRAP_SHARE = 0.15  # of a camera's frames, at most, when footage is short
 PROFILE_SHARE = 0.05  # of a camera's frames, at most, at the start of a period that footage does not fill
 FRAMES_PER_PERIOD = 5  # a period should hold at least so many times its profile frames
@@ -70,6 +72,8 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
     if counts:
         config, note = _fit_bootstrap(config, min(counts))
         notes += note
+        config, note = _fit_audit(config, min(counts))
+        notes += note
     if rates:
         config, note = _fit_period(config, min(rates))
         notes += note
@@ -91,6 +95,15 @@ def _fit_bootstrap(config: SiteConfig, frames: int) -> tuple[SiteConfig, list[st
         f"since the shortest footage has only {frames}"
     )
     return config.model_copy(update={"links": links}), [note]
+
+
+def _fit_audit(config: SiteConfig, frames: int) -> tuple[SiteConfig, list[str]]:
+    """Audit enough frames of short footage to have something to report; a site that audits nothing is left at that."""
+    wanted = min(MOST_AUDITED, FEWEST_AUDITS / frames)
+    if not 0 < config.audit.fraction < wanted:
+        return config, []
+    note = f"{wanted:.1%} of frames are audited instead of {config.audit.fraction:.1%}, to have enough to measure on"
+    return config.model_copy(update={"audit": config.audit.model_copy(update={"fraction": wanted})}), [note]
 
 
 def _fit_profile(config: SiteConfig, frames: int, fps: float) -> tuple[SiteConfig, list[str]]:

@@ -25,6 +25,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 _COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})  # their frame count is stored, not estimated
 _FALLBACK_FPS = 25.0
+_ATTEMPTS_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class FrameTimes:
     def __init__(self, info: ClipInfo) -> None:
         self.step_s = 1 / info.fps
         self.frames = 0
+        self.lost = 0  # frames known to be missing between those counted
+        self.breaks = 0  # places where they are missing
         self.irregular = 0  # intervals that differ from the nominal one by half
         self.widest_gap = (0.0, 0.0)  # seconds, and where
         self.last_s = -self.step_s
@@ -123,23 +126,32 @@ class ClipSource:
         try:
             capture, info = open_clip(self.camera_id, clip.path)
         except SourceError as error:
-            yield CameraEvent(self.camera_id, start, "corrupt", str(error))
+            logger.warning("%s; going on without it", error)
+            yield CameraEvent(self.camera_id, start, "corrupt", f"{clip.path.name} cannot be opened")
             return
         times = FrameTimes(info)
         try:
-            yield from self._sample(capture, info, times, start)
+            yield from self._sample(clip.path.name, capture, info, times, start)
         finally:
             capture.release()
         if not self._closed:
             self._now = start + timedelta(seconds=times.last_s + times.step_s)
             yield from self._lost(clip, info, times)
 
-    def _sample(self, capture: Capture, info: ClipInfo, times: FrameTimes, start: datetime) -> Iterator[Reading]:
-        from camlink.pipeline.ingest.opencv import grab, position_s, retrieve
+    def _sample(
+        self, name: str, capture: Capture, info: ClipInfo, times: FrameTimes, start: datetime
+    ) -> Iterator[Reading]:
+        from camlink.pipeline.ingest.opencv import position_s, retrieve
 
         grid = SampleGrid(info.sampling_rate(self._spec.fps), slack_s=0.1 * times.step_s)
-        while not self._closed and grab(capture):
+        while not self._closed:
+            attempts = grab_past_damage(capture, (info.frames or 0) - times.frames - times.lost)
+            if attempts is None:
+                return
+            before_s = times.last_s
             seconds = times.next(position_s(capture))
+            if attempts > 1:
+                yield from self._damaged(name, before_s, times, grid, start)
             if not grid.is_due(seconds):
                 continue
             at = start + timedelta(seconds=seconds)
@@ -149,31 +161,50 @@ class ClipSource:
             else:
                 yield from self._counter.frame(pixels, at)
 
+    def _damaged(
+        self, name: str, before_s: float, times: FrameTimes, grid: SampleGrid, start: datetime
+    ) -> Iterator[Reading]:
+        """Yield the loss of the frames between ``before_s`` and the frame at which decoding took up again."""
+        lost = round((times.last_s - before_s) / times.step_s) - 1  # 0 where the container's times do not tell (AVI)
+        if lost <= 0:
+            return
+        times.lost += lost
+        times.breaks += 1
+        at = start + timedelta(seconds=before_s + times.step_s)
+        if times.breaks == 1:  # a clip may be broken in a hundred places: the rest is summed up at its end
+            detail = f"{name}: {lost} frames between {before_s:.2f} s and {times.last_s:.2f} s cannot be decoded"
+            yield CameraEvent(self.camera_id, at, "corrupt", detail)
+        count = sum(grid.is_due(before_s + number * times.step_s) for number in range(1, lost + 1))
+        if count:
+            yield self._counter.dropped(count, at, "corrupt")
+
     def _begin(self, clip: Clip) -> datetime:
         if clip.start is None or clip.start >= self._now:
             return clip.start or self._now
-        logger.warning(
-            'camera "%s": %s starts %.1f s before the clip ahead of it ends; its frames are moved to follow it',
-            *(self.camera_id, clip.path.name, (self._now - clip.start).total_seconds()),
-        )
+        overlap_s = (self._now - clip.start).total_seconds()
+        if overlap_s > 1:  # names tell whole seconds, and recorders cut a little late
+            logger.warning(
+                'camera "%s": %s starts %.1f s before the clip ahead of it ends; its frames are moved to follow it',
+                *(self.camera_id, clip.path.name, overlap_s),
+            )
         return self._now
 
     def _lost(self, clip: Clip, info: ClipInfo, times: FrameTimes) -> Iterator[Reading]:
         lost = lost_frames(info, times)
-        if lost == 0:
+        if lost == 0 and times.breaks < 2:  # whole, or its one break has been told
             return
         gap_s, gap_at_s = times.widest_gap
         where = f"; widest gap {gap_s:.1f} s at {gap_at_s:.1f} s" if gap_s > 2 * times.step_s else ""
-        detail = f"{clip.path}: {lost} of {info.frames} frames cannot be decoded{where}"
+        detail = f"{clip.path.name}: {lost + times.lost} of {info.frames} frames cannot be decoded{where}"
         yield CameraEvent(self.camera_id, self._now, "corrupt", detail)
-        total = info.sampled(times.frames + lost, self._spec.fps)
-        count = total - info.sampled(times.frames, self._spec.fps)
+        told = times.frames + times.lost
+        count = info.sampled(told + lost, self._spec.fps) - info.sampled(told, self._spec.fps)
         if count > 0:
             yield self._counter.dropped(count, self._now, "corrupt")
 
 
 def lost_frames(info: ClipInfo, times: FrameTimes) -> int:
-    """Return about how many frames a clip should have given but did not; 0 within 1 % (containers count loosely).
+    """Return about how many more frames a clip should have given than it did; 0 within 1 % (containers count loosely).
 
     The count is taken where the container stores it or frames are evenly spaced; elsewhere (Matroska, transport
     streams) it is only estimated from the duration, and a variable frame rate would look like loss: there, only what
@@ -181,9 +212,9 @@ def lost_frames(info: ClipInfo, times: FrameTimes) -> int:
     """
     if info.frames is None:
         return 0
-    is_even = times.irregular <= 0.02 * times.frames
+    is_even = times.irregular <= max(2, 0.02 * times.frames)
     by_time = round(info.frames - (times.last_s + times.step_s) * info.fps)
-    lost = info.frames - times.frames if info.is_counted or is_even else by_time
+    lost = info.frames - times.frames - times.lost if info.is_counted or is_even else by_time
     return lost if lost > max(2, 0.01 * info.frames) else 0
 
 
@@ -237,16 +268,28 @@ def expected_of_clips(spec: SourceSpec, paths: Sequence[Path]) -> int | None:
     return total
 
 
-def _check(camera_id: str, paths: Sequence[Path]) -> None:
-    """Raise `SourceError` unless all files exist and the first gives a frame (opening thousands would take long)."""
+def grab_past_damage(capture: Capture, missing: int) -> int | None:
+    """Step to the next frame that can be decoded; return the attempts it took, None at the end of the clip.
+
+    A failed grab is not yet the end: after damaged bytes FFmpeg takes up again at a later picture. ``missing`` frames
+    are still to come by the container's word, which is how many attempts are worth making.
+    """
     from camlink.pipeline.ingest.opencv import grab
 
+    for attempt in range(1, 2 + min(max(missing, 0), _ATTEMPTS_MOST)):
+        if grab(capture):
+            return attempt
+    return None
+
+
+def _check(camera_id: str, paths: Sequence[Path]) -> None:
+    """Raise `SourceError` unless all files exist and the first gives a frame (opening thousands would take long)."""
     for path in paths:
         if not path.is_file():
             raise SourceError(f'camera "{camera_id}": there is no file {path}')
-    capture, _ = open_clip(camera_id, paths[0])
+    capture, info = open_clip(camera_id, paths[0])
     try:
-        if not grab(capture):
+        if grab_past_damage(capture, info.frames or 0) is None:
             raise SourceError(f'camera "{camera_id}": {paths[0]} opens as video but not one frame can be decoded')
     finally:
         capture.release()

@@ -64,7 +64,7 @@ class StillSource:
 
         pixels = read_image(still.path)
         if pixels is None:
-            yield CameraEvent(self.camera_id, still.at, "corrupt", f"{still.path} cannot be decoded")
+            yield CameraEvent(self.camera_id, still.at, "corrupt", f"{still.path.name} cannot be decoded")
             yield self._counter.dropped(1, still.at, "corrupt")
         else:
             yield from self._counter.frame(pixels, still.at)

@@ -21,6 +21,7 @@ from camlink.pipeline.results import RunResults
 OPEN_CAMERAS = 3  # cameras beyond these start folded
 POINTS_PER_PAGE = 60_000  # markers a browser still handles well, shared out over cameras and models
 PICTURES_PER_CAMERA, PICTURES_PER_PAGE = 12, 240
+BRIEF_ROWS = 8  # of events, before the rest is folded away
 LIST_ROWS = 50  # of events and drops; the JSON report has them all
 
 
@@ -42,7 +43,7 @@ class Page:
             "outputs": plots.outputs_over_time(rows, self._points),
             "strip": plots.decision_strip(rows),
             "agreement": plots.agreement_by_model(entry["models"]),
-            "links": plots.link_matrix(scored[-1]["link_scores"]) if scored else None,
+            "links": plots.link_matrix(scored[-1]["link_scores"], list(rows.models)) if scored else None,
         }
         self._views[rows.camera_id] = {
             "figures": figures,  # None where there is nothing to show
@@ -59,7 +60,13 @@ class Page:
             loader=loader, autoescape=select_autoescape(["html"]), undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
-        environment.filters |= {"percent": notes.percent, "interval": notes.interval, "moment": _moment}
+        environment.filters |= {
+            "percent": notes.percent,
+            "interval": notes.interval,
+            "moment": _moment,
+            "rate": _rate,
+            "memory": _memory,
+        }
         return environment.get_template("template.html").render(
             report=report,
             config=self._results.info.config,
@@ -69,6 +76,7 @@ class Page:
             comparison=_comparison(report["agreement"]),
             open_cameras=OPEN_CAMERAS,
             list_rows=LIST_ROWS,
+            brief_rows=BRIEF_ROWS,
             style=_asset("report.css"),
             script=_asset("report.js"),
             plotlyjs=get_plotlyjs(),
@@ -86,6 +94,30 @@ def _moment(iso: str | None, form: str = "%d %b %H:%M:%S") -> str:
     '02 Mar 08:00:00'
     """
     return "" if iso is None else datetime.fromisoformat(iso).strftime(form)
+
+
+def _rate(fps: float) -> str:
+    """Return a sampling rate as people say it, also a slow one.
+
+    >>> _rate(10.0), _rate(0.5), _rate(1 / 7200)
+    ('10 frames a second', 'a frame every 2 s', 'a frame every 2 h')
+    """
+    if fps >= 1.0:
+        return f"{fps:g} frame{'' if fps == 1.0 else 's'} a second"
+    gap_s = 1.0 / fps
+    for unit, seconds in (("h", 3600.0), ("min", 60.0)):
+        if gap_s >= 1.5 * seconds:
+            return f"a frame every {gap_s / seconds:.2g} {unit}"
+    return f"a frame every {gap_s:.2g} s"
+
+
+def _memory(gigabytes: float) -> str:
+    """Return a model's memory with a unit that fits it.
+
+    >>> _memory(1.3), _memory(0.031)
+    ('1.3 GB', '31 MB')
+    """
+    return f"{gigabytes:.2g} GB" if gigabytes >= 0.1 else f"{gigabytes * 1000:.2g} MB"
 
 
 def _comparison(figure: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -115,7 +147,11 @@ def _gallery(rows: CameraRows, pictures: Mapping[int, Path], most: int) -> dict[
         for index, time_us, item in _disagreements(name, model):
             wrong.setdefault(index, []).append(item)
             moments[index] = time_us
-    worst = sorted(wrong, key=lambda index: (index not in pictures, sum(i["agreement"] for i in wrong[index]), index))
+
+    def rank(index: int) -> tuple[bool, float, int]:
+        return index not in pictures, -sum(1.0 - item["agreement"] for item in wrong[index]), index
+
+    worst = sorted(wrong, key=rank)
     shown = [
         {"index": index, "at": _stamp(moments[index]), "wrong": wrong[index], "jpeg": _inline(pictures.get(index))}
         for index in sorted(worst[:most])
@@ -165,7 +201,7 @@ def _words(spec: OutputSpec, value: Any, entries: Any) -> str:
 
 
 def _stamp(time_us: int) -> str:
-    return str(np.datetime64(time_us, "us").astype("datetime64[s]")).replace("T", " ") + " UTC"
+    return str(np.datetime64(time_us, "us").astype("datetime64[s]")).replace("T", " ")
 
 
 def _inline(file: Path | None) -> str | None:

@@ -46,7 +46,7 @@ def note(model: str, agreement: Mapping[str, Any]) -> dict[str, str]:
     if agreement["mean"] is None:
         return {"verdict": "unmeasured", "text": f"Not measured: no audit frames with {model}."}
     if figure["mean"] is None:
-        return {"verdict": "unpredicted", "text": f"{model} was executed throughout; nothing was predicted."}
+        return {"verdict": "unpredicted", "text": "Executed throughout; nothing was predicted."}
     name, baseline = best_baseline(figure)
     figures = f"({percent(baseline)} against {percent(figure['mean'])})"
     words = BASELINE_WORDS[name]
@@ -87,6 +87,9 @@ def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
         f"Its outputs agreed with the models' own to {percent(agreement['mean'])} "
         f"(95 % interval {interval(agreement)}, {agreement['audit_frames']:,} audit frames)"
     )
-    if baseline > agreement["mean"]:
-        return f"{measured}; {BASELINE_WORDS[name]} would have done better, at {percent(baseline)}."
-    return f"{measured}; {BASELINE_WORDS[name]}, the best baseline, would have given {percent(baseline)}."
+    words, given = BASELINE_WORDS[name], percent(baseline)
+    if baseline > agreement["high"]:
+        return f"{measured}; {words} would have done better, at {given}."
+    if baseline < agreement["low"]:
+        return f"{measured}; {words}, the best baseline, would have given {given}."
+    return f"{measured}; the best baseline, {words}, gives {given}: no difference that so many frames can show."

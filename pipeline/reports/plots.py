@@ -25,7 +25,9 @@ BASELINE_MARKS = {
     "persistence": ("persistence", "cross-thin-open"),
 }
 STATES = {"executed": "@executed", "predicted": "@predicted", "profiling": "@profile"}
-ROW_PX = 132
+ROW_PX = 148
+TIME_PLOT_LEFT_PX = 96  # one edge for both plots over time, so that they can be read together
+APART = {"executed": 0.13, "predicted": -0.13}  # within a label's row, so that neither hides the other
 
 
 def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
@@ -34,14 +36,17 @@ def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
     if not drawn:
         return None
     traces: list[Trace] = []
-    layout = _layout(ROW_PX * len(drawn) + 92)
+    height = ROW_PX * len(drawn)  # of the rows, without margins
+    layout = _layout(height + 92)
+    layout["meta"] = {"frames_per_point": max(series.frames_per_point for _, series in drawn)}
     layout["annotations"] = []
     for place, (name, series) in enumerate(drawn):
         traces += _model_traces(series, place, first=place == 0)
         top, bottom = 1.0 - place / len(drawn), 1.0 - (place + 1) / len(drawn)
-        layout[_axis("yaxis", place)] = _value_axis(series, bottom + 0.02, top - 26 / (ROW_PX * len(drawn)))
+        layout[_axis("yaxis", place)] = _value_axis(series, bottom + 14 / height, top - 28 / height)
         layout["annotations"].append(_row_title(name, series, top))
-    layout["xaxis"] |= {"type": "date", "anchor": _axis("y", len(drawn) - 1), "showgrid": True}
+    layout["xaxis"] |= _time_axis(rows) | {"anchor": _axis("y", len(drawn) - 1)}
+    layout["margin"]["l"] = TIME_PLOT_LEFT_PX
     return {"data": traces, "layout": layout}
 
 
@@ -74,22 +79,33 @@ def _model_traces(series: ModelSeries, place: int, first: bool) -> list[Trace]:
         ),
     ):
         if len(points.y) or (first and name != "abstained"):
-            traces.append(_scatter(points, axis) | _marks(name, points, marker, series, first))
+            lift = APART.get(name, 0.0) if series.rows else 0.0
+            traces.append(_scatter(points, axis, lift) | _marks(name, points, marker, series, first))
     return traces
 
 
-def _scatter(points: Points, axis: Mapping[str, str]) -> Trace:
-    y = [round(float(value), 3) for value in points.y]
+def _scatter(points: Points, axis: Mapping[str, str], lift: float = 0.0) -> Trace:
+    y = [round(float(value) + lift, 3) for value in points.y]
     return {"type": "scatter", "x": points.times_ms.tolist(), "y": y, **axis}
 
 
 def _marks(name: str, points: Points, marker: Trace, series: ModelSeries, first: bool) -> Trace:
-    what = "%{y}" if name != "abstained" else "no output"
+    named = bool(series.rows) and name != "abstained"
+    what = "no output" if name == "abstained" else "%{text}" if named else "%{y}"
+    texts = {"text": [escape(series.rows[int(row)]) for row in points.y]} if named else {}
     joined = "<br>joins %{customdata} frames" if series.frames_per_point > 1 else ""
     counts = {"customdata": points.frames.tolist()} if joined else {}
     hover = f"{what} · <b>{name}</b><br>%{{x|%d %b %H:%M:%S}}{joined}<extra></extra>"
     legend = {"name": name, "legendgroup": name, "showlegend": first or name == "abstained"}
-    return {"mode": "markers", "marker": marker, "hovertemplate": hover, "cliponaxis": False, **legend, **counts}
+    return {
+        "mode": "markers",
+        "marker": marker,
+        "hovertemplate": hover,
+        "cliponaxis": False,
+        **legend,
+        **texts,
+        **counts,
+    }
 
 
 def _value_axis(series: ModelSeries, bottom: float, top: float) -> Trace:
@@ -102,8 +118,7 @@ def _value_axis(series: ModelSeries, bottom: float, top: float) -> Trace:
 
 
 def _row_title(name: str, series: ModelSeries, top: float) -> Trace:
-    joined = f", mean of up to {series.frames_per_point} frames a point" if series.frames_per_point > 1 else ""
-    text = f"<b>{escape(name)}</b>  {escape(_short(series.caption, 40))}{joined}"
+    text = f"<b>{escape(name)}</b>  {escape(_short(series.caption, 32))}"
     place = {"x": 0, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top"}
     return {"text": text, "showarrow": False, "align": "left", "font": {"size": 12.5, "color": "@ink"}, **place}
 
@@ -130,7 +145,8 @@ def decision_strip(rows: CameraRows) -> Figure | None:
         if kept["x"]
     ]
     layout = _layout(34 * len(rows.models) + 96) | {"barmode": "overlay", "bargap": 0.28}
-    layout["xaxis"] |= {"type": "date", "showgrid": False}
+    layout["xaxis"] |= _time_axis(rows) | {"showgrid": False}
+    layout["margin"]["l"] = TIME_PLOT_LEFT_PX
     layout["yaxis"] = _name_axis(list(rows.models))
     return {"data": traces, "layout": layout}
 
@@ -212,10 +228,14 @@ def _dots(x: list[float], y: list[str]) -> Trace:
     return {"type": "scatter", "mode": "markers", "x": x, "y": y, "cliponaxis": False}
 
 
-def link_matrix(link_scores: Mapping[str, Mapping[str, float]]) -> Figure | None:
-    """Draw how well each source predicts each target, as scored for the last decision; None without scores."""
-    sources = list(link_scores)
-    targets = list(dict.fromkeys(target for scores in link_scores.values() for target in scores))
+def link_matrix(link_scores: Mapping[str, Mapping[str, float]], models: Sequence[str]) -> Figure | None:
+    """Draw how well each source predicts each target, as scored for one decision; None without scores.
+
+    ``models`` gives the order of rows and columns, so that the diagonal is one.
+    """
+    scored = {target for scores in link_scores.values() for target in scores}
+    sources = [name for name in models if name in link_scores]
+    targets = [name for name in models if name in scored]
     if not targets:
         return None
     z = [[link_scores[source].get(target) for target in targets] for source in sources]
@@ -267,6 +287,17 @@ def _name_axis(names: Sequence[str]) -> Trace:
     axis: Trace = {"type": "category", "categoryorder": "array", "categoryarray": order, "autorange": "reversed"}
     axis |= {"tickfont": {"color": "@ink", "size": 12.5}, "ticks": "", "ticklabelstandoff": 8}
     return axis | {"showgrid": False, "fixedrange": True, "automargin": True}
+
+
+def _time_axis(rows: CameraRows) -> Trace:
+    """Return the axis that a camera's plots over time share: from its first to its last frame, with a little air."""
+    seen = [model.times_us for model in rows.models.values() if len(model.times_us)]
+    axis: Trace = {"type": "date"}
+    if not seen:
+        return axis
+    first, last = min(int(times[0]) for times in seen) // 1000, max(int(times[-1]) for times in seen) // 1000
+    air = max(1, (last - first) // 100)
+    return axis | {"range": [first - air, last + air]}
 
 
 def _axis(name: str, place: int) -> str:

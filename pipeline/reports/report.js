@@ -17,7 +17,10 @@
     const source = plot.figure ??= JSON.parse(plot.querySelector("script").textContent);
     const { data, layout } = paint(source, getComputedStyle(document.documentElement));
     layout.dragmode = finePointer.matches ? "zoom" : false; // a finger scrolls the page
-    if (narrow.matches) layout.xaxis.nticks = 4;
+    if (narrow.matches) {
+      layout.xaxis.nticks = 4;
+      layout.margin.l = Math.min(layout.margin.l, 72);
+    }
     const config = { displayModeBar: false, responsive: true };
     plot.target ??= plot.appendChild(document.createElement("div"));
     Plotly.react(plot.target, data, layout, config);

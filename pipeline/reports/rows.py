@@ -103,8 +103,13 @@ def read_camera(results: RunResults, camera_id: str) -> CameraRows:
         decisions=results.decisions(camera_id).to_pylist(),
         drops=results.drops(camera_id).to_pylist(),
         events=results.camera_events(camera_id).to_pylist(),
-        adaptation=results.adaptation(camera_id).to_pylist(),
+        adaptation=sorted(results.adaptation(camera_id).to_pylist(), key=_as_it_happened),
     )
+
+
+def _as_it_happened(event: dict[str, Any]) -> tuple[Any, ...]:
+    """Order events: of one moment, links are trained before they are judged."""
+    return event["at"], event["target"], event["version"], event["kind"] != "trained"
 
 
 def _model_rows(spec: OutputSpec, table: pa.Table, mask: NDArray[np.bool_]) -> ModelRows:

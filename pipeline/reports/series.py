@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.pipeline.reports.rows import ModelRows
+from camlink.pipeline.reports.rows import ModelRows, Strings
 
 Floats = NDArray[np.float64]
 LABEL_ROWS = 8  # a label plot shows the commonest ones; the rest share a row
@@ -38,29 +38,64 @@ class ModelSeries:
     frames_per_point: int
 
 
+NOTHING = Points(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+EMPTY = np.zeros(0)
+
+
 def thin(rows: ModelRows, points: int) -> ModelSeries:
     """Return at most about ``points`` places in time; more frames than that are joined by spans of equal length."""
     served = rows.served
-    times, how = rows.times_us[served] // 1000, rows.how[served]
+    times, how, values = rows.times_us[served] // 1000, rows.how[served], rows.values[served]
     bins = _bins(times, points)
-    y, names, caption = _plain_numbers(rows.spec, rows.values[served])
-    known = ~np.isnan(y)
-    executed, predicted = known & (how == "executed"), known & np.isin(how, ("linked", "reused"))
-    reduce = _mean_points if not names else _distinct_points
-    none = _distinct_points(times, np.zeros(len(y)), bins, how == "abstained")
     every = -(-len(times) // max(1, len(np.unique(bins)))) if len(times) else 1
-    low, high = _extremes(y, bins, known) if not names else (np.zeros(0), np.zeros(0))
+    labelled = rows.spec.task in ("single_label", "multi_label")
+    floor = np.full(len(times), -0.5 if labelled else 0.0)  # abstained: at the foot of the plot
+    none = _distinct_points(times, floor, bins, how == "abstained")
+    if labelled:
+        return _label_series(rows.spec, values, times, how, bins, none, every)
+    y, caption = _plain_numbers(rows.spec, values)
+    known = ~np.isnan(y)
+    low, high = _extremes(y, bins, known)
     return ModelSeries(
         caption=caption,
-        executed=reduce(times, y, bins, executed),
-        predicted=reduce(times, y, bins, predicted),
+        executed=_mean_points(times, y, bins, known & (how == "executed")),
+        predicted=_mean_points(times, y, bins, known & _was_predicted(how)),
         abstained=none,
-        line=reduce(times, y, bins, known if not names else np.zeros(len(y), np.bool_)),
+        line=_mean_points(times, y, bins, known),
         low=low,
         high=high,
+        rows=(),
+        frames_per_point=every,
+    )
+
+
+def _label_series(
+    spec: OutputSpec,
+    values: NDArray[np.float32],
+    times: NDArray[np.int64],
+    how: Strings,
+    bins: NDArray[np.int64],
+    none: Points,
+    every: int,
+) -> ModelSeries:
+    """Return one row of markers per label; a frame with several labels has one in each of their rows."""
+    frame, row, names, caption = _label_rows(spec, values)
+    executed, predicted = (how == "executed")[frame], _was_predicted(how)[frame]
+    return ModelSeries(
+        caption=caption,
+        executed=_distinct_points(times[frame], row, bins[frame], executed),
+        predicted=_distinct_points(times[frame], row, bins[frame], predicted),
+        abstained=none,
+        line=NOTHING,
+        low=EMPTY,
+        high=EMPTY,
         rows=names,
         frames_per_point=every,
     )
+
+
+def _was_predicted(how: Strings) -> NDArray[np.bool_]:
+    return np.isin(how, ("linked", "reused"))
 
 
 def _bins(times_ms: NDArray[np.int64], points: int) -> NDArray[np.int64]:
@@ -71,32 +106,33 @@ def _bins(times_ms: NDArray[np.int64], points: int) -> NDArray[np.int64]:
     return np.asarray((times_ms - times_ms[0]) * points // span, dtype=np.int64)
 
 
-def _plain_numbers(spec: OutputSpec, values: NDArray[np.float32]) -> tuple[Floats, tuple[str, ...], str]:
-    """Reduce values (n, size) to one number each: a total, a row of labels, or the first entry."""
-    absent = np.isnan(values).any(axis=1)
+def _plain_numbers(spec: OutputSpec, values: NDArray[np.float32]) -> tuple[Floats, str]:
+    """Reduce values (n, size) to one number each: a total or the first entry; NaN where an output abstained."""
+    if spec.task == "count":
+        named = f"“{spec.labels[0]}”" if spec.size == 1 and spec.labels else "all labels together"
+        return values.sum(axis=1, dtype=np.float64), f"count of {named}"
+    return values[:, 0].astype(np.float64), spec.labels[0] if spec.labels else "first entry"
+
+
+def _label_rows(
+    spec: OutputSpec, values: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], Floats, tuple[str, ...], str]:
+    """Return, per marker, its frame and its row, then the rows' names and a caption."""
+    given = np.flatnonzero(~np.isnan(values).any(axis=1))
     if spec.task == "single_label":
-        top = np.where(absent, -1, np.nan_to_num(values).argmax(axis=1))
-        return _label_rows(spec, top)
-    if spec.task == "multi_label":
-        y, caption = (values >= 0.5).sum(axis=1).astype(np.float64), "labels present"
-    elif spec.task == "count":
-        y = values.sum(axis=1, dtype=np.float64)
-        caption = f"number of {spec.labels[0] if spec.size == 1 and spec.labels else 'all labels together'}"
+        frame, label, bare = given, values[given].argmax(axis=1), np.zeros(0, np.int64)
     else:
-        y = values[:, 0].astype(np.float64)
-        caption = spec.labels[0] if spec.labels else "first entry"
-    y[absent] = np.nan
-    return y, (), caption
-
-
-def _label_rows(spec: OutputSpec, top: NDArray[np.int64]) -> tuple[Floats, tuple[str, ...], str]:
-    counts = np.bincount(top[top >= 0], minlength=spec.size)
+        place, label = np.nonzero(values[given] >= 0.5)
+        frame, bare = given[place], given[(values[given] < 0.5).all(axis=1)]
+    counts = np.bincount(label, minlength=spec.size)
     shown = np.sort(np.argsort(-counts, kind="stable")[:LABEL_ROWS])
-    names = [spec.labels[label] if spec.labels else f"label {label}" for label in shown]
-    row_of = np.full(spec.size + 1, len(shown), np.float64)
-    row_of[shown], row_of[-1] = np.arange(len(shown)), np.nan  # -1, the last: abstained
-    more = [f"{spec.size - len(shown)} others"] if spec.size > len(shown) else []
-    return row_of[top], (*names, *more), "label"
+    names = [spec.labels[i] if spec.labels else f"label {i}" for i in shown]
+    row_of = np.full(spec.size, len(names), np.float64)
+    row_of[shown] = np.arange(len(shown))
+    names += [f"{spec.size - len(shown)} others"] if spec.size > len(shown) else []
+    rows = np.concatenate((row_of[label], np.full(len(bare), float(len(names)))))
+    names += ["none"] if len(bare) else []
+    return np.concatenate((frame, bare)), rows, tuple(names), "labels" if spec.task == "multi_label" else "label"
 
 
 def _mean_points(times: NDArray[np.int64], y: Floats, bins: NDArray[np.int64], chosen: NDArray[np.bool_]) -> Points:

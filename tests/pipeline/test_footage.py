@@ -22,9 +22,17 @@ def test_a_short_clip_leaves_most_of_its_frames_to_be_predicted() -> None:
     assert config.links.bootstrap_frames == 37
     assert config.links.min_train_frames <= 37
     assert config.profile.fraction * 25 * config.period.total_seconds() <= 0.05 * 250 + 1
-    assert len(notes) == 2
+    assert config.audit.fraction == 0.08
+    assert len(notes) == 3
     assert "37 frames" in notes[0]
-    assert "instead of 900" in notes[1]
+    assert "8.0% of frames are audited instead of 2.0%" in notes[1]
+    assert "instead of 900" in notes[2]
+
+
+def test_a_site_that_audits_nothing_is_left_at_that() -> None:
+    silent = SITE.model_copy(update={"audit": SITE.audit.model_copy(update={"fraction": 0.0})})
+    config, _ = fit_rules(silent, [Footage("yard", 250, 25.0)])
+    assert config.audit.fraction == 0.0
 
 
 def test_stills_hours_apart_get_a_period_that_holds_several_times_their_profile_frames() -> None:

@@ -27,7 +27,7 @@ WriteClip = Callable[..., Path]
 def write_clip(tmp_path: Path) -> WriteClip:
     def write(name: str = "clip.avi", frames: int = 50, fps: float = 10.0, size: tuple[int, int] = (64, 48)) -> Path:
         path = tmp_path / name
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
         assert writer.isOpened()
         for number in range(frames):
             writer.write(np.full((size[1], size[0], 3), number * 5 % 256, dtype=np.uint8))
@@ -177,7 +177,7 @@ def test_a_clip_cut_off_in_the_middle_gives_its_frames_and_reports_the_rest_as_l
     got = len(frames_of(readings))
     assert 5 < got < 25
     assert [event.kind for event in events_of(readings)] == ["corrupt", "ended"]
-    assert str(clip) in events_of(readings)[0].detail
+    assert clip.name in events_of(readings)[0].detail
     (dropped,) = (reading for reading in readings if isinstance(reading, FrameDropped))
     assert (dropped.reason, dropped.first_index, dropped.count) == ("corrupt", got, 25 - got)
 
@@ -189,11 +189,31 @@ def test_a_clip_with_garbled_bytes_is_survived_and_its_lost_frames_are_counted(w
     content[middle - spread : middle + spread] = np.random.default_rng(0).bytes(2 * spread)
     clip.write_bytes(content)
     readings = read(spec(clip))
-    assert [event.kind for event in events_of(readings)] == ["corrupt", "ended"]
+    kinds = [event.kind for event in events_of(readings)]
+    assert kinds in (
+        ["corrupt", "ended"],
+        ["corrupt", "corrupt", "ended"],
+    )  # the second sums up
     dropped = sum(reading.count for reading in readings if isinstance(reading, FrameDropped))
     assert dropped > 0 and len(frames_of(readings)) + dropped == 50
     times = seconds_of(readings)
     assert times == sorted(set(times))
+
+
+def test_frames_lost_to_damage_leave_their_gap_in_the_index_where_they_were(write_clip: WriteClip) -> None:
+    clip = write_clip("clip.mp4", frames=60)
+    content = bytearray(clip.read_bytes())
+    start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    third = (end - start) // 3
+    content[start + third : end - third] = bytes(end - start - 2 * third)
+    clip.write_bytes(content)
+    readings = read(spec(clip, fps=5))
+    (dropped,) = (reading for reading in readings if isinstance(reading, FrameDropped))
+    assert dropped.count == pytest.approx(10, abs=1)
+    assert [event.kind for event in events_of(readings)] == ["corrupt", "ended"]
+    # what comes after the damage has the index and the time it would have had without
+    assert seconds_of(readings) == [frame.index / 5 for frame in frames_of(readings)]
+    assert frames_of(readings)[-1].index == 29
 
 
 def test_a_later_clip_that_cannot_be_opened_is_reported_and_the_next_is_read(

@@ -42,7 +42,7 @@ def test_edges_are_counted_where_there_are_some() -> None:
 
 def test_statistics_follow_the_written_definition_on_a_textured_picture() -> None:
     rng = np.random.default_rng(3)
-    picture = cv2.blur(rng.integers(0, 256, (270, 480, 3), dtype=np.uint8), (7, 7))
+    picture = np.asarray(cv2.blur(rng.integers(0, 256, (270, 480, 3), dtype=np.uint8), (7, 7)), dtype=np.uint8)
     small = cv2.GaussianBlur(
         cv2.resize(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), (160, 90), interpolation=cv2.INTER_AREA), (5, 5), 0
     )

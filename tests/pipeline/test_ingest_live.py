@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,15 +22,13 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 URL = "rtsp://admin:hunter2@10.0.0.7/s1"
 LIMITS = LiveLimits(hung_after_s=20, frozen_after_s=10, stale_after_s=5, stable_after_s=10, undecodable_most=3)
 
-Step = Callable[[], "Pixels | bool"]  # a grab: a picture, False for none, True for one that cannot be decoded
-
 
 def picture(shade: int, size: tuple[int, int] = (8, 6)) -> Pixels:
     return np.full((size[1], size[0], 3), shade, dtype=np.uint8)
 
 
 class FakeCapture:
-    """Plays a script of grabs; at its end the connection is lost."""
+    """Plays a script of grabs (a picture, or True for one that cannot be decoded); then the connection is lost."""
 
     def __init__(self, script: Iterable[Pixels | bool], opens: bool = True, codec: bytes = b"h264") -> None:
         self._script: Iterator[Pixels | bool] = iter(script)
@@ -155,7 +153,7 @@ def test_a_slow_user_gets_the_newest_frame_and_the_others_are_counted() -> None:
 
 
 def test_what_was_captured_is_accounted_for_after_every_reading() -> None:
-    script = [*map(picture, range(5)), True, *[picture(9)] * 20, *map(picture, range(5))]
+    script: list[Pixels | bool] = [*map(picture, range(5)), True, *[picture(9)] * 20, *map(picture, range(5))]
     bench = Bench(FakeCapture(script), FakeCapture(map(picture, range(5))))
     accounted, indexes = 0, []
     for round_number in range(40):
@@ -345,7 +343,7 @@ def test_cameras_are_gathered_in_turn_and_one_that_is_down_holds_up_no_other() -
     readings = gather([down.source, up.source], wait)
     taken = [next(readings) for _ in range(6)]
     assert len(frames_of(taken)) == 5 and kinds(taken) == ["down"]
-    readings.close()
+    readings.close()  # type: ignore[attr-defined]
     assert up.runners[-1].is_stopped and down.runners[-1].is_stopped
 
 

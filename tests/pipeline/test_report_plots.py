@@ -1,0 +1,180 @@
+"""The report's plots: thinned without hiding anything, valid for plotly, safe with any name."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from camlink.models.base import OutputSpec
+from camlink.pipeline.reports import plots
+from camlink.pipeline.reports.rows import CameraRows, ModelRows
+from camlink.pipeline.reports.series import thin
+
+EVIL = "<a href='https://example.org'>x</a>"
+START = datetime(2026, 3, 2, tzinfo=UTC)
+START_US = int(START.timestamp()) * 1_000_000
+COUNT = OutputSpec("objects", "vector", 2, "count", ("person", "chair"))
+LABEL = OutputSpec("action", "vector", 3, "single_label", ("stand", "walk", "fall"))
+TAGS = OutputSpec("tags", "vector", 2, "multi_label", ("wet", "dark"))
+
+
+def model_rows(spec: OutputSpec, values: Any, how: str = "executed") -> ModelRows:
+    """Rows one second apart; every second one predicted when ``how`` is "mixed"."""
+    matrix = np.asarray(values, np.float32)
+    count = len(matrix)
+    hows = np.array(["executed", "linked"] * count)[:count] if how == "mixed" else np.full(count, how)
+    return ModelRows(
+        spec=spec,
+        frame_index=np.arange(count),
+        times_us=START_US + np.arange(count) * 1_000_000,
+        values=matrix,
+        how=hows,
+        purpose=np.full(count, "serve"),
+        served=np.full(count, True),
+        probability=np.full(count, np.nan),
+    )
+
+
+def camera(models: dict[str, ModelRows]) -> CameraRows:
+    decision = {
+        "start": START,
+        "end": START + timedelta(hours=1),
+        "execute": list(models)[:1],
+        "reason": EVIL,
+    }
+    return CameraRows("hall", models, 100, [decision], [], [], [])
+
+
+def agreement(mean: float | None) -> dict[str, Any]:
+    baselines = {"constant": 0.5, "hourly_mode": 0.5, "persistence": 0.6}
+    figure = {"mean": mean, "low": 0.7, "high": 0.9, "audit_frames": 40, "baselines": baselines}
+    return {"agreement": {"predicted_only": figure}}
+
+
+def painted(node: Any) -> Any:
+    """Fill in colours as the page does, so that plotly's own validators can judge a figure."""
+    if isinstance(node, str) and node.startswith("@"):
+        return "Arial" if node == "@font" else "#123456"
+    if isinstance(node, list):
+        return [painted(item) for item in node]
+    return {key: painted(value) for key, value in node.items()} if isinstance(node, dict) else node
+
+
+def every_figure(name: str = "objects") -> list[plots.Figure]:
+    rows = camera(
+        {name: model_rows(COUNT, np.ones((50, 2)), "mixed"), "action": model_rows(LABEL, np.eye(3)[[0, 1, 2]])}
+    )
+    scores = {name: {"action": 0.9}, "action": {name: 0.4}}
+    found = [
+        plots.outputs_over_time(rows, 20),
+        plots.decision_strip(rows),
+        plots.agreement_by_model({name: agreement(0.8), "action": agreement(None)}),
+        plots.link_matrix(scores, [name, "action"]),
+    ]
+    assert all(found)
+    return [figure for figure in found if figure is not None]
+
+
+def test_few_frames_are_all_drawn_as_they_are() -> None:
+    series = thin(model_rows(COUNT, [[1, 2], [3, 0]], "mixed"), 100)
+    assert series.executed.y.tolist() == [3.0]
+    assert series.predicted.y.tolist() == [3.0]
+    assert series.frames_per_point == 1
+    assert len(series.low) == 0
+
+
+def test_many_frames_are_joined_and_none_is_lost() -> None:
+    series = thin(model_rows(COUNT, np.ones((10_000, 2)), "mixed"), 100)
+    assert len(series.executed.y) <= 100
+    assert series.executed.frames.sum() + series.predicted.frames.sum() == 10_000
+    assert np.all(np.diff(series.line.times_ms) > 0)
+
+
+def test_a_peak_of_one_frame_stays_visible_in_the_range() -> None:
+    values = np.zeros((10_000, 2))
+    values[5_000, 0] = 30
+    series = thin(model_rows(COUNT, values), 100)
+    assert series.high.max() == 30
+    assert series.line.y.max() < 1
+
+
+@pytest.mark.parametrize("spec", [LABEL, TAGS])
+def test_a_label_that_came_once_keeps_its_marker(spec: OutputSpec) -> None:
+    values = np.tile([0.9, *[0.0] * (spec.size - 1)], (5_000, 1))
+    values[3_000] = [0.0] * (spec.size - 1) + [0.9]
+    series = thin(model_rows(spec, values), 50)
+    row = series.rows.index(spec.labels[-1])
+    assert series.executed.frames[series.executed.y == row].tolist() == [1]
+
+
+def test_several_labels_of_one_frame_have_a_marker_each_and_no_label_has_its_own_row() -> None:
+    series = thin(model_rows(TAGS, [[0.9, 0.9], [0.1, 0.1]]), 10)
+    named = sorted(series.rows[int(row)] for row in series.executed.y)
+    assert named == ["dark", "none", "wet"]
+
+
+def test_of_very_many_labels_the_rare_ones_share_a_row() -> None:
+    spec = OutputSpec("things", "vector", 100, "single_label")
+    series = thin(model_rows(spec, np.eye(100)), 1_000)
+    assert series.rows[-1] == "92 others"
+    assert series.executed.frames.sum() == 100
+
+
+def test_abstained_outputs_are_marked_and_never_drawn_as_a_value() -> None:
+    series = thin(model_rows(COUNT, np.full((3, 2), np.nan), "abstained"), 10)
+    assert series.abstained.frames.sum() == 3
+    assert len(series.executed.y) == len(series.predicted.y) == len(series.line.y) == 0
+
+
+def test_every_figure_is_one_that_plotly_accepts() -> None:
+    from plotly import graph_objects
+
+    for figure in every_figure():
+        graph_objects.Figure(painted(json.loads(json.dumps(figure))))  # raises ValueError on an unknown property
+
+
+def test_names_cannot_bring_markup_into_a_plot() -> None:
+    for figure in every_figure(EVIL):
+        assert "<a" not in json.dumps(figure)
+
+
+def test_both_plots_over_time_share_their_axis() -> None:
+    outputs, strip, *_ = every_figure()
+    assert outputs["layout"]["xaxis"]["range"] == strip["layout"]["xaxis"]["range"]
+    assert outputs["layout"]["margin"]["l"] == strip["layout"]["margin"]["l"]
+
+
+def test_link_matrix_orders_sources_and_targets_alike() -> None:
+    figure = plots.link_matrix({"b": {"a": 0.1}, "a": {"b": 0.2}}, ["a", "b"])
+    assert figure is not None
+    trace = figure["data"][0]
+    assert (trace["y"], trace["x"], trace["z"]) == (["a", "b"], ["a", "b"], [[None, 0.2], [0.1, None]])
+
+
+def test_camera_without_anything_has_no_plots() -> None:
+    empty = CameraRows("hall", {"objects": model_rows(COUNT, np.zeros((0, 2)))}, 0, [], [], [], [])
+    assert plots.outputs_over_time(empty, 100) is None
+    assert plots.decision_strip(empty) is None
+    assert plots.agreement_by_model({"objects": agreement(None)}) is None
+    assert plots.link_matrix({}, ["objects"]) is None
+
+
+def test_long_runs_of_equal_decisions_are_drawn_as_one() -> None:
+    hours = [
+        {
+            "start": START + timedelta(hours=i),
+            "end": START + timedelta(hours=i + 1),
+            "execute": ["objects"],
+            "reason": "",
+        }
+        for i in range(1_000)
+    ]
+    values = np.ones((4_000, 2))
+    rows = CameraRows("hall", {"objects": model_rows(COUNT, values)}, 4_000, hours, [], [], [])
+    figure = plots.decision_strip(rows)
+    assert figure is not None
+    assert sum(len(trace["x"]) for trace in figure["data"]) == 1
