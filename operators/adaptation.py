@@ -188,14 +188,14 @@ class AdaptationOperator:
 
     def _settle_trial(self, result: FrameResult, name: str, target: _Target, trial: _Duel) -> Iterable[Record]:
         target.trial = None
-        better, _ = trial.margin()
+        better, error = trial.margin()
         frames = len(trial.new_scores)
-        if better > 0:
+        if better > error:
             target.watch = _Duel(old=trial.old, new=trial.new)
             detail = f"better than version {trial.old.number} by {better:.1%} on {frames} later frames"
             yield from self._promote(result, name, target, trial.new, detail, trial.means())
         else:
-            detail = f"no better than version {trial.old.number} on {frames} later frames"
+            detail = f"not clearly better than version {trial.old.number} on {frames} later frames"
             yield self._event(result, "rejected", name, trial.new.number, detail, trial.means())
 
     def _settle_watch(self, result: FrameResult, name: str, target: _Target, watch: _Duel) -> Iterable[Record]:

@@ -20,6 +20,7 @@ from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, Ou
 
 logger = logging.getLogger(__name__)
 
+NOT_CHOSEN = "not chosen, and the policy does not predict"
 DEADLINE = timedelta(seconds=10)  # how long a frame waits for outputs that were announced but cannot be found
 
 
@@ -88,10 +89,9 @@ class LinkingOperator:
             rows += [
                 self._predict(ready, model, executed, last.of(model, ready.captured_at)) for model in ready.predict
             ]
+            rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]
             known = {row.model for row in rows}
-            reasons = {
-                m: ready.failed.get(m, lost or "not chosen, and the policy does not predict") for m in self._models
-            }
+            reasons = {m: ready.failed.get(m, lost or NOT_CHOSEN) for m in self._models}
             rows += [_abstain(ready, model, reasons[model]) for model in self._models if model not in known]
         last.update(ready.captured_at, executed)  # after predicting: a frame never tells its own answer
         return FrameResult(

@@ -110,9 +110,9 @@ def test_frames_of_different_cameras_with_the_same_index_stay_apart():
 
 
 def test_task_without_agreement_is_not_scored():
-    tokens = OutputSpec("caption", "sequence", 2, "tokens")
+    boxes = OutputSpec("boxes", "set", 2, "detections")
     rows = audit_rows([[1, 0]], [[1, 0]], [PREDICTED])
-    assert accuracy.score_audit(tokens, rows, executions_of(rows)) is None
+    assert accuracy.score_audit(boxes, rows, executions_of(rows)) is None
 
 
 def test_baselines_know_nothing_at_the_first_frame_and_score_zero_there():
