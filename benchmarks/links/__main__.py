@@ -23,7 +23,7 @@ def main(
     ] = None,
     seed: int = 0,
 ) -> None:
-    runs = [["training"], ["serving"], ["accuracy", *map(str, traces)]]
+    runs = [["training"], ["serving"], *([name, *map(str, traces)] for name in ("accuracy", "live"))]
     if jamcam is not None:
         runs.append(["domain", *map(str, jamcam)])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -109,10 +109,17 @@ def test_frames_of_different_cameras_with_the_same_index_stay_apart():
     assert found.camlink.mean == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+def test_the_interval_holds_the_mean_even_at_its_ends(mean):
+    for trials in np.linspace(1.0, 60.0, 400):
+        low, high = accuracy.wilson(mean, float(trials))
+        assert low <= mean <= high
+
+
 def test_task_without_agreement_is_not_scored():
-    boxes = OutputSpec("boxes", "set", 2, "detections")
+    tokens = OutputSpec("boxes", "set", 2, "detections")
     rows = audit_rows([[1, 0]], [[1, 0]], [PREDICTED])
-    assert accuracy.score_audit(boxes, rows, executions_of(rows)) is None
+    assert accuracy.score_audit(tokens, rows, executions_of(rows)) is None
 
 
 def test_baselines_know_nothing_at_the_first_frame_and_score_zero_there():
