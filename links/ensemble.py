@@ -2,35 +2,61 @@
 
 The learned weights are positive and are renormalised over the sources that ran, so that one set of weights serves
 every subset, and a single source stands as it is ("the ensemble simply fits as an identity layer", Sec. 3.6).
+
+Beyond the paper, where the target is labels or counts as distributions: the sum is drawn towards the constant
+prediction as far as held-out frames advise (`Trust`), and what the target said last is taken into account
+(`camlink.links.memory`).
 """
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import reduce
-from math import erf
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from math import erf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camlink.links.base import Array
-from camlink.links.vec_to_vec import PARAMETERS, VecToVec
+from camlink.links.counts import CountCode
+from camlink.links.memory import Memory, Recall
+from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
-from camlink.models.scores import rules
+from camlink.models.scores import TaskRules, rules
 from camlink.pipeline.errors import LinkError
 
-_erf = np.vectorize(erf, otypes=[np.float64])
+SQRT_2 = sqrt(2.0)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """``share`` (0..1) of the links' evidence that is believed; ``honesty`` scales the confidence that results.
+
+    Both are found on held-out frames: a share of 0 serves the constant (or the memory) alone; honesty is how often
+    predictions agreed there, per stated confidence, and never above 1.
+    """
+
+    share: float = 1.0
+    honesty: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """What makes confidence calibrated. ``constant`` (width,): the pre-activation of the best constant."""
+
+    constant: Array
+    alone: Belief
+    with_memory: Belief
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
     """All links towards one target, ready to predict from any subset of the sources.
 
-    ``spread`` (target.size,) is the root mean square error per entry on frames held out from training;
-    ``held_out_agreement`` the mean agreement there.
+    ``spread`` (target.size,) is the root mean square error per entry of linear outputs on frames held out from
+    training; ``held_out_agreement`` the mean agreement there. With ``code``, links predict thresholds of counts.
     """
 
     target: OutputSpec
@@ -38,37 +64,60 @@ class Ensemble:
     weights: Mapping[str, float]
     spread: Array
     held_out_agreement: float
+    code: CountCode | None = None
+    trust: Trust | None = None
 
-    def combine(self, pre_activations: Mapping[str, Array]) -> Array:
-        """Weigh and activate: source -> (..., target.size), at least one -> value (..., target.size)."""
+    def mix(self, pre_activations: Mapping[str, Array]) -> Array:
+        """Weigh: source -> (..., width), at least one -> (..., width)."""
         if len(pre_activations) == 1:
             (mixed,) = pre_activations.values()
-        else:
-            total = sum(self.weights[s] for s in pre_activations)
-            shares = (z * np.float32(self.weights[s] / total) for s, z in pre_activations.items())
-            mixed = reduce(np.add, shares)
-        return rules(self.target).activate(mixed)
+            return mixed
+        total = sum(self.weights[s] for s in pre_activations)
+        shares = (z * np.float32(self.weights[s] / total) for s, z in pre_activations.items())
+        return reduce(np.add, shares)
 
-    def finish(self, value: Array) -> Array:
+    def combine(self, pre_activations: Mapping[str, Array], recall: Recall | None = None) -> Array:
+        """Weigh, calibrate and activate: source -> (..., width), at least one -> (..., width).
+
+        Without a code that is a value in the target's own space; with one, P(count > k) for `finish` to read.
+        """
+        mixed = self.mix(pre_activations)
+        if self.trust is not None:
+            mixed = self._calibrate(mixed, self.trust, recall)
+        return self._rules.activate(mixed)
+
+    def finish(self, activated: Array) -> Array:
         """Bring an activated value into the form that is served: counts are whole and not negative."""
-        return rules(self.target).finish(value)
+        if self.code is not None:
+            return self.code.most_probable(activated)[0]
+        return self._rules.finish(activated)
 
-    def predict(self, values: Mapping[str, Array]) -> tuple[Array, NDArray[np.float64]]:
-        """Predict the target from executed values: source -> (..., size).
+    def predict(self, values: Mapping[str, Array], recall: Recall | None = None) -> tuple[Array, NDArray[np.float64]]:
+        """Predict the target from executed values: source -> (..., size), and from what it said last, if known.
 
         Returns the served value (..., target.size) and its confidence (...,): the estimated agreement, 0..1.
         Sources without a link are ignored. Raises `LinkError` if none is left, or if values do not fit.
         """
-        pre = {s: self.links[s].predict(v) for s, v in values.items() if s in self.links}
+        links = self.links
+        pre = {s: links[s].predict(v) for s, v in values.items() if s in links}
         if not pre:
             known = ", ".join(self.links) or "nothing"
             got = ", ".join(values) or "nothing"
             raise LinkError(f"no link to {self.target.model} from {got}; links exist from {known}")
-        activated = self.combine(pre)
-        return self.finish(activated), self.confidence(activated)
+        activated = self.combine(pre, recall)
+        honesty = 1.0 if self.trust is None else self._belief(self.trust, recall).honesty
+        if self.code is not None:
+            value, chance = self.code.most_probable(activated)
+            return value, np.asarray(chance.sum(axis=-1) * (honesty / self.target.size))
+        return self._rules.finish(activated), self.confidence(activated) * honesty
 
     def confidence(self, activated: Array) -> NDArray[np.float64]:
-        """Estimate the agreement of an activated value (..., size) -> (...,), from its own shape and `spread`."""
+        """Estimate the agreement of an activated value (..., width) -> (...,), from its own shape and `spread`.
+
+        `predict` scales it by what held-out frames said of such estimates.
+        """
+        if self.code is not None:
+            return np.asarray(self.code.most_probable(activated)[1].mean(axis=-1))
         task = self.target.task
         if task == "single_label":
             return np.asarray(activated.max(axis=-1), dtype=np.float64)
@@ -76,43 +125,72 @@ class Ensemble:
             return np.asarray(np.maximum(activated, 1.0 - activated).mean(axis=-1), dtype=np.float64)
         if task == "count":  # chance that the count, normal around the prediction, rounds to what is served
             offset = activated - self.finish(activated)
-            high, low = (_erf((half - offset) / (self.spread * np.sqrt(2.0))) for half in (0.5, -0.5))
-            return np.asarray(((high - low) / 2.0).mean(axis=-1), dtype=np.float64)
+            return _chance_to_round_right(offset, self.spread)
         closeness = max(0.0, 1.0 - float(self.spread.mean()) / self.target.scale)
         return np.full(activated.shape[:-1], closeness)
 
     def to_bytes(self) -> bytes:
-        """Serialise without pickle: a zip of arrays and one JSON header. `from_bytes` reads it."""
-        header = {
-            "format": 1,
-            "target": asdict(self.target),
-            "sources": {s: asdict(link.source) for s, link in self.links.items()},
-            "weights": dict(self.weights),
-            "held_out_agreement": self.held_out_agreement,
-        }
-        arrays = {f"{s}/{name}": value for s, link in self.links.items() for name, value in link.weights().items()}
-        buffer = io.BytesIO()
-        meta = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        np.savez(buffer, allow_pickle=False, header=meta, spread=self.spread, **arrays)
-        return buffer.getvalue()
+        """Serialise without pickle. `from_bytes` reads it."""
+        from camlink.links import ensemble_bytes
 
-    @classmethod
-    def from_bytes(cls, payload: bytes) -> Ensemble:
+        return ensemble_bytes.to_bytes(self)
+
+    @staticmethod
+    def from_bytes(payload: bytes) -> Ensemble:
         """Read what `to_bytes` wrote. Raises `LinkError` for anything else."""
-        try:
-            with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-                header = json.loads(arrays["header"].tobytes())
-                target = _spec(header["target"])
-                links = {
-                    s: VecToVec(_spec(source), target, *(arrays[f"{s}/{name}"] for name in PARAMETERS))
-                    for s, source in header["sources"].items()
-                }
-                spread = arrays["spread"]
-            return cls(target, links, header["weights"], spread, float(header["held_out_agreement"]))
-        except Exception as error:  # zip, array and JSON readers each have their own errors for damaged bytes
-            raise LinkError(f"not a saved ensemble: {error}") from error
+        from camlink.links import ensemble_bytes
+
+        return ensemble_bytes.from_bytes(payload)
+
+    @property
+    def output(self) -> OutputSpec:
+        """The space that the links predict: the target's own, or its thresholds."""
+        return self._output
+
+    @cached_property
+    def _output(self) -> OutputSpec:
+        return self.target if self.code is None else self.code.spec(self.target)
+
+    @cached_property
+    def _rules(self) -> TaskRules:
+        return rules(self._output)
+
+    def _calibrate(self, mixed: Array, trust: Trust, recall: Recall | None) -> Array:
+        share = self._belief(trust, recall).share
+        if recall is None or trust.memory is None:
+            return mixed if share == 1.0 else trust.constant + np.float32(share) * (mixed - trust.constant)
+        last = recall.value if self.code is None else self.code.encode(recall.value)
+        chances = trust.memory.chances(last, recall.age_s)
+        return log_odds(chances, self._output) + np.float32(share) * (mixed - trust.constant)
+
+    @staticmethod
+    def _belief(trust: Trust, recall: Recall | None) -> Belief:
+        return trust.alone if recall is None or trust.memory is None else trust.with_memory
 
 
-def _spec(fields: dict[str, object]) -> OutputSpec:
-    labels = tuple(str(label) for label in fields.pop("labels", ()))  # type: ignore[attr-defined]
-    return OutputSpec(**fields, labels=labels)  # type: ignore[arg-type]
+def log_odds(chances: Array, spec: OutputSpec) -> Array:
+    """Return the pre-activations (..., width) whose activation is ``chances`` (up to scale, for a softmax)."""
+    return np.asarray(np.log(chances if spec.task == "single_label" else chances / (1.0 - chances)))
+
+
+def _chance_to_round_right(offset: Array, spread: Array) -> NDArray[np.float64]:
+    """Mean over entries of the chance that normal noise keeps offset (..., size) within half a count: -> (...,)."""
+    if offset.ndim == 1:  # one frame: a handful of scalars cost less than the calls of an array library
+        pairs = zip(offset.tolist(), spread.tolist(), strict=True)
+        chances = [erf((0.5 - o) / (s * SQRT_2)) + erf((0.5 + o) / (s * SQRT_2)) for o, s in pairs]
+        return np.asarray(0.5 * sum(chances) / len(chances))
+    high, low = (normal_share((half - offset) / spread) for half in (0.5, -0.5))
+    return np.asarray((high - low).mean(axis=-1), dtype=np.float64)
+
+
+def normal_share(deviations: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the share of a normal distribution below ``deviations``, to 1e-7 (Abramowitz and Stegun, 7.1.26).
+
+    >>> normal_share(np.array([-1.959964, 0.0, 1.0])).round(4).tolist()
+    [0.025, 0.5, 0.8413]
+    """
+    x = np.abs(deviations) / np.sqrt(2.0)
+    t = 1.0 / (1.0 + 0.3275911 * x)
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = 0.5 * series * np.exp(-x * x)
+    return np.asarray(np.where(deviations > 0, 1.0 - tail, tail), dtype=np.float64)

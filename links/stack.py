@@ -1,65 +1,23 @@
-"""Fits many vec-to-vec links at once: RMSprop 0.01, 100 epochs, batch 32, soft labels (MLink Eq. 2, Sec. 6.3).
+"""Many two-layer perceptrons as one computation: their parameters, their losses, their gradients, their optimiser.
 
-Links that share a number of samples are stacked into one batched computation. Shapes are padded with zeros, which
-neither receive nor pass gradients, so each link ends where it would have ended alone (up to float rounding). Inputs,
-and the targets of linear tasks, are standardised while fitting; the scaling is folded into the first and the last
-layer afterwards, so the link that is served is exactly the paper's perceptron. The gradients of a two-layer
-perceptron fit on one page; written out, a step costs a fraction of what an autograd engine needs to plan it.
+Shapes are padded with zeros, which neither receive nor pass gradients, so each link ends where it would have ended
+alone (up to float rounding). The gradients of a two-layer perceptron fit on one page; written out, a step costs a
+fraction of what an autograd engine needs to plan it. `camlink.links.fit` feeds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from camlink.links.base import Array
-from camlink.links.vec_to_vec import VecToVec, hidden_units
 from camlink.models.base import OutputSpec
 from camlink.models.scores import Loss, rules
 
-LEARNING_RATE = 0.01
-EPOCHS = 100
-BATCH = 32
 DECAY = 0.9  # of the running mean of squared gradients, the default of the authors' framework
 EPSILON = 1e-7
-
-
-@dataclass(frozen=True, eq=False)
-class FitJob:
-    """One link to be fitted: x (n, source.size), y (n, target.size), both in the models' own output spaces."""
-
-    source: OutputSpec
-    target: OutputSpec
-    x: Array
-    y: Array
-    seed: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Scaled:
-    """A job in standardised space, with what is needed to fold the scaling back."""
-
-    job: FitJob
-    x: Array
-    y: Array
-    x_mean: Array
-    x_std: Array
-    y_mean: Array
-    y_std: Array
-
-
-def fit_links(jobs: Sequence[FitJob], epochs: int = EPOCHS) -> list[VecToVec]:
-    """Fit many links at once and return them in the order of ``jobs``."""
-    fitted: dict[int, VecToVec] = {}
-    order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i].x), rules(jobs[i].target).loss, i))
-    for _, group in groupby(order, key=lambda i: len(jobs[i].x)):
-        indexes = list(group)
-        for i, link in zip(indexes, _fit_stack([_scale(jobs[i]) for i in indexes], epochs), strict=True):
-            fitted[i] = link
-    return [fitted[i] for i in range(len(jobs))]
 
 
 class RmsProp:
@@ -70,7 +28,7 @@ class RmsProp:
         self._squares = np.zeros_like(parameters)
         self._scratch = np.empty_like(parameters)
 
-    def step(self, gradient: Array) -> None:
+    def step(self, gradient: Array, rate: float) -> None:
         """Move against ``gradient``, which has the shape of the parameters."""
         np.multiply(gradient, gradient, out=self._scratch)
         self._squares *= DECAY
@@ -79,14 +37,15 @@ class RmsProp:
         np.sqrt(self._squares, out=self._scratch)
         self._scratch += EPSILON
         np.divide(gradient, self._scratch, out=self._scratch)
-        self._scratch *= LEARNING_RATE
+        self._scratch *= rate
         self._parameters -= self._scratch
 
 
 class StackLoss:
-    """The gradient of each link's own mean loss with respect to its pre-activations; padding gets none.
+    """Each link's own mean loss and its gradient with respect to the pre-activations; padding gets none.
 
-    ``targets`` must be sorted by kind of loss. ``width`` is the padded number of outputs.
+    ``targets`` must be sorted by kind of loss. ``width`` is the padded number of outputs. ``share`` (links, batch, 1)
+    is what a sample counts in its link's mean: 1 / samples, and 0 for padding.
     """
 
     def __init__(self, targets: Sequence[OutputSpec], width: int) -> None:
@@ -96,8 +55,8 @@ class StackLoss:
         kinds: list[Loss] = [rules(t).loss for t in targets]
         self._parts = [(kind, slice(kinds.index(kind), kinds.index(kind) + kinds.count(kind))) for kind in set(kinds)]
 
-    def gradient(self, z: Array, y: Array) -> Array:
-        """Return d loss / d z: z, y (links, batch, out) -> (links, batch, out), for the mean over the batch."""
+    def gradient(self, z: Array, y: Array, share: Array) -> Array:
+        """Return d loss / d z: z, y (links, batch, out) -> (links, batch, out)."""
         slope = np.empty_like(z)
         for kind, part in self._parts:
             if kind == "mse":
@@ -105,19 +64,37 @@ class StackLoss:
             elif kind == "binary_cross_entropy":
                 slope[part] = (1.0 / (1.0 + np.exp(-np.clip(z[part], -60, 60))) - y[part]) * self._per_entry[part]
             else:
-                shifted = np.where(self._mask[part] > 0, z[part], -np.inf)
-                odds = np.exp(shifted - shifted.max(axis=2, keepdims=True))
-                share = odds / odds.sum(axis=2, keepdims=True)
-                slope[part] = share * y[part].sum(axis=2, keepdims=True) - y[part]
-        slope /= np.float32(z.shape[1])
+                odds = np.exp(self._log_share(z[part], part))
+                slope[part] = odds * y[part].sum(axis=2, keepdims=True) - y[part]
+        slope *= share
         return slope
+
+    def value(self, z: Array, y: Array, share: Array) -> NDArray[np.float64]:
+        """Return the loss of each link: (links,)."""
+        loss = np.empty(len(z))
+        for kind, part in self._parts:
+            if kind == "mse":
+                each: Array = np.square(z[part] - y[part]) * self._per_entry[part]
+            elif kind == "binary_cross_entropy":
+                each = (np.logaddexp(0.0, z[part]) - z[part] * y[part]) * self._per_entry[part]
+            else:
+                shares = np.where(self._mask[part] > 0, self._log_share(z[part], part), 0.0)
+                each = -shares * y[part]
+            loss[part] = (each * share[part]).sum(axis=(1, 2))
+        return loss
+
+    def _log_share(self, z: Array, part: slice) -> Array:
+        """Log of the softmax over a link's own outputs; minus infinity at padding."""
+        shifted = np.where(self._mask[part] > 0, z, -np.inf)
+        shifted -= shifted.max(axis=2, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True)), dtype=np.float32)
 
 
 class Stack:
     """The parameters of many perceptrons in one flat array, their gradients in another."""
 
-    def __init__(self, first: Sequence[Array], second: Sequence[Array]) -> None:
-        """``first`` and ``second``: initial weights of each link's layers; biases start at zero."""
+    def __init__(self, first: Sequence[Array], second: Sequence[Array], offsets: Sequence[Array] | None = None) -> None:
+        """``first``, ``second``: initial weights of each link's layers; ``offsets`` (1, out): of the last biases."""
         w1, w2 = pad(first), pad(second)
         shapes = [w1.shape, (len(w1), 1, w1.shape[2]), w2.shape, (len(w2), 1, w2.shape[2])]
         self.flat = np.zeros(sum(int(np.prod(s)) for s in shapes), dtype=np.float32)
@@ -126,6 +103,8 @@ class Stack:
         self._gradients = _views(self.flat_gradient, shapes)
         self.parameters[0][...] = w1
         self.parameters[2][...] = w2
+        if offsets is not None:
+            self.parameters[3][...] = pad(offsets)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """x (L, batch, in) -> hidden (L, batch, h), pre-activation (L, batch, out)."""
@@ -161,65 +140,3 @@ def pad(arrays: Sequence[Array]) -> Array:
 def _views(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
     ends = np.cumsum([int(np.prod(s)) for s in shapes])
     return [flat[end - int(np.prod(s)) : end].reshape(s) for s, end in zip(shapes, ends, strict=True)]
-
-
-def _scale(job: FitJob) -> _Scaled:
-    x_mean, x_std = _moments(job.x, constant=np.inf)  # an input that never varied gets no weight at all
-    if rules(job.target).loss == "mse":
-        y_mean, y_std = _moments(job.y, constant=1.0)
-    else:
-        y_mean, y_std = np.zeros(job.target.size, np.float32), np.ones(job.target.size, np.float32)
-    return _Scaled(job, (job.x - x_mean) / x_std, (job.y - y_mean) / y_std, x_mean, x_std, y_mean, y_std)
-
-
-def _moments(values: Array, constant: float) -> tuple[Array, Array]:
-    """Return mean and standard deviation per entry; ``constant`` stands for the deviation of what does not vary."""
-    std = values.std(axis=0)
-    return values.mean(axis=0), np.where(std > 1e-6, std, constant).astype(np.float32)
-
-
-def _initial(job: FitJob) -> tuple[Array, Array]:
-    """Glorot-uniform weights, the default of the authors' framework."""
-    rng = np.random.default_rng(job.seed)
-    hidden = hidden_units(job.target)
-
-    def glorot(rows: int, columns: int) -> Array:
-        bound = np.sqrt(6.0 / (rows + columns))
-        return rng.uniform(-bound, bound, (rows, columns)).astype(np.float32)
-
-    return glorot(job.source.size, hidden), glorot(hidden, job.target.size)
-
-
-def _fit_stack(stack: Sequence[_Scaled], epochs: int) -> list[VecToVec]:
-    """Fit links that share a number of samples and are sorted by kind of loss."""
-    x, y = pad([s.x for s in stack]), pad([s.y for s in stack])  # (links, n, in), (links, n, out)
-    initial = [_initial(s.job) for s in stack]
-    links = Stack([i[0] for i in initial], [i[1] for i in initial])
-    loss = StackLoss([s.job.target for s in stack], y.shape[2])
-    optimizer = RmsProp(links.flat)
-    for xb, yb in _batches(x, y, [s.job.seed for s in stack], epochs):
-        hidden, z = links.forward(xb)
-        optimizer.step(links.backward(xb, hidden, loss.gradient(z, yb)))
-    return [_unfold(s, [p[i] for p in links.parameters]) for i, s in enumerate(stack)]
-
-
-def _batches(x: Array, y: Array, seeds: Sequence[int], epochs: int) -> Iterator[tuple[Array, Array]]:
-    """Yield batches (links, batch, ...); each link shuffles its samples by its own seed, every epoch anew."""
-    rngs = [np.random.default_rng([seed, 1]) for seed in seeds]
-    rows = np.arange(len(seeds))[:, None]
-    for _ in range(epochs):
-        order = np.stack([rng.permutation(x.shape[1]) for rng in rngs])  # (links, n)
-        xe, ye = x[rows, order], y[rows, order]
-        for start in range(0, x.shape[1], BATCH):
-            yield xe[:, start : start + BATCH], ye[:, start : start + BATCH]
-
-
-def _unfold(scaled: _Scaled, padded: Sequence[Array]) -> VecToVec:
-    """Cut the padding off and fold the standardisation into the layers."""
-    job = scaled.job
-    hidden, size = hidden_units(job.target), job.target.size
-    w1 = padded[0][: job.source.size, :hidden] / scaled.x_std[:, None]
-    b1 = padded[1][0, :hidden] - scaled.x_mean @ w1
-    w2 = padded[2][:hidden, :size] * scaled.y_std
-    b2 = padded[3][0, :size] * scaled.y_std + scaled.y_mean
-    return VecToVec(job.source, job.target, *(np.ascontiguousarray(p, dtype=np.float32) for p in (w1, b1, w2, b2)))

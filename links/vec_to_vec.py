@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from camlink.links.base import Array
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
+_ZERO = np.float32(0.0)
 PARAMETERS = ("w1", "b1", "w2", "b2")
 
 
@@ -59,10 +61,12 @@ class VecToVec:
         """Map source values (..., source.size) to pre-activations (..., target.size). Raises `LinkError`."""
         if batch.shape[-1] != self.source.size:
             raise LinkError(f"link {self.name}: got values of size {batch.shape[-1]}, expected {self.source.size}")
-        hidden: Array = batch @ self.w1 + self.b1
-        np.maximum(hidden, 0.0, out=hidden)
-        out: Array = hidden @ self.w2 + self.b2
-        if not np.isfinite(out).all():
+        hidden: Array = batch @ self.w1
+        hidden += self.b1
+        np.maximum(hidden, _ZERO, out=hidden)
+        out: Array = hidden @ self.w2
+        out += self.b2
+        if not isfinite(float(out.sum())):  # one number tells of every inf and nan
             raise LinkError(f"link {self.name}: got values that are not finite")
         return out
 

@@ -41,7 +41,7 @@ def _softmax(z: Array) -> Array:
 
 
 def _sigmoid(z: Array) -> Array:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -60.0, 60.0))), dtype=np.float32)
+    return np.asarray(1.0 / (1.0 + np.exp(np.minimum(-z, 60.0))), dtype=np.float32)
 
 
 def _linear(z: Array) -> Array:
@@ -75,8 +75,33 @@ def _intersection_over_union(_: OutputSpec, predicted: Array, executed: Array) -
     return np.asarray(np.where(union > 0, shared / np.where(union > 0, union, 1.0), 1.0), dtype=np.float32)
 
 
+def _word_accuracy(_: OutputSpec, predicted: Array, executed: Array) -> Array:
+    """One minus the word error rate, not below 0; tokens (n, steps), closed by token 0. Two empty ones agree fully."""
+    rates = []
+    for said, wanted in zip(predicted, executed, strict=True):
+        ours, theirs = _before_end(said), _before_end(wanted)
+        rates.append(_edits(ours, theirs) / len(theirs) if theirs else float(bool(ours)))
+    return np.asarray(np.clip(1.0 - np.array(rates), 0.0, 1.0), dtype=np.float32)
+
+
+def _before_end(tokens: Array) -> list[float]:
+    ends = np.flatnonzero(tokens == 0)
+    return [float(token) for token in tokens[: ends[0] if len(ends) else len(tokens)]]
+
+
+def _edits(ours: list[float], theirs: list[float]) -> int:
+    """Levenshtein distance: the fewest words replaced, left out or put in."""
+    costs = list(range(len(theirs) + 1))
+    for row, word in enumerate(ours, start=1):
+        diagonal, costs[0] = costs[0], row
+        for column, other in enumerate(theirs, start=1):
+            best = min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other))
+            diagonal, costs[column] = costs[column], best
+    return costs[-1]
+
+
 def _whole_counts(value: Array) -> Array:
-    return np.asarray(np.floor(np.clip(value, 0.0, None) + 0.5), dtype=np.float32)
+    return np.asarray(np.floor(np.maximum(value, 0.0) + 0.5), dtype=np.float32)
 
 
 RULES: dict[str, TaskRules] = {
@@ -85,6 +110,7 @@ RULES: dict[str, TaskRules] = {
     "multi_label": TaskRules(_sigmoid, "binary_cross_entropy", _same_labels),
     "regression": TaskRules(_linear, "mse", _relative_closeness),
     "box": TaskRules(_linear, "mse", _intersection_over_union),
+    "tokens": TaskRules(_softmax, "cross_entropy", _word_accuracy),  # activation and loss of one step
 }
 
 
@@ -101,6 +127,7 @@ def agreement(spec: OutputSpec, predicted: Array, executed: Array) -> Array:
     """Return how far ``predicted`` equals ``executed``, per frame: (n, size), (n, size) -> (n,) in [0, 1].
 
     Count: share of entries within 0.5. Single label: same top label. Multi label: share of labels on the same side
-    of 0.5. Regression: one minus the mean error over ``spec.scale``. Box: intersection over union.
+    of 0.5. Regression: one minus the mean error over ``spec.scale``. Box: intersection over union. Tokens (n, steps):
+    one minus the word error rate.
     """
     return rules(spec).agree(spec, predicted, executed)

@@ -16,9 +16,11 @@ import numpy as np
 
 from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
-from camlink.links.train import train_ensembles
+from camlink.links.memory import Recall
+from camlink.links.train import LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
+from camlink.operators.recall import LastExecuted
 from camlink.operators.relabelling import RelabelPolicy
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.records import (
@@ -46,6 +48,7 @@ class LearningRules:
     shadow_frames: int
     history_frames: int
     seed: int = 0
+    kind: LinkKind = "count_distribution"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +66,9 @@ class _Duel:
     old_scores: list[float] = field(default_factory=list)
     new_scores: list[float] = field(default_factory=list)
 
-    def score(self, sources: Mapping[str, Value], executed: Value) -> None:
+    def score(self, sources: Mapping[str, Value], recall: Recall | None, executed: Value) -> None:
         for version, scores in ((self.old, self.old_scores), (self.new, self.new_scores)):
-            value, _ = version.ensemble.predict(sources)
+            value, _ = version.ensemble.predict(sources, recall)
             scores.append(float(agreement(version.ensemble.target, value[None], executed[None])[0]))
 
     def margin(self) -> tuple[float, float]:
@@ -100,8 +103,9 @@ class _Target:
 @dataclass
 class _Camera:
     relabel: RelabelPolicy
-    history: deque[Mapping[str, Value]]
+    history: deque[tuple[datetime, Mapping[str, Value]]]
     targets: dict[str, _Target]
+    last: LastExecuted = field(default_factory=LastExecuted)
     fresh: int = 0  # frames learnt from since the last training
     pending: dict[int, dict[str, Value]] = field(default_factory=dict)
 
@@ -152,13 +156,14 @@ class AdaptationOperator:
             return  # a model failed, or the request was forgotten: nothing complete to learn from
         if result.purpose != "relabel":
             yield from self._test(camera, result, values)
-        camera.history.append(values)
+        camera.last.update(result.captured_at, values)
+        camera.history.append((result.captured_at, values))
         camera.fresh += 1
         yield from self._maybe_train(camera, result)
 
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
-            history: deque[Mapping[str, Value]] = deque(maxlen=self._rules.history_frames)
+            history: deque[tuple[datetime, Mapping[str, Value]]] = deque(maxlen=self._rules.history_frames)
             self._cameras[camera_id] = _Camera(self._relabel(), history, {m: _Target() for m in self._specs})
         return self._cameras[camera_id]
 
@@ -182,9 +187,11 @@ class AdaptationOperator:
         """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
         for name, target in camera.targets.items():
             sources = {m: values[m] for m in (target.sources or tuple(values)) if m != name}
+            # Within a run of profile frames the last value is one frame old, which serving never enjoys.
+            recall = camera.last.of(name, result.captured_at) if result.purpose == "audit" else None
             for duel in (target.trial, target.watch):
                 if duel is not None:
-                    duel.score(sources, values[name])
+                    duel.score(sources, recall, values[name])
             if target.trial is not None and target.trial.is_settled(self._rules.shadow_frames):
                 yield from self._settle_trial(result, name, target, target.trial)
             elif target.watch is not None and target.watch.is_settled(self._rules.shadow_frames):
@@ -192,14 +199,14 @@ class AdaptationOperator:
 
     def _settle_trial(self, result: FrameResult, name: str, target: _Target, trial: _Duel) -> Iterable[Record]:
         target.trial = None
-        better, _ = trial.margin()
+        better, error = trial.margin()
         frames = len(trial.new_scores)
-        if better > 0:
+        if better > error:
             target.watch = _Duel(old=trial.old, new=trial.new)
             detail = f"better than version {trial.old.number} by {better:.1%} on {frames} later frames"
             yield from self._promote(result, name, target, trial.new, detail, trial.means())
         else:
-            detail = f"no better than version {trial.old.number} on {frames} later frames"
+            detail = f"not clearly better than version {trial.old.number} on {frames} later frames"
             yield self._event(result, "rejected", name, trial.new.number, detail, trial.means())
 
     def _settle_watch(self, result: FrameResult, name: str, target: _Target, watch: _Duel) -> Iterable[Record]:
@@ -226,10 +233,14 @@ class AdaptationOperator:
         if not enough or on_trial or len(self._specs) < 2:
             return
         camera.fresh = 0
-        samples: dict[str, Array] = {m: np.stack([values[m] for values in camera.history]) for m in self._specs}
+        history = sorted(camera.history, key=lambda frame: frame[0])  # relabelled frames come late
+        samples: dict[str, Array] = {m: np.stack([values[m] for _, values in history]) for m in self._specs}
+        times_s = np.array([at.timestamp() for at, _ in history])
         number = 1 + max(t.last_number for t in camera.targets.values())
         try:
-            ensembles = train_ensembles(self._specs, samples, seed=rules.seed + number)
+            ensembles = train_ensembles(
+                self._specs, samples, seed=rules.seed + number, times_s=times_s, kind=rules.kind
+            )
         except LinkError as error:
             logger.warning('camera "%s": links not trained: %s', result.camera_id, error)
             return

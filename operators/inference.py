@@ -6,11 +6,13 @@ small buffer and the models are loaded in turn (design ruling 2).
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.operators.base import StateStore
 from camlink.operators.sampling import FramePlan, FramePlanner
@@ -26,7 +28,9 @@ from camlink.pipeline.records import (
     RelabelRequest,
 )
 
-RING_FRAMES = 16  # recent frames kept per camera, for relabel requests
+logger = logging.getLogger(__name__)
+
+RING_FRAMES = 4  # recent frames kept per camera, for relabel requests
 DEFER_FRAMES = 16  # fully executed frames that wait for models to be loaded in turn
 OUTPUT_TTL_S = 120.0
 
@@ -45,7 +49,8 @@ class _Job:
     frame: Frame
     plan: FramePlan
     run: tuple[str, ...]
-    predict: tuple[str, ...]
+    predict: tuple[str, ...] = ()
+    abstain: tuple[str, ...] = ()
 
 
 @dataclass
@@ -121,14 +126,15 @@ class InferenceOperator:
         plan = camera.planner.plan(frame.index, frame.captured_at)
         decision = camera.decision
         if plan.purpose == "profile" or decision is None:
-            return _Job(frame, plan, self._models, ())
+            return _Job(frame, plan, self._models)
+        abstain = tuple(m for m in self._models if m not in decision.execute and m not in decision.predict)
         if plan.purpose == "audit":
-            return _Job(frame, plan, self._models, decision.predict)
+            return _Job(frame, plan, self._models, decision.predict, abstain)
         if decision.predict:
             camera.ring[frame.index] = frame
             if len(camera.ring) > RING_FRAMES:
                 camera.ring.popitem(last=False)
-        return _Job(frame, plan, decision.execute, decision.predict)
+        return _Job(frame, plan, decision.execute, decision.predict, abstain)
 
     def _relabel(self, request: RelabelRequest, jobs: list[_Job]) -> Iterable[Record]:
         frame = self._camera(request.camera_id).ring.pop(request.frame_index, None)
@@ -136,7 +142,7 @@ class InferenceOperator:
             detail = f"frame {request.frame_index} was gone when it was to be relabelled"
             yield AdaptationEvent(request.camera_id, request.captured_at, "relabel_missed", "", 0, detail)
         else:
-            jobs.append(_Job(frame, FramePlan("relabel"), request.models, ()))
+            jobs.append(_Job(frame, FramePlan("relabel"), request.models))
 
     def _process(self, jobs: Sequence[_Job]) -> Iterable[Record]:
         if self._pool.fits_together:
@@ -173,13 +179,7 @@ class InferenceOperator:
         chosen = [i for i, job in enumerate(jobs) if model in job.run]
         if not chosen:
             return
-        try:
-            inferences = self._pool.run(model, [jobs[i].frame for i in chosen])
-        except ModelError as error:
-            for i in chosen:
-                failed[i][model] = str(error)
-            return
-        for i, inference in zip(chosen, inferences, strict=True):
+        for i, inference in self._infer(model, {i: jobs[i].frame for i in chosen}, failed).items():
             job = jobs[i]
             outputs[i].append(
                 ModelOutput(
@@ -196,6 +196,19 @@ class InferenceOperator:
                 )
             )
 
+    def _infer(self, model: str, frames: Mapping[int, Frame], failed: Sequence[dict[str, str]]) -> dict[int, Inference]:
+        """Run a batch; where it fails, frame by frame, so that one bad frame harms no other camera."""
+        try:
+            return dict(zip(frames, self._pool.run(model, list(frames.values())), strict=True))
+        except ModelError as error:
+            if len(frames) == 1:
+                ((place, frame),) = frames.items()
+                failed[place][model] = str(error)
+                logger.warning('camera "%s", frame %d: %s', frame.camera_id, frame.index, error)
+                return {}
+        alone = [self._infer(model, {place: frame}, failed) for place, frame in frames.items()]
+        return {place: inference for found in alone for place, inference in found.items()}
+
     def _announce(self, job: _Job, outputs: tuple[ModelOutput, ...], failed: Mapping[str, str]) -> Iterable[Record]:
         frame, plan = job.frame, job.plan
         self._state.put(state_key(frame.camera_id, frame.index, plan.purpose), outputs, OUTPUT_TTL_S)
@@ -206,6 +219,7 @@ class InferenceOperator:
             plan.purpose,
             ran=tuple(o.model for o in outputs),
             predict=job.predict,
+            abstain=job.abstain,
             failed=failed,
             audit_probability=plan.audit_probability,
             stats=frame.stats,

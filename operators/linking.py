@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from camlink.links.ensemble import Ensemble
+from camlink.links.memory import Recall
 from camlink.operators.base import Outputs, StateStore
 from camlink.operators.inference import state_key
+from camlink.operators.recall import LastExecuted
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.errors import LinkError, StateError
 from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, OutputReady, Record, Value
 
 logger = logging.getLogger(__name__)
 
+NOT_CHOSEN = "not chosen, and the policy does not predict"
 DEADLINE = timedelta(seconds=10)  # how long a frame waits for outputs that were announced but cannot be found
 
 
@@ -37,6 +40,7 @@ class LinkingOperator:
         self._models = tuple(models)
         self._state = state
         self._links: dict[str, dict[str, _InForce]] = {}  # camera -> target -> links
+        self._last: dict[str, LastExecuted] = {}  # camera -> what each model said last
         self._waiting: list[tuple[datetime, OutputReady]] = []
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
@@ -89,13 +93,16 @@ class LinkingOperator:
     def _result(self, ready: OutputReady, outputs: Outputs, lost: str | None = None) -> FrameResult:
         executed = {o.model: o.value for o in outputs if o.value is not None}
         rows = list(outputs)
+        last = self._last.setdefault(ready.camera_id, LastExecuted())
         if ready.purpose != "relabel":
-            rows += [self._predict(ready, model, executed) for model in ready.predict]
+            rows += [
+                self._predict(ready, model, executed, last.of(model, ready.captured_at)) for model in ready.predict
+            ]
+            rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]
             known = {row.model for row in rows}
-            reasons = {
-                m: ready.failed.get(m, lost or "not chosen, and the policy does not predict") for m in self._models
-            }
+            reasons = {m: ready.failed.get(m, lost or NOT_CHOSEN) for m in self._models}
             rows += [_abstain(ready, model, reasons[model]) for model in self._models if model not in known]
+        last.update(ready.captured_at, executed)  # after predicting: a frame never tells its own answer
         return FrameResult(
             ready.camera_id,
             ready.frame_index,
@@ -107,7 +114,9 @@ class LinkingOperator:
             ready.profile_ends,
         )
 
-    def _predict(self, ready: OutputReady, target: str, executed: Mapping[str, Value]) -> ModelOutput:
+    def _predict(
+        self, ready: OutputReady, target: str, executed: Mapping[str, Value], recall: Recall | None
+    ) -> ModelOutput:
         """Predict one target from what the decision executes; on audit frames as a shadow beside the executed value."""
         shadow = target in executed
         values = {m: v for m, v in executed.items() if m not in ready.predict}
@@ -115,7 +124,7 @@ class LinkingOperator:
         if in_force is None:
             return _abstain(ready, target, f"no links to {target} were learnt yet", served=not shadow)
         try:
-            value, confidence = in_force.ensemble.predict(values)
+            value, confidence = in_force.ensemble.predict(values, recall)
         except LinkError as error:
             return _abstain(ready, target, str(error), served=not shadow)
         return ModelOutput(

@@ -40,7 +40,11 @@ class LinkScorer:
         self._recent: dict[str, deque[_Scored]] = {t: deque(maxlen=window) for t in specs}
 
     def observe(self, captured_at: datetime, values: Mapping[str, Value], ensembles: Mapping[str, Ensemble]) -> None:
-        """Score one frame on which all models executed; targets without links are left out."""
+        """Score one frame on which all models executed; targets without links are left out.
+
+        What a model said last is not used here: on consecutive profile frames it would be fresher than serving ever
+        has it, and every link would look perfect.
+        """
         for target, ensemble in ensembles.items():
             pre = {s: link.predict(values[s]) for s, link in ensemble.links.items() if s in values}
             if pre and target in values:

@@ -14,6 +14,7 @@ import numpy as np
 from camlink.models.base import OutputSpec
 from camlink.pipeline.records import FrameResult, ModelOutput
 
+MOST_RELABELLED = 0.1  # share of served frames
 MOST_CREDIT = 10.0  # frames: a long quiet time does not earn a burst of executions
 
 
@@ -33,13 +34,17 @@ class NoRelabelling:
 
 
 class PeriodicRelabelling:
-    """The paper's periodic update: the first ``frames`` served frames of every ``interval`` of event time."""
+    """The paper's periodic update: the first ``frames`` served frames of every ``interval`` of event time.
+
+    Never more than `MOST_RELABELLED` of the served frames: a slow camera has few frames in an interval.
+    """
 
     def __init__(self, interval: timedelta, frames: int) -> None:
         self._interval = interval
         self._frames = frames
         self._due: datetime | None = None
         self._left = 0
+        self._credit = 0.0
 
     def wants(self, result: FrameResult) -> str | None:
         now = result.captured_at
@@ -47,9 +52,11 @@ class PeriodicRelabelling:
             self._due = now + self._interval
         elif now >= self._due:
             self._due, self._left = now + self._interval, self._frames
-        if not self._left:
+        self._credit = min(self._credit + MOST_RELABELLED, float(self._frames))
+        if not self._left or self._credit < 1.0:
             return None
         self._left -= 1
+        self._credit -= 1.0
         return "periodic"
 
 

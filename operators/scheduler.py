@@ -38,7 +38,7 @@ class SchedulerOperator:
         self._costs = costs
         self._budget = budget
         self._rules = rules
-        self._policy = policy
+        self._policy = policy if len(specs) > 1 else "all"  # one model cannot be predicted, so it always executes
         self._cameras: dict[str, _Camera] = {}
         self._loaded: tuple[str, ...] | None = None
 

@@ -101,7 +101,8 @@ def wilson(mean: float, trials: float, z: float = Z_95) -> tuple[float, float]:
     """
     spread = z * math.sqrt(mean * (1.0 - mean) / trials + (z / (2.0 * trials)) ** 2)
     centre, scale = mean + z * z / (2.0 * trials), 1.0 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    low, high = max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    return min(low, mean), max(high, mean)  # at a mean of 0 or 1 rounding can leave the mean just outside
 
 
 def estimate(scores: Floats, probability: Floats) -> Estimate | None:

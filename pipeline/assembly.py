@@ -24,6 +24,7 @@ from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import StreamClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
+from camlink.pipeline.errors import ConfigError, Problem
 from camlink.pipeline.state.memory import MemoryState
 
 
@@ -90,8 +91,9 @@ def learning_rules(config: SiteConfig) -> LearningRules:
         first_train_frames=max(config.links.min_train_frames, config.links.bootstrap_frames),
         retrain_after_frames=config.adaptation.retrain_after_frames,
         shadow_frames=config.adaptation.shadow_frames,
-        history_frames=config.links.history_frames,
+        history_frames=max(config.links.history_frames, config.links.bootstrap_frames),
         seed=config.seed,
+        kind=config.links.kind,
     )
 
 
@@ -103,6 +105,30 @@ def relabel_policy(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Calla
     if rules.policy == "uncertainty":
         return lambda: UncertaintyRelabelling(specs, rules.label_fraction, 1.0 - rules.confidence_threshold)
     return NoRelabelling
+
+
+def check_budgets(config: SiteConfig, pool: ModelPool) -> None:
+    """Raise `ConfigError` where the budgets leave nothing that could be executed, before anything is run."""
+    costs, budget = costs_of(pool), budget_of(config)
+    total_ms = costs.time(costs.models)
+    cheapest = min(costs.models, key=lambda m: costs.time_ms[m])
+    if len(costs.models) > 1 and config.policy != "all" and costs.time_ms[cheapest] > budget.time_ms(costs):
+        share = costs.time_ms[cheapest] / total_ms
+        raise ConfigError(
+            [
+                Problem(
+                    config.site,
+                    None,
+                    f"budgets.time_share {budget.time_share:.2f} allows {budget.time_ms(costs):.1f} ms a frame, but "
+                    f"the cheapest model, {cheapest}, takes {costs.time_ms[cheapest]:.1f} of {total_ms:.1f} ms; give "
+                    f"at least {share + 0.005:.2f}, or more models to share the time with",
+                )
+            ]
+        )
+    if config.policy == "all" and not pool.fits_together:
+        needed = costs.memory(costs.models)
+        message = f"policy all holds all models at once, {needed:.2f} GB, but budgets.memory_gb is {budget.memory_gb}"
+        raise ConfigError([Problem(config.site, None, f"{message}; raise it, or choose another policy")])
 
 
 def costs_of(pool: ModelPool) -> Costs:

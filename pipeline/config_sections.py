@@ -224,8 +224,13 @@ class AuditConfig(Section):
 
 
 class LinksConfig(Section):
-    """How links get their first training."""
+    """Which links predict, and how they get their first training."""
 
+    kind: Literal["count_distribution", "vec_to_vec"] = Field(
+        default="count_distribution",
+        description="count_distribution: predicts how probable each count is, calibrated, and remembers what the "
+        "model said last. vec_to_vec: the links of the MLink paper, which regress counts.",
+    )
     bootstrap_frames: int = Field(default=100, ge=1, description="First frames of a camera, on which every model runs.")
     min_train_frames: int = Field(default=40, ge=2, description="No link is trained on fewer frames than these.")
     history_frames: int = Field(

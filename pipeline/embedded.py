@@ -36,17 +36,16 @@ class EmbeddedPipeline:
         ]
         self._operators = [operator for operator, _ in self._steps if operator is not None]
 
-    def run(self, readings: Iterable[Reading], stop: Callable[[], bool] = lambda: False) -> None:
+    def run(self, readings: Iterable[Reading | None], stop: Callable[[], bool] = lambda: False) -> None:
         """Carry all readings through the graph, then let the operators give what they hold back.
 
-        ``stop`` is asked between ticks; when it says so, the run ends as if the readings had ended.
+        Once ``stop`` says so, what the readings still hold is counted as dropped, reason "stopped"; the caller sees
+        to it that they end. ``None`` among the readings says that nothing is to be had at the moment.
         """
         for tick in ticks(readings, self._tick):
             self._advance(tick[-1])
-            self._publish(tick)
+            self._publish(map(stopped, tick) if stop() else tick)
             self._pump()
-            if stop():
-                break
         for operator in self._operators:
             self._publish(operator.on_end())
             self._pump()
@@ -81,15 +80,27 @@ class EmbeddedPipeline:
                 subscription.commit()
 
 
-def ticks(readings: Iterable[Reading], size: int, *, one_per_camera: bool = True) -> Iterator[list[Reading]]:
-    """Group readings into batches of at most ``size``, by default with no two readings of one camera in a batch."""
+def stopped(reading: Reading) -> Reading:
+    """Return the word that a frame was read but not processed any more."""
+    if not isinstance(reading, Frame):
+        return reading
+    return FrameDropped(reading.camera_id, reading.index, 1, reading.captured_at, "stopped")
+
+
+def ticks(readings: Iterable[Reading | None], size: int, *, one_per_camera: bool = True) -> Iterator[list[Reading]]:
+    """Group readings into batches of at most ``size``, by default with no two readings of one camera in a batch.
+
+    ``None`` ends a batch: nothing else is there now, and what is there should not wait.
+    """
     group: list[Reading] = []
     cameras: set[str] = set()
     for reading in readings:
-        if group and (len(group) >= size or (one_per_camera and reading.camera_id in cameras)):
+        full = reading is None or len(group) >= size or (one_per_camera and reading.camera_id in cameras)
+        if group and full:
             yield group
             group, cameras = [], set()
-        group.append(reading)
-        cameras.add(reading.camera_id)
+        if reading is not None:
+            group.append(reading)
+            cameras.add(reading.camera_id)
     if group:
         yield group

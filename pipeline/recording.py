@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,26 @@ class TraceWriter:
         writer = csv.writer(self._open.enter_context(path.open("w", newline="", encoding="utf-8")))
         writer.writerow(columns)
         return writer
+
+
+class TraceReadings:
+    """Recorded frames one by one, counted per camera, until they end or are closed."""
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames = frames
+        self._closed = False
+        self.captured: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._frames:
+            if self._closed:
+                return
+            self.captured[frame.camera_id] += 1
+            yield frame
+
+    def close(self) -> None:
+        """End an iteration in progress."""
+        self._closed = True
 
 
 def record_trace(

@@ -107,7 +107,8 @@ class OutputReady:
     purpose: Purpose
     ran: tuple[str, ...]  # models executed now
     predict: tuple[str, ...]  # models the decision leaves to links (on audit frames: as shadow)
-    failed: Mapping[str, str] = field(default_factory=dict)  # model -> reason; not executed, never predicted: abstained
+    abstain: tuple[str, ...] = ()  # models the decision neither executes nor predicts (on audit frames: as shadow)
+    failed: Mapping[str, str] = field(default_factory=dict)  # model that should have run -> why it did not
     audit_probability: float | None = None
     stats: FrameStats | None = None
     profile_ends: bool = False  # the last profile frame of its period: the scheduler may decide

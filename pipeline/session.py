@@ -14,7 +14,7 @@ import camlink
 from camlink.links.store import LinkStore
 from camlink.models.pool import ModelPool
 from camlink.operators.inference import Encode
-from camlink.pipeline.assembly import CameraFacts, build_embedded
+from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import Reading
 from camlink.pipeline.errors import ResultsError
@@ -55,6 +55,7 @@ class Session:
         """``model_notes`` adds description and licence to the report. Raises `ResultsError` if ``out`` holds a run."""
         if (out / "run.json").exists():
             raise ResultsError(f"{out} already holds a run; choose another folder, or say --overwrite")
+        check_budgets(config, pool)
         self._pool = pool
         self._out = out
         self._links = LinkStore(out / "links")
@@ -76,7 +77,7 @@ class Session:
 
     def run(
         self,
-        readings: Iterable[Reading],
+        readings: Iterable[Reading | None],
         captured: Callable[[], Mapping[str, int]],
         *,
         stop: Callable[[], bool] = lambda: False,
@@ -112,11 +113,11 @@ class Session:
 
     def _watched(
         self,
-        readings: Iterable[Reading],
+        readings: Iterable[Reading | None],
         captured: Callable[[], Mapping[str, int]],
         started: float,
         on_tick: Callable[[], None],
-    ) -> Iterator[Reading]:
+    ) -> Iterator[Reading | None]:
         header_due = time.monotonic() + HEADER_EVERY_S
         flush_due = time.monotonic() + FLUSH_EVERY_S
         for reading in readings:

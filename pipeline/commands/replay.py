@@ -128,7 +128,12 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: Path, *, f
     if realtime:
         readings = paced(readings, WallClock())
     total = sum(f.frames for f in footage if f.frames) if all(f.frames for f in footage) else None
-    return run_and_report(session, readings, lambda: {s.camera_id: s.captured for s in sources}, total, out)
+
+    def close() -> None:
+        for source in sources:
+            source.close()
+
+    return run_and_report(session, readings, lambda: {s.camera_id: s.captured for s in sources}, total, out, close)
 
 
 def _replay_trace(path: Path, config: SiteConfig, out: Path) -> int:
@@ -139,6 +144,7 @@ def _replay_trace(path: Path, config: SiteConfig, out: Path) -> int:
     from camlink.models.recorded import open_trace
     from camlink.pipeline.commands.running import run_and_report
     from camlink.pipeline.footage import Footage, fit_rules, rate_of
+    from camlink.pipeline.recording import TraceReadings
     from camlink.pipeline.session import Camera, Session
 
     trace = open_trace(path)
@@ -150,14 +156,8 @@ def _replay_trace(path: Path, config: SiteConfig, out: Path) -> int:
         console.note_console().print(f"short footage: {change}", style="yellow")
     cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
     session = Session(config, ModelPool(trace.models, config.budgets.memory_gb), cameras, out, tick=len(cameras))
-    captured: Counter[str] = Counter()
-
-    def counted() -> Any:
-        for frame in frames:
-            captured[frame.camera_id] += 1
-            yield frame
-
-    return run_and_report(session, counted(), lambda: dict(captured), len(frames), out)
+    readings = TraceReadings(frames)
+    return run_and_report(session, readings, lambda: dict(readings.captured), len(frames), out, readings.close)
 
 
 def _out_folder(out: Path | None, first: Path, overwrite: bool) -> Path:

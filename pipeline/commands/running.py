@@ -58,7 +58,7 @@ def encode_picture(frame: Frame) -> bytes:
 
 def run_and_report(
     session: Session,
-    readings: Iterable[Reading],
+    readings: Iterable[Reading | None],
     captured: Callable[[], Mapping[str, int]],
     total_frames: int | None,
     out: Path,

@@ -25,10 +25,11 @@ def merge(sources: Iterable[Source]) -> Iterator[Reading]:
         yield from heapq.merge(*ordered, key=time_of)
 
 
-def gather(sources: Sequence[LiveSource], wait: Callable[[float], object] = time.sleep) -> Iterator[Reading]:
+def gather(sources: Sequence[LiveSource], wait: Callable[[float], object] = time.sleep) -> Iterator[Reading | None]:
     """Yield live sources' readings as they come, in turn, so that a camera that is down holds up no other.
 
-    Closes all at the end, or when the iteration is given up.
+    After each round comes None: what has come should not wait for more. Closes all at the end, or when the iteration
+    is given up.
     """
     running = list(sources)
     with ExitStack() as stack:
@@ -37,6 +38,7 @@ def gather(sources: Sequence[LiveSource], wait: Callable[[float], object] = time
         while running:
             readings = [reading for reading in (source.poll() for source in running) if reading is not None]
             yield from readings
+            yield None
             running = [source for source in running if not source.is_finished]
             if running and not readings:
                 wait(0.01)

@@ -1,7 +1,8 @@
 """The report as data: everything that the terminal, ``report.json`` and the HTML page say, computed once.
 
-Top-level keys: ``run``, ``cameras``, ``models``, ``executions``, ``agreement``, ``frames``, ``cost``. Each camera holds
-the same three of them for itself. Shares and agreements lie in [0, 1]; an agreement without audit frames is null.
+Top-level keys: ``run``, ``cameras``, ``models``, ``executions``, ``abstentions``, ``agreement``, ``frames``, ``cost``.
+Each camera holds the last five of them for itself. Shares and agreements lie in [0, 1]; an agreement without audit
+frames is null.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def _whole(info: RunInfo, cameras: Mapping[str, Report], pooled: Sequence[Sequen
     return {
         "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads},
         "executions": executions,
+        "abstentions": _abstentions(frames),
         "agreement": _agreement(pooled),
         "frames": frames,
         "cost": _cost([camera["cost"] for camera in cameras.values()]) | _measured(info),
@@ -73,12 +75,14 @@ def _camera(rows: CameraRows, info: RunInfo) -> Report:
         models[name] = {
             "executions": _executions(model.executions_made, frames["captured"], sum(frames["dropped"].values())),
             "agreement": agreement,
-            "note": note(name, agreement),
+            "outputs": (outputs := _outputs(rows, model)),
+            "note": note(name, agreement, outputs),
         }
     dropped = sum(frames["dropped"].values())
     return {
         **{key: info.cameras.get(rows.camera_id, {}).get(key) for key in ("domain", "source", "fps")},
         "executions": _sum_executions(model["executions"] for model in models.values()),
+        "abstentions": _abstentions(frames),
         "agreement": _agreement([rows.scores()]),
         "frames": frames,
         "cost": _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()]),
@@ -93,13 +97,39 @@ def _camera(rows: CameraRows, info: RunInfo) -> Report:
 def _model(info: RunInfo, name: str, cameras: Mapping[str, Report], scores: Sequence[AuditScores]) -> Report:
     """Return one model's entry over all cameras."""
     agreement = _agreement([[each] for each in scores])
+    outputs = _sum_outputs([camera["models"][name]["outputs"] for camera in cameras.values()])
     fields = ("task", "size", "labels", "time_ms", "memory_gb", "description", "licence")
     return {
         **{field: info.models[name].get(field) for field in fields},
         "executions": _sum_executions(camera["models"][name]["executions"] for camera in cameras.values()),
         "agreement": agreement,
-        "note": note(name, agreement),
+        "outputs": outputs,
+        "note": note(name, agreement, outputs),
     }
+
+
+def _outputs(rows: CameraRows, model: ModelRows) -> Report:
+    """Return how many of a model's served outputs came about in which way, and why it abstained."""
+    counts = {how: model.served_count(how) for how in HOWS}
+    return {
+        "served": sum(counts.values()),
+        "predicted": counts["linked"] + counts["reused"],
+        "abstained": counts["abstained"],
+        "nothing_fits": model.abstained_while(rows.without_executions(model.times_us)),
+        "usual_reason": model.usual_reason,
+    }
+
+
+def _sum_outputs(parts: Sequence[Report]) -> Report:
+    numbers = {key: sum(part[key] for part in parts) for key in ("served", "predicted", "abstained", "nothing_fits")}
+    most = max(parts, key=lambda part: part["abstained"], default={"usual_reason": ""})
+    return numbers | {"usual_reason": most["usual_reason"]}
+
+
+def _abstentions(frames: Report) -> Report:
+    """Return how many served outputs gave no answer, and their share of all served ones."""
+    served = sum(frames[how] for how in HOWS)
+    return {"served": frames["abstained"], "share": frames["abstained"] / served if served else None}
 
 
 def _frames(rows: CameraRows, info: RunInfo) -> Report:

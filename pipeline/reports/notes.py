@@ -22,6 +22,15 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "not measured" if share is None else f"{100.0 * share:.{digits}f} %"
 
 
+def some_percent(share: float) -> str:
+    """Return a share that is above nothing, so that rounding never makes it look like nothing.
+
+    >>> some_percent(0.0001), some_percent(0.25)
+    ('less than 0.1 %', '25.0 %')
+    """
+    return percent(share) if share >= 0.001 else "less than 0.1 %"
+
+
 def interval(figure: Mapping[str, Any]) -> str:
     """Return the 95 % interval of an agreement figure, in per cent.
 
@@ -37,16 +46,56 @@ def best_baseline(figure: Mapping[str, Any]) -> tuple[str, float]:
     return name, figure["baselines"][name]
 
 
-def note(model: str, agreement: Mapping[str, Any]) -> dict[str, str]:
-    """Judge a model's predictions against the best baseline: a ``verdict`` for colours and a ``text`` to read.
+def note(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, str]:
+    """Judge a model's outputs in a ``verdict`` for colours and a ``text`` to read.
 
-    Verdicts: ``unmeasured``, ``unpredicted``, ``few``, ``better``, ``similar``, ``worse``.
+    ``outputs`` counts served ones: ``served``, ``predicted``, ``abstained``, ``nothing_fits`` (abstained while no model
+    fitted the budget), with the ``usual_reason`` for abstaining. Verdicts: ``unmeasured``, ``unpredicted``, ``few``,
+    ``better``, ``similar``, ``worse`` than the best baseline; of a model that mostly gives no answer, ``budget`` when
+    no model fits the budget, else ``abstained``.
     """
+    silence = abstentions(outputs, agreement["abstained"])
+    if 2 * outputs["abstained"] > outputs["served"]:
+        return _mostly_silent(model, outputs, silence)
+    judged = _judged(model, agreement, outputs)
+    return {**judged, "text": " ".join(filter(None, (judged["text"], silence)))}
+
+
+def abstentions(outputs: Mapping[str, Any], audit_frames: int) -> str:
+    """Return how often no answer was given, as a sentence; empty when there always was one.
+
+    >>> abstentions({"abstained": 90, "served": 120}, 3)
+    'Abstained on 90 of 120 outputs (75.0 %); abstained on 3 audit frames, which counts as wrong.'
+    """
+    if not outputs["abstained"] and not audit_frames:
+        return ""
+    of = f"{outputs['abstained']:,} of {outputs['served']:,} outputs"
+    share = percent(outputs["abstained"] / outputs["served"]) if outputs["served"] else "none served"
+    frames = f"{audit_frames:,} audit frame{'' if audit_frames == 1 else 's'}, which counts as wrong"
+    return f"Abstained on {of} ({share})" + (f"; abstained on {frames}." if audit_frames else ".")
+
+
+def _mostly_silent(model: str, outputs: Mapping[str, Any], silence: str) -> dict[str, str]:
+    if 2 * outputs["nothing_fits"] > outputs["abstained"]:
+        text = f"Budget too small: no model fits it, so {model} was neither executed nor predicted."
+        return {"verdict": "budget", "text": f"{text} {silence}"}
+    reason = f" Usual reason: {outputs['usual_reason']}." if outputs["usual_reason"] else ""
+    return {"verdict": "abstained", "text": f"Mostly no answer. {silence}{reason}"}
+
+
+def _judged(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, str]:
     figure = agreement["predicted_only"]
     if agreement["mean"] is None:
         return {"verdict": "unmeasured", "text": f"Not measured: no audit frames with {model}."}
+    if figure["mean"] is None and outputs["predicted"]:
+        return {"verdict": "unmeasured", "text": "Not measured: predicted, but on no audit frame."}
     if figure["mean"] is None:
-        return {"verdict": "unpredicted", "text": "Executed throughout; nothing was predicted."}
+        always = "Nothing was predicted." if outputs["abstained"] else "Executed throughout; nothing was predicted."
+        return {"verdict": "unpredicted", "text": always}
+    return _against_baselines(model, figure)
+
+
+def _against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
     name, baseline = best_baseline(figure)
     figures = f"({percent(baseline)} against {percent(figure['mean'])})"
     words = BASELINE_WORDS[name]
@@ -67,7 +116,7 @@ def note(model: str, agreement: Mapping[str, Any]) -> dict[str, str]:
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """Return one or two plain sentences: what was saved, at what agreement, and what a baseline would have given."""
+    """Say what was saved, what stayed unanswered, at what agreement, and what a baseline would have given."""
     made, agreement = report["executions"], report["agreement"]
     saved = made["saved_share_without_drops"]
     if saved is None:
@@ -76,7 +125,9 @@ def headline(report: Mapping[str, Any]) -> str:
         f"camlink made {made['made']:,} of {made['possible_without_drops']:,} possible model executions "
         f"({percent(saved)} saved)."
     )
-    return f"{first} {_agreement_sentence(agreement)}"
+    abstained = report["abstentions"]
+    silence = f"It gave no answer to {some_percent(abstained['share'])} of outputs." if abstained["served"] else ""
+    return " ".join(filter(None, (first, silence, _agreement_sentence(agreement))))
 
 
 def _agreement_sentence(agreement: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from camlink.models.base import OutputSpec
 from camlink.pipeline.accuracy import ABSTAINED, EXECUTES, PREDICTED, AuditRows, AuditScores, Executions, score_audit
 from camlink.pipeline.results import RunResults
+from camlink.pipeline.results_tables import microseconds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,10 +33,15 @@ class ModelRows:
     purpose: Strings
     served: NDArray[np.bool_]
     probability: NDArray[np.float64]  # NaN outside audit frames
+    usual_reason: str = ""  # the commonest one that served outputs give for abstaining
 
     def served_count(self, how: str) -> int:
         """Return how many served outputs came about this way."""
         return int((self.served & (self.how == how)).sum())
+
+    def abstained_while(self, during: NDArray[np.bool_]) -> int:
+        """Return how many served outputs abstained among the rows ``during`` (n,) holds true for."""
+        return int((during & self.served & (self.how == "abstained")).sum())
 
     @property
     def executions_made(self) -> int:
@@ -47,7 +54,11 @@ class ModelRows:
         return Executions(self.times_us[ran], self.values[ran])
 
     def audit_rows(self) -> AuditRows:
-        """Join, per audit frame, what the model said with what would have been served in its place."""
+        """Join, per audit frame, what the model said with what would have been served in its place.
+
+        A frame without a shadow row is one whose decision executes the model: every other model leaves one, also
+        where the policy gives no answer.
+        """
         audited = self.purpose == "audit"
         truth = np.flatnonzero(audited & self.served & (self.how == "executed") & ~np.isnan(self.probability))
         shadows = np.flatnonzero(audited & ~self.served & (self.how != "executed"))
@@ -86,6 +97,12 @@ class CameraRows:
     events: list[dict[str, Any]]
     adaptation: list[dict[str, Any]]
 
+    def without_executions(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return, for each time (n,), whether the decision in force executed nothing at all."""
+        found = decision_in_force(self.decisions, times_us)
+        idle = np.array([not decision["execute"] for decision in self.decisions] + [False])  # [-1]: none in force
+        return np.asarray(idle[found])
+
     def scores(self) -> list[AuditScores]:
         """Return the audit scores of all models that can be scored."""
         return [rows.scores for rows in self.models.values() if rows.scores is not None]
@@ -100,11 +117,19 @@ def read_camera(results: RunResults, camera_id: str) -> CameraRows:
         camera_id=camera_id,
         models={name: _model_rows(spec, table, names == name) for name, spec in results.info.specs().items()},
         frames_seen=len(np.unique(table.column("frame_index").to_numpy()[served])),
-        decisions=results.decisions(camera_id).to_pylist(),
+        decisions=sorted(results.decisions(camera_id).to_pylist(), key=lambda decision: decision["start"]),
         drops=results.drops(camera_id).to_pylist(),
         events=results.camera_events(camera_id).to_pylist(),
         adaptation=sorted(results.adaptation(camera_id).to_pylist(), key=_as_it_happened),
     )
+
+
+def decision_in_force(decisions: Sequence[Mapping[str, Any]], times_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, for each time (n,), the place of the last decision (by start) that covers it; -1 for none."""
+    starts = np.array([microseconds(decision["start"]) for decision in decisions], np.int64)
+    ends = np.array([microseconds(decision["end"]) for decision in decisions] + [0], np.int64)
+    found = np.searchsorted(starts, times_us, side="right") - 1
+    return np.where((found >= 0) & (times_us < ends[found]), found, -1)
 
 
 def _as_it_happened(event: dict[str, Any]) -> tuple[Any, ...]:
@@ -125,7 +150,16 @@ def _model_rows(spec: OutputSpec, table: pa.Table, mask: NDArray[np.bool_]) -> M
         purpose=_strings(rows, "purpose"),
         served=rows.column("served").to_numpy(),
         probability=rows.column("audit_probability").to_numpy().astype(np.float64),
+        usual_reason=_usual_reason(rows),
     )
+
+
+def _usual_reason(rows: pa.Table) -> str:
+    import pyarrow.compute as pc
+
+    given = rows.filter(pc.and_(rows.column("served"), pc.equal(rows.column("how"), "abstained"))).column("reason")
+    counts = pc.value_counts(given.drop_null()).to_pylist()
+    return str(max(counts, key=lambda entry: entry["counts"])["values"]) if counts else ""
 
 
 def _strings(table: pa.Table, name: str) -> Strings:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-VERDICT_STYLES = {"better": "green", "similar": "yellow", "worse": "red"}
+VERDICT_STYLES = {"better": "green", "similar": "yellow", "worse": "red", "budget": "red", "abstained": "red"}
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -29,8 +29,10 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"Frames are not conserved: {violation}", style="bold red"))
     console.print()
     console.print(_models(report))
-    for model in report["models"].values():
-        console.print(Text(f"  {model['note']['text']}", style=VERDICT_STYLES.get(model["note"]["verdict"], "")))
+    for name, model in report["models"].items():
+        console.print(
+            Text(f"  {name}: {model['note']['text']}", style=VERDICT_STYLES.get(model["note"]["verdict"], ""))
+        )
     console.print()
     console.print(_cameras(report))
 

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlink.links.ensemble import Ensemble
+from camlink.links.memory import Recall
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES
 from camlink.pipeline.errors import LinkError
 
+PEOPLE = OutputSpec("people", "vector", 1, "count")
 RNG = np.random.default_rng(3)
 SPECS = {
     "objects": OutputSpec("objects", "vector", 3, "count", ("person", "chair", "bag")),
@@ -34,16 +36,22 @@ def samples(frames: int = 120) -> dict[str, np.ndarray]:
 
 
 SAMPLES = samples()
-ENSEMBLES = train_ensembles(SPECS, SAMPLES, seed=0)
+ENSEMBLES = train_ensembles(SPECS, SAMPLES, seed=0, times_s=np.arange(120.0))
+PAPER = train_ensembles(SPECS, SAMPLES, seed=0, kind="vec_to_vec")
 SUBSETS = [s for n in (1, 2, 3) for s in combinations(SPECS, n)]
 
 
+@pytest.mark.parametrize("recall", [False, True])
+@pytest.mark.parametrize("trained", [ENSEMBLES, PAPER], ids=["count_distribution", "vec_to_vec"])
 @pytest.mark.parametrize("target", SPECS)
-def test_every_subset_of_sources_gives_a_value_in_the_targets_space(target: str) -> None:
-    ensemble = ENSEMBLES[target]
+def test_every_subset_of_sources_gives_a_value_in_the_targets_space(
+    target: str, trained: dict[str, Ensemble], recall: bool
+) -> None:
+    ensemble = trained[target]
     others = [m for m in SPECS if m != target]
+    last = Recall(SAMPLES[target][0], 3.0) if recall else None
     for sources in chain.from_iterable(combinations(others, n) for n in (1, 2, 3)):
-        value, confidence = ensemble.predict({s: SAMPLES[s] for s in sources})
+        value, confidence = ensemble.predict({s: SAMPLES[s] for s in sources}, last)
         assert value.shape == SAMPLES[target].shape
         assert np.isfinite(value).all()
         assert ((confidence >= 0) & (confidence <= 1)).all()
@@ -55,18 +63,18 @@ def test_every_subset_of_sources_gives_a_value_in_the_targets_space(target: str)
 
 
 def test_a_single_source_stands_as_it_is() -> None:
-    ensemble = ENSEMBLES["persons"]
+    ensemble = PAPER["persons"]
     alone = ensemble.combine({"objects": ensemble.links["objects"].predict(SAMPLES["objects"])})
     np.testing.assert_array_equal(alone, ensemble.links["objects"].predict(SAMPLES["objects"]))
 
 
 def test_weights_are_renormalised_over_the_sources_that_ran() -> None:
-    ensemble = ENSEMBLES["persons"]
-    z = {s: np.full((1, 1), 5.0, np.float32) for s in ensemble.links}
-    for subset in SUBSETS:
-        part = {s: z[s] for s in subset if s in z}
-        if part:
-            assert ensemble.combine(part)[0, 0] == pytest.approx(5.0, abs=1e-4)
+    for ensemble in (ENSEMBLES["persons"], PAPER["persons"]):
+        z = {s: np.full((1, ensemble.output.size), 5.0, np.float32) for s in ensemble.links}
+        for subset in SUBSETS:
+            part = {s: z[s] for s in subset if s in z}
+            if part:
+                np.testing.assert_allclose(ensemble.mix(part), 5.0, atol=1e-4)
 
 
 def test_the_informative_source_gets_the_weight() -> None:
@@ -90,11 +98,12 @@ def test_no_known_source_is_an_error_that_names_both_sides() -> None:
 
 
 def test_a_round_trip_changes_nothing() -> None:
-    for ensemble in ENSEMBLES.values():
+    for ensemble in (*ENSEMBLES.values(), *PAPER.values()):
         again = Ensemble.from_bytes(ensemble.to_bytes())
         sources = {s: SAMPLES[s] for s in ensemble.links}
-        for before, after in zip(ensemble.predict(sources), again.predict(sources), strict=True):
-            np.testing.assert_array_equal(before, after)
+        for recall in (None, Recall(SAMPLES[ensemble.target.model][3], 2.5)):
+            for before, after in zip(ensemble.predict(sources, recall), again.predict(sources, recall), strict=True):
+                np.testing.assert_array_equal(before, after)
         assert again.target == ensemble.target
 
 
@@ -132,13 +141,59 @@ def test_wrong_values_raise_with_the_links_name(broken: np.ndarray, message: str
 
 def test_confidence_of_counts_matches_how_often_they_are_right() -> None:
     """Counts with normal errors: the stated confidence is the observed share of agreement, within a few points."""
-    ensemble = ENSEMBLES["persons"]
+    ensemble = PAPER["persons"]
     spread = 0.6
     exact = Ensemble(ensemble.target, ensemble.links, ensemble.weights, np.array([spread], np.float32), 0.0)
     predicted = RNG.uniform(0, 8, (20_000, 1)).astype(np.float32)
     truth = np.round(predicted + RNG.normal(0, spread, predicted.shape))
     right = np.abs(exact.finish(predicted) - truth)[:, 0] < 0.5
     assert float(exact.confidence(predicted).mean()) == pytest.approx(right.mean(), abs=0.02)
+
+
+def test_a_fresh_memory_outweighs_a_source_that_says_nothing_and_fades() -> None:
+    """The target stays as it is for 40 frames at a time; the source is noise."""
+    blocks = np.repeat(RNG.integers(0, 6, 20), 40).astype(np.float32)[:, None]
+    specs = {
+        "noise": OutputSpec("noise", "vector", 2, "regression"),
+        "people": OutputSpec("people", "vector", 1, "count"),
+    }
+    noise = RNG.normal(size=(len(blocks), 2)).astype(np.float32)
+    times = np.arange(len(blocks), dtype=np.float64)
+    ensemble = train_ensembles(specs, {"noise": noise, "people": blocks}, seed=0, times_s=times)["people"]
+    for count in range(6):
+        last = np.array([count], np.float32)
+        fresh, sure = ensemble.predict({"noise": noise[0]}, Recall(last, 1.0))
+        assert fresh[0] == count
+        stale, unsure = ensemble.predict({"noise": noise[0]}, Recall(last, 1e6))
+        forgotten, _ = ensemble.predict({"noise": noise[0]})
+        assert stale[0] == forgotten[0]
+        assert unsure < sure
+
+
+def test_noise_is_not_believed() -> None:
+    specs = {
+        "noise": OutputSpec("noise", "vector", 3, "regression"),
+        "people": OutputSpec("people", "vector", 1, "count"),
+    }
+    noise = RNG.normal(size=(300, 3)).astype(np.float32)
+    people = RNG.choice([0, 1, 2], p=[0.2, 0.7, 0.1], size=(300, 1)).astype(np.float32)
+    ensemble = train_ensembles(specs, {"noise": noise[:150], "people": people[:150]}, seed=0)["people"]
+    value, confidence = ensemble.predict({"noise": noise[150:]})
+    assert (value == 1.0).mean() > 0.95
+    assert float(confidence.mean()) == pytest.approx(0.7, abs=0.1)
+
+
+def test_stated_confidence_is_how_often_later_frames_agree() -> None:
+    """Counts seen through a detector that misses one person in four."""
+    people = RNG.poisson(2, (2000, 1)).astype(np.float32)
+    seen = RNG.binomial(people.astype(int), 0.9).astype(np.float32)
+    specs = {"seen": OutputSpec("seen", "vector", 1, "count"), "people": PEOPLE}
+    ensemble = train_ensembles(specs, {"seen": seen[:400], "people": people[:400]}, seed=0)["people"]
+    value, confidence = ensemble.predict({"seen": seen[400:]})
+    right = (value == people[400:])[:, 0]
+    assert float(confidence.mean()) == pytest.approx(right.mean(), abs=0.05)
+    surer = confidence > np.median(confidence)
+    assert right[surer].mean() > right[~surer].mean()
 
 
 def test_training_refuses_what_it_cannot_learn_from() -> None:
@@ -152,6 +207,9 @@ def test_training_refuses_what_it_cannot_learn_from() -> None:
     with pytest.raises(LinkError, match="not finite"):
         train_ensembles(SPECS, broken, seed=0)
 
+    with pytest.raises(LinkError, match="ascending"):
+        train_ensembles(SPECS, SAMPLES, seed=0, times_s=np.zeros(5))
 
-def test_every_vector_task_has_rules() -> None:
-    assert set(RULES) == {"count", "single_label", "multi_label", "regression", "box"}
+
+def test_every_task_of_vectors_and_sequences_has_rules() -> None:
+    assert set(RULES) == {"count", "single_label", "multi_label", "regression", "box", "tokens"}

@@ -46,5 +46,5 @@ def test_softmax_survives_large_logits() -> None:
 
 
 def test_a_task_without_vector_form_says_so() -> None:
-    with pytest.raises(ValueError, match='task "tokens" cannot be scored'):
-        rules(spec("tokens", 3))
+    with pytest.raises(ValueError, match='task "detections" cannot be scored'):
+        rules(spec("detections", 3))

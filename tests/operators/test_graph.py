@@ -1,6 +1,7 @@
 """The operators together, on models whose outputs are known: conservation, honesty, determinism, learning."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import numpy as np
@@ -8,7 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camlink.pipeline.records import AdaptationEvent, Decision, Frame, FrameDropped, FrameResult, LinkPromotion
+from camlink.models.base import Inference
+from camlink.models.pool import ModelPool
+from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.embedded import ticks
+from camlink.pipeline.errors import ConfigError, ModelError
+from camlink.pipeline.records import (
+    AdaptationEvent,
+    Decision,
+    Frame,
+    FrameDropped,
+    FrameResult,
+    LinkPromotion,
+    Record,
+)
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 
 RULES = {
@@ -140,8 +155,8 @@ def test_standalone_predicts_nothing() -> None:
     assert set(hows) == {"executed", "abstained"}
 
 
-def test_one_model_alone_is_always_executed() -> None:
-    records = run_frames(make_frames("hall", 120), models()[:1], **{**RULES, "budgets": {}})
+def test_one_model_alone_is_always_executed_whatever_the_budget() -> None:
+    records = run_frames(make_frames("hall", 120), models()[:1], **RULES)
     assert {o.how for o in outputs(records)} == {"executed"}
 
 
@@ -169,6 +184,74 @@ def test_models_that_do_not_fit_together_are_loaded_in_turn_within_the_memory_bu
     assert all(len(r.loaded) == 1 for r in records if isinstance(r, Decision))
     audits = [r for r in records if isinstance(r, FrameResult) and r.purpose == "audit"]
     assert all(len(r.executed()) == 3 for r in audits)
+
+
+def test_what_a_policy_neither_executes_nor_predicts_is_an_abstention_on_audit_frames_too() -> None:
+    records = run_frames(make_frames("hall", 300), models(), **{**RULES, "policy": "standalone"})
+    decision = next(r for r in records if isinstance(r, Decision))
+    left = {"objects", "persons", "bags"} - set(decision.execute)
+    audits = [r for r in records if isinstance(r, FrameResult) and r.purpose == "audit"]
+    assert left and audits
+    for result in audits:
+        shadows = {o.model: o.how for o in result.outputs if not o.served}
+        assert shadows == dict.fromkeys(left, "abstained")
+
+
+def test_one_bad_frame_harms_no_other_camera_in_its_batch() -> None:
+    tiny = models()
+    inner = tiny[0].run
+
+    def run(frames: Sequence[Frame]) -> list[Inference]:
+        if any(f.camera_id == "yard" and f.index == 77 for f in frames):
+            raise ModelError("yard 77 is broken")
+        return inner(frames)
+
+    tiny[0].run = run  # type: ignore[method-assign]
+    hall, yard = make_frames("hall", 150), make_frames("yard", 150)
+    mixed = sorted(hall + yard, key=lambda f: (f.captured_at, f.camera_id))
+    records = run_frames(mixed, tiny, tick=2, **{**RULES, "policy": "all"})
+    abstained = [(o.camera_id, o.frame_index, o.reason) for o in outputs(records) if o.how == "abstained"]
+    assert abstained == [("yard", 77, "yard 77 is broken")]
+
+
+def test_after_a_stop_every_frame_that_was_read_is_accounted_for() -> None:
+    config = SiteConfig(models="building", **RULES)
+    records: list[Record] = []
+    frames = make_frames("hall", 100)
+    pipeline = build_embedded(config, ModelPool(models()), {"hall": CameraFacts(1.0)}, records.extend)
+    read = 0
+
+    def readings() -> Iterator[Frame]:
+        nonlocal read
+        for frame in frames[:63]:  # the source ends once it was told to stop
+            read += 1
+            yield frame
+
+    pipeline.run(readings(), stop=lambda: read > 60)
+    dropped = [r for r in records if isinstance(r, FrameDropped)]
+    assert {r.reason for r in dropped} == {"stopped"}
+    for model in ("objects", "persons", "bags"):
+        assert sum(o.model == model for o in outputs(records)) + sum(r.count for r in dropped) == read == 63
+
+
+def test_a_pause_among_live_frames_lets_what_has_come_through() -> None:
+    hall, yard = make_frames("hall", 2), make_frames("yard", 1)
+    assert [len(t) for t in ticks([hall[0], None, yard[0], hall[1], None, None], size=16)] == [1, 2]
+
+
+def test_a_slow_camera_is_not_relabelled_away() -> None:
+    """At one frame a minute, 50 frames every 10 minutes would be all of them."""
+    adaptation = {"policy": "periodic", "interval": timedelta(minutes=10), "frames": 50}
+    rules = {**RULES, "adaptation": adaptation, "period": timedelta(days=1)}
+    records = run_frames(make_frames("hall", 600, fps=1 / 60), models(), fps=1 / 60, **rules)
+    relabelled = {o.frame_index for o in outputs(records, served=False) if o.purpose == "relabel"}
+    assert 20 < len(relabelled) <= 60
+
+
+def test_a_short_history_never_keeps_links_from_being_learnt() -> None:
+    links = {"bootstrap_frames": 100, "min_train_frames": 10, "history_frames": 60}
+    records = run_frames(make_frames("hall", 300), models(), **{**RULES, "links": links})
+    assert any(isinstance(r, LinkPromotion) for r in records)
 
 
 @pytest.mark.parametrize("policy", ["periodic", "uncertainty"])
@@ -238,3 +321,16 @@ def test_the_conservation_law_holds_whatever_is_dropped_or_fails(
         served = Counter(o.how for o in outputs(records) if o.model == model)
         assert served.total() + dropped == 200
     assert set(served_per_frame(records).values()) <= {1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budgets": {"time_share": 0.2}}, r"cheapest model, objects, takes 10.0 of 30.0 ms; give at least 0.34"),
+        ({"policy": "all", "budgets": {"memory_gb": 2.5}}, "policy all holds all models at once, 3.00 GB"),
+    ],
+)
+def test_budgets_that_leave_nothing_are_refused_before_anything_runs(settings: dict, message: str) -> None:  # type: ignore[type-arg]
+    config = SiteConfig(models="building", **settings)
+    with pytest.raises(ConfigError, match=message):
+        check_budgets(config, ModelPool(models(), config.budgets.memory_gb))

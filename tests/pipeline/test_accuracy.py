@@ -109,8 +109,15 @@ def test_frames_of_different_cameras_with_the_same_index_stay_apart():
     assert found.camlink.mean == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+def test_the_interval_holds_the_mean_even_at_its_ends(mean):
+    for trials in np.linspace(1.0, 60.0, 400):
+        low, high = accuracy.wilson(mean, float(trials))
+        assert low <= mean <= high
+
+
 def test_task_without_agreement_is_not_scored():
-    tokens = OutputSpec("caption", "sequence", 2, "tokens")
+    tokens = OutputSpec("boxes", "set", 2, "detections")
     rows = audit_rows([[1, 0]], [[1, 0]], [PREDICTED])
     assert accuracy.score_audit(tokens, rows, executions_of(rows)) is None
 

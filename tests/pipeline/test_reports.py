@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import pytest
 from rich.console import Console
 
 from camlink.models.pool import ModelPool
+from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
 from camlink.pipeline.reports.notes import note
+from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames
@@ -176,6 +178,7 @@ def test_conservation_violations_are_shouted(tmp_path: Path) -> None:
 def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:
     baselines = {"constant": constant, "hourly_mode": constant, "persistence": 0.1}
     figures: Mapping[str, Any] = {
+        "abstained": 0,
         "mean": mean,
         "low": low,
         "high": high,
@@ -183,6 +186,11 @@ def figure(mean: float, low: float, high: float, constant: float, frames: int = 
         "baselines": baselines,
     }
     return {**figures, "predicted_only": figures}
+
+
+def outputs(served: int = 100, predicted: int = 60, abstained: int = 0, nothing_fits: int = 0) -> dict[str, Any]:
+    counts = {"served": served, "predicted": predicted, "abstained": abstained, "nothing_fits": nothing_fits}
+    return {**counts, "usual_reason": "because"}
 
 
 @pytest.mark.parametrize(
@@ -197,6 +205,77 @@ def figure(mean: float, low: float, high: float, constant: float, frames: int = 
     ],
 )
 def test_each_model_is_judged_in_plain_words(agreement: dict[str, Any], verdict: str, words: str) -> None:
-    judged = note("persons", agreement)
+    judged = note("persons", agreement, outputs())
     assert judged["verdict"] == verdict
     assert words in judged["text"]
+
+
+NOTHING_PREDICTED: dict[str, Any] = {"mean": 1.0, "abstained": 0, "predicted_only": {"mean": None}}
+
+
+def test_a_model_that_abstained_is_never_called_executed_throughout() -> None:
+    text = note("persons", NOTHING_PREDICTED, outputs(predicted=0, abstained=30))["text"]
+    assert "Executed throughout" not in text
+    assert "Abstained on 30 of 100 outputs (30.0 %)." in text
+    assert "Executed throughout" in note("persons", NOTHING_PREDICTED, outputs(predicted=0))["text"]
+
+
+def test_predictions_that_no_audit_frame_met_are_not_called_executed() -> None:
+    judged = note("persons", NOTHING_PREDICTED, outputs(predicted=60))
+    assert judged == {"verdict": "unmeasured", "text": "Not measured: predicted, but on no audit frame."}
+
+
+def test_a_model_that_mostly_abstains_says_why() -> None:
+    judged = note("persons", figure(0.0, 0.0, 0.1, 0.5) | {"abstained": 12}, outputs(predicted=0, abstained=90))
+    assert judged["verdict"] == "abstained"
+    assert "abstained on 12 audit frames" in judged["text"]
+    assert "because" in judged["text"]
+
+
+def test_a_budget_that_no_model_fits_is_blamed_on_the_budget_and_not_on_links() -> None:
+    judged = note(
+        "persons",
+        figure(0.0, 0.0, 0.1, 0.5) | {"abstained": 12},
+        outputs(predicted=0, abstained=90, nothing_fits=80),
+    )
+    assert judged["verdict"] == "budget"
+    assert judged["text"].startswith("Budget too small")
+    assert "not worth" not in judged["text"]
+
+
+def test_only_a_decision_that_executes_nothing_means_that_nothing_fits() -> None:
+    start = datetime(2026, 3, 2, tzinfo=UTC)
+    decisions = [
+        {"start": start + timedelta(minutes=a), "end": start + timedelta(minutes=b), "execute": execute}
+        for a, b, execute in ((1, 2, []), (3, 4, ["persons"]))
+    ]
+    camera = CameraRows("hall", {}, 0, decisions, [], [], [])
+    minutes = np.array([0.5, 1.0, 1.5, 2.5, 3.5, 5.0])
+    times_us = int(start.timestamp()) * 1_000_000 + (minutes * 60e6).astype(np.int64)
+    assert camera.without_executions(times_us).tolist() == [False, True, True, False, False, False]
+
+
+def test_the_headline_says_which_share_was_never_answered(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, report = finished
+    assert "no answer" not in headline(report | {"abstentions": {"served": 0, "share": 0.0}})
+    assert "no answer to 12.5 % of outputs" in headline(report | {"abstentions": {"served": 9, "share": 0.125}})
+    assert "less than 0.1 % of outputs" in headline(report | {"abstentions": {"served": 1, "share": 1e-6}})
+
+
+def test_an_abstained_shadow_counts_as_no_agreement_at_all() -> None:
+    """As under a policy that neither executes nor predicts a model: on audit frames it runs, but would not have."""
+    spec = TinyModel.count("persons", people).spec
+    rows = ModelRows(
+        spec=spec,
+        frame_index=np.array([7, 7, 9]),
+        times_us=np.array([7_000_000, 7_000_000, 9_000_000]),
+        values=np.array([[2], [np.nan], [2]], np.float32),
+        how=np.array(["executed", "abstained", "executed"]),
+        purpose=np.array(["audit", "audit", "audit"]),
+        served=np.array([True, False, True]),
+        probability=np.array([0.1, 0.1, 0.1]),
+    )
+    assert rows.audit.shadow.tolist() == [ABSTAINED, EXECUTES]
+    assert rows.scores is not None
+    assert rows.scores.camlink.tolist() == [0.0, 1.0]
+    assert rows.served_count("abstained") == 0  # the frame itself was answered

@@ -1,0 +1,209 @@
+"""Do links predict real models better than doing nothing clever? Test-then-train on recorded traces.
+
+    python -m benchmarks.links.accuracy TRACE... [--labelled 0.02] [--seed 0] [--plot reliability.html]
+
+All models run on a trace's first frames (a twentieth, at least 40) and later on a random share of the frames
+(``--labelled``, like audit frames). The trace is walked in ten parts: links learn from the labelled frames before a
+part and are scored on its other frames. Beside them stand the constant (most frequent value so far, per entry) and
+persistence (the value of the last labelled frame). A pair is called linkable where a link that sees the source alone
+beats the constant by more than two standard errors of the difference between parts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.links.samples import Array, CameraSamples, cameras_of
+from camlink.links.memory import Recall
+from camlink.links.train import MIN_FRAMES, LinkKind, train_ensembles
+from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
+
+PARTS = 10
+SHARES = (0.01, 0.05, 0.10, 0.20, 0.48)  # of training data, as in the paper's Fig. 5
+KINDS: tuple[LinkKind, ...] = ("vec_to_vec", "count_distribution")
+COLUMNS = ("constant", "persistence", "paper's link", "distribution", "with memory")
+FRAME = OutputSpec("frame statistics", "vector", 3, "regression")
+
+
+@dataclass
+class Scores:
+    """Agreement and exact matches per frame, by (target, source, way of predicting) and part."""
+
+    agreement: dict[tuple[str, str, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
+    exact: dict[tuple[str, str, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
+    stated: list[tuple[NDArray[np.float64], Array]] = field(default_factory=list)  # confidence, agreement
+
+    def add(self, key: tuple[str, str, str], spec: OutputSpec, predicted: Array, executed: Array) -> Array:
+        scored = agreement(spec, predicted, executed)
+        self.agreement[key].append(scored)
+        self.exact[key].append(scored >= 1.0)
+        return scored
+
+
+def constant_of(spec: OutputSpec, y: Array) -> Array:
+    """Return the most frequent value per entry, or the mean for outputs that are not counts."""
+    if spec.task != "count":
+        return y.mean(axis=0)
+    return np.array([np.bincount(column.astype(int)).argmax() for column in y.T], np.float32)
+
+
+def walk(camera: CameraSamples, labelled_share: float, seed: int) -> Scores:
+    frames = len(camera.times_s)
+    labelled = np.random.default_rng(seed).random(frames) < labelled_share
+    labelled[: max(40, frames // 20)] = True
+    edges = np.linspace(max(40, frames // 10), frames, PARTS + 1).astype(int)
+    scores = Scores()
+    specs = {**camera.specs, FRAME.model: FRAME}
+    values = {**camera.values, FRAME.model: camera.statistics}
+    for start, end in pairwise(edges):
+        known, asked = np.flatnonzero(labelled[:start]), np.flatnonzero(~labelled[start:end]) + start
+        if len(asked):
+            _score_part(camera, specs, values, labelled, known, asked, scores, seed)
+    return scores
+
+
+def _score_part(
+    camera: CameraSamples,
+    specs: dict[str, OutputSpec],
+    values: dict[str, Array],
+    labelled: NDArray[np.bool_],
+    known: NDArray[np.intp],
+    asked: NDArray[np.intp],
+    scores: Scores,
+    seed: int,
+) -> None:
+    previous = np.maximum.accumulate(np.where(labelled, np.arange(len(labelled)), -1))[asked]
+    samples = {m: v[known] for m, v in values.items()}
+    trained = {
+        kind: train_ensembles(
+            specs, samples, seed=seed, targets=list(camera.specs), times_s=camera.times_s[known], kind=kind
+        )
+        for kind in KINDS
+    }
+    for target, spec in camera.specs.items():
+        executed = values[target][asked]
+        baselines = np.tile(constant_of(spec, values[target][known]), (len(asked), 1)), values[target][previous]
+        recall = Recall(values[target][previous], camera.times_s[asked] - camera.times_s[previous])
+        others = tuple(m for m in camera.specs if m != target)
+        for sources in (*((s,) for s in others), others, (*others, FRAME.model)):
+            name = sources[0] if len(sources) == 1 else "all" if len(sources) == len(others) else "all + frame"
+            given = {s: values[s][asked] for s in sources}
+            for column, predicted in zip(COLUMNS, baselines, strict=False):
+                scores.add((target, name, column), spec, predicted, executed)
+            scores.add((target, name, COLUMNS[2]), spec, trained["vec_to_vec"][target].predict(given)[0], executed)
+            ensemble = trained["count_distribution"][target]
+            for column, last in zip(COLUMNS[3:], (None, recall), strict=True):
+                predicted, confidence = ensemble.predict(given, last)
+                agreed = scores.add((target, name, column), spec, predicted, executed)
+                scores.stated.append((confidence, agreed))
+
+
+def linkable(scores: Scores, target: str, source: str) -> bool:
+    parts = zip(scores.agreement[target, source, COLUMNS[0]], _best(scores, target, source), strict=True)
+    gain = np.array([link.mean() - constant.mean() for constant, link in parts])
+    return bool(gain.mean() > 2.0 * gain.std() / np.sqrt(len(gain)) and gain.mean() > 0.005)
+
+
+def _best(scores: Scores, target: str, source: str) -> list[Array]:
+    ways = [scores.agreement[target, source, column] for column in COLUMNS[2:4]]
+    return max(ways, key=lambda parts: float(np.concatenate(parts).mean()))
+
+
+def table_of(title: str, scores: Scores) -> Table:
+    table = Table("target", "from", *COLUMNS, "exact: paper's", "exact: memory", "linkable", title=title)
+    for target, source in dict.fromkeys((t, s) for t, s, _ in scores.agreement):
+        means = [float(np.concatenate(scores.agreement[target, source, c]).mean()) for c in COLUMNS]
+        exact = [float(np.concatenate(scores.exact[target, source, c]).mean()) for c in (COLUMNS[2], COLUMNS[4])]
+        best = max(means)
+        cells = [f"[bold]{m:.3f}[/bold]" if m >= best - 5e-4 else f"{m:.3f}" for m in means]
+        verdict = "yes" if linkable(scores, target, source) else "no better than constant"
+        table.add_row(target, source, *cells, *(f"{e:.3f}" for e in exact), verdict)
+    return table
+
+
+def sensitivity_of(camera: CameraSamples, seed: int) -> Table:
+    """Agreement on the last 52 % of the frames, by the share of all frames that taught, spread over the first 48 %."""
+    table = Table(
+        "target", "links", *(f"{share:.0%}" for share in SHARES), title=f"{camera.name}: share of training data"
+    )
+    frames = len(camera.times_s)
+    first = int(SHARES[-1] * frames)
+    for target, spec in camera.specs.items():
+        executed = camera.values[target][first:]
+        given = {m: v[first:] for m, v in camera.values.items() if m != target}
+        rows: dict[str, list[str]] = {way: [] for way in ("constant", *KINDS)}
+        for share in SHARES:
+            known = np.unique(np.linspace(0, first - 1, int(share * frames)).astype(int))
+            enough = len(known) >= MIN_FRAMES
+            samples = {m: v[known] for m, v in camera.values.items()}
+            constant = np.tile(constant_of(spec, samples[target]), (len(executed), 1))
+            rows["constant"].append(f"{agreement(spec, constant, executed).mean():.3f}")
+            for kind in KINDS:
+                if not enough:
+                    rows[kind].append("too few")
+                    continue
+                trained = train_ensembles(camera.specs, samples, seed=seed, targets=[target], kind=kind)
+                scored = agreement(spec, trained[target].predict(given)[0], executed)
+                rows[kind].append(f"{scored.mean():.3f}")
+        for way, cells in rows.items():
+            table.add_row(target, way, *cells)
+    return table
+
+
+def reliability(stated: list[tuple[NDArray[np.float64], Array]]) -> list[tuple[float, float, int]]:
+    """Return, per tenth of confidence that occurs, its mean, the mean agreement, and the number of predictions."""
+    confidence, agreed = (np.concatenate(side) for side in zip(*stated, strict=True))
+    tenth = np.minimum((confidence * 10).astype(int), 9)
+    bins = [(confidence[tenth == i], agreed[tenth == i]) for i in range(10)]
+    return [(float(c.mean()), float(a.mean()), len(c)) for c, a in bins if len(c)]
+
+
+def plot(bins: list[tuple[float, float, int]], path: Path) -> None:
+    import plotly.graph_objects as go
+
+    stated, observed, counts = zip(*bins, strict=True)
+    figure = go.Figure()
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", name="honest", line={"dash": "dot", "color": "grey"})
+    figure.add_scatter(x=stated, y=observed, mode="lines+markers", name="observed", text=[f"{n}" for n in counts])
+    figure.update_layout(xaxis_title="stated confidence", yaxis_title="observed agreement", title="Reliability")
+    figure.write_html(path)
+
+
+def main(
+    traces: list[Path],
+    labelled: Annotated[float, typer.Option(help="Share of later frames on which all models ran.")] = 0.02,
+    seed: int = 0,
+    plot_to: Annotated[Path | None, typer.Option("--plot", help="Reliability plot as HTML.")] = None,
+) -> None:
+    console, stated = Console(width=170), []
+    for path in traces:
+        for camera in cameras_of(path):
+            scores = walk(camera, labelled, seed)
+            stated += scores.stated
+            console.print(sensitivity_of(camera, seed))
+            console.print(table_of(f"{camera.name}: agreement, {labelled:.0%} of frames labelled", scores))
+    bins = reliability(stated)
+    table = Table("stated confidence", "observed agreement", "predictions", title="Reliability of distribution links")
+    for mean, observed, count in bins:
+        table.add_row(f"{mean:.3f}", f"{observed:.3f}", str(count))
+    console.print(table)
+    total = sum(count for _, _, count in bins)
+    error = sum(abs(mean - observed) * count for mean, observed, count in bins) / total
+    console.print(f"expected calibration error: {error:.3f}")
+    if plot_to is not None:
+        plot(bins, plot_to)
+
+
+if __name__ == "__main__":
+    typer.run(main)

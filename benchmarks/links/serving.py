@@ -1,0 +1,69 @@
+"""What a prediction costs: one frame and one target, and a batch across cameras. Confidence included.
+
+python -m benchmarks.links.serving [--seed 0]
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from camlink.links.memory import Recall
+from camlink.links.train import LinkKind, train_ensembles
+from camlink.models.base import OutputSpec
+
+SPECS = {
+    "objects": OutputSpec("objects", "vector", 9, "count"),
+    "persons": OutputSpec("persons", "vector", 1, "count"),
+    "action": OutputSpec("action", "vector", 2, "multi_label"),
+}
+PAIRS = (("persons", ("objects",)), ("objects", ("persons",)), ("persons", ("objects", "action")))
+BATCH = 1000
+KINDS: tuple[LinkKind, ...] = ("vec_to_vec", "count_distribution")
+
+
+def microseconds(work: Callable[[], object], calls: int) -> float:
+    """Return the median time of one call, in microseconds."""
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter_ns()
+        work()
+        times.append(time.perf_counter_ns() - start)
+    return float(np.median(times)) / 1e3
+
+
+def main(seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    objects = rng.poisson(1.5, (BATCH, 9)).astype(np.float32)
+    action = np.stack([objects[:, 0] > 0, objects[:, 0] > 3], axis=1).astype(np.float32)
+    values = {"objects": objects, "persons": objects[:, :1].copy(), "action": action}
+    columns = ("links", "target", "sources", "one frame, us", "with memory, us", f"per frame of {BATCH}, us")
+    table = Table(*columns, title="Serving: median time of Ensemble.predict")
+    learnt = {m: v[:300] for m, v in values.items()}
+    for kind in KINDS:
+        trained = train_ensembles(SPECS, learnt, seed=seed, times_s=np.arange(300.0), kind=kind)
+        for target, sources in (
+            ("persons", ("objects",)),
+            ("objects", ("persons",)),
+            ("persons", ("objects", "action")),
+        ):
+            ensemble, recall = trained[target], Recall(values[target][0], 3.0)
+            batch = {s: values[s] for s in sources}
+            one = {s: values[s][1] for s in sources}
+            cells = (
+                microseconds(lambda e=ensemble, v=one: e.predict(v), 3000),
+                microseconds(lambda e=ensemble, v=one, r=recall: e.predict(v, r), 3000) if ensemble.trust else None,
+                microseconds(lambda e=ensemble, v=batch: e.predict(v), 30) / BATCH,
+            )
+            shown = ("-" if cell is None else f"{cell:.2f}" for cell in cells)
+            table.add_row(kind, target, " + ".join(sources), *shown)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,79 @@
+"""The oracle node: a link from deployed models to what a person says is there (MLink extended, Sec. 4.2).
+
+A detector trained elsewhere errs in its own steady way on each camera; a few hundred labelled frames show how. The
+person's labels are one more output space, so that the oracle is one more target and everything links offer (several
+sources, distributions of counts, calibrated confidence) serves to correct the deployed model.
+
+Labels come as CSV, one row per frame: ``camera_id,frame_index`` and one column per label, named as in the spec.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from camlink.links.base import Array
+from camlink.links.ensemble import Ensemble
+from camlink.links.memory import Times
+from camlink.links.train import LinkKind, train_ensembles
+from camlink.models.base import OutputSpec
+from camlink.pipeline.errors import LinkError
+
+Labels = dict[tuple[str, int], Array]  # (camera, frame index) -> value (size,)
+
+
+def read_labels(path: Path, oracle: OutputSpec) -> Labels:
+    """Read a person's labels in the oracle's output space. Raises `LinkError` with file and line."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            columns = ("camera_id", "frame_index", *oracle.labels)
+            missing = [c for c in columns if c not in (rows.fieldnames or ())]
+            if missing or not oracle.labels:
+                wanted = ", ".join(columns)
+                raise LinkError(f"{path}:1: lacks the columns {', '.join(missing) or 'of labels'}; wanted {wanted}")
+            labels: Labels = {}
+            for row in rows:
+                key, value = _row(row, oracle, f"{path}:{rows.line_num}")
+                if key in labels:
+                    raise LinkError(f"{path}:{rows.line_num}: frame {key[1]} of {key[0]} is labelled a second time")
+                labels[key] = value
+    except OSError as error:
+        raise LinkError(f"{path}: cannot be read: {error.strerror}") from error
+    return labels
+
+
+def _row(row: Mapping[str, str | None], oracle: OutputSpec, where: str) -> tuple[tuple[str, int], Array]:
+    try:
+        key = (str(row["camera_id"]), int(row["frame_index"] or ""))
+        value = np.array([float(row[label] or "") for label in oracle.labels], np.float32)
+    except ValueError as error:
+        raise LinkError(f"{where}: {error}; wanted a frame index and one number per label") from error
+    if not np.isfinite(value).all() or (oracle.task == "count" and (value < 0).any()):
+        raise LinkError(f"{where}: labels must be finite, and counts not negative; got {value.tolist()}")
+    return key, value
+
+
+def link_to_oracle(
+    specs: Mapping[str, OutputSpec],
+    samples: Mapping[str, Array],
+    oracle: OutputSpec,
+    labels: Array,
+    *,
+    seed: int,
+    times_s: Times | None = None,
+    kind: LinkKind = "count_distribution",
+) -> Ensemble:
+    """Learn to say what a person would, from one deployed model or several (cross-task fusion).
+
+    ``samples``: model -> (n, size) on the labelled frames; ``labels`` (n, oracle.size). Raises `LinkError`.
+    """
+    if oracle.model in specs:
+        raise LinkError(f'the oracle needs a name of its own: "{oracle.model}" is a deployed model')
+    everything = {**specs, oracle.model: oracle}
+    values = {**{m: samples[m] for m in specs}, oracle.model: labels}
+    trained = train_ensembles(everything, values, seed=seed, targets=[oracle.model], times_s=times_s, kind=kind)
+    return trained[oracle.model]

@@ -1,0 +1,60 @@
+"""The oracle node: labels are read strictly, and a detector that errs steadily is set right."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from camlink.links.domain import link_to_oracle, read_labels
+from camlink.models.base import OutputSpec
+from camlink.pipeline.errors import LinkError
+
+ORACLE = OutputSpec("person on site", "vector", 2, "count", ("car", "bus"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "labels.csv"
+    path.write_text(text)
+    return path
+
+
+def test_labels_are_read_by_camera_and_frame_whatever_the_order_of_columns(tmp_path: Path) -> None:
+    labels = read_labels(write(tmp_path, "bus,camera_id,frame_index,car\n1,gate,7,3\n0,gate,8,2\n"), ORACLE)
+    assert {key: value.tolist() for key, value in labels.items()} == {("gate", 7): [3, 1], ("gate", 8): [2, 0]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("camera_id,frame_index,car\n", r"labels.csv:1: lacks the columns bus"),
+        ("camera_id,frame_index,car,bus\ngate,1,2,many\n", r"labels.csv:2: could not convert"),
+        ("camera_id,frame_index,car,bus\ngate,1,2\n", r"labels.csv:2: "),
+        ("camera_id,frame_index,car,bus\ngate,1,2,-1\n", r"labels.csv:2: labels must be finite"),
+        ("camera_id,frame_index,car,bus\ngate,1,2,0\ngate,1,2,0\n", r"labels.csv:3: frame 1 of gate .* second time"),
+    ],
+)
+def test_faulty_labels_are_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(LinkError, match=message):
+        read_labels(write(tmp_path, text), ORACLE)
+    with pytest.raises(LinkError, match="cannot be read"):
+        read_labels(tmp_path / "absent.csv", ORACLE)
+
+
+def test_a_steady_error_is_set_right_from_100_labels() -> None:
+    """A detector that mistakes every bus for two cars and sees no bus."""
+    rng = np.random.default_rng(0)
+    truth = np.stack([rng.integers(0, 3, 400), np.zeros(400)], axis=1).astype(np.float32)
+    seen = OutputSpec("detector", "vector", 2, "count", ("car", "bus"))
+    bus = rng.random(400) < 0.4
+    truth[bus] = [0, 1]
+    said = np.stack([np.where(bus, 5, truth[:, 0]), np.zeros(400)], axis=1).astype(np.float32)
+    ensemble = link_to_oracle({"detector": seen}, {"detector": said[:100]}, ORACLE, truth[:100], seed=0)
+    value, confidence = ensemble.predict({"detector": said[100:]})
+    assert (value == truth[100:]).mean() > 0.97
+    assert (said[100:] == truth[100:]).mean() < 0.7
+    assert confidence.mean() > 0.8
+
+
+def test_the_oracle_cannot_take_a_models_name() -> None:
+    with pytest.raises(LinkError, match="name of its own"):
+        link_to_oracle({ORACLE.model: ORACLE}, {}, ORACLE, np.zeros((20, 2), np.float32), seed=0)
