@@ -30,7 +30,7 @@ from camlink.pipeline.records import (
 
 logger = logging.getLogger(__name__)
 
-RING_FRAMES = 4  # recent frames kept per camera, for relabel requests
+RING_FRAMES = 16  # recent frames kept per camera, for relabel requests
 DEFER_FRAMES = 16  # fully executed frames that wait for models to be loaded in turn
 OUTPUT_TTL_S = 120.0
 

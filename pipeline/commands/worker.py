@@ -263,7 +263,7 @@ def _readings(site: SiteConfig, share: str, replay: bool, trace: Path | None, cl
     sources = [s for s in (open_source(c.source_spec(), live=True) for c in cameras) if isinstance(s, LiveSource)]
     for source in sources:
         closing.callback(source.close)
-    return gather(sources)
+    return (reading for reading in gather(sources) if reading is not None)
 
 
 def _shared(site: SiteConfig, share: str) -> list[Any]:
