@@ -133,26 +133,31 @@ def _abstentions(frames: Report) -> Report:
 
 
 def _frames(rows: CameraRows, info: RunInfo) -> Report:
-    """Return what became of a camera's frames, per model, and every breach of the conservation law."""
+    """Return what became of a camera's frames, per model, and every breach of the conservation law.
+
+    Only a run that is still going on may have frames on their way; its header, written now and then, may lag behind
+    the rows. One that has finished, whatever ended it, must account for every frame.
+    """
     dropped: Counter[str] = Counter()
     for drop in rows.drops:
         dropped[drop["reason"]] += drop["count"]
     seen = rows.frames_seen + dropped.total()
     captured = info.captured.get(rows.camera_id)
+    going_on = info.finished_at is None
+    total = seen if captured is None else max(captured, seen) if going_on else captured
     per_model = {}
     violations, in_flight = [], 0
     for name, model in rows.models.items():
         counts = {how: model.served_count(how) for how in HOWS}
-        total = seen if captured is None else captured
         per_model[name] = {"captured": total, **counts, "dropped": dict(dropped)}
         missing = total - sum(counts.values()) - dropped.total()
-        if missing > 0 and not info.complete:
-            in_flight = max(in_flight, missing)  # an unfinished run may have frames on their way
+        if missing > 0 and going_on:
+            in_flight = max(in_flight, missing)
         elif missing:
             violations.append(_violation(rows.camera_id, name, total, counts, dropped.total()))
     totals = {how: sum(model.served_count(how) for model in rows.models.values()) for how in HOWS}
     return {
-        "captured": seen if captured is None else captured,
+        "captured": total,
         "captured_counted": captured is not None,  # False: taken from the rows, so the law cannot be checked
         **totals,
         "dropped": dict(dropped),

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -165,14 +165,39 @@ def test_the_json_file_is_plain_and_complete(finished: tuple[Path, dict[str, Any
     assert RunInfo.load(out).complete
 
 
+def edit_header(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    info = json.loads((run / "run.json").read_text())
+    change(info)
+    (run / "run.json").write_text(json.dumps(info))
+
+
 def test_conservation_violations_are_shouted(tmp_path: Path) -> None:
     run_session(tmp_path / "run", frames=120)
-    info = json.loads((tmp_path / "run" / "run.json").read_text())
-    info["captured"]["hall"] = 130  # ten frames that nobody accounts for
-    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
+    edit_header(tmp_path / "run", lambda info: info["captured"].update(hall=130))  # ten that nobody accounts for
     report = build_report(tmp_path / "run")
     assert report["frames"]["violations"]
     assert "hall" in str(report["frames"]["violations"])
+
+
+@pytest.mark.parametrize("stopped_by", [None, "the user", "an error"])
+def test_a_finished_run_must_account_for_every_frame_whatever_ended_it(tmp_path: Path, stopped_by: str | None) -> None:
+    run_session(tmp_path / "run", frames=60)
+    edit_header(tmp_path / "run", lambda info: info["captured"].update(hall=61))
+    edit_header(tmp_path / "run", lambda info: info.update(stopped_by=stopped_by, complete=stopped_by is None))
+    frames = build_report(tmp_path / "run")["frames"]
+    assert len(frames["violations"]) == 3  # one a model
+    assert frames["in_flight"] == 0
+
+
+def test_only_a_run_that_is_still_going_on_may_have_frames_on_their_way(tmp_path: Path) -> None:
+    run_session(tmp_path / "run", frames=60)
+    going_on = {"finished_at": None, "complete": False}
+    edit_header(tmp_path / "run", lambda info: info.update(going_on, captured={"hall": 64, "yard": 60}))
+    frames = build_report(tmp_path / "run")["frames"]
+    assert (frames["violations"], frames["in_flight"]) == ([], 4)
+    edit_header(tmp_path / "run", lambda info: info.update(captured={"hall": 40, "yard": 40}))  # written a while ago
+    frames = build_report(tmp_path / "run")["frames"]
+    assert (frames["violations"], frames["in_flight"], frames["captured"]) == ([], 0, 120)
 
 
 def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:
