@@ -71,6 +71,7 @@ class Page:
             report=report,
             config=self._results.info.config,
             headline=notes.headline(report),
+            ending=notes.ending(report),
             views=self._views,
             overview=plots.agreement_by_model(report["models"]),
             comparison=_comparison(report["agreement"]),

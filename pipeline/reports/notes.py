@@ -115,6 +115,25 @@ def _against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
     return {"verdict": "better", "text": f"Links beat {words}, the best baseline {figures}."}
 
 
+def ending(report: Mapping[str, Any]) -> dict[str, str] | None:
+    """Say how a run ended, unless it came to its own end: ``kind`` is ``stopped``, ``failed`` or ``going_on``.
+
+    Stopping is how every live run ends, so it is no warning.
+    """
+    run, frames = report["run"], report["frames"]
+    count = f"{frames['captured']:,} frame{'' if frames['captured'] == 1 else 's'}"
+    if run["finished_at"] is None:
+        waiting = frames["in_flight"]
+        flight = f", up to {waiting:,} of a camera still on their way" if waiting else ""
+        return {"kind": "going_on", "text": f"Still running, or killed: {count} read so far{flight}."}
+    if run["complete"]:
+        return None
+    if run["stopped_by"] == "the user":
+        return {"kind": "stopped", "text": f"Stopped by the user after {count}."}
+    cause = run["stopped_by"] or "something unknown"
+    return {"kind": "failed", "text": f"Ended early by {cause} after {count}: the figures cover what was done."}
+
+
 def headline(report: Mapping[str, Any]) -> str:
     """Say what was saved, what stayed unanswered, at what agreement, and what a baseline would have given."""
     made, agreement = report["executions"], report["agreement"]

@@ -18,7 +18,7 @@ from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
-from camlink.pipeline.reports.notes import note
+from camlink.pipeline.reports.notes import ending, note
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
@@ -198,6 +198,26 @@ def test_only_a_run_that_is_still_going_on_may_have_frames_on_their_way(tmp_path
     edit_header(tmp_path / "run", lambda info: info.update(captured={"hall": 40, "yard": 40}))  # written a while ago
     frames = build_report(tmp_path / "run")["frames"]
     assert (frames["violations"], frames["in_flight"], frames["captured"]) == ([], 0, 120)
+
+
+@pytest.mark.parametrize(
+    ("run", "kind", "text"),
+    [
+        ({"stopped_by": "the user"}, "stopped", "Stopped by the user after 1,500 frames."),
+        ({"stopped_by": "an error"}, "failed", "Ended early by an error after 1,500 frames"),
+        ({"finished_at": None}, "going_on", "1,500 frames read so far, up to 2 of a camera still on their way."),
+    ],
+)
+def test_how_a_run_ended_is_said_and_stopping_is_no_warning(run: dict[str, Any], kind: str, text: str) -> None:
+    header = {"finished_at": "2026-03-02T08:00:00+00:00", "complete": False, "stopped_by": None}
+    said = ending({"run": header | run, "frames": {"captured": 1500, "in_flight": 2}})
+    assert said is not None
+    assert said["kind"] == kind
+    assert text in said["text"]
+
+
+def test_a_run_that_came_to_its_own_end_needs_no_word(finished: tuple[Path, dict[str, Any]]) -> None:
+    assert ending(finished[1]) is None
 
 
 def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:
