@@ -55,13 +55,14 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
 def _whole(info: RunInfo, cameras: Mapping[str, Report], pooled: Sequence[Sequence[AuditScores]]) -> Report:
     frames = _sum_frames([camera["frames"] for camera in cameras.values()], info)
     executions = _sum_executions(camera["executions"] for camera in cameras.values())
+    cost = _cost([camera["cost"] for camera in cameras.values()])
     return {
         "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads},
         "executions": executions,
         "abstentions": _abstentions(frames),
         "agreement": _agreement(pooled),
         "frames": frames,
-        "cost": _cost([camera["cost"] for camera in cameras.values()]) | _measured(info),
+        "cost": cost | _measured(info, cost["model_seconds"]),
         "cameras": dict(cameras),
     }
 
@@ -219,7 +220,7 @@ def _model_cost(info: RunInfo, name: str, rows: ModelRows, frames: int) -> Repor
 
 
 def _cost(parts: Sequence[Report]) -> Report:
-    """Add up costs by the models' time per frame; dropped frames cost nothing on either side."""
+    """Add up costs by the models' time per frame, as measured when they were profiled, not in this run; dropped frames cost nothing on either side."""
     used, everything = (sum(part[key] for part in parts) for key in ("model_seconds", "model_seconds_of_everything"))
     return {
         "model_seconds": used,
@@ -228,9 +229,12 @@ def _cost(parts: Sequence[Report]) -> Report:
     }
 
 
-def _measured(info: RunInfo) -> Report:
+def _measured(info: RunInfo, expected_s: float) -> Report:
+    """Return what the models really took, and how many times what was to be expected from their profiled costs."""
     per_model = {name: ms / 1000.0 for name, ms in info.busy_ms.items()}
-    return {"measured_busy_s": sum(per_model.values()), "measured_busy_s_per_model": per_model}
+    total = sum(per_model.values())
+    ratio = total / expected_s if total and expected_s else None
+    return {"measured_busy_s": total, "measured_busy_s_per_model": per_model, "measured_ratio": ratio}
 
 
 def _agreement(cameras: Sequence[Sequence[AuditScores]]) -> Report:

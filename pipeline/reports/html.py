@@ -72,6 +72,7 @@ class Page:
             config=self._results.info.config,
             headline=notes.headline(report),
             ending=notes.ending(report),
+            pace=notes.pace(report["cost"]),
             views=self._views,
             overview=plots.agreement_by_model(report["models"]),
             comparison=_comparison(report["agreement"]),

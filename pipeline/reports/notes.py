@@ -11,6 +11,7 @@ BASELINE_WORDS = {
     "persistence": "repeating the last executed value",
 }
 FEW_FRAMES = 30
+OFF_PACE = 1.5  # from here on, measured and profiled time are called different
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -132,6 +133,22 @@ def ending(report: Mapping[str, Any]) -> dict[str, str] | None:
         return {"kind": "stopped", "text": f"Stopped by the user after {count}."}
     cause = run["stopped_by"] or "something unknown"
     return {"kind": "failed", "text": f"Ended early by {cause} after {count}: the figures cover what was done."}
+
+
+def pace(cost: Mapping[str, Any]) -> str | None:
+    """Say how long the models really took, and plainly when that is not what their profiled costs promise.
+
+    >>> pace({"measured_busy_s": 96.7, "measured_ratio": 2.1})
+    'In this run they took 97 s, 2.1 times as long: the machine was busy.'
+    """
+    took, ratio = cost["measured_busy_s"], cost["measured_ratio"]
+    if took < 1.0 or ratio is None:
+        return None
+    if ratio > OFF_PACE:
+        return f"In this run they took {took:,.0f} s, {ratio:.1f} times as long: the machine was busy."
+    if ratio < 1.0 / OFF_PACE:
+        return f"In this run they took {took:,.0f} s: it was {1 / ratio:.1f} times as fast as the profile."
+    return f"In this run they took {took:,.0f} s."
 
 
 def headline(report: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
-from camlink.pipeline.reports.notes import ending, note
+from camlink.pipeline.reports.notes import ending, note, pace
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
@@ -218,6 +218,20 @@ def test_how_a_run_ended_is_said_and_stopping_is_no_warning(run: dict[str, Any],
 
 def test_a_run_that_came_to_its_own_end_needs_no_word(finished: tuple[Path, dict[str, Any]]) -> None:
     assert ending(finished[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("took_s", "ratio", "words"),
+    [(90.0, 2.0, "the machine was busy"), (90.0, 1.2, "took 90 s."), (90.0, 0.5, "2.0 times as fast as the profile")],
+)
+def test_a_run_that_was_slower_or_faster_than_profiled_says_so(took_s: float, ratio: float, words: str) -> None:
+    assert words in str(pace({"measured_busy_s": took_s, "measured_ratio": ratio}))
+
+
+def test_measured_time_is_compared_with_that_of_the_same_executions(tmp_path: Path) -> None:
+    report = run_session(tmp_path / "run", frames=60)
+    edit_header(tmp_path / "run", lambda info: info.update(busy_ms={"objects": 3000 * report["cost"]["model_seconds"]}))
+    assert build_report(tmp_path / "run")["cost"]["measured_ratio"] == pytest.approx(3.0)
 
 
 def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:
