@@ -220,7 +220,10 @@ def _model_cost(info: RunInfo, name: str, rows: ModelRows, frames: int) -> Repor
 
 
 def _cost(parts: Sequence[Report]) -> Report:
-    """Add up costs by the models' time per frame, as measured when they were profiled, not in this run; dropped frames cost nothing on either side."""
+    """Add up costs by the models' time per frame, as measured when they were profiled, not in this run.
+
+    Dropped frames cost nothing on either side.
+    """
     used, everything = (sum(part[key] for part in parts) for key in ("model_seconds", "model_seconds_of_everything"))
     return {
         "model_seconds": used,
