@@ -1,11 +1,13 @@
 """How far camlink's outputs equal what the models would have said, with an honest interval and baselines beside it.
 
-Estimated from audit frames only (design ruling 5). They are a random sample of a camera's frames with known
-probabilities, so the weighted mean (Hájek's estimator: weights 1/p, divided by their sum) estimates the mean over all
-frames, however alike neighbouring frames are. The interval is Wilson's for a proportion, at the effective sample size
-(sum w)^2 / sum w^2 of Kish. Agreement lies in [0, 1], where nothing varies more than a coin with the same mean, so for
-graded agreement the interval is wider than needed rather than too narrow. It is valid for one look at the end, not
-for stopping a run as soon as it looks good.
+Estimated from audit frames only (design ruling 5). They are a random sample of the frames a camera serves, with known
+probabilities, so the weighted mean (Hájek's estimator: weights 1/p, divided by their sum) estimates the mean over the
+frames of the serving regime, however alike neighbouring frames are. Bootstrap and profile frames do not belong to it:
+every model executes on them, so they are never audited, and over all frames together agreement is higher.
+
+The interval is Wilson's for a proportion, at the effective sample size (sum w)^2 / sum w^2 of Kish. Agreement lies in
+[0, 1], where nothing varies more than a coin with the same mean, so for graded agreement the interval is wider than
+needed rather than too narrow. It is valid for one look at the end, not for stopping a run as soon as it looks good.
 
 Two figures, always both:
 
@@ -106,7 +108,7 @@ def wilson(mean: float, trials: float, z: float = Z_95) -> tuple[float, float]:
 
 
 def estimate(scores: Floats, probability: Floats) -> Estimate | None:
-    """Estimate the mean over all frames from audited ones; None when there are none ("not measured").
+    """Estimate the mean over the frames of the serving regime; None without audited ones ("not measured").
 
     Raises `ValueError` for a probability outside (0, 1].
     """

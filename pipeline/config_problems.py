@@ -180,6 +180,6 @@ def _show(value: Any) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
-        return "a list" if len(value) > 8 else mask_url(str(list(value)))
+        return "a list" if len(value) > 8 else f"[{', '.join(_show(item) for item in value)}]"
     shown = mask_url(str(value))
     return f'"{shown[:77]}..."' if len(shown) > 80 else f'"{shown}"' if isinstance(value, str) else shown

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from camlink.pipeline import quantities
-from camlink.pipeline.addresses import check_scheme, expand_environment, find_path, is_url
+from camlink.pipeline.addresses import check_address, check_scheme, expand_environment, find_path, is_url
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.ingest.base import CAMERA_ID, SourceSpec
 from camlink.pipeline.ingest.masking import mask_url
@@ -109,6 +109,7 @@ class CameraConfig(Section):
         if opened.isdecimal():
             return int(opened)
         if is_url(opened):
+            check_address(opened)
             check_scheme(opened)
             return opened
         return find_path(opened, (info.context or {}).get("folder"))
@@ -145,6 +146,7 @@ class CameraConfig(Section):
             crop=self.crop,
             timezone=self.timezone,
             domain=self.domain,
+            shown=self.shown_source,
         )
 
 

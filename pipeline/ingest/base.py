@@ -47,7 +47,8 @@ class SourceSpec:
     ``sources``: paths of clips, images or folders of stills (several of one camera in time order), or one URL or
     device number. ``fps``: sampling rate, None for every frame. ``crop``: (x, y, width, height) as fractions of the
     picture. ``start``: event time of the first frame of a clip; ``timezone`` is how naive times are read.
-    ``total_frames``: sampled frames to expect, when already known.
+    ``total_frames``: sampled frames to expect, when already known. ``shown``: the source as logs and events may show
+    it, for one that holds secrets `mask_url` cannot know, such as a key in the path.
     """
 
     camera_id: str
@@ -58,6 +59,7 @@ class SourceSpec:
     timezone: str = "UTC"
     domain: str = "default"
     total_frames: int | None = None
+    shown: str = ""
 
     def __post_init__(self) -> None:
         if not CAMERA_ID.fullmatch(self.camera_id):

@@ -12,6 +12,7 @@ from pathlib import Path
 from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest.base import SourceSpec
 from camlink.pipeline.ingest.clips import VIDEO_SUFFIXES
+from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.ingest.names import camera_id_from, parse_name
 from camlink.pipeline.ingest.opening import videos_in
 from camlink.pipeline.ingest.stills import IMAGE_SUFFIXES, MANIFEST, images_in, named_stills, read_manifest
@@ -38,7 +39,8 @@ def discover(path: Path, *, fps: float | None, timezone: str, camera_id: str | N
     """
     path = Path(path)
     if not path.exists():
-        raise SourceError(f"there is no file or folder {path}")
+        advice = "; cameras are read by `camlink run`, from a configuration" if ":/" in str(path) else ""
+        raise SourceError(f"there is no file or folder {mask_url(path)}{advice}")
     finds = list(_search(path, timezone) if path.is_dir() else _file(path, timezone))
     if not finds:
         raise SourceError(f"{path}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) and no images found")

@@ -48,7 +48,7 @@ class Outage:
 
     def __init__(self, spec: SourceSpec, address: str | int, limits: LiveLimits, seed: int) -> None:
         self.camera_id = spec.camera_id
-        self.shown = mask_url(address)
+        self.shown = spec.shown or mask_url(address)
         self.reconnects = 0  # attempts to open anew, ever
         self.codec: str | None = None
         self._limits = limits

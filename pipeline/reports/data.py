@@ -55,13 +55,14 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
 def _whole(info: RunInfo, cameras: Mapping[str, Report], pooled: Sequence[Sequence[AuditScores]]) -> Report:
     frames = _sum_frames([camera["frames"] for camera in cameras.values()], info)
     executions = _sum_executions(camera["executions"] for camera in cameras.values())
+    cost = _cost([camera["cost"] for camera in cameras.values()])
     return {
         "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads},
         "executions": executions,
         "abstentions": _abstentions(frames),
         "agreement": _agreement(pooled),
         "frames": frames,
-        "cost": _cost([camera["cost"] for camera in cameras.values()]) | _measured(info),
+        "cost": cost | _measured(info, cost["model_seconds"]),
         "cameras": dict(cameras),
     }
 
@@ -133,26 +134,31 @@ def _abstentions(frames: Report) -> Report:
 
 
 def _frames(rows: CameraRows, info: RunInfo) -> Report:
-    """Return what became of a camera's frames, per model, and every breach of the conservation law."""
+    """Return what became of a camera's frames, per model, and every breach of the conservation law.
+
+    Only a run that is still going on may have frames on their way; its header, written now and then, may lag behind
+    the rows. One that has finished, whatever ended it, must account for every frame.
+    """
     dropped: Counter[str] = Counter()
     for drop in rows.drops:
         dropped[drop["reason"]] += drop["count"]
     seen = rows.frames_seen + dropped.total()
     captured = info.captured.get(rows.camera_id)
+    going_on = info.finished_at is None
+    total = seen if captured is None else max(captured, seen) if going_on else captured
     per_model = {}
     violations, in_flight = [], 0
     for name, model in rows.models.items():
         counts = {how: model.served_count(how) for how in HOWS}
-        total = seen if captured is None else captured
         per_model[name] = {"captured": total, **counts, "dropped": dict(dropped)}
         missing = total - sum(counts.values()) - dropped.total()
-        if missing > 0 and not info.complete:
-            in_flight = max(in_flight, missing)  # an unfinished run may have frames on their way
+        if missing > 0 and going_on:
+            in_flight = max(in_flight, missing)
         elif missing:
             violations.append(_violation(rows.camera_id, name, total, counts, dropped.total()))
     totals = {how: sum(model.served_count(how) for model in rows.models.values()) for how in HOWS}
     return {
-        "captured": seen if captured is None else captured,
+        "captured": total,
         "captured_counted": captured is not None,  # False: taken from the rows, so the law cannot be checked
         **totals,
         "dropped": dict(dropped),
@@ -214,7 +220,10 @@ def _model_cost(info: RunInfo, name: str, rows: ModelRows, frames: int) -> Repor
 
 
 def _cost(parts: Sequence[Report]) -> Report:
-    """Add up costs by the models' time per frame; dropped frames cost nothing on either side."""
+    """Add up costs by the models' time per frame, as measured when they were profiled, not in this run.
+
+    Dropped frames cost nothing on either side.
+    """
     used, everything = (sum(part[key] for part in parts) for key in ("model_seconds", "model_seconds_of_everything"))
     return {
         "model_seconds": used,
@@ -223,9 +232,12 @@ def _cost(parts: Sequence[Report]) -> Report:
     }
 
 
-def _measured(info: RunInfo) -> Report:
+def _measured(info: RunInfo, expected_s: float) -> Report:
+    """Return what the models really took, and how many times what was to be expected from their profiled costs."""
     per_model = {name: ms / 1000.0 for name, ms in info.busy_ms.items()}
-    return {"measured_busy_s": sum(per_model.values()), "measured_busy_s_per_model": per_model}
+    total = sum(per_model.values())
+    ratio = total / expected_s if total and expected_s else None
+    return {"measured_busy_s": total, "measured_busy_s_per_model": per_model, "measured_ratio": ratio}
 
 
 def _agreement(cameras: Sequence[Sequence[AuditScores]]) -> Report:

@@ -71,6 +71,8 @@ class Page:
             report=report,
             config=self._results.info.config,
             headline=notes.headline(report),
+            ending=notes.ending(report),
+            pace=notes.pace(report["cost"]),
             views=self._views,
             overview=plots.agreement_by_model(report["models"]),
             comparison=_comparison(report["agreement"]),
@@ -99,16 +101,16 @@ def _moment(iso: str | None, form: str = "%d %b %H:%M:%S") -> str:
 def _rate(fps: float) -> str:
     """Return a sampling rate as people say it, also a slow one.
 
-    >>> _rate(10.0), _rate(0.5), _rate(1 / 7200)
-    ('10 frames a second', 'a frame every 2 s', 'a frame every 2 h')
+    >>> _rate(10.0), _rate(0.5), _rate(0.000477), _rate(1 / 7200)
+    ('10 frames per second', '1 frame per 2 s', '1 frame per 35 min', '1 frame per 2 h')
     """
     if fps >= 1.0:
-        return f"{fps:g} frame{'' if fps == 1.0 else 's'} a second"
+        return f"{fps:.3g} frame{'' if fps == 1.0 else 's'} per second"
     gap_s = 1.0 / fps
-    for unit, seconds in (("h", 3600.0), ("min", 60.0)):
+    for unit, seconds in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
         if gap_s >= 1.5 * seconds:
-            return f"a frame every {gap_s / seconds:.2g} {unit}"
-    return f"a frame every {gap_s:.2g} s"
+            return f"1 frame per {gap_s / seconds:.2g} {unit}"
+    return f"1 frame per {gap_s:.2g} s"
 
 
 def _memory(gigabytes: float) -> str:

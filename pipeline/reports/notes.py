@@ -11,6 +11,7 @@ BASELINE_WORDS = {
     "persistence": "repeating the last executed value",
 }
 FEW_FRAMES = 30
+OFF_PACE = 1.5  # from here on, measured and profiled time are called different
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -113,6 +114,41 @@ def _against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
         text = f"Ahead of {words} {figures}, but within the interval: the gain may be chance."
         return {"verdict": "similar", "text": text}
     return {"verdict": "better", "text": f"Links beat {words}, the best baseline {figures}."}
+
+
+def ending(report: Mapping[str, Any]) -> dict[str, str] | None:
+    """Say how a run ended, unless it came to its own end: ``kind`` is ``stopped``, ``failed`` or ``going_on``.
+
+    Stopping is how every live run ends, so it is no warning.
+    """
+    run, frames = report["run"], report["frames"]
+    count = f"{frames['captured']:,} frame{'' if frames['captured'] == 1 else 's'}"
+    if run["finished_at"] is None:
+        waiting = frames["in_flight"]
+        flight = f", up to {waiting:,} of a camera still on their way" if waiting else ""
+        return {"kind": "going_on", "text": f"Still running, or killed: {count} read so far{flight}."}
+    if run["complete"]:
+        return None
+    if run["stopped_by"] == "the user":
+        return {"kind": "stopped", "text": f"Stopped by the user after {count}."}
+    cause = run["stopped_by"] or "something unknown"
+    return {"kind": "failed", "text": f"Ended early by {cause} after {count}: the figures cover what was done."}
+
+
+def pace(cost: Mapping[str, Any]) -> str | None:
+    """Say how long the models really took, and plainly when that is not what their profiled costs promise.
+
+    >>> pace({"measured_busy_s": 96.7, "measured_ratio": 2.1})
+    'In this run they took 97 s, 2.1 times as long: the machine was busy.'
+    """
+    took, ratio = cost["measured_busy_s"], cost["measured_ratio"]
+    if took < 1.0 or ratio is None:
+        return None
+    if ratio > OFF_PACE:
+        return f"In this run they took {took:,.0f} s, {ratio:.1f} times as long: the machine was busy."
+    if ratio < 1.0 / OFF_PACE:
+        return f"In this run they took {took:,.0f} s: it was {1 / ratio:.1f} times as fast as the profile."
+    return f"In this run they took {took:,.0f} s."
 
 
 def headline(report: Mapping[str, Any]) -> str:

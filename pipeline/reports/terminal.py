@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from camlink.pipeline.reports.notes import headline, interval, percent
+from camlink.pipeline.reports.notes import ending, headline, interval, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,13 +18,11 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Print the report. Names of cameras and models are printed as they are, never read as markup."""
     from rich.text import Text
 
-    run = report["run"]
     console.print()
-    console.print(Text(run["name"], style="bold"))
+    console.print(Text(report["run"]["name"], style="bold"))
     console.print(Text(headline(report)))
-    if not run["complete"]:
-        stopped = f", stopped by {run['stopped_by']}" if run["stopped_by"] else ""
-        console.print(Text(f"Unfinished run{stopped}: the figures cover what was done.", style="yellow"))
+    if ended := ending(report):
+        console.print(Text(ended["text"], style="" if ended["kind"] == "stopped" else "yellow"))
     for violation in report["frames"]["violations"]:
         console.print(Text(f"Frames are not conserved: {violation}", style="bold red"))
     console.print()

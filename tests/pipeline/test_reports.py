@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +18,7 @@ from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
-from camlink.pipeline.reports.notes import note
+from camlink.pipeline.reports.notes import ending, note, pace
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
@@ -165,14 +165,73 @@ def test_the_json_file_is_plain_and_complete(finished: tuple[Path, dict[str, Any
     assert RunInfo.load(out).complete
 
 
+def edit_header(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    info = json.loads((run / "run.json").read_text())
+    change(info)
+    (run / "run.json").write_text(json.dumps(info))
+
+
 def test_conservation_violations_are_shouted(tmp_path: Path) -> None:
     run_session(tmp_path / "run", frames=120)
-    info = json.loads((tmp_path / "run" / "run.json").read_text())
-    info["captured"]["hall"] = 130  # ten frames that nobody accounts for
-    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
+    edit_header(tmp_path / "run", lambda info: info["captured"].update(hall=130))  # ten that nobody accounts for
     report = build_report(tmp_path / "run")
     assert report["frames"]["violations"]
     assert "hall" in str(report["frames"]["violations"])
+
+
+@pytest.mark.parametrize("stopped_by", [None, "the user", "an error"])
+def test_a_finished_run_must_account_for_every_frame_whatever_ended_it(tmp_path: Path, stopped_by: str | None) -> None:
+    run_session(tmp_path / "run", frames=60)
+    edit_header(tmp_path / "run", lambda info: info["captured"].update(hall=61))
+    edit_header(tmp_path / "run", lambda info: info.update(stopped_by=stopped_by, complete=stopped_by is None))
+    frames = build_report(tmp_path / "run")["frames"]
+    assert len(frames["violations"]) == 3  # one a model
+    assert frames["in_flight"] == 0
+
+
+def test_only_a_run_that_is_still_going_on_may_have_frames_on_their_way(tmp_path: Path) -> None:
+    run_session(tmp_path / "run", frames=60)
+    going_on = {"finished_at": None, "complete": False}
+    edit_header(tmp_path / "run", lambda info: info.update(going_on, captured={"hall": 64, "yard": 60}))
+    frames = build_report(tmp_path / "run")["frames"]
+    assert (frames["violations"], frames["in_flight"]) == ([], 4)
+    edit_header(tmp_path / "run", lambda info: info.update(captured={"hall": 40, "yard": 40}))  # written a while ago
+    frames = build_report(tmp_path / "run")["frames"]
+    assert (frames["violations"], frames["in_flight"], frames["captured"]) == ([], 0, 120)
+
+
+@pytest.mark.parametrize(
+    ("run", "kind", "text"),
+    [
+        ({"stopped_by": "the user"}, "stopped", "Stopped by the user after 1,500 frames."),
+        ({"stopped_by": "an error"}, "failed", "Ended early by an error after 1,500 frames"),
+        ({"finished_at": None}, "going_on", "1,500 frames read so far, up to 2 of a camera still on their way."),
+    ],
+)
+def test_how_a_run_ended_is_said_and_stopping_is_no_warning(run: dict[str, Any], kind: str, text: str) -> None:
+    header = {"finished_at": "2026-03-02T08:00:00+00:00", "complete": False, "stopped_by": None}
+    said = ending({"run": header | run, "frames": {"captured": 1500, "in_flight": 2}})
+    assert said is not None
+    assert said["kind"] == kind
+    assert text in said["text"]
+
+
+def test_a_run_that_came_to_its_own_end_needs_no_word(finished: tuple[Path, dict[str, Any]]) -> None:
+    assert ending(finished[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("took_s", "ratio", "words"),
+    [(90.0, 2.0, "the machine was busy"), (90.0, 1.2, "took 90 s."), (90.0, 0.5, "2.0 times as fast as the profile")],
+)
+def test_a_run_that_was_slower_or_faster_than_profiled_says_so(took_s: float, ratio: float, words: str) -> None:
+    assert words in str(pace({"measured_busy_s": took_s, "measured_ratio": ratio}))
+
+
+def test_measured_time_is_compared_with_that_of_the_same_executions(tmp_path: Path) -> None:
+    report = run_session(tmp_path / "run", frames=60)
+    edit_header(tmp_path / "run", lambda info: info.update(busy_ms={"objects": 3000 * report["cost"]["model_seconds"]}))
+    assert build_report(tmp_path / "run")["cost"]["measured_ratio"] == pytest.approx(3.0)
 
 
 def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:
