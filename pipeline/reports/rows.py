@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline.accuracy import ABSTAINED, EXECUTES, PREDICTED, AuditRows, AuditScores, Executions, score_audit
+from camlink.pipeline.reports.stretches import Stretches, stretches
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results_tables import microseconds
 
@@ -96,6 +97,12 @@ class CameraRows:
     drops: list[dict[str, Any]]
     events: list[dict[str, Any]]
     adaptation: list[dict[str, Any]]
+
+    @cached_property
+    def stretches(self) -> Stretches:
+        """Return where the camera has footage."""
+        seen = [model.times_us // 1000 for model in self.models.values()]
+        return stretches(np.concatenate(seen) if seen else np.zeros(0, np.int64))
 
     def without_executions(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return, for each time (n,), whether the decision in force executed nothing at all."""

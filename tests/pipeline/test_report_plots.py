@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from camlink.models.base import OutputSpec
 from camlink.pipeline.reports import plots
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
-from camlink.pipeline.reports.series import thin
+from camlink.pipeline.reports.series import ModelSeries
+from camlink.pipeline.reports.series import thin as thin_between_gaps
+from camlink.pipeline.reports.stretches import stretches
 
 EVIL = "<a href='https://example.org'>x</a>"
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -37,6 +40,10 @@ def model_rows(spec: OutputSpec, values: Any, how: str = "executed") -> ModelRow
         served=np.full(count, True),
         probability=np.full(count, np.nan),
     )
+
+
+def thin(rows: ModelRows, points: int) -> ModelSeries:
+    return thin_between_gaps(rows, points, stretches(rows.times_us // 1000))
 
 
 def camera(models: dict[str, ModelRows]) -> CameraRows:
@@ -178,3 +185,49 @@ def test_long_runs_of_equal_decisions_are_drawn_as_one() -> None:
     figure = plots.decision_strip(rows)
     assert figure is not None
     assert sum(len(trace["x"]) for trace in figure["data"]) == 1
+
+
+def clips(frames: int, count: int = 2, apart: timedelta = timedelta(days=4)) -> ModelRows:
+    """Clips of one frame a second with nothing in between."""
+    rows = model_rows(COUNT, np.ones((frames * count, 2)))
+    shift = np.repeat(np.arange(count), frames) * int(apart.total_seconds()) * 1_000_000
+    return replace(rows, times_us=rows.times_us + shift)
+
+
+def test_slow_and_somewhat_irregular_frames_are_no_gap() -> None:
+    times = np.cumsum(np.array([0, 2, 2, 5, 2, 1, 30, 2])) * 3_600_000
+    assert len(stretches(times).starts_ms) == 1
+    assert len(stretches(np.concatenate((times, times + 40 * 86_400_000))).starts_ms) == 2
+
+
+@pytest.mark.parametrize("points", [1_000, 20])
+def test_lines_break_where_there_is_no_footage(points: int) -> None:
+    figure = plots.outputs_over_time(camera({"objects": clips(50)}), points)
+    assert figure is not None
+    line = next(trace for trace in figure["data"] if trace["mode"] == "lines" and trace["line"]["width"])
+    assert line["y"].count(None) == 1
+    gap = line["x"].index(None)
+    assert line["x"][gap + 1] - line["x"][gap - 1] > 3 * 86_400_000
+
+
+def test_no_decision_and_no_profiling_is_drawn_where_there_is_no_footage() -> None:
+    rows = camera({"objects": clips(50)})
+    first = rows.decisions[0] | {"start": START + timedelta(seconds=20), "end": START + timedelta(seconds=60)}
+    second = first | {"start": START + timedelta(days=4, seconds=70), "end": START + timedelta(days=5)}
+    figure = plots.decision_strip(replace(rows, decisions=[first, second]))
+    assert figure is not None
+    bars = [(b, b + x) for trace in figure["data"] for b, x in zip(trace["base"], trace["x"], strict=True)]
+    day = 86_400_000
+    start = START_US // 1000
+    assert len(bars) == 4  # profiled, then decided, in both clips
+    assert all(high < start + day / 10 or low > start + 3.9 * day for low, high in bars)
+    assert sum(high - low for low, high in bars) == pytest.approx(
+        4 * day / 100 * 1.9, rel=0.01
+    )  # long enough to be seen
+
+
+def test_a_span_is_cut_at_the_gaps_and_keeps_its_true_start() -> None:
+    footage = stretches(np.concatenate((np.arange(100), 200_000 + np.arange(100_000))))
+    pieces = list(footage.pieces(50, 250_000))
+    assert [piece[0] for piece in pieces] == [50, 200_000]
+    assert pieces[1] == (200_000, 200_000, 250_000)
