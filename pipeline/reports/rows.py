@@ -110,6 +110,17 @@ class CameraRows:
         idle = np.array([not decision["execute"] for decision in self.decisions] + [False])  # [-1]: none in force
         return np.asarray(idle[found])
 
+    def expected_agreements(self) -> NDArray[np.float64]:
+        """Return what the decision in force expected (over all models), per frame served under one that says it."""
+        first = next((model for model in self.models.values() if model.served.any()), None)
+        if first is None or not self.decisions:
+            return np.zeros(0)
+        promised = [decision["expected_agreement"] for decision in self.decisions]
+        values = np.array([np.nan if value is None else value for value in promised] + [np.nan], np.float64)
+        chosen = first.served & np.isin(first.purpose, ("serve", "audit"))
+        found = values[decision_in_force(self.decisions, first.times_us[chosen])]
+        return np.asarray(found[~np.isnan(found)])
+
     def scores(self) -> list[AuditScores]:
         """Return the audit scores of all models that can be scored."""
         return [rows.scores for rows in self.models.values() if rows.scores is not None]

@@ -18,7 +18,7 @@ from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
-from camlink.pipeline.reports.notes import ending, note, pace
+from camlink.pipeline.reports.notes import ending, note, pace, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
@@ -232,6 +232,25 @@ def test_measured_time_is_compared_with_that_of_the_same_executions(tmp_path: Pa
     report = run_session(tmp_path / "run", frames=60)
     edit_header(tmp_path / "run", lambda info: info.update(busy_ms={"objects": 3000 * report["cost"]["model_seconds"]}))
     assert build_report(tmp_path / "run")["cost"]["measured_ratio"] == pytest.approx(3.0)
+
+
+def test_what_decisions_expected_stands_beside_what_was_measured(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, report = finished
+    page = write_report(out).read_text(encoding="utf-8")
+    for camera in report["cameras"].values():
+        expected = camera["expected_agreement"]
+        each = [decision["expected_agreement"] for decision in camera["decisions"]]
+        assert min(each) <= expected["lowest"] <= expected["mean"] <= expected["highest"] <= max(each)
+        assert expected["measured"] == camera["agreement"]["mean"]
+        assert expected["text"] in page
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"), [(0.99, "promised too much"), (0.9, "within the interval"), (0.5, "better than promised")]
+)
+def test_promising_too_much_is_said(expected: float, words: str) -> None:
+    assert words in promise(expected, {"mean": 0.85, "low": 0.8, "high": 0.95})
+    assert "not measured" in promise(expected, {"mean": None})
 
 
 def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:
