@@ -148,7 +148,7 @@ def _value_axis(series: ModelSeries, bottom: float, top: float) -> Trace:
 
 
 def _row_title(name: str, series: ModelSeries, top: float) -> Trace:
-    text = f"<b>{escape(name)}</b>  {escape(_short(series.caption, 32))}"
+    text = f"<b>{escape(_short(name))}</b>  {escape(_short(series.caption, 28))}"
     place = {"x": 0, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top"}
     return {"text": text, "showarrow": False, "align": "left", "font": {"size": 12.5, "color": "@ink"}, **place}
 

@@ -231,3 +231,11 @@ def test_a_span_is_cut_at_the_gaps_and_keeps_its_true_start() -> None:
     pieces = list(footage.pieces(50, 250_000))
     assert [piece[0] for piece in pieces] == [50, 200_000]
     assert pieces[1] == (200_000, 200_000, 250_000)
+
+
+def test_row_titles_stay_short_enough_for_a_phone_whatever_the_names() -> None:
+    spec = OutputSpec("objects", "vector", 1, "count", ("a label with a very long name that goes on and on",))
+    figure = plots.outputs_over_time(camera({"model-" * 20: model_rows(spec, np.ones((3, 1)))}), 10)
+    assert figure is not None
+    (title,) = figure["layout"]["annotations"]
+    assert len(title["text"].replace("<b>", "").replace("</b>", "")) <= 52
