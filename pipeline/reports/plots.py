@@ -29,7 +29,8 @@ BASELINE_MARKS = {
     "hourly_mode": ("hourly mode", "triangle-up-open"),
     "persistence": ("persistence", "cross-thin-open"),
 }
-STATES = {"executed": "@executed", "predicted": "@predicted", "profiling": "@profile"}
+STATES = {"executed": "@executed", "predicted": "@predicted", "left out": "@abstained", "profiling": "@profile"}
+PATTERNS = {"predicted": "/", "left out": "x"}
 MOMENT = "%d %b %H:%M:%S"
 ROW_PX = 148
 TIME_PLOT_LEFT_PX = 96  # one edge for both plots over time, so that they can be read together
@@ -51,6 +52,8 @@ def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
         top, bottom = 1.0 - place / len(drawn), 1.0 - (place + 1) / len(drawn)
         layout[_axis("yaxis", place)] = _value_axis(series, bottom + 14 / height, top - 28 / height)
         layout["annotations"].append(_row_title(name, series, top))
+    for trace in [trace for trace in traces if trace.get("name") == "abstained"][:1]:
+        trace["showlegend"] = True  # whichever model comes first with it
     layout["xaxis"] |= _time_axis(rows) | {"anchor": _axis("y", len(drawn) - 1)}
     layout["margin"]["l"] = TIME_PLOT_LEFT_PX
     return {"data": traces, "layout": layout}
@@ -126,7 +129,7 @@ def _marks(name: str, points: Points, marker: Trace, series: ModelSeries, first:
     joined = "<br>joins %{customdata} frames" if series.frames_per_point > 1 else ""
     counts = {"customdata": points.frames.tolist()} if joined else {}
     hover = f"{what} · <b>{name}</b><br>%{{x|{MOMENT}}}{joined}<extra></extra>"
-    legend = {"name": name, "legendgroup": name, "showlegend": first or name == "abstained"}
+    legend = {"name": name, "legendgroup": name, "showlegend": first}
     return {
         "mode": "markers",
         "marker": marker,
@@ -168,20 +171,23 @@ def decision_strip(rows: CameraRows) -> Figure | None:
     for decision, start, next_start in zip(decisions, starts, [*starts[1:], None], strict=True):
         end = min(_ms(decision["end"]), next_start or max(times, default=start) + 1)
         for name in rows.models:
-            state = "executed" if name in decision["execute"] else "predicted"
+            state = _state(name, decision)
             _bar(bars["profiling"], rows, name, (until, start), "every model runs, to learn links and to score them")
             _bar(bars[state], rows, name, (start, end), decision["reason"])
         until = max(until, end)
-    traces = [
-        _bar_trace(state, kept, "pattern" if state == "predicted" else "plain")
-        for state, kept in bars.items()
-        if kept["x"]
-    ]
+    traces = [_bar_trace(state, kept) for state, kept in bars.items() if kept["x"]]
     layout = _layout(34 * len(rows.models) + 96) | {"barmode": "overlay", "bargap": 0.28}
     layout["xaxis"] |= _time_axis(rows) | {"showgrid": False}
     layout["margin"]["l"] = TIME_PLOT_LEFT_PX
     layout["yaxis"] = _name_axis(list(rows.models))
     return {"data": traces, "layout": layout}
+
+
+def _state(name: str, decision: Mapping[str, Any]) -> str:
+    """Return what a decision does with a model; one that it cannot even predict, for want of sources, is left out."""
+    if name in decision["execute"]:
+        return "executed"
+    return "predicted" if decision["execute"] and name in decision["predict"] else "left out"
 
 
 def _bar(bars: Bars, rows: CameraRows, name: str, span: tuple[int, int], text: str) -> None:
@@ -193,11 +199,17 @@ def _bar(bars: Bars, rows: CameraRows, name: str, span: tuple[int, int], text: s
         bars["text"].append("<br>".join(escape(line) for line in wrap(text, 56)) or "no reason given")
 
 
-def _bar_trace(state: str, bars: Bars, fill: str) -> Trace:
+def _bar_trace(state: str, bars: Bars) -> Trace:
     edge = 0 if bars["x"] and min(bars["x"]) * 300 < max(bars["base"]) - min(bars["base"]) else 1  # it hides thin ones
     marker: Trace = {"color": STATES[state], "line": {"color": "@surface", "width": edge}}
-    if fill == "pattern":  # told apart without colour too
-        marker["pattern"] = {"shape": "/", "size": 6, "solidity": 0.25, "fgcolor": "@surface", "fillmode": "overlay"}
+    if state in PATTERNS:  # told apart without colour too
+        marker["pattern"] = {
+            "shape": PATTERNS[state],
+            "size": 6,
+            "solidity": 0.25,
+            "fgcolor": "@surface",
+            "fillmode": "overlay",
+        }
     return {
         "type": "bar",
         "orientation": "h",

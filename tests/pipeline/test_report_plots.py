@@ -51,6 +51,7 @@ def camera(models: dict[str, ModelRows]) -> CameraRows:
         "start": START,
         "end": START + timedelta(hours=1),
         "execute": list(models)[:1],
+        "predict": list(models)[1:],
         "reason": EVIL,
     }
     return CameraRows("hall", models, 100, [decision], [], [], [])
@@ -176,6 +177,7 @@ def test_long_runs_of_equal_decisions_are_drawn_as_one() -> None:
             "start": START + timedelta(hours=i),
             "end": START + timedelta(hours=i + 1),
             "execute": ["objects"],
+            "predict": [],
             "reason": "",
         }
         for i in range(1_000)
@@ -239,3 +241,30 @@ def test_row_titles_stay_short_enough_for_a_phone_whatever_the_names() -> None:
     assert figure is not None
     (title,) = figure["layout"]["annotations"]
     assert len(title["text"].replace("<b>", "").replace("</b>", "")) <= 52
+
+
+@pytest.mark.parametrize(
+    ("execute", "predict", "states"),
+    [
+        (["a"], ["b"], {"executed", "predicted"}),
+        (["a"], [], {"executed", "left out"}),
+        ([], ["a", "b"], {"left out"}),  # announced as predicted, but from what?
+    ],
+)
+def test_a_model_that_can_get_no_output_is_not_drawn_as_predicted(
+    execute: list[str], predict: list[str], states: set[str]
+) -> None:
+    rows = camera({"a": model_rows(COUNT, np.ones((50, 2))), "b": model_rows(COUNT, np.ones((50, 2)))})
+    decision = rows.decisions[0] | {"execute": execute, "predict": predict}
+    figure = plots.decision_strip(replace(rows, decisions=[decision]))
+    assert figure is not None
+    assert {trace["name"] for trace in figure["data"]} == states
+
+
+def test_the_legend_names_abstaining_once_whichever_model_does_it() -> None:
+    silent = model_rows(COUNT, np.full((3, 2), np.nan), "abstained")
+    rows = camera({"a": model_rows(COUNT, np.ones((3, 2))), "b": silent, "c": silent})
+    figure = plots.outputs_over_time(rows, 10)
+    assert figure is not None
+    named = [trace["name"] for trace in figure["data"] if trace["showlegend"]]
+    assert named == ["executed", "predicted", "abstained"]
