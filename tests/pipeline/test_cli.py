@@ -7,14 +7,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
+import cv2
+import numpy as np
 import pytest
 
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
+from camlink.pipeline.commands import running
 from camlink.pipeline.commands.console import FAILED
+from camlink.pipeline.commands.record import record
 from camlink.pipeline.commands.running import run_and_report
-from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.config import Budgets, SiteConfig
 from camlink.pipeline.errors import ModelError, TraceError
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.recording import TraceWriter, record_trace
@@ -207,6 +212,21 @@ def test_a_run_that_an_error_ends_reports_what_was_done(tmp_path: Path, capsys: 
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["run"]["stopped_by"] == "an error"
     assert report["executions"]["made"] > 50
+
+
+def test_a_recording_heeds_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SiteConfig] = []
+
+    def build_pool(config: SiteConfig) -> NoReturn:
+        asked.append(config)
+        raise ModelError("far enough")
+
+    monkeypatch.setattr(running, "build_pool", build_pool)
+    (tmp_path / "site.yaml").write_text("models: building\nbudgets: {memory_gb: 0.1, time_share: 0.4}\n")
+    cv2.imwrite(str(tmp_path / "hall_20260301-120000.png"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ModelError, match="far enough"):
+        record([tmp_path], tmp_path / "trace", str(tmp_path / "site.yaml"))
+    assert asked[0].budgets == Budgets()
 
 
 def test_a_report_of_no_run_says_so(tmp_path: Path) -> None:
