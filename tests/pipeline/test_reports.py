@@ -357,3 +357,28 @@ def test_an_abstained_shadow_counts_as_no_agreement_at_all() -> None:
     assert rows.scores is not None
     assert rows.scores.camlink.tolist() == [0.0, 1.0]
     assert rows.served_count("abstained") == 0  # the frame itself was answered
+
+
+def test_under_standalone_the_models_left_out_count_as_wrong(tmp_path: Path) -> None:
+    models = [
+        TinyModel.count("cheap", lambda f: f.index % 3, time_ms=30.0),
+        TinyModel.count("dear", people, time_ms=60.0),
+    ]
+    config = SiteConfig(
+        models="building",
+        period=timedelta(minutes=2),
+        policy="standalone",
+        budgets={"time_share": 0.4},
+        links={"bootstrap_frames": 40},
+        audit={"fraction": 0.2},
+        adaptation={"policy": "off"},
+    )
+    session = Session(config, ModelPool(models), {"hall": Camera("indoor", "hall.mp4", 1.0)}, tmp_path / "run")
+    session.run(make_frames("hall", 200), lambda: {"hall": 200})
+    report = build_report(tmp_path / "run")
+    audits = report["agreement"]["audit_frames"]
+    assert report["agreement"]["mean"] == pytest.approx(0.5)
+    assert report["agreement"]["abstained"] == audits > 0
+    assert f"abstained on {audits} audit frames" in report["models"]["dear"]["note"]["text"]
+    assert "Executed throughout" in report["models"]["cheap"]["note"]["text"]
+    assert report["cameras"]["hall"]["expected_agreement"]["mean"] == pytest.approx(0.5)
