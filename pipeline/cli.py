@@ -14,7 +14,7 @@ import typer
 
 import camlink
 from camlink.pipeline.commands import config, models, worker
-from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, note_console
+from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, print_error
 from camlink.pipeline.commands.live import run
 from camlink.pipeline.commands.record import record
 from camlink.pipeline.commands.replay import replay
@@ -65,9 +65,7 @@ def main() -> None:
 
 
 def _fail(error: CamlinkError, code: int) -> None:
-    console = note_console()
-    console.print("error:", style="bold red", end=" ")
-    console.print(str(error), markup=False, soft_wrap=True)
+    print_error(error)
     sys.exit(code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,13 +96,17 @@ class Session:
             self._pipeline.run(self._watched(readings, captured, started, on_tick), stop)
             stopped_by = "the user" if stop() else None
         finally:
-            self._log.close()
-            self.info = replace(
-                self.info, finished_at=datetime.now(UTC), complete=stopped_by is None, stopped_by=stopped_by
-            )
-            self._write_header(started, captured())
-            self._pool.close()
+            with ExitStack() as closing:  # last first; one that fails keeps none of the others from being done
+                closing.callback(self._pool.close)
+                closing.callback(self._finish, stopped_by, started, captured)
+                closing.callback(self._log.close)
         return self.info
+
+    def _finish(self, stopped_by: str | None, started: float, captured: Callable[[], Mapping[str, int]]) -> None:
+        self.info = replace(
+            self.info, finished_at=datetime.now(UTC), complete=stopped_by is None, stopped_by=stopped_by
+        )
+        self._write_header(started, captured())
 
     def _receive(self, records: Sequence[Record]) -> None:
         self._log.write(records)

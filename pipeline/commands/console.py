@@ -49,3 +49,24 @@ def parse_fps(text: str) -> float | None:
         return float(parse_rate(float(text) if text.replace(".", "", 1).isdigit() else text))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--fps") from error
+
+
+def parse_timezone(text: str) -> str:
+    """Read ``--timezone``. Raises `typer.BadParameter` for one that is not known."""
+    from zoneinfo import available_timezones
+
+    from camlink.pipeline.suggestions import suggest
+
+    zones = available_timezones()
+    if text in zones:
+        return text
+    close = suggest(text, sorted(zones))
+    advice = close if close.startswith("did") else 'write one like "Asia/Singapore"'
+    raise typer.BadParameter(f'"{text}" is not a known time zone; {advice}', param_hint="--timezone")
+
+
+def print_error(error: Exception) -> None:
+    """Say on standard error what went wrong."""
+    console = note_console()
+    console.print("error:", style="bold red", end=" ")
+    console.print(str(error), markup=False, soft_wrap=True)

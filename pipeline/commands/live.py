@@ -19,7 +19,7 @@ def run(
     """Run the cameras of a configuration live until Ctrl-C; results and report grow in the results folder."""
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.config import load_config
-    from camlink.pipeline.ingest.live import LiveSource
+    from camlink.pipeline.ingest.live import LiveSource, close_together
     from camlink.pipeline.ingest.merge import gather
     from camlink.pipeline.ingest.opening import open_source
     from camlink.pipeline.session import Camera, Session
@@ -37,11 +37,6 @@ def run(
         site, pool, cameras, folder, model_notes=descriptions, encode_picture=encode_picture, tick=min(len(cameras), 16)
     )
     sources = [s for s in (open_source(c.source_spec(), live=True) for c in site.cameras) if isinstance(s, LiveSource)]
-
-    def close() -> None:
-        for source in sources:
-            source.close()
-
     note_console().print(f"{len(sources)} cameras; Ctrl-C ends with a report in {folder}")
     captured = {s.camera_id: s for s in sources}
     raise typer.Exit(
@@ -51,6 +46,6 @@ def run(
             lambda: {camera: source.captured for camera, source in captured.items()},
             None,
             folder,
-            on_stop=close,
+            on_stop=lambda: close_together(sources),
         )
     )

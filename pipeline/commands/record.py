@@ -27,14 +27,16 @@ def record(
     from camlink.pipeline.commands.replay import find_cameras
     from camlink.pipeline.commands.running import build_pool, shown_progress, stop_on_interrupt
     from camlink.pipeline.commands.settings import load_settings, model_choice
+    from camlink.pipeline.config import Budgets
     from camlink.pipeline.footage import footage_of
     from camlink.pipeline.ingest.merge import merge
     from camlink.pipeline.ingest.opening import open_source
     from camlink.pipeline.progress import Progress
     from camlink.pipeline.recording import TraceWriter, record_trace
 
-    settings = load_settings(config, {"models": model_choice(models), "device": device, "budgets.memory_gb": None})
-    specs = find_cameras(paths, console.parse_fps(fps), timezone, None)
+    settings = load_settings(config, {"models": model_choice(models), "device": device})
+    settings = settings.model_copy(update={"budgets": Budgets()})  # every model runs on every frame: no swapping
+    specs = find_cameras(paths, console.parse_fps(fps), console.parse_timezone(timezone), None)
     totals = [footage_of(spec).frames for spec in specs]
     pool, _ = build_pool(settings)
     progress = Progress(pool.specs)

@@ -13,11 +13,16 @@ from camlink.pipeline.commands import console
 from camlink.pipeline.commands.console import ConfigOption, DeviceOption, ModelsOption, RateOption, TimezoneOption
 
 if TYPE_CHECKING:
+    from camlink.pipeline.commands.earlier_run import EarlierRun
     from camlink.pipeline.config import SiteConfig
     from camlink.pipeline.ingest.base import SourceSpec
 
 
+PIXELS_ONLY = ("fps", "start", "realtime", "timezone")  # options that say how footage is read
+
+
 def replay(
+    context: typer.Context,
     paths: Annotated[
         list[Path], typer.Argument(help="Clips, folders of clips or of stills, or a trace.", show_default=False)
     ],
@@ -53,12 +58,16 @@ def replay(
 
     Event time is that of the footage, so a replay at any speed decides alike, and one seed gives the same rows.
     """
+    from camlink.pipeline.commands.earlier_run import EarlierRun, results_folder
+    from camlink.pipeline.commands.replay_trace import replay_trace
     from camlink.pipeline.commands.settings import load_settings, model_choice
 
+    rate, timezone = console.parse_fps(fps), console.parse_timezone(timezone)
+    is_trace = len(paths) == 1 and (paths[0] / "trace.yaml").is_file()
     settings = load_settings(
         config,
         {
-            "models": model_choice(models),
+            "models": None if is_trace else model_choice(models),
             "period": period,
             "budgets.time_share": time_share,
             "budgets.memory_gb": memory_gb,
@@ -69,23 +78,45 @@ def replay(
             "device": device,
         },
     )
-    folder = _out_folder(out, paths[0], overwrite)
-    if len(paths) == 1 and (paths[0] / "trace.yaml").is_file():
-        code = _replay_trace(paths[0], settings, folder)
+    folder = EarlierRun(out or results_folder(paths[0].resolve().stem), overwrite, paths)
+    fit = fit and bootstrap is None and period is None
+    if is_trace:
+        _refuse_options_for_pixels(context)
+        code = replay_trace(paths[0], settings, folder, models, fit=fit)
     else:
-        specs = find_cameras(paths, console.parse_fps(fps), timezone, start)
-        code = _replay_footage(
-            specs, settings, folder, fit=fit and bootstrap is None and period is None, realtime=realtime
-        )
+        code = _replay_footage(find_cameras(paths, rate, timezone, start), settings, folder, fit=fit, realtime=realtime)
     raise typer.Exit(code)
 
 
+def _refuse_options_for_pixels(context: typer.Context) -> None:
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name))
+        if parameter.name in PIXELS_ONLY and given is not None and given.name != "DEFAULT":
+            raise typer.BadParameter(
+                "a trace has its frames and their times already; leave this out, or replay the footage itself",
+                param_hint=parameter.opts[0],
+            )
+
+
 def find_cameras(paths: list[Path], fps: float | None, timezone: str, start: datetime | None) -> list[SourceSpec]:
-    """Return the cameras found at the given paths. Raises `SourceError` if two paths give the same camera."""
+    """Return the cameras found at the given paths, without the clips in folders that cannot be read.
+
+    Raises `SourceError` if two paths give the same camera, or nothing can be read.
+    """
     from camlink.pipeline.errors import SourceError
     from camlink.pipeline.ingest.discover import discover
+    from camlink.pipeline.ingest.readable import only_readable
 
-    specs = [spec for path in paths for spec in discover(path, fps=fps, timezone=timezone)]
+    specs: list[SourceSpec] = []
+    for path in paths:
+        found = discover(path, fps=fps, timezone=timezone)
+        if path.is_dir():
+            found, unreadable = only_readable(found)
+            for why in unreadable:
+                console.note_console().print(f"left out: {why}", style="yellow", markup=False, soft_wrap=True)
+            if not found:
+                raise SourceError(f"{path}: none of its {len(unreadable)} clips can be read")
+        specs += found
     ids = [spec.camera_id for spec in specs]
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
@@ -93,7 +124,8 @@ def find_cameras(paths: list[Path], fps: float | None, timezone: str, start: dat
     return [replace(spec, start=start) for spec in specs] if start else specs
 
 
-def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: Path, *, fit: bool, realtime: bool) -> int:
+def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun, *, fit: bool, realtime: bool) -> int:
+    from camlink.pipeline.assembly import check_budgets
     from camlink.pipeline.clock import WallClock
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.footage import fit_rules, footage_of
@@ -114,16 +146,18 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: Path, *, f
         spec.camera_id: Camera(spec.domain, ", ".join(mask_url(s) for s in spec.sources), facts.fps)
         for spec, facts in zip(specs, footage, strict=True)
     }
+    sources = [open_source(spec, live=False) for spec in specs]
+    check_budgets(config, pool)
+    folder = out.cleared()
     session = Session(
         config,
         pool,
         cameras,
-        out,
+        folder,
         model_notes=descriptions,
         encode_picture=encode_picture,
         tick=min(len(cameras), 16),
     )
-    sources = [open_source(spec, live=False) for spec in specs]
     readings: Any = merge(sources)
     if realtime:
         readings = paced(readings, WallClock())
@@ -133,37 +167,4 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: Path, *, f
         for source in sources:
             source.close()
 
-    return run_and_report(session, readings, lambda: {s.camera_id: s.captured for s in sources}, total, out, close)
-
-
-def _replay_trace(path: Path, config: SiteConfig, out: Path) -> int:
-    """Replay recorded outputs: no pixels, no weights, no GPU."""
-    from collections import Counter
-
-    from camlink.models.pool import ModelPool
-    from camlink.models.recorded import open_trace
-    from camlink.pipeline.commands.running import run_and_report
-    from camlink.pipeline.footage import Footage, fit_rules, rate_of
-    from camlink.pipeline.recording import TraceReadings
-    from camlink.pipeline.session import Camera, Session
-
-    trace = open_trace(path)
-    frames = sorted(trace.frames, key=lambda frame: (frame.captured_at, frame.camera_id))
-    rates = rate_of(frames)
-    counts = Counter(frame.camera_id for frame in frames)
-    config, changes = fit_rules(config, [Footage(camera, counts[camera], rate) for camera, rate in rates.items()])
-    for change in changes:
-        console.note_console().print(f"short footage: {change}", style="yellow")
-    cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
-    session = Session(config, ModelPool(trace.models, config.budgets.memory_gb), cameras, out, tick=len(cameras))
-    readings = TraceReadings(frames)
-    return run_and_report(session, readings, lambda: dict(readings.captured), len(frames), out, readings.close)
-
-
-def _out_folder(out: Path | None, first: Path, overwrite: bool) -> Path:
-    import shutil
-
-    folder = out or Path("runs") / f"{first.resolve().stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    if overwrite and (folder / "run.json").exists():
-        shutil.rmtree(folder)
-    return folder
+    return run_and_report(session, readings, lambda: {s.camera_id: s.captured for s in sources}, total, folder, close)

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from camlink.pipeline.commands.console import DONE, STOPPED, note_console, out_console
+from camlink.pipeline.commands.console import DONE, FAILED, STOPPED, note_console, out_console, print_error
+from camlink.pipeline.errors import CamlinkError
 
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
@@ -64,9 +65,17 @@ def run_and_report(
     out: Path,
     on_stop: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run to the end or to Ctrl-C, write the report, print headline and paths; return the exit code."""
-    with stop_on_interrupt(on_stop) as stopped, shown_progress(session.progress, total_frames) as tick:
-        info = session.run(readings, captured, stop=stopped, on_tick=tick)
+    """Run to the end or to Ctrl-C, write the report, print headline and paths; return the exit code.
+
+    A run that an error ends has a report too, of what was done until then.
+    """
+    try:
+        with stop_on_interrupt(on_stop) as stopped, shown_progress(session.progress, total_frames) as tick:
+            info = session.run(readings, captured, stop=stopped, on_tick=tick)
+    except CamlinkError as error:
+        print_error(error)
+        finish(out)
+        return FAILED
     finish(out)
     if info.stopped_by:
         note_console().print(f"Stopped by {info.stopped_by}; all that was done until then is kept and reported.")

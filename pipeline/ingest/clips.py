@@ -287,9 +287,14 @@ def _check(camera_id: str, paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.is_file():
             raise SourceError(f'camera "{camera_id}": there is no file {path}')
-    capture, info = open_clip(camera_id, paths[0])
+    check_clip(camera_id, paths[0])
+
+
+def check_clip(camera_id: str, path: Path) -> None:
+    """Raise `SourceError` unless ``path`` is a video of which at least one frame can be decoded."""
+    capture, info = open_clip(camera_id, path)
     try:
         if grab_past_damage(capture, info.frames or 0) is None:
-            raise SourceError(f'camera "{camera_id}": {paths[0]} opens as video but not one frame can be decoded')
+            raise SourceError(f'camera "{camera_id}": {path} opens as video but not one frame can be decoded')
     finally:
         capture.release()

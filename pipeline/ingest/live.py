@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _HUNG_MOST = 4  # threads of one camera that may hang in a driver at a time; each holds a socket and memory
 _WATCH_EVERY_S = 0.5
+_CLOSE_MOST_S = 1.0  # a thread that hangs in a driver is not waited for any longer
 
 
 class Runner(Protocol):
@@ -30,6 +32,7 @@ class Runner(Protocol):
 
     def is_alive(self) -> bool: ...
     def stop(self) -> None: ...
+    def join(self, timeout_s: float) -> None: ...
 
 
 class ThreadRunner:
@@ -45,9 +48,12 @@ class ThreadRunner:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Cut the reader's rest short and give it a moment to release the camera."""
+        """Cut the reader's rest short."""
         self._stopped.set()
-        self._thread.join(timeout=1.0)
+
+    def join(self, timeout_s: float) -> None:
+        """Give the reader a moment to release the camera."""
+        self._thread.join(timeout_s)
 
     def _run(self, reader: Reader, delay_s: float) -> None:
         rest_s: float | None = delay_s
@@ -135,11 +141,16 @@ class LiveSource:
 
     def close(self) -> None:
         """Let go of the camera; a reading thread that hangs is left behind."""
+        close_together([self])
+
+    def let_go(self) -> Runner | None:
+        """Tell the reading thread to end, without waiting for it; return it, or None if that was done before."""
         if self._closed:
-            return
+            return None
         self._closed = True
         self._channel.revoke()
         self._runner.stop()
+        return self._runner
 
     def _unless_stale(self, frame: Frame) -> Reading:
         if (self._clock.now() - frame.captured_at).total_seconds() <= self._limits.stale_after_s:
@@ -157,7 +168,7 @@ class LiveSource:
         if blocked_s > self._limits.hung_after_s:
             self.hangs += 1
             self._give_up(f"no frame for {blocked_s:.1f} s (the read hangs)", now)
-        elif not self._runner.is_alive():
+        elif not self._runner.is_alive() and not self._reader.is_finished:  # it may have ended since it was asked
             logger.error('camera "%s": its reading thread died; starting another', self.camera_id)
             self._give_up("the reading thread died", now)
 
@@ -183,6 +194,14 @@ class LiveSource:
     def _start(self, delay_s: float) -> None:
         self._reader = self._new_reader(self._channel.revoke())
         self._runner = self._run(self._reader, delay_s)
+
+
+def close_together(sources: Iterable[LiveSource]) -> None:
+    """Close many cameras in the time of one: all threads are told to end before any is waited for."""
+    runners = [runner for source in sources if (runner := source.let_go()) is not None]
+    deadline = time.monotonic() + _CLOSE_MOST_S
+    for runner in runners:
+        runner.join(max(0.0, deadline - time.monotonic()))
 
 
 def _opener(limits: LiveLimits) -> CaptureFactory:

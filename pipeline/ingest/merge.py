@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 from camlink.pipeline.ingest.base import Reading, Source
-from camlink.pipeline.ingest.live import LiveSource
+from camlink.pipeline.ingest.live import LiveSource, close_together
 from camlink.pipeline.ingest.replay import time_of
 
 
@@ -33,8 +33,7 @@ def gather(sources: Sequence[LiveSource], wait: Callable[[float], object] = time
     """
     running = list(sources)
     with ExitStack() as stack:
-        for source in running:
-            stack.callback(source.close)
+        stack.callback(close_together, sources)
         while running:
             readings = [reading for reading in (source.poll() for source in running) if reading is not None]
             yield from readings

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -29,6 +31,7 @@ class Capture(Protocol):
 
 def open_file(path: Path) -> Capture:
     """Open a clip; the result says by ``isOpened()`` whether it could be."""
+    _quieten()
     return cast(Capture, cv2.VideoCapture(str(path), _file_backend()))
 
 
@@ -37,6 +40,7 @@ def open_live(source: str | int, open_timeout_s: float, read_timeout_s: float) -
 
     URLs go to FFmpeg alone: on failure other backends would print the address, with its password.
     """
+    _quieten()
     if isinstance(source, int):
         return cast(Capture, cv2.VideoCapture(source, cv2.CAP_ANY))
     if source.startswith("/dev/"):
@@ -109,6 +113,17 @@ def codec(capture: Capture) -> str:
     number = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
     name = number.to_bytes(4, "little").decode("ascii", errors="replace")
     return name if name.isprintable() and name.strip() else "unknown"
+
+
+@cache
+def _quieten() -> None:
+    """Keep OpenCV and FFmpeg from writing to standard error, addresses included: what fails is logged by camlink.
+
+    ``OPENCV_LOG_LEVEL`` and ``OPENCV_FFMPEG_LOGLEVEL`` still bring it back, to look into a camera that will not open.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when the first video is opened
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _file_backend() -> int:

@@ -67,7 +67,8 @@ class Outage:
         delay *= 0.5 + 0.5 * self._jitter.random()  # so that a hundred cameras do not return at the same instant
         self._attempts += 1
         self.reconnects += 1
-        logger.info(
+        logger.log(
+            logging.WARNING if self._down_since is None else logging.INFO,  # once, then only for those who ask
             'camera "%s": %s from %s; reconnecting in %.1f s (attempt %d)',
             *(self.camera_id, why, self.shown, delay, self._attempts),
         )
@@ -88,7 +89,7 @@ class Outage:
         self._down_since = None
         change = f"; codec changed from {was} to {codec}" if was not in (None, codec) else ""
         detail = f"after {down_s:.1f} s and {self._attempts} attempts{change}"
-        logger.info('camera "%s": recovered %s', self.camera_id, detail)
+        logger.warning('camera "%s": %s recovered %s', self.camera_id, self.shown, detail)
         return CameraEvent(self.camera_id, now, "recovered", detail)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compare
-from camlink.pipeline.reports.notes import note
+from camlink.pipeline.reports.notes import note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
 from camlink.pipeline.results import RunInfo, RunResults
 
@@ -84,7 +84,8 @@ def _camera(rows: CameraRows, info: RunInfo) -> Report:
         **{key: info.cameras.get(rows.camera_id, {}).get(key) for key in ("domain", "source", "fps")},
         "executions": _sum_executions(model["executions"] for model in models.values()),
         "abstentions": _abstentions(frames),
-        "agreement": _agreement([rows.scores()]),
+        "agreement": (agreement := _agreement([rows.scores()])),
+        "expected_agreement": _expected(rows, agreement),
         "frames": frames,
         "cost": _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()]),
         "models": models,
@@ -92,6 +93,21 @@ def _camera(rows: CameraRows, info: RunInfo) -> Report:
         "drops": [_plain_row(row) for row in rows.drops],
         "events": [_plain_row(row) for row in rows.events],
         "adaptation": [_plain_row(row) | {"scores": json.loads(row["scores"])} for row in rows.adaptation],
+    }
+
+
+def _expected(rows: CameraRows, measured: Report) -> Report | None:
+    """Return what the decisions expected, as a mean over the frames served under them, and what became of it."""
+    expected = rows.expected_agreements()
+    if not expected.size:
+        return None
+    mean = float(expected.mean())
+    return {
+        "mean": mean,
+        "lowest": float(expected.min()),
+        "highest": float(expected.max()),
+        "measured": measured["mean"],
+        "text": promise(mean, measured),
     }
 
 

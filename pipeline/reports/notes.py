@@ -135,6 +135,22 @@ def ending(report: Mapping[str, Any]) -> dict[str, str] | None:
     return {"kind": "failed", "text": f"Ended early by {cause} after {count}: the figures cover what was done."}
 
 
+def promise(expected: float, measured: Mapping[str, Any]) -> str:
+    """Set the agreement that decisions expected beside the measured one, so that promising too much is seen.
+
+    >>> promise(0.95, {"mean": 0.8, "low": 0.7, "high": 0.9})
+    'The decisions expected 95.0 %, measured were 80.0 % (70.0 – 90.0 %): they promised too much.'
+    """
+    if measured["mean"] is None:
+        return f"The decisions expected {percent(expected)}; it was not measured."
+    both = (
+        f"The decisions expected {percent(expected)}, measured were {percent(measured['mean'])} ({interval(measured)})"
+    )
+    if expected > measured["high"]:
+        return f"{both}: they promised too much."
+    return f"{both}: better than promised." if expected < measured["low"] else f"{both}: within the interval."
+
+
 def pace(cost: Mapping[str, Any]) -> str | None:
     """Say how long the models really took, and plainly when that is not what their profiled costs promise.
 

@@ -10,21 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
+from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
+import numpy as np
+
 from camlink.pipeline.reports.rows import CameraRows
 from camlink.pipeline.reports.series import ModelSeries, Points, thin
+from camlink.pipeline.reports.stretches import Stretches
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
+Bars = dict[str, list[Any]]  # by property, one entry per bar
 
 BASELINE_MARKS = {
     "constant": ("constant", "square-open"),
     "hourly_mode": ("hourly mode", "triangle-up-open"),
     "persistence": ("persistence", "cross-thin-open"),
 }
-STATES = {"executed": "@executed", "predicted": "@predicted", "profiling": "@profile"}
+STATES = {"executed": "@executed", "predicted": "@predicted", "left out": "@abstained", "profiling": "@profile"}
+PATTERNS = {"predicted": "/", "left out": "x"}
+MOMENT = "%d %b %H:%M:%S"
 ROW_PX = 148
 TIME_PLOT_LEFT_PX = 96  # one edge for both plots over time, so that they can be read together
 APART = {"executed": 0.13, "predicted": -0.13}  # within a label's row, so that neither hides the other
@@ -32,7 +39,7 @@ APART = {"executed": 0.13, "predicted": -0.13}  # within a label's row, so that 
 
 def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
     """Draw what was served, one row of plots per model on one time axis; None without any output."""
-    drawn = [(name, thin(model, points)) for name, model in rows.models.items() if model.served.any()]
+    drawn = [(name, thin(model, points, rows.stretches)) for name, model in rows.models.items() if model.served.any()]
     if not drawn:
         return None
     traces: list[Trace] = []
@@ -41,30 +48,26 @@ def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
     layout["meta"] = {"frames_per_point": max(series.frames_per_point for _, series in drawn)}
     layout["annotations"] = []
     for place, (name, series) in enumerate(drawn):
-        traces += _model_traces(series, place, first=place == 0)
+        traces += _model_traces(series, place, rows.stretches, first=place == 0)
         top, bottom = 1.0 - place / len(drawn), 1.0 - (place + 1) / len(drawn)
         layout[_axis("yaxis", place)] = _value_axis(series, bottom + 14 / height, top - 28 / height)
         layout["annotations"].append(_row_title(name, series, top))
+    for trace in [trace for trace in traces if trace.get("name") == "abstained"][:1]:
+        trace["showlegend"] = True  # whichever model comes first with it
     layout["xaxis"] |= _time_axis(rows) | {"anchor": _axis("y", len(drawn) - 1)}
     layout["margin"]["l"] = TIME_PLOT_LEFT_PX
     return {"data": traces, "layout": layout}
 
 
-def _model_traces(series: ModelSeries, place: int, first: bool) -> list[Trace]:
+def _model_traces(series: ModelSeries, place: int, footage: Stretches, first: bool) -> list[Trace]:
     axis = {"yaxis": _axis("y", place)}
+    unnamed = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False, **axis}
     traces: list[Trace] = []
     if len(series.low):
-        x = series.line.times_ms.tolist()
-        area = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False, **axis}
-        traces.append(area | {"x": x, "y": series.low.tolist(), "line": {"width": 0}})
-        traces.append(
-            area | {"x": x, "y": series.high.tolist(), "line": {"width": 0}, "fill": "tonexty", "fillcolor": "@band"}
-        )
+        traces.append(unnamed | _band(series, footage))
     if len(series.line.y):
         line = {"color": "@line", "width": 1, "shape": "linear" if len(series.low) else "hv"}
-        traces.append(
-            _scatter(series.line, axis) | {"mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False}
-        )
+        traces.append(unnamed | _broken_line(series.line, footage) | {"line": line})
     for name, points, marker in (
         ("executed", series.executed, {"color": "@executed", "size": 5, "symbol": "circle"}),
         (
@@ -84,6 +87,36 @@ def _model_traces(series: ModelSeries, place: int, first: bool) -> list[Trace]:
     return traces
 
 
+def _runs(points: Points, footage: Stretches) -> list[slice]:
+    """Return the points of each stretch of footage, as slices."""
+    edges = np.flatnonzero(np.diff(footage.of(points.times_ms))) + 1
+    return [slice(int(a), int(b)) for a, b in pairwise((0, *edges, len(points.y)))]
+
+
+def _broken_line(line: Points, footage: Stretches) -> Trace:
+    """Return a line that stops at each gap: plotly draws nothing across a null."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    for run in _runs(line, footage):
+        x += [*line.times_ms[run].tolist(), None]
+        y += [*(round(float(value), 3) for value in line.y[run]), None]
+    return {"x": x[:-1], "y": y[:-1]}
+
+
+def _band(series: ModelSeries, footage: Stretches) -> Trace:
+    """Return the range behind the line as one polygon per stretch: out along the lows, back along the highs."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for run in _runs(series.line, footage):
+        times, low, high = series.line.times_ms[run], series.low[run], series.high[run]
+        if len(times) == 1:  # a range without any width would not be seen
+            times = times[0] + np.array([-0.5, 0.5]) * footage.least_ms
+            low, high = low.repeat(2), high.repeat(2)
+        x += [*times.tolist(), *times[::-1].tolist(), None]
+        y += [*low.tolist(), *high[::-1].tolist(), None]
+    return {"x": x[:-1], "y": y[:-1], "line": {"width": 0}, "fill": "toself", "fillcolor": "@band"}
+
+
 def _scatter(points: Points, axis: Mapping[str, str], lift: float = 0.0) -> Trace:
     y = [round(float(value) + lift, 3) for value in points.y]
     return {"type": "scatter", "x": points.times_ms.tolist(), "y": y, **axis}
@@ -95,8 +128,8 @@ def _marks(name: str, points: Points, marker: Trace, series: ModelSeries, first:
     texts = {"text": [escape(series.rows[int(row)]) for row in points.y]} if named else {}
     joined = "<br>joins %{customdata} frames" if series.frames_per_point > 1 else ""
     counts = {"customdata": points.frames.tolist()} if joined else {}
-    hover = f"{what} · <b>{name}</b><br>%{{x|%d %b %H:%M:%S}}{joined}<extra></extra>"
-    legend = {"name": name, "legendgroup": name, "showlegend": first or name == "abstained"}
+    hover = f"{what} · <b>{name}</b><br>%{{x|{MOMENT}}}{joined}<extra></extra>"
+    legend = {"name": name, "legendgroup": name, "showlegend": first}
     return {
         "mode": "markers",
         "marker": marker,
@@ -118,32 +151,31 @@ def _value_axis(series: ModelSeries, bottom: float, top: float) -> Trace:
 
 
 def _row_title(name: str, series: ModelSeries, top: float) -> Trace:
-    text = f"<b>{escape(name)}</b>  {escape(_short(series.caption, 32))}"
+    text = f"<b>{escape(_short(name))}</b>  {escape(_short(series.caption, 28))}"
     place = {"x": 0, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top"}
     return {"text": text, "showarrow": False, "align": "left", "font": {"size": 12.5, "color": "@ink"}, **place}
 
 
 def decision_strip(rows: CameraRows) -> Figure | None:
-    """Draw per model and time what its decision was; the reason shows on hover. None without decisions."""
+    """Draw per model and time what its decision was, where there is footage; the reason shows on hover.
+
+    None without decisions.
+    """
     if not rows.decisions:
         return None
     times = [int(t) // 1000 for m in rows.models.values() if len(m.times_us) for t in (m.times_us[0], m.times_us[-1])]
-    bars: dict[str, dict[str, list[Any]]] = {state: {"base": [], "x": [], "y": [], "text": []} for state in STATES}
+    bars: dict[str, Bars] = {state: {"base": [], "x": [], "y": [], "text": [], "from": []} for state in STATES}
     decisions = _joined(rows.decisions)
     starts = [_ms(decision["start"]) for decision in decisions]
     until = min(times, default=starts[0])  # what has been drawn so far; before a decision every model runs
     for decision, start, next_start in zip(decisions, starts, [*starts[1:], None], strict=True):
         end = min(_ms(decision["end"]), next_start or max(times, default=start) + 1)
         for name in rows.models:
-            state = "executed" if name in decision["execute"] else "predicted"
-            _bar(bars["profiling"], name, until, start, "every model runs, to learn links and to score them")
-            _bar(bars[state], name, start, end, decision["reason"])
+            state = _state(name, decision)
+            _bar(bars["profiling"], rows, name, (until, start), "every model runs, to learn links and to score them")
+            _bar(bars[state], rows, name, (start, end), decision["reason"])
         until = max(until, end)
-    traces = [
-        _bar_trace(state, kept, "pattern" if state == "predicted" else "plain")
-        for state, kept in bars.items()
-        if kept["x"]
-    ]
+    traces = [_bar_trace(state, kept) for state, kept in bars.items() if kept["x"]]
     layout = _layout(34 * len(rows.models) + 96) | {"barmode": "overlay", "bargap": 0.28}
     layout["xaxis"] |= _time_axis(rows) | {"showgrid": False}
     layout["margin"]["l"] = TIME_PLOT_LEFT_PX
@@ -151,18 +183,33 @@ def decision_strip(rows: CameraRows) -> Figure | None:
     return {"data": traces, "layout": layout}
 
 
-def _bar(bars: dict[str, list[Any]], name: str, start: int, end: int, text: str) -> None:
-    if end > start:
+def _state(name: str, decision: Mapping[str, Any]) -> str:
+    """Return what a decision does with a model; one that it cannot even predict, for want of sources, is left out."""
+    if name in decision["execute"]:
+        return "executed"
+    return "predicted" if decision["execute"] and name in decision["predict"] else "left out"
+
+
+def _bar(bars: Bars, rows: CameraRows, name: str, span: tuple[int, int], text: str) -> None:
+    for began, start, end in rows.stretches.pieces(*span):
+        bars["from"].append(began)
         bars["base"].append(start)
         bars["x"].append(end - start)
         bars["y"].append(escape(_short(name)))
         bars["text"].append("<br>".join(escape(line) for line in wrap(text, 56)) or "no reason given")
 
 
-def _bar_trace(state: str, bars: Mapping[str, list[Any]], fill: str) -> Trace:
-    marker: Trace = {"color": STATES[state], "line": {"color": "@surface", "width": 1}}
-    if fill == "pattern":  # told apart without colour too
-        marker["pattern"] = {"shape": "/", "size": 6, "solidity": 0.25, "fgcolor": "@surface", "fillmode": "overlay"}
+def _bar_trace(state: str, bars: Bars) -> Trace:
+    edge = 0 if bars["x"] and min(bars["x"]) * 300 < max(bars["base"]) - min(bars["base"]) else 1  # it hides thin ones
+    marker: Trace = {"color": STATES[state], "line": {"color": "@surface", "width": edge}}
+    if state in PATTERNS:  # told apart without colour too
+        marker["pattern"] = {
+            "shape": PATTERNS[state],
+            "size": 6,
+            "solidity": 0.25,
+            "fgcolor": "@surface",
+            "fillmode": "overlay",
+        }
     return {
         "type": "bar",
         "orientation": "h",
@@ -171,8 +218,9 @@ def _bar_trace(state: str, bars: Mapping[str, list[Any]], fill: str) -> Trace:
         "x": bars["x"],
         "y": bars["y"],
         "hovertext": bars["text"],
+        "customdata": bars["from"],
         "textposition": "none",
-        "hovertemplate": f"<b>%{{y}}</b> {state}<br>from %{{base|%d %b %H:%M:%S}}<br>%{{hovertext}}<extra></extra>",
+        "hovertemplate": f"<b>%{{y}}</b> {state}<br>from %{{customdata|{MOMENT}}}<br>%{{hovertext}}<extra></extra>",
         "marker": marker,
     }
 

@@ -20,6 +20,13 @@
     if (narrow.matches) {
       layout.xaxis.nticks = 4;
       layout.margin.l = Math.min(layout.margin.l, 72);
+      // Row titles use the whole width, from the page's edge on, and shrink where even that is too little.
+      for (const title of layout.annotations ?? []) {
+        title.xshift = -layout.margin.l;
+        const letters = title.text.replace(/<[^>]*>/g, "").length;
+        title.font.size = Math.max(9.5, Math.min(title.font.size, (plot.clientWidth - 8) / letters / 0.56));
+      }
+      layout.legend.font = { size: 11.5 };
     }
     const config = { displayModeBar: false, responsive: true };
     plot.target ??= plot.appendChild(document.createElement("div"));

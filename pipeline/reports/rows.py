@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline.accuracy import ABSTAINED, EXECUTES, PREDICTED, AuditRows, AuditScores, Executions, score_audit
+from camlink.pipeline.reports.stretches import Stretches, stretches
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results_tables import microseconds
 
@@ -97,11 +98,28 @@ class CameraRows:
     events: list[dict[str, Any]]
     adaptation: list[dict[str, Any]]
 
+    @cached_property
+    def stretches(self) -> Stretches:
+        """Return where the camera has footage."""
+        seen = [model.times_us // 1000 for model in self.models.values()]
+        return stretches(np.concatenate(seen) if seen else np.zeros(0, np.int64))
+
     def without_executions(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return, for each time (n,), whether the decision in force executed nothing at all."""
         found = decision_in_force(self.decisions, times_us)
         idle = np.array([not decision["execute"] for decision in self.decisions] + [False])  # [-1]: none in force
         return np.asarray(idle[found])
+
+    def expected_agreements(self) -> NDArray[np.float64]:
+        """Return what the decision in force expected (over all models), per frame served under one that says it."""
+        first = next((model for model in self.models.values() if model.served.any()), None)
+        if first is None or not self.decisions:
+            return np.zeros(0)
+        promised = [decision["expected_agreement"] for decision in self.decisions]
+        values = np.array([np.nan if value is None else value for value in promised] + [np.nan], np.float64)
+        chosen = first.served & np.isin(first.purpose, ("serve", "audit"))
+        found = values[decision_in_force(self.decisions, first.times_us[chosen])]
+        return np.asarray(found[~np.isnan(found)])
 
     def scores(self) -> list[AuditScores]:
         """Return the audit scores of all models that can be scored."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline.reports.rows import ModelRows, Strings
+from camlink.pipeline.reports.stretches import Stretches
 
 Floats = NDArray[np.float64]
 LABEL_ROWS = 8  # a label plot shows the commonest ones; the rest share a row
@@ -42,11 +43,14 @@ NOTHING = Points(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
 EMPTY = np.zeros(0)
 
 
-def thin(rows: ModelRows, points: int) -> ModelSeries:
-    """Return at most about ``points`` places in time; more frames than that are joined by spans of equal length."""
+def thin(rows: ModelRows, points: int, footage: Stretches) -> ModelSeries:
+    """Return at most about ``points`` places in time; more frames than that are joined by spans of equal length.
+
+    Frames on either side of a gap in ``footage`` are never joined.
+    """
     served = rows.served
     times, how, values = rows.times_us[served] // 1000, rows.how[served], rows.values[served]
-    bins = _bins(times, points)
+    bins = _bins(times, points, footage)
     every = -(-len(times) // max(1, len(np.unique(bins)))) if len(times) else 1
     labelled = rows.spec.task in ("single_label", "multi_label")
     floor = np.full(len(times), -0.5 if labelled else 0.0)  # abstained: at the foot of the plot
@@ -98,12 +102,13 @@ def _was_predicted(how: Strings) -> NDArray[np.bool_]:
     return np.isin(how, ("linked", "reused"))
 
 
-def _bins(times_ms: NDArray[np.int64], points: int) -> NDArray[np.int64]:
+def _bins(times_ms: NDArray[np.int64], points: int, footage: Stretches) -> NDArray[np.int64]:
     """Return each frame's bin: its own while there are few frames, else one of ``points`` spans of time."""
     if len(times_ms) <= points:
         return np.arange(len(times_ms))
     span = max(1, int(times_ms[-1] - times_ms[0]) + 1)
-    return np.asarray((times_ms - times_ms[0]) * points // span, dtype=np.int64)
+    bins = (times_ms - times_ms[0]) * points // span
+    return np.asarray(bins * (len(footage.starts_ms) + 1) + footage.of(times_ms), dtype=np.int64)
 
 
 def _plain_numbers(spec: OutputSpec, values: NDArray[np.float32]) -> tuple[Floats, str]:

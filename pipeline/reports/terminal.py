@@ -49,14 +49,17 @@ def _models(report: Mapping[str, Any]) -> Table:
 
 
 def _cameras(report: Mapping[str, Any]) -> Table:
-    """Agreement here is that of all outputs."""
-    table = _table("Camera", "frames", "saved", "all outputs agree", "95 % interval", "abstained", "dropped")
+    """Agreement here is that of all outputs, beside what the decisions expected it to be."""
+    table = _table(
+        "Camera", "frames", "saved", "expected", "all outputs agree", "95 % interval", "abstained", "dropped"
+    )
     for name, camera in report["cameras"].items():
         frames = camera["frames"]
         dropped = ", ".join(f"{count} {reason}" for reason, count in frames["dropped"].items()) or "0"
         saved = _share(camera["executions"]["saved_share_without_drops"])
         counts = (str(frames["abstained"]), dropped)
-        _row(table, name, f"{frames['captured']:,}", saved, *_agreement(camera["agreement"]), *counts)
+        expected = _share((camera["expected_agreement"] or {"mean": None})["mean"])
+        _row(table, name, f"{frames['captured']:,}", saved, expected, *_agreement(camera["agreement"]), *counts)
     return table
 
 

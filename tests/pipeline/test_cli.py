@@ -5,16 +5,27 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
+import cv2
+import numpy as np
 import pytest
 
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
-from camlink.pipeline.errors import TraceError
+from camlink.pipeline.commands import running
+from camlink.pipeline.commands.console import FAILED
+from camlink.pipeline.commands.record import record
+from camlink.pipeline.commands.running import run_and_report
+from camlink.pipeline.config import Budgets, SiteConfig
+from camlink.pipeline.errors import ModelError, TraceError
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.recording import TraceWriter, record_trace
+from camlink.pipeline.records import Frame
 from camlink.pipeline.results import RunResults
+from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames
 
 
@@ -113,6 +124,10 @@ def test_a_run_is_never_overwritten_unasked(replayed: tuple[Path, subprocess.Com
         (("replay", "nowhere.mp4"), "there is no file or folder nowhere.mp4"),
         (("replay", ".", "--config", "buildin"), 'did you mean "building"'),
         (("replay", ".", "--fps", "fast"), "--fps"),
+        (("replay", ".", "--fps", "nan"), "--fps"),
+        (("replay", ".", "--fps", "0"), "--fps"),
+        (("replay", ".", "--timezone", "Mars/X"), "not a known time zone"),
+        (("record", ".", "--out", "trace", "--timezone", "Mars/X"), "not a known time zone"),
         (("replay", ".", "--policy", "best"), "policy"),
         (("config", "check", "nowhere.yaml"), "nowhere.yaml"),
         (("run", "demo"), "no cameras"),
@@ -123,6 +138,95 @@ def test_wrong_use_ends_with_2_and_a_message(arguments: tuple[str, ...], message
     assert result.returncode == 2, result.stdout + result.stderr
     assert message in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--fps", "5"), "--fps"),
+        (("--start", "2026-03-01"), "--start"),
+        (("--real-time",), "--real-time"),
+        (("--timezone", "UTC"), "--timezone"),
+        (("--models", "persons,bag"), 'did you mean "bags"'),
+        (("--models", ","), "no model is named"),
+    ],
+)
+def test_what_a_trace_cannot_follow_is_refused(
+    replayed: tuple[Path, subprocess.CompletedProcess[str]], options: tuple[str, ...], message: str
+) -> None:
+    folder, _ = replayed
+    result = camlink("replay", str(folder / "trace"), "--config", "demo", *options, "--out", str(folder / "no"))
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert message in result.stderr
+    assert not (folder / "no").exists()
+
+
+def test_models_of_a_trace_can_be_chosen_and_rules_left_as_they_are(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace", frames=150, cameras=("hall",))
+    options = ("--config", "demo", "--models", "bags,persons", "--time-share", "0.9", "--out", str(tmp_path / "run"))
+    fitted = camlink("replay", str(trace), *options)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "short footage" in fitted.stderr
+    assert set(json.loads((tmp_path / "run" / "report.json").read_text())["models"]) == {"bags", "persons"}
+    asked = camlink("replay", str(trace), *options, "--overwrite", "--no-fit")
+    assert asked.returncode == 0, asked.stderr
+    assert "short footage" not in asked.stderr
+    asked = camlink("replay", str(trace), *options, "--overwrite", "--bootstrap", "50")
+    assert "short footage" not in asked.stderr
+
+
+@pytest.mark.parametrize("wrong", [("nowhere.mp4",), ("TRACE", "--models", "cars"), ("TRACE", "--memory-gb", "1e-6")])
+def test_an_earlier_run_outlives_a_replay_that_cannot_start(tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    trace, run = write_trace(tmp_path / "trace", frames=20), tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    arguments = (str(trace) if word == "TRACE" else word for word in wrong)
+    result = camlink("replay", *arguments, "--config", "demo", "--out", str(run), "--overwrite")
+    assert result.returncode in (1, 2)
+    assert (run / "run.json").read_text() == "{}"
+
+
+def test_overwriting_never_deletes_what_is_to_be_replayed(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "run" / "trace", frames=20)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    result = camlink("replay", str(trace), "--config", "demo", "--out", str(tmp_path / "run"), "--overwrite")
+    assert result.returncode == 2
+    assert "deleted" in result.stderr
+    assert (trace / "trace.yaml").exists()
+
+
+def test_a_run_that_an_error_ends_reports_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = make_frames("hall", 60)
+
+    def breaking() -> Iterator[Frame]:
+        yield from frames[:40]
+        raise ModelError('model "persons": the driver is gone')
+
+    pool = ModelPool(
+        [TinyModel.count("persons", lambda f: f.index % 3), TinyModel.count("bags", lambda f: f.index % 2)]
+    )
+    session = Session(SiteConfig(models="building"), pool, {"hall": Camera("trace", "made", 1.0)}, tmp_path / "run")
+    assert run_and_report(session, breaking(), lambda: {"hall": 40}, None, tmp_path / "run") == FAILED
+    out, err = capsys.readouterr()
+    assert "the driver is gone" in err and "Report:" in out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["run"]["stopped_by"] == "an error"
+    assert report["executions"]["made"] > 50
+
+
+def test_a_recording_heeds_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SiteConfig] = []
+
+    def build_pool(config: SiteConfig) -> NoReturn:
+        asked.append(config)
+        raise ModelError("far enough")
+
+    monkeypatch.setattr(running, "build_pool", build_pool)
+    (tmp_path / "site.yaml").write_text("models: building\nbudgets: {memory_gb: 0.1, time_share: 0.4}\n")
+    cv2.imwrite(str(tmp_path / "hall_20260301-120000.png"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ModelError, match="far enough"):
+        record([tmp_path], tmp_path / "trace", str(tmp_path / "site.yaml"))
+    assert asked[0].budgets == Budgets()
 
 
 def test_a_report_of_no_run_says_so(tmp_path: Path) -> None:

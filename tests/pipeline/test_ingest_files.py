@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camlink.pipeline.commands.replay import find_cameras
 from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest import Reading, SourceSpec, expected_frames, open_source
 from camlink.pipeline.ingest.clips import ClipInfo, FrameTimes, lost_frames
@@ -284,3 +285,20 @@ def test_sampling_never_takes_two_frames_for_one_instant_nor_misses_one_that_has
     taken = [float(moment) for moment in moments if grid.is_due(float(moment))]
     slots = [int(np.floor(moment * fps + 1e-6)) for moment in taken]
     assert slots == sorted({int(np.floor(moment * fps + 1e-6)) for moment in moments})
+
+
+def test_clips_of_a_folder_that_cannot_be_read_are_left_out_by_name(
+    tmp_path: Path, write_clip: WriteClip, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write_clip("hall_20260301-120000.avi")
+    (tmp_path / "hall_20260301-110000.avi").write_bytes(b"no video")
+    (tmp_path / "yard.mp4").touch()
+    (only,) = find_cameras([tmp_path], None, "UTC", None)
+    assert only.sources == (str(good),)
+    told = capsys.readouterr().err
+    assert "hall_20260301-110000.avi" in told and "yard.mp4" in told
+    good.unlink()
+    with pytest.raises(SourceError, match="none of its 2 clips can be read"):
+        find_cameras([tmp_path], None, "UTC", None)
+    with pytest.raises(SourceError, match="yard"):  # a clip that was named is meant
+        read(find_cameras([tmp_path / "yard.mp4"], None, "UTC", None)[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ import pytest
 from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest import Reading, SourceSpec, gather, mask_url, open_source
-from camlink.pipeline.ingest.live import LiveSource, ThreadRunner
+from camlink.pipeline.ingest.live import LiveSource, ThreadRunner, close_together
 from camlink.pipeline.ingest.reader import LiveLimits, Reader
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, Pixels
 
@@ -66,6 +68,9 @@ class HandRunner:
 
     def stop(self) -> None:
         self.is_stopped = True
+
+    def join(self, timeout_s: float) -> None:
+        self.joined_after_s = timeout_s
 
 
 class Bench:
@@ -268,6 +273,48 @@ def test_a_reading_thread_that_dies_is_replaced() -> None:
     bench.runners[0].lives = False
     assert kinds(bench.drain()) == ["down"]
     assert len(bench.runners) == 2
+
+
+def test_a_file_that_ends_while_its_thread_is_asked_for_is_not_played_again() -> None:
+    bench = Bench()
+    runner = bench.runners[0]
+
+    def ends_now() -> bool:
+        runner.reader.is_finished = True
+        return False
+
+    runner.is_alive = ends_now  # type: ignore[method-assign]
+    assert bench.drain() == []
+    assert len(bench.runners) == 1
+
+
+def test_cameras_are_all_told_to_end_before_any_is_waited_for() -> None:
+    benches = [Bench() for _ in range(5)]
+    told: list[list[bool]] = []
+    for bench in benches:
+        bench.runners[0].join = lambda _: told.append([b.runners[0].is_stopped for b in benches])  # type: ignore[method-assign]
+    close_together(bench.source for bench in benches)
+    close_together(bench.source for bench in benches)
+    assert told == [[True] * 5] * 5
+
+
+def test_a_camera_that_is_down_and_comes_back_warns_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(FakeCapture([], opens=False), FakeCapture([], opens=False), FakeCapture([picture(1)]))
+    with caplog.at_level(logging.WARNING):
+        bench.step(6)
+    down, recovered = [record.getMessage() for record in caplog.records][:2]
+    assert down.startswith('camera "hall-03": no connection from rtsp://***@10.0.0.7/s1; reconnecting in')
+    assert recovered.startswith('camera "hall-03": rtsp://***@10.0.0.7/s1 recovered after')
+
+
+def test_a_camera_that_cannot_be_reached_prints_nothing_by_itself() -> None:
+    """In a process of its own: FFmpeg's level is fixed by the first video that is opened."""
+    program = (
+        "from camlink.pipeline.ingest.opencv import open_live\n"
+        "assert not open_live('http://admin:hunter2@127.0.0.1:9/x.mjpg', 1.0, 1.0).isOpened()"
+    )
+    result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    assert result.stdout + result.stderr == ""
 
 
 def test_a_clock_set_back_neither_stops_sampling_nor_turns_event_time_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from camlink.models.base import OutputSpec
 from camlink.pipeline.reports import plots
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
-from camlink.pipeline.reports.series import thin
+from camlink.pipeline.reports.series import ModelSeries
+from camlink.pipeline.reports.series import thin as thin_between_gaps
+from camlink.pipeline.reports.stretches import stretches
 
 EVIL = "<a href='https://example.org'>x</a>"
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -39,11 +42,16 @@ def model_rows(spec: OutputSpec, values: Any, how: str = "executed") -> ModelRow
     )
 
 
+def thin(rows: ModelRows, points: int) -> ModelSeries:
+    return thin_between_gaps(rows, points, stretches(rows.times_us // 1000))
+
+
 def camera(models: dict[str, ModelRows]) -> CameraRows:
     decision = {
         "start": START,
         "end": START + timedelta(hours=1),
         "execute": list(models)[:1],
+        "predict": list(models)[1:],
         "reason": EVIL,
     }
     return CameraRows("hall", models, 100, [decision], [], [], [])
@@ -169,6 +177,7 @@ def test_long_runs_of_equal_decisions_are_drawn_as_one() -> None:
             "start": START + timedelta(hours=i),
             "end": START + timedelta(hours=i + 1),
             "execute": ["objects"],
+            "predict": [],
             "reason": "",
         }
         for i in range(1_000)
@@ -178,3 +187,84 @@ def test_long_runs_of_equal_decisions_are_drawn_as_one() -> None:
     figure = plots.decision_strip(rows)
     assert figure is not None
     assert sum(len(trace["x"]) for trace in figure["data"]) == 1
+
+
+def clips(frames: int, count: int = 2, apart: timedelta = timedelta(days=4)) -> ModelRows:
+    """Clips of one frame a second with nothing in between."""
+    rows = model_rows(COUNT, np.ones((frames * count, 2)))
+    shift = np.repeat(np.arange(count), frames) * int(apart.total_seconds()) * 1_000_000
+    return replace(rows, times_us=rows.times_us + shift)
+
+
+def test_slow_and_somewhat_irregular_frames_are_no_gap() -> None:
+    times = np.cumsum(np.array([0, 2, 2, 5, 2, 1, 30, 2])) * 3_600_000
+    assert len(stretches(times).starts_ms) == 1
+    assert len(stretches(np.concatenate((times, times + 40 * 86_400_000))).starts_ms) == 2
+
+
+@pytest.mark.parametrize("points", [1_000, 20])
+def test_lines_break_where_there_is_no_footage(points: int) -> None:
+    figure = plots.outputs_over_time(camera({"objects": clips(50)}), points)
+    assert figure is not None
+    line = next(trace for trace in figure["data"] if trace["mode"] == "lines" and trace["line"]["width"])
+    assert line["y"].count(None) == 1
+    gap = line["x"].index(None)
+    assert line["x"][gap + 1] - line["x"][gap - 1] > 3 * 86_400_000
+
+
+def test_no_decision_and_no_profiling_is_drawn_where_there_is_no_footage() -> None:
+    rows = camera({"objects": clips(50)})
+    first = rows.decisions[0] | {"start": START + timedelta(seconds=20), "end": START + timedelta(seconds=60)}
+    second = first | {"start": START + timedelta(days=4, seconds=70), "end": START + timedelta(days=5)}
+    figure = plots.decision_strip(replace(rows, decisions=[first, second]))
+    assert figure is not None
+    bars = [(b, b + x) for trace in figure["data"] for b, x in zip(trace["base"], trace["x"], strict=True)]
+    day = 86_400_000
+    start = START_US // 1000
+    assert len(bars) == 4  # profiled, then decided, in both clips
+    assert all(high < start + day / 10 or low > start + 3.9 * day for low, high in bars)
+    assert sum(high - low for low, high in bars) == pytest.approx(
+        4 * day / 100 * 1.9, rel=0.01
+    )  # long enough to be seen
+
+
+def test_a_span_is_cut_at_the_gaps_and_keeps_its_true_start() -> None:
+    footage = stretches(np.concatenate((np.arange(100), 200_000 + np.arange(100_000))))
+    pieces = list(footage.pieces(50, 250_000))
+    assert [piece[0] for piece in pieces] == [50, 200_000]
+    assert pieces[1] == (200_000, 200_000, 250_000)
+
+
+def test_row_titles_stay_short_enough_for_a_phone_whatever_the_names() -> None:
+    spec = OutputSpec("objects", "vector", 1, "count", ("a label with a very long name that goes on and on",))
+    figure = plots.outputs_over_time(camera({"model-" * 20: model_rows(spec, np.ones((3, 1)))}), 10)
+    assert figure is not None
+    (title,) = figure["layout"]["annotations"]
+    assert len(title["text"].replace("<b>", "").replace("</b>", "")) <= 52
+
+
+@pytest.mark.parametrize(
+    ("execute", "predict", "states"),
+    [
+        (["a"], ["b"], {"executed", "predicted"}),
+        (["a"], [], {"executed", "left out"}),
+        ([], ["a", "b"], {"left out"}),  # announced as predicted, but from what?
+    ],
+)
+def test_a_model_that_can_get_no_output_is_not_drawn_as_predicted(
+    execute: list[str], predict: list[str], states: set[str]
+) -> None:
+    rows = camera({"a": model_rows(COUNT, np.ones((50, 2))), "b": model_rows(COUNT, np.ones((50, 2)))})
+    decision = rows.decisions[0] | {"execute": execute, "predict": predict}
+    figure = plots.decision_strip(replace(rows, decisions=[decision]))
+    assert figure is not None
+    assert {trace["name"] for trace in figure["data"]} == states
+
+
+def test_the_legend_names_abstaining_once_whichever_model_does_it() -> None:
+    silent = model_rows(COUNT, np.full((3, 2), np.nan), "abstained")
+    rows = camera({"a": model_rows(COUNT, np.ones((3, 2))), "b": silent, "c": silent})
+    figure = plots.outputs_over_time(rows, 10)
+    assert figure is not None
+    named = [trace["name"] for trace in figure["data"] if trace["showlegend"]]
+    assert named == ["executed", "predicted", "abstained"]

@@ -18,7 +18,7 @@ from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
-from camlink.pipeline.reports.notes import ending, note, pace
+from camlink.pipeline.reports.notes import ending, note, pace, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
@@ -234,6 +234,25 @@ def test_measured_time_is_compared_with_that_of_the_same_executions(tmp_path: Pa
     assert build_report(tmp_path / "run")["cost"]["measured_ratio"] == pytest.approx(3.0)
 
 
+def test_what_decisions_expected_stands_beside_what_was_measured(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, report = finished
+    page = write_report(out).read_text(encoding="utf-8")
+    for camera in report["cameras"].values():
+        expected = camera["expected_agreement"]
+        each = [decision["expected_agreement"] for decision in camera["decisions"]]
+        assert min(each) <= expected["lowest"] <= expected["mean"] <= expected["highest"] <= max(each)
+        assert expected["measured"] == camera["agreement"]["mean"]
+        assert expected["text"] in page
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"), [(0.99, "promised too much"), (0.9, "within the interval"), (0.5, "better than promised")]
+)
+def test_promising_too_much_is_said(expected: float, words: str) -> None:
+    assert words in promise(expected, {"mean": 0.85, "low": 0.8, "high": 0.95})
+    assert "not measured" in promise(expected, {"mean": None})
+
+
 def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:
     baselines = {"constant": constant, "hourly_mode": constant, "persistence": 0.1}
     figures: Mapping[str, Any] = {
@@ -338,3 +357,28 @@ def test_an_abstained_shadow_counts_as_no_agreement_at_all() -> None:
     assert rows.scores is not None
     assert rows.scores.camlink.tolist() == [0.0, 1.0]
     assert rows.served_count("abstained") == 0  # the frame itself was answered
+
+
+def test_under_standalone_the_models_left_out_count_as_wrong(tmp_path: Path) -> None:
+    models = [
+        TinyModel.count("cheap", lambda f: f.index % 3, time_ms=30.0),
+        TinyModel.count("dear", people, time_ms=60.0),
+    ]
+    config = SiteConfig(
+        models="building",
+        period=timedelta(minutes=2),
+        policy="standalone",
+        budgets={"time_share": 0.4},
+        links={"bootstrap_frames": 40},
+        audit={"fraction": 0.2},
+        adaptation={"policy": "off"},
+    )
+    session = Session(config, ModelPool(models), {"hall": Camera("indoor", "hall.mp4", 1.0)}, tmp_path / "run")
+    session.run(make_frames("hall", 200), lambda: {"hall": 200})
+    report = build_report(tmp_path / "run")
+    audits = report["agreement"]["audit_frames"]
+    assert report["agreement"]["mean"] == pytest.approx(0.5)
+    assert report["agreement"]["abstained"] == audits > 0
+    assert f"abstained on {audits} audit frames" in report["models"]["dear"]["note"]["text"]
+    assert "Executed throughout" in report["models"]["cheap"]["note"]["text"]
+    assert report["cameras"]["hall"]["expected_agreement"]["mean"] == pytest.approx(0.5)

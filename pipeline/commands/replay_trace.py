@@ -1,0 +1,65 @@
+"""The part of `camlink replay` that replays recorded outputs: no pixels, no weights, no GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from camlink.pipeline.commands.console import note_console
+
+if TYPE_CHECKING:
+    from camlink.models.recorded import RecordedModel, Trace
+    from camlink.pipeline.commands.earlier_run import EarlierRun
+    from camlink.pipeline.config import SiteConfig
+
+
+def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | None, *, fit: bool) -> int:
+    """Replay the trace at ``path``, or only the named models of it, and return the exit code."""
+    from camlink.models.pool import ModelPool
+    from camlink.models.recorded import open_trace
+    from camlink.pipeline.assembly import check_budgets
+    from camlink.pipeline.commands.running import run_and_report
+    from camlink.pipeline.footage import Footage, fit_rules, rate_of
+    from camlink.pipeline.recording import TraceReadings
+    from camlink.pipeline.session import Camera, Session
+
+    trace = open_trace(path)
+    chosen = chosen_models(trace, models)
+    frames = sorted(trace.frames, key=lambda frame: (frame.captured_at, frame.camera_id))
+    rates = rate_of(frames)
+    if fit:
+        counts = Counter(frame.camera_id for frame in frames)
+        config, changes = fit_rules(config, [Footage(camera, counts[camera], rate) for camera, rate in rates.items()])
+        for change in changes:
+            note_console().print(f"short footage: {change}", style="yellow")
+    pool = ModelPool(chosen, config.budgets.memory_gb)
+    cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
+    check_budgets(config, pool)
+    folder = out.cleared()
+    session = Session(config, pool, cameras, folder, tick=len(cameras))
+    readings = TraceReadings(frames)
+    return run_and_report(session, readings, lambda: dict(readings.captured), len(frames), folder, readings.close)
+
+
+def chosen_models(trace: Trace, text: str | None) -> list[RecordedModel]:
+    """Return the models of ``trace`` that ``--models`` names: a set, or names; all when it was not given.
+
+    Raises `typer.BadParameter` for one the trace does not hold.
+    """
+    from camlink.models import catalogue
+    from camlink.pipeline.suggestions import suggest
+
+    if text is None:
+        return list(trace.models)
+    names: list[str] = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if text not in trace.specs and text in catalogue.sets():
+        names = list(catalogue.sets()[text])
+    unknown = [name for name in names if name not in trace.specs]
+    if unknown or not names:
+        wrong = f'"{unknown[0]}" is not in' if unknown else "no model is named of"
+        advice = suggest(unknown[0] if unknown else "", list(trace.specs))
+        raise typer.BadParameter(f"{wrong} the trace {trace.path}; {advice}", param_hint="--models")
+    return [trace.model(name) for name in names]
