@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
@@ -20,7 +21,7 @@ class _Camera(PacedCamera):
         self.settled: datetime | None = None  # scheduler: everything that follows from frames up to here is known
 
 
-class _Paced:
+class _Paced(ABC):
     """What both have in common: queues of results, and cameras that come and go."""
 
     def __init__(
@@ -71,8 +72,9 @@ class _Paced:
             self._cameras[camera_id] = _Camera(self._seconds, self._hold_s)
         return self._cameras[camera_id]
 
+    @abstractmethod
     def _release(self, names: Iterable[str]) -> Iterable[Record]:
-        raise NotImplementedError
+        """Give what may go on now for these cameras."""
 
 
 class PacedAdaptation(_Paced):
