@@ -54,7 +54,7 @@ class _Paced(ABC):
     def knows(self, camera_id: str) -> bool:
         return True  # what matters after a move comes from the topics of promotions and decisions
 
-    def resume(self, camera_id: str, snapshot: bytes | None) -> None:
+    def resume(self, camera_id: str, snapshot: bytes | None) -> None:  # noqa: B027 (nothing to resume is an answer)
         """See `knows`."""
 
     def refused(self) -> Sequence[Refused]:
