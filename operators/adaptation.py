@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 PENDING_RELABELS = 64  # requests whose answer is awaited, per camera
 PLAIN = 3.0  # standard errors: a difference so large needs no more frames
-GROWTH = 0.1  # retraining waits for this share of new frames, so that its cost stays bounded as history grows
+GROWTH = 0.2  # retraining waits for this share of new frames, so that its cost stays bounded as history grows
 
 
 @dataclass(frozen=True)

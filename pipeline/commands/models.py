@@ -15,17 +15,14 @@ Names = Annotated[list[str] | None, typer.Argument(help="Models or sets; all whe
 @app.command("list")
 def list_models() -> None:
     """List the catalogue: what each model is, what its output means, and its licence."""
-    from rich.table import Table
-
     from camlink.models import catalogue
 
-    table = Table("model", "sets", "task", "output", "licence", title="camlink's models", show_lines=True)
+    console = out_console()
     for name in catalogue.names():
         d = catalogue.definition(name)
         in_sets = ", ".join(s for s, members in catalogue.sets().items() if name in members)
-        table.add_row(name, in_sets, d.task, f"{', '.join(d.labels)}\n[dim]{d.description}[/dim]", d.licence)
-    console = out_console()
-    console.print(table)
+        console.print(f"[bold]{name}[/bold]  {d.task} of {', '.join(d.labels)}", highlight=False)
+        console.print(f"[dim]in {in_sets}; {d.licence}. {d.description}[/dim]\n", highlight=False)
     console.print("YOLO weights are AGPL-3.0: a service that uses them must offer its source, or hold a licence.")
 
 

@@ -279,3 +279,9 @@ def test_ctrl_c_ends_cleanly_with_a_report_of_what_was_done(tmp_path: Path) -> N
 def test_help_and_version_are_quick_to_say() -> None:
     assert "replay" in camlink("--help").stdout
     assert camlink("version").stdout.strip()
+
+
+def test_the_list_of_models_says_what_each_is_and_under_which_licence() -> None:
+    told = camlink("models", "list").stdout
+    for word in ("objects", "persons", "action", "vehicles", "condition", "AGPL-3.0", "third party", "ImageNet"):
+        assert word in told
