@@ -68,8 +68,8 @@ class PolicySetup:
 class FramePolicy(Protocol):
     """One camera's policy. Per frame, in order: `begin`; `choose` until it says None; `answer`; `learn`.
 
-    On frames where every model runs anyway (bootstrap, profile and audit frames) only `begin` and `learn` are called,
-    and `answer` with the executed values of a frame that the policy would have had to answer is not.
+    On bootstrap and profile frames, where every model runs anyway, only `begin` and `learn` are called. An audit frame
+    goes as any other, so that what the policy would have said can be judged, and then `learn` is told everything.
     """
 
     def begin(self, frame: FrameFacts) -> None:
