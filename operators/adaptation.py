@@ -9,19 +9,27 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
 from camlink.links.base import Array
-from camlink.links.ensemble import Ensemble
-from camlink.links.memory import Recall
 from camlink.links.train import LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
-from camlink.models.scores import agreement
-from camlink.operators.recall import LastExecuted
+from camlink.operators.learning import (
+    CameraLearning,
+    Duel,
+    TargetLinks,
+    Version,
+    relabelling_of,
+    restore,
+    resume_relabelling,
+    to_snapshot,
+)
 from camlink.operators.relabelling import RelabelPolicy
+from camlink.operators.snapshots import EnsembleBytes
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.records import (
     AdaptationEvent,
@@ -35,7 +43,6 @@ from camlink.pipeline.records import (
 logger = logging.getLogger(__name__)
 
 PENDING_RELABELS = 64  # requests whose answer is awaited, per camera
-PLAIN = 3.0  # standard errors: a difference so large needs no more frames
 GROWTH = 0.2  # retraining waits for this share of new frames, so that its cost stays bounded as history grows
 
 
@@ -51,65 +58,6 @@ class LearningRules:
     kind: LinkKind = "count_distribution"
 
 
-@dataclass(frozen=True, eq=False)
-class _Version:
-    number: int
-    ensemble: Ensemble
-
-
-@dataclass
-class _Duel:
-    """Two versions scored on the same later frames, as they would have been served."""
-
-    old: _Version
-    new: _Version
-    old_scores: list[float] = field(default_factory=list)
-    new_scores: list[float] = field(default_factory=list)
-
-    def score(self, sources: Mapping[str, Value], recall: Recall | None, executed: Value) -> None:
-        for version, scores in ((self.old, self.old_scores), (self.new, self.new_scores)):
-            value, _ = version.ensemble.predict(sources, recall)
-            scores.append(float(agreement(version.ensemble.target, value[None], executed[None])[0]))
-
-    def margin(self) -> tuple[float, float]:
-        """Return how much better the new version is, and the standard error of that."""
-        difference = np.subtract(self.new_scores, self.old_scores)
-        return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
-
-    def is_settled(self, frames: int) -> bool:
-        """Say whether enough was seen: ``frames`` frames, or a third of them where the difference is plain."""
-        seen = len(self.new_scores)
-        better, error = self.margin() if seen else (0.0, 0.0)
-        return seen >= frames or (3 * seen >= max(frames, 15) and abs(better) > PLAIN * error)
-
-    def means(self) -> dict[str, float]:
-        return {
-            f"v{self.old.number}": float(np.mean(self.old_scores)),
-            f"v{self.new.number}": float(np.mean(self.new_scores)),
-        }
-
-
-@dataclass
-class _Target:
-    """The links towards one target of one camera: in force, on trial, and under watch after a promotion."""
-
-    current: _Version | None = None
-    trial: _Duel | None = None
-    watch: _Duel | None = None
-    last_number: int = 0
-    sources: tuple[str, ...] | None = None  # what the served predictions were made from, most recently
-
-
-@dataclass
-class _Camera:
-    relabel: RelabelPolicy
-    history: deque[tuple[datetime, Mapping[str, Value]]]
-    targets: dict[str, _Target]
-    last: LastExecuted = field(default_factory=LastExecuted)
-    fresh: int = 0  # frames learnt from since the last training
-    pending: dict[int, dict[str, Value]] = field(default_factory=dict)
-
-
 class AdaptationOperator:
     """Results in; relabel requests, link promotions and events out."""
 
@@ -119,7 +67,8 @@ class AdaptationOperator:
         self._specs = specs
         self._rules = rules
         self._relabel = relabel
-        self._cameras: dict[str, _Camera] = {}
+        self._cameras: dict[str, CameraLearning] = {}
+        self._payloads = EnsembleBytes()
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
@@ -139,8 +88,24 @@ class AdaptationOperator:
         """Take up the links that another worker put in force; what this one has learnt itself stands."""
         target = self._camera(promotion.camera_id).targets.get(promotion.target)
         if target is not None and target.current is None:
-            target.current = _Version(promotion.version, Ensemble.from_bytes(promotion.payload))
+            target.current = Version(promotion.version, self._payloads.read(promotion.payload))
             target.last_number = max(target.last_number, promotion.version)
+
+    def snapshot(self, camera_id: str) -> bytes:
+        """Return what a camera's links were and are learnt from, for `restore`: large, changes with learnt frames."""
+        return to_snapshot(self._camera(camera_id), self._specs, self._payloads)
+
+    def restore(self, camera_id: str, snapshot: bytes) -> None:
+        """Take up a camera from its snapshot. Raises `StateError`, and leaves it as it was, if that cannot be read."""
+        restore(self._camera(camera_id), snapshot, self._specs, self._payloads)
+
+    def relabelling(self, camera_id: str) -> dict[str, Any]:
+        """Return where relabelling stands, as plain values: small, changes with every frame."""
+        return relabelling_of(self._camera(camera_id))
+
+    def resume_relabelling(self, camera_id: str, told: Mapping[str, Any]) -> None:
+        """Go on where another worker's relabelling stood. Raises `StateError`."""
+        resume_relabelling(self._camera(camera_id), told, {m: spec.size for m, spec in self._specs.items()})
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
@@ -161,13 +126,13 @@ class AdaptationOperator:
         camera.fresh += 1
         yield from self._maybe_train(camera, result)
 
-    def _camera(self, camera_id: str) -> _Camera:
+    def _camera(self, camera_id: str) -> CameraLearning:
         if camera_id not in self._cameras:
             history: deque[tuple[datetime, Mapping[str, Value]]] = deque(maxlen=self._rules.history_frames)
-            self._cameras[camera_id] = _Camera(self._relabel(), history, {m: _Target() for m in self._specs})
+            self._cameras[camera_id] = CameraLearning(self._relabel(), history, {m: TargetLinks() for m in self._specs})
         return self._cameras[camera_id]
 
-    def _maybe_relabel(self, camera: _Camera, result: FrameResult) -> Iterable[Record]:
+    def _maybe_relabel(self, camera: CameraLearning, result: FrameResult) -> Iterable[Record]:
         executed = result.executed()
         missing = tuple(m for m in self._specs if m not in executed)
         for output in result.outputs:
@@ -183,7 +148,7 @@ class AdaptationOperator:
             camera.pending.pop(next(iter(camera.pending)))
         yield RelabelRequest(result.camera_id, result.frame_index, result.captured_at, missing, reason)
 
-    def _test(self, camera: _Camera, result: FrameResult, values: Mapping[str, Value]) -> Iterable[Record]:
+    def _test(self, camera: CameraLearning, result: FrameResult, values: Mapping[str, Value]) -> Iterable[Record]:
         """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
         for name, target in camera.targets.items():
             sources = {m: values[m] for m in (target.sources or tuple(values)) if m != name}
@@ -197,19 +162,19 @@ class AdaptationOperator:
             elif target.watch is not None and target.watch.is_settled(self._rules.shadow_frames):
                 yield from self._settle_watch(result, name, target, target.watch)
 
-    def _settle_trial(self, result: FrameResult, name: str, target: _Target, trial: _Duel) -> Iterable[Record]:
+    def _settle_trial(self, result: FrameResult, name: str, target: TargetLinks, trial: Duel) -> Iterable[Record]:
         target.trial = None
         better, error = trial.margin()
         frames = len(trial.new_scores)
         if better > error:
-            target.watch = _Duel(old=trial.old, new=trial.new)
+            target.watch = Duel(old=trial.old, new=trial.new)
             detail = f"better than version {trial.old.number} by {better:.1%} on {frames} later frames"
             yield from self._promote(result, name, target, trial.new, detail, trial.means())
         else:
             detail = f"not clearly better than version {trial.old.number} on {frames} later frames"
             yield self._event(result, "rejected", name, trial.new.number, detail, trial.means())
 
-    def _settle_watch(self, result: FrameResult, name: str, target: _Target, watch: _Duel) -> Iterable[Record]:
+    def _settle_watch(self, result: FrameResult, name: str, target: TargetLinks, watch: Duel) -> Iterable[Record]:
         target.watch = None
         better, error = watch.margin()
         if better < -error:
@@ -217,11 +182,11 @@ class AdaptationOperator:
             target.current = watch.old
             detail = f"worse than version {watch.old.number} by {-better:.1%} since its promotion"
             yield LinkPromotion(
-                result.camera_id, name, watch.old.number, result.captured_at, watch.old.ensemble.to_bytes()
+                result.camera_id, name, watch.old.number, result.captured_at, self._payloads.of(watch.old.ensemble)
             )
             yield self._event(result, "rolled_back", name, watch.new.number, detail, watch.means())
 
-    def _maybe_train(self, camera: _Camera, result: FrameResult) -> Iterable[Record]:
+    def _maybe_train(self, camera: CameraLearning, result: FrameResult) -> Iterable[Record]:
         rules = self._rules
         first = all(t.current is None for t in camera.targets.values())
         enough = (
@@ -246,26 +211,27 @@ class AdaptationOperator:
             return
         for name, ensemble in ensembles.items():
             target = camera.targets[name]
-            version = _Version(number, ensemble)
+            version = Version(number, ensemble)
             target.last_number = number
             scores = {"held_out": ensemble.held_out_agreement}
             yield self._event(result, "trained", name, number, f"on {len(camera.history)} frames", scores)
             if target.current is None:
                 yield from self._promote(result, name, target, version, "the first version", {})
             else:
-                target.trial = _Duel(old=target.current, new=version)
+                target.trial = Duel(old=target.current, new=version)
 
     def _promote(
         self,
         result: FrameResult,
         name: str,
-        target: _Target,
-        version: _Version,
+        target: TargetLinks,
+        version: Version,
         detail: str,
         scores: Mapping[str, float],
     ) -> Iterable[Record]:
         target.current = version
-        yield LinkPromotion(result.camera_id, name, version.number, result.captured_at, version.ensemble.to_bytes())
+        payload = self._payloads.of(version.ensemble)
+        yield LinkPromotion(result.camera_id, name, version.number, result.captured_at, payload)
         yield self._event(result, "promoted", name, version.number, detail, scores)
 
     @staticmethod

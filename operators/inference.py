@@ -141,6 +141,9 @@ class InferenceOperator:
         if frame is None:
             detail = f"frame {request.frame_index} was gone when it was to be relabelled"
             yield AdaptationEvent(request.camera_id, request.captured_at, "relabel_missed", "", 0, detail)
+            # An answer without outputs: who asked would wait for one, and while it waits fall behind further frames.
+            at = request.captured_at
+            yield OutputReady(request.camera_id, request.frame_index, at, "relabel", ran=(), predict=())
         else:
             jobs.append(_Job(frame, FramePlan("relabel"), request.models))
 

@@ -79,6 +79,7 @@ class LinkingOperator:
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
         self._links.pop(camera_id, None)
+        self._last.pop(camera_id, None)
         self._waiting = [entry for entry in self._waiting if entry[1].camera_id != camera_id]
 
     def _gather(self, ready: Sequence[OutputReady]) -> Sequence[Outputs | None]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 
 from camlink.operators.inference import RING_FRAMES, InferenceOperator
-from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, queued
+from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, SnapshotKey, queued
+from camlink.operators.snapshots import Snapshot, get_time, put_time, reading
 from camlink.pipeline.clock import EPOCH
+from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Decision, Frame, OutputReady, Record, RelabelRequest, Settled
 
+logger = logging.getLogger(__name__)
+
 IDLE_S = 2.0  # without new frames, those that wait for models to be loaded in turn are run
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class _Camera(PacedCamera):
@@ -27,6 +30,8 @@ class _Camera(PacedCamera):
 
 class PacedInference:
     """Stands before an `InferenceOperator`. ``in_step``: also wait for what relabelling may ask of earlier frames."""
+
+    parts = ("place",)
 
     def __init__(self, operator: InferenceOperator, seconds: Seconds, *, in_step: bool, hold_s: float = HOLD_S) -> None:
         self._operator = operator
@@ -42,7 +47,7 @@ class PacedInference:
         for record in records:
             camera = self._camera(record)
             if isinstance(record, Frame):
-                if camera.seen is None or record.captured_at > camera.seen:
+                if not camera.repeats(record):
                     camera.queue.append(record)
             elif isinstance(record, Decision):
                 camera.decisions.append(record)
@@ -81,18 +86,16 @@ class PacedInference:
     def knows(self, camera_id: str) -> bool:
         return camera_id in self._cameras and self._cameras[camera_id].resumed
 
-    def resume(self, camera_id: str, snapshot: bytes | None) -> None:
+    def resume(self, camera_id: str, snapshot: Mapping[str, bytes]) -> None:
         camera = self._cameras.setdefault(camera_id, _Camera(self._seconds, self._hold_s))
         camera.resumed = True
-        if snapshot is None:
-            decided = max((decision.start for decision in camera.decisions), default=None)
-            self._operator.resume(camera_id, None, decided)
-            return
-        told = json.loads(snapshot)
-        camera.seen = _moment(told["seen"])
-        camera.awaits = _moment(told["awaits"])
-        camera.patience.start()
-        self._operator.resume(camera_id, told["plan"])
+        try:
+            plan = self._take_up(camera, snapshot["place"]) if "place" in snapshot else None
+        except StateError as error:
+            logger.warning('camera "%s": %s; going on from its last decision', camera_id, error)
+            plan = None
+        decided = max((decision.start for decision in camera.decisions), default=None)
+        self._operator.resume(camera_id, plan, decided)
 
     def refused(self) -> Sequence[Refused]:
         refused = self._guard.drain()
@@ -101,15 +104,26 @@ class PacedInference:
                 self._camera(record).running.pop(record.index, None)
         return refused
 
-    def snapshots(self) -> dict[str, bytes]:
+    def snapshots(self) -> dict[SnapshotKey, bytes]:
         """Cameras with frames on their way through the operator are left for later: their plan is ahead of results."""
         made = {}
         for name, camera in self._cameras.items():
-            if camera.changed and not camera.running:
-                camera.changed = False
-                told = {"seen": _number(camera.seen), "awaits": _number(camera.awaits)}
-                made[name] = json.dumps(told | {"plan": self._operator.plan_of(name)}).encode()
+            if not camera.running and camera.resumed and camera.is_due():
+                told = {"seen": camera.told(), "awaits": put_time(camera.awaits)}
+                made[name, "place"] = Snapshot(told | {"plan": self._operator.plan_of(name)}, {}).to_bytes()
         return made
+
+    @staticmethod
+    def _take_up(camera: _Camera, snapshot: bytes) -> dict[str, int]:
+        """Return the plan in a snapshot, and take up the rest. Raises `StateError`."""
+        told = Snapshot.from_bytes(snapshot).told
+        with reading():
+            plan = {str(name): int(number) for name, number in told["plan"].items()}
+            awaits = get_time(told["awaits"])
+            camera.take_up(told["seen"])
+        camera.awaits = awaits
+        camera.patience.start()
+        return plan
 
     def _camera(self, record: Record) -> _Camera:
         name = getattr(record, "camera_id", "")
@@ -148,7 +162,7 @@ class PacedInference:
         due = [decision for decision in camera.decisions if decision.start < frame.captured_at]
         camera.decisions = [decision for decision in camera.decisions if decision.start >= frame.captured_at]
         camera.running[frame.index] = frame
-        camera.seen, camera.changed = frame.captured_at, True
+        camera.hand_on(frame)
         return [*due[-1:], frame]
 
     def _noted(self, records: Iterable[Record]) -> Iterable[Record]:
@@ -162,11 +176,3 @@ class PacedInference:
                 if record.profile_ends:
                     camera.awaits = record.captured_at
             yield record
-
-
-def _number(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - EPOCH) // _MICROSECOND
-
-
-def _moment(number: int | None) -> datetime | None:
-    return None if number is None else EPOCH + timedelta(microseconds=number)

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from camlink.operators.adaptation import AdaptationOperator
-from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, queued
+from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, SnapshotKey, queued
 from camlink.operators.scheduler import SchedulerOperator
+from camlink.operators.snapshots import Snapshot, reading
 from camlink.pipeline.clock import EPOCH
+from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Decision, FrameResult, LinkPromotion, Record, RelabelRequest, Settled
+
+logger = logging.getLogger(__name__)
 
 
 class _Camera(PacedCamera):
     def __init__(self, seconds: Seconds, hold_s: float) -> None:
         super().__init__(seconds, hold_s)
+        self.has_learnt = False  # since the last snapshot
         self.asked: FrameResult | None = None  # adaptation: its frame is being relabelled
+        self.to_ask: int | None = None  # adaptation: the index of that frame, from the snapshot; it will come again
+        self.early: dict[int, FrameResult] = {}  # adaptation: relabelled frames whose first result is still queued
         self.promotions: list[LinkPromotion] = []  # scheduler: not yet in force, in order
         self.settled: datetime | None = None  # scheduler: everything that follows from frames up to here is known
 
 
 class _Paced(ABC):
     """What both have in common: queues of results, and cameras that come and go."""
+
+    parts = ("place", "learnt")
 
     def __init__(
         self, operator: AdaptationOperator | SchedulerOperator, seconds: Seconds, in_step: bool, hold_s: float
@@ -52,20 +63,45 @@ class _Paced(ABC):
             self._operator.forget(name)
 
     def knows(self, camera_id: str) -> bool:
-        return True  # what matters after a move comes from the topics of promotions and decisions
+        return camera_id in self._cameras and self._cameras[camera_id].resumed
 
-    def resume(self, camera_id: str, snapshot: bytes | None) -> None:  # noqa: B027 (nothing to resume is an answer)
-        """See `knows`."""
+    def resume(self, camera_id: str, snapshot: Mapping[str, bytes]) -> None:
+        camera = self._camera(camera_id)
+        camera.resumed = True
+        try:
+            if "learnt" in snapshot:
+                self._operator.restore(camera_id, snapshot["learnt"])
+            if "place" in snapshot:
+                self._take_place(camera_id, Snapshot.from_bytes(snapshot["place"]).told)
+        except StateError as error:
+            logger.warning('camera "%s": %s; going on with its links alone', camera_id, error)
 
     def refused(self) -> Sequence[Refused]:
         return self._guard.drain()
 
-    def snapshots(self) -> dict[str, bytes]:
-        return {}
+    def snapshots(self) -> dict[SnapshotKey, bytes]:
+        """What was learnt is large and changes seldom; where a camera stands is small and changes with each frame."""
+        made = {}
+        for name, camera in self._cameras.items():
+            if not camera.resumed or not camera.is_due():
+                continue
+            made[name, "place"] = Snapshot(self._place(name), {}).to_bytes()
+            if camera.has_learnt:
+                camera.has_learnt = False
+                made[name, "learnt"] = self._operator.snapshot(name)
+        return made
+
+    def _place(self, camera_id: str) -> dict[str, Any]:
+        return {"seen": self._cameras[camera_id].told()}
+
+    def _take_place(self, camera_id: str, told: Mapping[str, Any]) -> None:
+        with reading():
+            self._cameras[camera_id].take_up(told["seen"])
 
     def held(self) -> Collection[Record]:
         asked = [camera.asked for camera in self._cameras.values() if camera.asked is not None]
-        return [*asked, *queued(self._cameras.values())]
+        early = [answer for camera in self._cameras.values() for answer in camera.early.values()]
+        return [*asked, *early, *queued(self._cameras.values())]
 
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
@@ -86,6 +122,20 @@ class PacedAdaptation(_Paced):
         super().__init__(operator, seconds, in_step, hold_s)
         self._adaptation = operator
 
+    def _place(self, camera_id: str) -> dict[str, Any]:
+        asked = self._cameras[camera_id].asked
+        return super()._place(camera_id) | {
+            "asked": None if asked is None else asked.frame_index,
+            "relabelling": self._adaptation.relabelling(camera_id),
+        }
+
+    def _take_place(self, camera_id: str, told: Mapping[str, Any]) -> None:
+        with reading():
+            asked = None if told["asked"] is None else int(told["asked"])
+            self._adaptation.resume_relabelling(camera_id, told["relabelling"])
+        super()._take_place(camera_id, told)
+        self._cameras[camera_id].to_ask = asked
+
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
             if isinstance(record, LinkPromotion):
@@ -94,10 +144,10 @@ class PacedAdaptation(_Paced):
                 camera = self._camera(record.camera_id)
                 if record.purpose != "relabel":
                     camera.queue.append(record)
-                    continue
-                yield from self._guard.on_records([record])
-                if camera.asked is not None and camera.asked.frame_index == record.frame_index:
-                    yield from self._settle(camera)
+                elif any(isinstance(r, FrameResult) and r.frame_index == record.frame_index for r in camera.queue):
+                    camera.early[record.frame_index] = record  # after a crash both come at once
+                else:
+                    yield from self._learn(camera, record)
         yield from self._release(list(self._cameras))
 
     def _release(self, names: Iterable[str]) -> Iterable[Record]:
@@ -111,15 +161,32 @@ class PacedAdaptation(_Paced):
     def _take(self, camera: _Camera) -> Iterable[Record]:
         result = camera.queue.popleft()
         assert isinstance(result, FrameResult)
-        if camera.seen is None or result.captured_at > camera.seen:
-            camera.seen = result.captured_at
+        if not camera.repeats(result):
+            camera.hand_on(result)
+            camera.has_learnt |= result.purpose != "serve"
             for record in self._guard.on_records([result]):
                 if isinstance(record, RelabelRequest) and self._in_step:
-                    camera.asked = result
-                    camera.patience.start()
+                    self._ask(camera, result)
                 yield record
+        elif result.frame_index == camera.to_ask:
+            self._ask(camera, result)
         if camera.asked is None:
             yield from self._mark(result)
+        if result.frame_index in camera.early:
+            yield from self._learn(camera, camera.early.pop(result.frame_index))
+
+    def _learn(self, camera: _Camera, answer: FrameResult) -> Iterable[Record]:
+        """Hand on a relabelled frame; those that waited for it may go on."""
+        yield from self._guard.on_records([answer])
+        camera.has_learnt = camera.changed = True
+        if camera.asked is not None and camera.asked.frame_index == answer.frame_index:
+            yield from self._settle(camera)
+
+    @staticmethod
+    def _ask(camera: _Camera, result: FrameResult) -> None:
+        """Let later results wait until this one's frame was relabelled."""
+        camera.asked, camera.to_ask = result, None
+        camera.patience.start()
 
     def _settle(self, camera: _Camera) -> Iterable[Record]:
         result, camera.asked = camera.asked, None
@@ -150,7 +217,7 @@ class PacedScheduler(_Paced):
                 camera.promotions.append(record)
             elif isinstance(record, Settled):
                 camera.settled = record.captured_at
-            elif record.purpose != "relabel":
+            elif record.purpose != "relabel" and not camera.repeats(record):
                 camera.queue.append(record)
                 camera.patience.start()
         yield from self._release(list(self._cameras))
@@ -163,8 +230,10 @@ class PacedScheduler(_Paced):
                 assert isinstance(result, FrameResult)
                 due = [p for p in camera.promotions if p.at < result.captured_at]
                 camera.promotions = [p for p in camera.promotions if p.at >= result.captured_at]
-                camera.seen = result.captured_at
-                yield from self._guard.on_records([*due, result])
+                camera.hand_on(result)
+                given = self._guard.on_records([*due, result])
+                camera.has_learnt |= result.purpose != "serve" or bool(given)
+                yield from given
 
     def _may_go(self, name: str, camera: _Camera) -> bool:
         result = camera.queue[0]

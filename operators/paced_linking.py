@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from camlink.operators.linking import LinkingOperator
-from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, queued
+from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, SnapshotKey, queued
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.records import FrameResult, LinkPromotion, OutputReady, Record, Settled
 
@@ -23,6 +23,8 @@ class _Camera(PacedCamera):
 
 class PacedLinking:
     """Stands before a `LinkingOperator`. ``relabels``: served frames may be relabelled and then teach, too."""
+
+    parts: tuple[str, ...] = ()
 
     def __init__(
         self, operator: LinkingOperator, seconds: Seconds, *, in_step: bool, relabels: bool, hold_s: float = HOLD_S
@@ -81,7 +83,7 @@ class PacedLinking:
     def knows(self, camera_id: str) -> bool:
         return True  # its links come from the topic of promotions
 
-    def resume(self, camera_id: str, snapshot: bytes | None) -> None:
+    def resume(self, camera_id: str, snapshot: Mapping[str, bytes]) -> None:
         """Nothing is kept but the links, and those come from the topic of promotions."""
 
     def refused(self) -> Sequence[Refused]:
@@ -93,7 +95,7 @@ class PacedLinking:
                 camera.waits_for = None  # no result, so nothing will be learnt from it
         return refused
 
-    def snapshots(self) -> dict[str, bytes]:
+    def snapshots(self) -> dict[SnapshotKey, bytes]:
         return {}
 
     def _camera(self, camera_id: str) -> _Camera:

@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from camlink.operators.base import Operator
-from camlink.pipeline.records import Record
+from camlink.operators.snapshots import get_times, put_time, reading
+from camlink.pipeline.records import Frame, FrameResult, Record
 
 logger = logging.getLogger(__name__)
 
 HOLD_S = 10.0  # how long a camera's records wait for what came before
+REFRESH_S = 60.0  # a camera's snapshot is written so often even if nothing has changed
 CROWDED = 16  # records held of one camera from which on its topic is read no further
 Seconds = Callable[[], float]
+SnapshotKey = tuple[str, str]  # camera, part
 
 
 class PacedOperator(Operator, Protocol):
@@ -45,16 +48,21 @@ class PacedOperator(Operator, Protocol):
         """Say whether this camera's state is here; if not, `resume` is called before its first record."""
         ...
 
-    def resume(self, camera_id: str, snapshot: bytes | None) -> None:
-        """Take up a camera, from its last snapshot if there is one."""
+    @property
+    def parts(self) -> Sequence[str]:
+        """Names of the parts of a camera's snapshot, each of which is written when it has changed."""
+        ...
+
+    def resume(self, camera_id: str, snapshot: Mapping[str, bytes]) -> None:
+        """Take up a camera, from the parts of its last snapshot that there are."""
         ...
 
     def refused(self) -> Sequence[Refused]:
         """Return the records that could not be dealt with since the last call."""
         ...
 
-    def snapshots(self) -> dict[str, bytes]:
-        """Return the snapshots of the cameras that changed since the last call, consistent with `held`."""
+    def snapshots(self) -> dict[SnapshotKey, bytes]:
+        """Return the parts of cameras' snapshots that changed since the last call, consistent with `held`."""
         ...
 
 
@@ -86,8 +94,56 @@ class PacedCamera:
         self.queue: deque[Record] = deque()
         self.patience = Patience(seconds, hold_s)
         self.seen: datetime | None = None  # event time of the last record handed on, or of the snapshot
-        self.changed = False
+        self.changed = False  # since the last snapshot
         self.resumed = False
+        self._last: dict[str, tuple[datetime, int]] = {}  # per kind of frames that keep their order
+        self._seconds = seconds
+        self._saved_s = seconds()
+
+    def repeats(self, record: Frame | FrameResult) -> bool:
+        """Say whether a record came before, as after a crash.
+
+        Neither its time nor its index alone tells: a machine's clock may be set back, and a live camera counts from 0
+        again when the state store has lost its count.
+        """
+        at, index = self._last.get(_kind(record), (None, -1))
+        return at is not None and record.captured_at <= at and _index(record) <= index
+
+    def hand_on(self, record: Frame | FrameResult) -> None:
+        """Note that a record goes to the operator."""
+        self.seen, self.changed = record.captured_at, True
+        self._last[_kind(record)] = (record.captured_at, _index(record))
+
+    def is_due(self) -> bool:
+        """Say whether a snapshot should be written; if so, count it as written.
+
+        Also now and then where nothing has changed: the store may have been emptied.
+        """
+        now = self._seconds()
+        if not self.changed and now - self._saved_s < REFRESH_S:
+            return False
+        self.changed, self._saved_s = False, now
+        return True
+
+    def told(self) -> dict[str, Any]:
+        """Return what was handed on, for a snapshot."""
+        return {kind: [put_time(at), index] for kind, (at, index) in self._last.items()}
+
+    def take_up(self, told: Mapping[str, Any]) -> None:
+        """Go on from where another worker stood. Raises `StateError`."""
+        with reading():
+            times = get_times([at for at, _ in told.values()])
+            self._last = {kind: (at, int(told[kind][1])) for kind, at in zip(told, times, strict=True)}
+        self.seen = max(times, default=None)
+
+
+def _kind(record: Frame | FrameResult) -> str:
+    """Frames on which every model runs may be overtaken, where models are loaded in turn; each kind keeps its order."""
+    return "full" if isinstance(record, FrameResult) and record.purpose != "serve" else "served"
+
+
+def _index(record: Frame | FrameResult) -> int:
+    return record.index if isinstance(record, Frame) else record.frame_index
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ kept per frame are the links' pre-activations, so that the ensemble of any subse
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from camlink.links.ensemble import Ensemble
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.operators.selection import CameraScores
+from camlink.operators.snapshots import EnsembleBytes, array_bytes, array_of, get_times, put_time, reading
 from camlink.pipeline.records import Value
 
 
@@ -60,9 +63,12 @@ class LinkScorer:
         """Return the number of scored frames of the target that has least."""
         return min((len(recent) for recent in self._recent.values()), default=0)
 
-    def scores(self) -> CameraScores:
-        """Return link scores as of now. A link that was never scored counts 0: it is not trusted."""
-        recent = {target: tuple(scored) for target, scored in self._recent.items()}
+    def scores(self, until: datetime | None = None) -> CameraScores:
+        """Return link scores as of now, or of ``until``. A link that was never scored counts 0: it is not trusted."""
+        recent = {
+            target: tuple(one for one in scored if until is None or one.captured_at <= until)
+            for target, scored in self._recent.items()
+        }
 
         @cache
         def subset(sources: tuple[str, ...], target: str) -> float:
@@ -70,6 +76,42 @@ class LinkScorer:
 
         pairs = {s: {t: subset((s,), t) for t in self._specs if t != s} for s in self._specs}
         return CameraScores(pairs, subset)
+
+    def put_state(self, parts: dict[str, bytes], payloads: EnsembleBytes) -> dict[str, list[Any]]:
+        """Add what was scored to a snapshot's ``parts``; return the rest of what `get_state` needs."""
+        return {target: list(self._put_target(target, parts, payloads)) for target in self._recent}
+
+    def get_state(self, told: Mapping[str, Any], parts: Mapping[str, bytes], payloads: EnsembleBytes) -> None:
+        """Take up what another scorer had scored. Raises `StateError` for what is not of these models."""
+        with reading():
+            found = {t: list(self._get_target(t, told[t], parts, payloads)) for t in self._specs}
+        for target, scored in found.items():
+            self._recent[target].extend(scored)
+
+    def _put_target(self, target: str, parts: dict[str, bytes], payloads: EnsembleBytes) -> Iterator[list[Any]]:
+        """Store frames that share a link version as arrays: what each source's link said, and what the model said."""
+        together = groupby(self._recent[target], key=lambda one: (id(one.ensemble), tuple(one.pre_activations)))
+        for number, ((_, sources), group) in enumerate(together):
+            frames, place = list(group), f"{target}/{number}"
+            width = frames[0].ensemble.output.size
+            parts[f"links/{place}"] = payloads.of(frames[0].ensemble)
+            parts[f"executed/{place}"] = array_bytes([one.executed for one in frames], (self._specs[target].size,))
+            for source in sources:
+                said = [one.pre_activations[source] for one in frames]
+                parts[f"said/{place}/{source}"] = array_bytes(said, (width,))
+            yield [[put_time(one.captured_at) for one in frames], sources]
+
+    def _get_target(
+        self, target: str, told: Sequence[Any], parts: Mapping[str, bytes], payloads: EnsembleBytes
+    ) -> Iterator[_Scored]:
+        for number, (numbers, sources) in enumerate(told):
+            place, times = f"{target}/{number}", get_times(numbers)
+            ensemble = payloads.read(parts[f"links/{place}"])
+            executed = array_of(parts[f"executed/{place}"], len(times), (self._specs[target].size,))
+            shape = (ensemble.output.size,)
+            said = {s: array_of(parts[f"said/{place}/{s}"], len(times), shape) for s in sources if s in self._specs}
+            for row, at in enumerate(times):
+                yield _Scored(at, ensemble, {s: rows[row] for s, rows in said.items()}, executed[row])
 
     @staticmethod
     def _mean_agreement(scored: tuple[_Scored, ...], sources: tuple[str, ...], target: OutputSpec) -> float:

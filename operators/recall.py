@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from camlink.links.memory import Recall
+from camlink.operators.snapshots import get_times, get_values, put_time
 from camlink.pipeline.records import Value
 
 
 class LastExecuted:
-    """The newest executed value per model. Kept in memory only: without it, links predict from their sources alone."""
+    """The newest executed value per model. Without it, links predict from their sources alone."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[datetime, Value]] = {}
@@ -27,3 +29,16 @@ class LastExecuted:
         for model, value in executed.items():
             if model not in self._last or self._last[model][0] < captured_at:
                 self._last[model] = (captured_at, value)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `of_state` reads, as plain values."""
+        return {model: [put_time(at), value.tolist()] for model, (at, value) in self._last.items()}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any], sizes: Mapping[str, int]) -> LastExecuted:
+        """Return what `state` told. Raises `StateError` for models or sizes that are not the site's."""
+        values = get_values({model: value for model, (_, value) in state.items()}, sizes)
+        found = cls()
+        for (model, value), at in zip(values.items(), get_times([at for at, _ in state.values()]), strict=True):
+            found.update(at, {model: value})
+        return found

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from camlink.models.base import OutputSpec
+from camlink.operators.snapshots import get_time, put_time
 from camlink.pipeline.records import FrameResult, ModelOutput
 
 MOST_RELABELLED = 0.1  # share of served frames
@@ -25,12 +26,26 @@ class RelabelPolicy(Protocol):
         """Say why this served frame should be relabelled, or None."""
         ...
 
+    def state(self) -> dict[str, float | None]:
+        """Return what `resume` needs to go on from here, as plain numbers."""
+        ...
+
+    def resume(self, state: Mapping[str, float | None]) -> None:
+        """Go on where another policy of this kind stood; another kind's state says nothing."""
+        ...
+
 
 class NoRelabelling:
     """Learns from profile and audit frames alone."""
 
     def wants(self, result: FrameResult) -> str | None:
         return None
+
+    def state(self) -> dict[str, float | None]:
+        return {}
+
+    def resume(self, state: Mapping[str, float | None]) -> None:
+        """Nothing is ever wanted, wherever one stood."""
 
 
 class PeriodicRelabelling:
@@ -59,6 +74,14 @@ class PeriodicRelabelling:
         self._credit -= 1.0
         return "periodic"
 
+    def state(self) -> dict[str, float | None]:
+        return {"due_us": put_time(self._due), "left": self._left, "credit": self._credit}
+
+    def resume(self, state: Mapping[str, float | None]) -> None:
+        due_us = state.get("due_us")
+        self._due = get_time(None if due_us is None else int(due_us))
+        self._left, self._credit = int(state.get("left") or 0), float(state.get("credit") or 0.0)
+
 
 class UncertaintyRelabelling:
     """Frames on which a link is unsure, within a budget of ``label_fraction`` of the served frames."""
@@ -79,6 +102,12 @@ class UncertaintyRelabelling:
         self._credit -= 1.0
         model = max(unsure, key=lambda m: unsure[m])
         return f"unsure of {model} ({unsure[model]:.2f})"
+
+    def state(self) -> dict[str, float | None]:
+        return {"credit": self._credit}
+
+    def resume(self, state: Mapping[str, float | None]) -> None:
+        self._credit = float(state.get("credit") or 0.0)
 
 
 def uncertainty(spec: OutputSpec, output: ModelOutput) -> float:

@@ -15,6 +15,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
 from camlink.operators.selection import Budget, CameraScores, Costs, Selection, select
+from camlink.operators.snapshots import EnsembleBytes, Snapshot, get_time, put_time, reading
 from camlink.pipeline.records import Decision, FrameResult, LinkPromotion, Record
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class _Camera:
     scorer: LinkScorer
     ensembles: dict[str, Ensemble] = field(default_factory=dict)
     scores: CameraScores | None = None
+    scored: datetime | None = None  # event time up to which frames count in `scores`
     decided: datetime | None = None  # start of the period that the last decision is for
 
 
@@ -41,11 +43,12 @@ class SchedulerOperator:
         self._policy = policy if len(specs) > 1 else "all"  # one model cannot be predicted, so it always executes
         self._cameras: dict[str, _Camera] = {}
         self._loaded: tuple[str, ...] | None = None
+        self._payloads = EnsembleBytes()
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
             if isinstance(record, LinkPromotion):
-                self._camera(record.camera_id).ensembles[record.target] = Ensemble.from_bytes(record.payload)
+                self._camera(record.camera_id).ensembles[record.target] = self._payloads.read(record.payload)
             elif isinstance(record, FrameResult):
                 yield from self._on_result(record)
 
@@ -63,6 +66,32 @@ class SchedulerOperator:
         camera = self._camera(decision.camera_id)
         if camera.decided is None:
             camera.decided = self._rules.period_start(decision.start)
+        if self._loaded is None:
+            self._loaded = decision.loaded
+
+    def snapshot(self, camera_id: str) -> bytes:
+        """Return what is known of a camera's links, for `restore`."""
+        camera, parts = self._camera(camera_id), {}
+        for target, ensemble in camera.ensembles.items():
+            parts[f"in force/{target}"] = self._payloads.of(ensemble)
+        told = {"scored": put_time(camera.scored), "decided": put_time(camera.decided)}
+        scorer = camera.scorer.put_state(parts, self._payloads)
+        return Snapshot({**told, "scorer": scorer, "in force": list(camera.ensembles)}, parts).to_bytes()
+
+    def restore(self, camera_id: str, snapshot: bytes) -> None:
+        """Take up a camera from its snapshot. Raises `StateError`, and begins anew, for one that cannot be read."""
+        found = Snapshot.from_bytes(snapshot)
+        told, camera = found.told, _Camera(LinkScorer(self._specs))
+        with reading():
+            camera.scored, camera.decided = get_time(told["scored"]), get_time(told["decided"])
+            camera.ensembles = {t: self._payloads.read(found.parts[f"in force/{t}"]) for t in told["in force"]}
+            camera.scorer.get_state(told["scorer"], found.parts, self._payloads)
+        if camera.scored is not None:
+            camera.scores = camera.scorer.scores(camera.scored)
+        known = self._camera(camera_id).decided  # from a decision that was published after the snapshot was written
+        if known is not None and (camera.decided is None or known > camera.decided):
+            camera.decided = known
+        self._cameras[camera_id] = camera
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
@@ -84,7 +113,7 @@ class SchedulerOperator:
         if result.profile_ends or overdue:
             camera.decided = period
             camera.scorer.forget_before(period - self._rules.period)
-            camera.scores = camera.scorer.scores()
+            camera.scored, camera.scores = result.captured_at, camera.scorer.scores()
             yield from self._decide(result.camera_id, result.captured_at)
 
     def _decide(self, camera_id: str, now: datetime) -> Iterable[Record]:

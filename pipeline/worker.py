@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from camlink.operators.base import StateStore
-from camlink.operators.pacing import PacedOperator
+from camlink.operators.pacing import PacedOperator, SnapshotKey
 from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.errors import StateError
@@ -49,6 +49,7 @@ class Worker:
         self._checkpoint_s = checkpoint_s
         self._seconds = seconds
         self._due = seconds() + checkpoint_s
+        self._unsaved: dict[SnapshotKey, bytes] = {}  # the latest snapshots that the state store did not take
         self._subscription = bus.subscribe(step.shares, group=step.name, follow=step.follows)
         self.beat = seconds()  # when the loop last went round
 
@@ -70,7 +71,7 @@ class Worker:
         """Take what has come, give on what follows; return the number of records taken."""
         self.beat = self._seconds()
         records = self._subscription.poll(timeout_s)
-        self._operator.forget(self._subscription.gone())
+        self._forget(self._subscription.gone())
         shared = [record for record in records if topic_of(record) in self._step.shares]
         beside = [record for record in records if topic_of(record) not in self._step.shares]
         self._publish(self._operator.on_records(beside))
@@ -86,29 +87,38 @@ class Worker:
     def checkpoint(self) -> None:
         """Make all that was done durable, then commit what needs not come again."""
         self._bus.flush()
-        for camera_id, snapshot in self._operator.snapshots().items():
-            self._state.put_blob(self._key(camera_id), snapshot, SNAPSHOT_TTL_S)
-        self._flush_state()
+        self._unsaved |= self._operator.snapshots()
+        for (camera_id, part), snapshot in self._unsaved.items():
+            self._state.put_blob(self._key(camera_id, part), snapshot, SNAPSHOT_TTL_S)
+        if self._flush_state():
+            self._unsaved = {}
         held = self._operator.held()
         self.counts["held"] = len(held)  # the one count that also falls
         self._subscription.commit(held)
         self._due = self._seconds() + self._checkpoint_s
 
-    def _key(self, camera_id: str) -> str:
-        return f"snapshot/{self._step.name}/{camera_id}"
+    def _forget(self, cameras: Collection[str]) -> None:
+        """Drop cameras that another worker has now, and snapshots that would overwrite that worker's."""
+        self._operator.forget(cameras)
+        self._unsaved = {key: snapshot for key, snapshot in self._unsaved.items() if key[0] not in cameras}
+
+    def _key(self, camera_id: str, part: str) -> str:
+        return f"snapshot/{self._step.name}/{part}/{camera_id}"
 
     def _resume(self, records: Sequence[Record]) -> None:
         """Take up the cameras that are new here."""
         new = [camera_id for camera_id in sorted(set(map(camera_of, records))) if not self._operator.knows(camera_id)]
         if not new:
             return
+        keys = [(camera_id, part) for camera_id in new for part in self._operator.parts]
         try:
-            found = self._state.get_blobs([self._key(camera_id) for camera_id in new])
+            found = self._state.get_blobs([self._key(*key) for key in keys])
         except StateError as error:
             logger.warning("no snapshots: %s; %d cameras start anew", error, len(new))
-            found = [None] * len(new)
-        for camera_id, snapshot in zip(new, found, strict=True):
-            self._operator.resume(camera_id, snapshot)
+            found = [None] * len(keys)
+        there = {key: snapshot for key, snapshot in zip(keys, found, strict=True) if snapshot is not None}
+        for camera_id in new:
+            self._operator.resume(camera_id, {part: data for (name, part), data in there.items() if name == camera_id})
 
     def _put_aside(self) -> None:
         """Records that break the operator go to the dead-letter topic; their frames count as dropped."""
@@ -128,9 +138,12 @@ class Worker:
             self._bus.publish(topic_of(record), record)
         self.counts["given"] += len(ready)
 
-    def _flush_state(self) -> None:
+    def _flush_state(self) -> bool:
+        """Say whether the state store took what was put."""
         try:
             self._state.flush()
+            return True
         except StateError as error:  # a cache: who needs what it lost waits for it, then abstains with the reason
             self.counts["state_failures"] += 1
             logger.warning("%s", error)
+            return False

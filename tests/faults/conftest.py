@@ -25,8 +25,8 @@ def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(long_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
     """A site that has learnt its links and serves. It lives through all faults of a module."""
     with burning_site(tmp_path_factory.mktemp("burning"), long_trace) as running:
-        part = running.feed(60, fps=0.0)
-        assert running.through(part).ledger.balances
+        running.feed(60, fps=0.0)
+        assert running.through().ledger.balances
         yield running
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results import RunResults
 
-HOWS = ("executed", "linked", "reused", "abstained")
+FATES = ("executed", "linked", "reused", "abstained", "dropped")
 Published = Collection[tuple[str, int]]  # (camera, frame index)
 
 
@@ -38,7 +38,7 @@ class Account:
 
 @dataclass
 class Ledger:
-    """The accounts of all cameras and models. ``repeats``: rows that fell out by their keys; ``refused``: dead letters."""
+    """The accounts of all cameras and models. ``repeats``: rows that fell out by keys; ``refused``: dead letters."""
 
     accounts: dict[tuple[str, str], Account]
     repeats: int = 0
@@ -58,9 +58,9 @@ class Ledger:
 
     def lines(self) -> Iterator[str]:
         """Show the ledger; many cameras as one line per model."""
-        yield f"{'camera':>10} {'model':<10} published = executed + linked + reused + abstained + dropped | doubled missing"
+        yield f"{'camera':>10} {'model':<10} published = {' + '.join(FATES)} | doubled missing"
         for (camera, model), account in self._shown():
-            parts = " + ".join(f"{account.fates[fate]}" for fate in (*HOWS, "dropped"))
+            parts = " + ".join(f"{account.fates[fate]}" for fate in FATES)
             law = f"{account.published} = {parts}" if account.balances else f"{account.published} != {parts}"
             yield f"{camera:>10} {model:<10} {law} | {account.doubled} {account.missing}"
         for reason, count in sorted(self.reasons().items()):

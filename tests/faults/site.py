@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import Counter
@@ -15,7 +14,6 @@ from typing import Any
 import yaml
 
 from camlink.pipeline import testbed
-from camlink.pipeline.bus.kafka import KafkaBus
 from tests.faults.ledger import Ledger, read_ledger, repeats, settled
 from tests.faults.proxy import Proxy
 from tests.integration.processes import STEPS, Processes
@@ -51,8 +49,11 @@ class Seen:
     marks: dict[str, float] = field(default_factory=dict)  # what was noted, and how long after the fault
 
     def lines(self) -> Iterator[str]:
-        times = [f"longest pause {self.pause_s:.1f} s", f"all accounted for {self.caught_up_s:.1f} s after the last frame"]
-        times += [f"{what} after {after_s:.1f} s" for what, after_s in self.marks.items()]
+        times = [
+            f"longest pause {self.pause_s:.1f} s",
+            f"all accounted for {self.caught_up_s:.1f} s after the last frame",
+        ]
+        times += [f"{what.replace('_', ' ')} {after_s:.1f} s after the fault" for what, after_s in self.marks.items()]
         times += [f"{step} restarted {count} x" for step, count in self.restarts.items()]
         yield "; ".join(times)
         yield from self.ledger.lines()
@@ -63,19 +64,21 @@ class FaultSite(Processes):
 
     module = "tests.faults.launcher"
 
-    def __init__(self, folder: Path, trace: Path, broker: testbed.Server, proxies: dict[str, Proxy]) -> None:
-        """``proxies``: "broker" and "redis"."""
+    def __init__(
+        self, folder: Path, trace: Path, servers: dict[str, testbed.Server], proxies: dict[str, Proxy]
+    ) -> None:
+        """``servers`` and the ``proxies`` before them: "broker" and "redis"."""
         config = folder / "site.yaml"
         config.write_text(yaml.safe_dump(SETTINGS))
         self.bus_url = f"kafka://127.0.0.1:{proxies['broker'].port}/faults?partitions=4&wait_ms=5"
         super().__init__(folder, config, self.bus_url, f"redis://127.0.0.1:{proxies['redis'].port}", hold_s=5.0)
-        self.broker, self.proxies = broker, proxies
+        self.servers, self.proxies = servers, proxies
         self.cameras: Sequence[str] = CAMERAS
         self.restarts: Counter[str] = Counter()
         self.extra: dict[str, dict[str, str]] = {}  # environment of a step's process, by name
         self._trace = trace
         self._fed = 0
-        self._away: set[str] = set()
+        self._watch = Watch(set(), Counter(), 0)
 
     def up(self) -> None:
         """Start every worker but ingest, and wait until each has its share."""
@@ -83,39 +86,43 @@ class FaultSite(Processes):
             self.launch(step)
         self.wait_until_joined()
 
-    def launch(self, step: str) -> None:
-        """Start a worker by the name of its step."""
+    def launch(self, name: str) -> None:
+        """Start a worker by the name of its step, or "second STEP"."""
+        step = name.rsplit(maxsplit=1)[-1]
         options = {"inference": ("--trace", str(self._trace)), "results": ("--flush-s", "0.5")}.get(step, ())
         if step == "ingest":
             options = ("--trace", str(self._trace))
-        self.start(step, *options, **self.extra.get(step, {}))
+        self.start(step, *options, name=name, **self.extra.get(step, {}))
 
     def feed(self, frames: int, fps: float, **environment: str) -> range:
-        """Start ingest on the next ``frames`` frames of each camera; return their indexes."""
+        """Start ingest on the next ``frames`` frames of each camera, and begin to watch; return their indexes."""
         part = range(self._fed, self._fed + frames)
         self._fed = part.stop
         self.extra["ingest"] = {"FAULT_FRAMES": f"{part.start}:{part.stop}", "FAULT_FPS": str(fps), **environment}
+        published = {(camera, index) for camera in self.cameras for index in part}
+        self._watch = Watch(published, Counter(self.restarts), repeats(self.out))
         self.launch("ingest")
         return part
 
-    def through(self, part: range, most_s: float = MOST_S, note: Callable[[], dict[str, bool]] | None = None) -> Seen:
-        """Tend the site until every frame of ``part`` is accounted for, and return what was seen meanwhile."""
-        published = {(camera, index) for camera in self.cameras for index in part}
-        before, repeated, began = Counter(self.restarts), repeats(self.out), time.monotonic()
-        watch = Watch(began)
-        marks: dict[str, float] = {}
-        while not watch.saw(len(settled(self.out) & published), self.is_fed(), len(published)):
-            self.tend()
-            for what, is_so in (note() if note else {}).items():
-                if is_so:
-                    marks.setdefault(what, time.monotonic() - began)
-            if time.monotonic() - began > most_s:
-                ledger = "\n".join(read_ledger(self.out, published, list(MODELS)).lines())
-                raise AssertionError(f"not all frames were accounted for within {most_s:.0f} s\n{ledger}\n{self.tails()}")
+    def through(self, most_s: float = MOST_S) -> Seen:
+        """Tend the site until every frame that was fed is accounted for; return what was seen since."""
+        watch, end = self._watch, time.monotonic() + most_s
+        while not self._look():
+            if time.monotonic() > end:
+                ledger = "\n".join(read_ledger(self.out, watch.published, list(MODELS)).lines())
+                raise AssertionError(f"frames not accounted for within {most_s:.0f} s\n{ledger}\n{self.tails()}")
             time.sleep(0.25)
-        ledger = read_ledger(self.out, published, list(MODELS))
-        ledger.repeats -= repeated
-        return Seen(ledger, watch.pause_s, watch.caught_up_s, self.restarts - before, marks)
+        ledger = read_ledger(self.out, watch.published, list(MODELS))
+        ledger.repeats -= watch.repeats
+        return Seen(ledger, watch.pause_s, watch.caught_up_s, self.restarts - watch.restarts, watch.marks)
+
+    def struck(self, **expected: Callable[[], bool]) -> None:
+        """Note that the fault happens now, and how long after it each of ``expected`` becomes true."""
+        self._watch.expected, self._watch.struck = expected, time.monotonic()
+
+    def _look(self) -> bool:
+        self.tend()
+        return self._watch.saw(settled(self.out), self.is_fed())
 
     def is_fed(self) -> bool:
         """Say whether ingest has published all it was told to."""
@@ -125,7 +132,7 @@ class FaultSite(Processes):
         """Start again what has ended, as a supervisor does; an ingest that has done its work stays away."""
         for step, process in list(self.running.items()):
             code = process.poll()
-            if code is None or step in self._away:
+            if code is None:
                 continue
             del self.running[step]
             if step != "ingest" or code != 0:
@@ -136,6 +143,15 @@ class FaultSite(Processes):
         """Kill a worker as a pulled plug would; whoever tends the site starts it again."""
         self.running[name].kill()
         self.running[name].wait()
+
+    @contextmanager
+    def second(self, step: str) -> Iterator[str]:
+        """Run a second worker of a step, which shares the cameras with the first; it leaves cleanly."""
+        name = f"second {step}"
+        self.launch(name)
+        self.wait_for(lambda: "joined: " in self.log(name), "the second worker joins")
+        yield name
+        self.stop(name)
 
     @contextmanager
     def frozen(self, step: str) -> Iterator[None]:
@@ -151,45 +167,51 @@ class FaultSite(Processes):
         """Let time pass, under supervision."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.tend()
-            time.sleep(0.1)
+            self._look()
+            time.sleep(0.25)
 
     def tails(self) -> str:
         """Return the last words of all workers."""
         return "\n".join(f"--- {step}\n{self.log(step)[-1200:]}" for step in (*STEPS, "ingest"))
 
-    def logged(self, text: str) -> bool:
-        """Say whether any worker's log holds ``text``."""
-        return any(text in self.log(step) for step in (*STEPS, "ingest") if (self._folder / f"{step}.log").exists())
+    def says(self, step: str, *texts: str) -> Callable[[], bool]:
+        """Return whether a worker says one of ``texts`` in its log from now on."""
+        before = len(self.log(step))
+        return lambda: any(text in self.log(step)[before:] for text in texts)
 
-    def dead_letters(self) -> Counter[str]:
-        """Return the reasons on the dead-letter topic."""
-        bus = KafkaBus(self.bus_url)
-        try:
-            return Counter(type(record).__name__ for record in bus.read_all("dead-letter"))
-        finally:
-            bus.close()
+    def joins(self, step: str) -> Callable[[], bool]:
+        """Return whether a worker is given its share of the cameras anew, from now on."""
+        return self.says(step, "joined: ")
 
 
+@dataclass
 class Watch:
-    """Notes how long nothing new came to be accounted for."""
+    """Notes how long nothing new came to be accounted for, and when what is expected of a fault was first so."""
 
-    def __init__(self, now: float) -> None:
-        self.pause_s = 0.0
-        self.caught_up_s = 0.0
-        self._count = -1
-        self._since = now
-        self._fed: float | None = None
+    published: set[tuple[str, int]]
+    restarts: Counter[str]
+    repeats: int
+    expected: dict[str, Callable[[], bool]] = field(default_factory=dict)
+    struck: float = 0.0
+    marks: dict[str, float] = field(default_factory=dict)
+    pause_s: float = 0.0
+    caught_up_s: float = 0.0
+    _count: int = -1
+    _since: float = 0.0
+    _fed: float | None = None
 
-    def saw(self, count: int, fed: bool, of: int) -> bool:
-        """Take the present count; return whether all ``of`` frames are accounted for and none is still to come."""
-        now = time.monotonic()
+    def saw(self, done: set[tuple[str, int]], fed: bool) -> bool:
+        """Take what is accounted for; return whether all is, and none is still to come."""
+        now, count = time.monotonic(), len(done & self.published)
+        for what, is_so in self.expected.items():
+            if what not in self.marks and is_so():
+                self.marks[what] = now - self.struck
         if fed and self._fed is None:
             self._fed = now
         if count != self._count or not count:  # a pause begins once something has come
             self._count, self._since = count, now
         self.pause_s = max(self.pause_s, now - self._since)
-        if count < of or not fed:
+        if count < len(self.published) or not fed:
             return False
         self.caught_up_s = now - (self._fed or now)
         return True
@@ -200,11 +222,13 @@ def burning_site(folder: Path, trace: Path) -> Iterator[FaultSite]:
     """Run servers, proxies and workers for as long as the context lasts."""
     with ExitStack() as stack:
         proxies = {name: stack.enter_context(Proxy()) for name in ("broker", "redis")}
-        broker = stack.enter_context(testbed.broker(proxies["broker"].port))
-        redis = stack.enter_context(testbed.redis_server())
-        proxies["broker"].target_port, proxies["redis"].target_port = broker.port, redis.port
-        site = stack.enter_context(FaultSite(folder, trace, broker, proxies))
-        site.redis = redis
+        servers = {
+            "broker": stack.enter_context(testbed.broker(proxies["broker"].port)),
+            "redis": stack.enter_context(testbed.redis_server()),
+        }
+        for name, proxy in proxies.items():
+            proxy.target_port = servers[name].port
+        site = stack.enter_context(FaultSite(folder, trace, servers, proxies))
         site.up()
         yield site
 

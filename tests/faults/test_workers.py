@@ -8,29 +8,36 @@ import pytest
 
 from tests.faults.conftest import Report
 from tests.faults.site import FaultSite
+from tests.integration.processes import STEPS
 
 FPS = 12.0
-SESSION_S = 6.0  # after which the group gives a silent member's cameras to others
+FROZEN_S = 10.0  # after 6 s without a word the group gives a member's cameras to others
+TAKEN_UP = "its cameras are taken up from the last commit; every frame is accounted for once"
+QUICK = ("inference", "adaptation")
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("step", ["ingest", "inference", "linking", "adaptation", "scheduler", "results"])
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step in QUICK else [pytest.mark.faults]) for step in ("ingest", *STEPS)]
+)
 def test_a_killed_worker_costs_time_and_no_result(site: FaultSite, report: Report, step: str) -> None:
-    part = site.feed(100, FPS)
+    site.feed(100, FPS)
     site.tended_for(random.Random(step).uniform(4.0, 7.0))
+    site.struck(**({} if step == "ingest" else {"at_work_again": site.joins(step)}))
     site.kill(step)
-    seen = site.through(part)
-    report(f"kill -9 of {step}", "taken up from the last commit; every frame accounted for once", seen)
+    report(f"kill -9 of {step}", TAKEN_UP, site.through())
 
 
-@pytest.mark.parametrize("step", ["ingest", "inference", "linking", "adaptation", "scheduler", "results"])
-def test_a_worker_frozen_past_its_session_comes_back_and_doubles_nothing(
+@pytest.mark.faults
+@pytest.mark.parametrize("step", STEPS)
+def test_a_worker_that_wakes_after_its_cameras_went_to_another_doubles_nothing(
     site: FaultSite, report: Report, step: str
 ) -> None:
-    part = site.feed(100, FPS)
-    site.tended_for(random.Random(step).uniform(4.0, 7.0))
-    with site.frozen(step):
-        site.tended_for(1.5 * SESSION_S)
-    seen = site.through(part)
-    report(f"SIGSTOP of {step} for {1.5 * SESSION_S:.0f} s", "as after a kill; what it still held is not given twice", seen)
+    with site.second(step) as other:
+        site.feed(140, FPS)
+        site.tended_for(random.Random(step).uniform(4.0, 7.0))
+        site.struck(taken_over=site.joins(other))
+        with site.frozen(step):
+            site.tended_for(FROZEN_S)
+        report(f"SIGSTOP of one of two {step} workers for {FROZEN_S:.0f} s", TAKEN_UP, site.through())

@@ -18,7 +18,7 @@ from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import ModelFacts, inference, without_models
-from camlink.pipeline.graph import GRAPH
+from camlink.pipeline.graph import GRAPH, topic_of
 from camlink.pipeline.records import Decision, Frame, FrameResult, Record
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import TinyModel, make_frames, outputs, run_frames
@@ -52,11 +52,30 @@ def models(**more: Any) -> list[TinyModel]:
     ]
 
 
+class LossyBus(MemoryBus):
+    """A memory bus whose groups outlive their members."""
+
+    def lose(self, group: str) -> list[Record]:
+        """Drop a group's member; return what it had not committed and what waited for it, of the topics it shared."""
+        lost = self._groups.pop(group)
+        for subscriptions in self._topics.values():
+            if lost in subscriptions:
+                subscriptions.remove(lost)
+        lost.rewind()
+        shares = next(step.shares for step in GRAPH if step.name == group)
+        return [record for record in lost.waiting if topic_of(record) in shares]
+
+    def hand_over(self, group: str, records: Sequence[Record]) -> None:
+        """Give a group's new member what the old one left."""
+        self._groups[group].waiting.extend(records)
+
+
 class Site:
     """All workers of a site over one memory bus, each taking its turn when told."""
 
     def __init__(self, config: SiteConfig, tiny: Sequence[TinyModel], cameras: Iterable[str]) -> None:
-        self.bus, self.state, self.clock = MemoryBus(), MemoryState(), ManualClock()
+        self.bus, self.state, self.clock = LossyBus(), MemoryState(), ManualClock()
+        self.crashes = 0
         self.now_s = 0.0
         pool = ModelPool(tiny, config.budgets.memory_gb)
         self._config, self._facts = config, ModelFacts.of_pool(pool)
@@ -75,20 +94,37 @@ class Site:
             operator = without_models(step.name, self._config, self._facts, self.state, self.clock, seconds)
         return Worker(step, operator, self.bus, self.state, self.clock, seconds=seconds)
 
-    def run(self, frames: Sequence[Frame], rng: random.Random) -> list[Record]:
-        """Publish frames in random portions and give the workers random turns, until nothing moves any more."""
+    def crash(self, name: str) -> None:
+        """Lose a worker with all that it holds in memory; what it had not committed comes again, to a new one."""
+        (step,) = (step for step in GRAPH if step.name == name)
+        lost = self.bus.lose(name)
+        self.workers[name] = self._worker(step)
+        self.bus.hand_over(name, lost)
+
+    def run(self, frames: Sequence[Frame], rng: random.Random, crashes: str | None = None) -> list[Record]:
+        """Publish frames in random portions and give the workers random turns, until nothing moves any more.
+
+        The worker named by ``crashes`` is lost every now and then while frames come, just before its turn.
+        """
         waiting = list(frames)
         names = list(self.workers)
         idle = 0
         while waiting or idle < 60:
             if idle == 30:
-                self.now_s += 2 * IDLE_S  # frames that wait for models to be loaded in turn wait no longer
+                # frames that wait for models to be loaded in turn, or for what was lost in a crash, wait no longer
+                self.now_s += HOLD_S + 1 if crashes else 2 * IDLE_S
             if waiting and rng.random() < 0.3:
                 portion = rng.randint(1, 40)
                 for frame in waiting[:portion]:
                     self.bus.publish("frames", frame)
                 del waiting[:portion]
-            taken = self.workers[rng.choice(names)].once()
+            turn = rng.choice(names)
+            if turn == crashes and idle == 0 and rng.random() < 0.06:
+                self.crash(turn)
+                self.crashes += 1
+            if crashes and rng.random() < 0.2:  # this clock stands still: without this, nothing is ever committed
+                self.workers[turn].checkpoint()
+            taken = self.workers[turn].once()
             idle = 0 if taken else idle + 1
             self.records.extend(self._results.poll())
         return self.records
@@ -127,6 +163,35 @@ def test_rows_are_those_of_one_process(policy: str, seed: int) -> None:
     assert len(told(alone)) >= 6
     versions = {o.link_version for o in outputs(alone) if o.how == "linked"}
     assert len(versions) > 1, "no promotion in mid-stream: the test would show nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "policy", "seed"),
+    [
+        (step, policy, seed)
+        for step in ("adaptation", "scheduler")
+        for policy, seed in (("periodic", 4), ("uncertainty", 5))
+    ],
+)
+def test_rows_are_those_of_one_process_though_a_worker_is_lost_again_and_again(
+    step: str, policy: str, seed: int
+) -> None:
+    """What adaptation had collected, its trials, and the scheduler's scores: all of it is in the snapshot."""
+    site, apart, alone = lose_again_and_again(step, policy, seed)
+    assert site.crashes >= 5
+    assert rows(apart).keys() == rows(alone).keys()
+    assert set(Counter((o.camera_id, o.frame_index, o.model) for o in outputs(apart)).values()) == {1}
+    assert len({o.link_version for o in outputs(alone) if o.how == "linked"}) > 1, "no promotion in mid-stream"
+
+
+def lose_again_and_again(step: str, policy: str, seed: int) -> tuple[Site, list[Record], list[Record]]:
+    """Run a site with a worker that crashes, and one process on the same frames."""
+    frames = mixed(600, "hall", "yard")
+    rules = {**RULES, "adaptation": {**ADAPTATION[policy], **SHARED}}
+    alone = run_frames(frames, models(), tick=2, **rules)
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard"))
+    return site, site.run(frames, random.Random(seed), crashes=step), alone
 
 
 def test_models_loaded_in_turn_keep_every_promise_but_that_of_equal_rows() -> None:

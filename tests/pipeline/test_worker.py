@@ -78,14 +78,14 @@ def test_an_inference_worker_that_takes_a_camera_over_goes_on_where_the_other_st
 
     first, second = worker(), worker()
     frames = make_frames("hall", 60)
-    first.resume("hall", None)
+    first.resume("hall", {})
     given = list(first.on_records(frames[:45]))
     assert [r.purpose for r in given] == ["profile"] * len(given)
-    snapshot = first.snapshots()["hall"]
+    snapshot = first.snapshots()["hall", "place"]
     assert first.snapshots() == {}, "nothing has changed since"
     done = len(given)
     assert not second.knows("hall")
-    second.resume("hall", snapshot)
+    second.resume("hall", {"place": snapshot})
     assert second.knows("hall")
     assert list(second.on_records(frames[:done])) == [], "what was done before is not done again"
     assert list(worker().on_records(frames[:5])), "without a snapshot it would be"

@@ -1,0 +1,118 @@
+"""Snapshots: what is read back is what was written, and what is none is refused."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from camlink.links.train import train_ensembles
+from camlink.models.base import OutputSpec
+from camlink.models.pool import ModelPool
+from camlink.operators.learning import CameraLearning, Duel, TargetLinks, Version, restore, to_snapshot
+from camlink.operators.relabelling import NoRelabelling, PeriodicRelabelling, RelabelPolicy, UncertaintyRelabelling
+from camlink.operators.snapshots import EnsembleBytes, array_bytes, array_of
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.distributed import ModelFacts, without_models
+from camlink.pipeline.errors import StateError
+from camlink.pipeline.records import FrameResult
+from camlink.pipeline.state.memory import MemoryState
+from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
+
+SPECS = {name: OutputSpec(name, "vector", size, "count") for name, size in {"objects": 2, "persons": 1}.items()}
+
+
+def learnt(frames: int = 30) -> CameraLearning:
+    """A camera in the middle of a trial, with a promotion under watch."""
+    rng = np.random.default_rng(0)
+    rows = [{m: rng.integers(0, 4, spec.size).astype(np.float32) for m, spec in SPECS.items()} for _ in range(frames)]
+    samples = {m: np.stack([row[m] for row in rows]) for m in SPECS}
+    first, second = ({m: Version(n, e) for m, e in train_ensembles(SPECS, samples, seed=n).items()} for n in (1, 2))
+    targets = {m: TargetLinks(first[m], Duel(first[m], second[m], [0.5], [1.0]), None, 2, ("objects",)) for m in SPECS}
+    history = deque(((START + timedelta(seconds=i), row) for i, row in enumerate(rows)), maxlen=100)
+    return CameraLearning(NoRelabelling(), history, targets, fresh=7)  # type: ignore[arg-type]
+
+
+def empty() -> CameraLearning:
+    return CameraLearning(NoRelabelling(), deque(maxlen=100), {m: TargetLinks() for m in SPECS})
+
+
+def test_a_camera_goes_on_in_the_middle_of_a_trial() -> None:
+    before, after, payloads = learnt(), empty(), EnsembleBytes()
+    restore(after, to_snapshot(before, SPECS, payloads), SPECS, payloads)
+    assert to_snapshot(after, SPECS, payloads) == to_snapshot(before, SPECS, payloads)
+    trial = after.targets["persons"].trial
+    assert trial is not None
+    assert trial.old is after.targets["persons"].current, "one version is one object, whoever names it"
+    assert (trial.new.number, trial.new_scores, after.fresh) == (2, [1.0], 7)
+
+
+def test_links_that_were_promoted_after_the_snapshot_stand() -> None:
+    before, after, payloads = learnt(), empty(), EnsembleBytes()
+    newer = Version(3, before.targets["persons"].current.ensemble)  # type: ignore[union-attr]
+    after.targets["persons"] = TargetLinks(newer, last_number=3)
+    restore(after, to_snapshot(before, SPECS, payloads), SPECS, payloads)
+    assert after.targets["persons"].current is newer
+    assert after.targets["persons"].trial is None, "its rival is no longer in force"
+    assert after.targets["objects"].trial is not None
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: b"", "not a snapshot"),
+        (lambda data: data[:-1], "bytes"),
+        (lambda data: b'\x80\x04\x95"' + data, "not a snapshot"),
+        (lambda data: data.replace(b'"format":1', b'"format":9'), "format 9"),
+        (lambda data: data.replace(b'"persons"', b'"parsons"'), "other models"),
+    ],
+)
+def test_what_is_no_snapshot_is_refused_and_changes_nothing(damage: Any, said: str) -> None:
+    payloads, camera = EnsembleBytes(), empty()
+    with pytest.raises(StateError, match=said):
+        restore(camera, damage(to_snapshot(learnt(), SPECS, payloads)), SPECS, payloads)
+    assert (camera.targets, list(camera.history), camera.fresh) == (empty().targets, [], 0)
+
+
+def test_a_worker_goes_on_without_a_snapshot_that_it_cannot_read(caplog: pytest.LogCaptureFixture) -> None:
+    models = [TinyModel.count("objects", lambda f: 1), TinyModel.count("persons", lambda f: 2)]
+    facts = ModelFacts.of_pool(ModelPool(models))
+    for step in ("adaptation", "scheduler"):
+        worker = without_models(step, SiteConfig(models="building"), facts, MemoryState())
+        worker.resume("hall", {"place": b"\x80\x04garbage", "learnt": b""})
+        assert worker.knows("hall")
+        assert 'camera "hall": not a snapshot' in caplog.text
+        caplog.clear()
+
+
+def test_an_array_must_have_the_shape_and_the_numbers_it_is_said_to_have() -> None:
+    data = array_bytes([np.array([1.0, 2.0], np.float32)], (2,))
+    assert array_of(data, 1, (2,)).tolist() == [[1.0, 2.0]]
+    assert array_of(array_bytes([], (2,)), 0, (2,)).shape == (0, 2)
+    for count, shape in ((2, (2,)), (1, (3,))):
+        with pytest.raises(StateError, match="shape"):
+            array_of(data, count, shape)
+    with pytest.raises(StateError, match="shape"):
+        array_of(array_bytes([np.array([np.nan, 0.0])], (2,)), 1, (2,))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        lambda: PeriodicRelabelling(timedelta(seconds=20), 3),
+        lambda: UncertaintyRelabelling(SPECS, 0.3, -1.0),
+    ],
+)
+def test_a_policy_goes_on_where_another_stood(policy: Any) -> None:
+    models = [TinyModel.count("objects", lambda f: 1)]
+    results = [r for r in run_frames(make_frames("hall", 60), models) if isinstance(r, FrameResult)]
+    alone: RelabelPolicy = policy()
+    wanted = [alone.wants(result) for result in results]
+    first, second = policy(), policy()
+    wanted_before = [first.wants(result) for result in results[:35]]
+    second.resume(first.state())
+    assert wanted_before + [second.wants(result) for result in results[35:]] == wanted
+    policy().resume({})  # another policy's state says nothing, and harms nothing
