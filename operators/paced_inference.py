@@ -12,10 +12,11 @@ from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refuse
 from camlink.operators.snapshots import Snapshot, get_time, put_time, reading
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import Decision, Frame, OutputReady, Record, RelabelRequest, Settled
+from camlink.pipeline.records import Decision, Frame, FrameDropped, OutputReady, Record, RelabelRequest, Settled
 
 logger = logging.getLogger(__name__)
 
+LIVE_QUEUE = 8  # frames of a live camera that may wait to be run
 IDLE_S = 2.0  # without new frames, those that wait for models to be loaded in turn are run
 
 
@@ -33,7 +34,17 @@ class PacedInference:
 
     parts = ("place",)
 
-    def __init__(self, operator: InferenceOperator, seconds: Seconds, *, in_step: bool, hold_s: float = HOLD_S) -> None:
+    def __init__(
+        self,
+        operator: InferenceOperator,
+        seconds: Seconds,
+        *,
+        in_step: bool,
+        hold_s: float = HOLD_S,
+        drops_oldest: bool = False,
+    ) -> None:
+        """``drops_oldest``: of a camera with more than `LIVE_QUEUE` frames waiting, only the newest are run."""
+        self._drops_oldest = drops_oldest
         self._operator = operator
         self._guard = Guard(operator)
         self._seconds = seconds
@@ -58,6 +69,7 @@ class PacedInference:
                     camera.ahead.popleft()
                 camera.patience.start()
         yield from self._noted(self._guard.on_records(requests))
+        yield from self._overload()
         yield from self._release()
 
     def on_time(self, now: datetime) -> Iterable[Record]:
@@ -76,6 +88,8 @@ class PacedInference:
         return [*running, *queued(self._cameras.values())]
 
     def crowded(self) -> Collection[str]:
+        if self._drops_oldest:
+            return ()
         return [name for name, camera in self._cameras.items() if len(camera.queue) >= CROWDED]
 
     def forget(self, cameras: Collection[str]) -> None:
@@ -142,6 +156,16 @@ class PacedInference:
                 return
             self._last_frame = self._seconds()
             yield from self._noted(self._guard.on_records(batch))
+            if self._drops_oldest:
+                return  # newer frames may have come meanwhile
+
+    def _overload(self) -> Iterable[Record]:
+        """Drop what live cameras have sent beyond what can be run, oldest first, before it is planned."""
+        for camera in self._cameras.values() if self._drops_oldest else ():
+            while len(camera.queue) > LIVE_QUEUE:
+                frame = camera.queue.popleft()
+                assert isinstance(frame, Frame)
+                yield FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "overload")
 
     def _may_go(self, name: str, camera: _Camera) -> bool:
         if camera.awaits is not None:

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -29,6 +31,17 @@ class WallClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+
+class SteadyClock:
+    """The machine's time when this was made, plus what has passed since: for limits that no step of the clock moves."""
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._start, self._began = datetime.now(UTC), seconds()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._seconds() - self._began)
 
 
 class StreamClock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
@@ -25,13 +26,12 @@ from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Costs
 from camlink.pipeline.assembly import CameraFacts, budget_of, costs_of, learning_rules, relabel_policy, sampling_rules
 from camlink.pipeline.bus.base import Bus
-from camlink.pipeline.clock import Clock, WallClock
+from camlink.pipeline.clock import Clock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import BusError
 from camlink.pipeline.records import ModelCard
 
 Seconds = Callable[[], float]
-_WALL = WallClock()
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,20 @@ def inference(
     encode_picture: Encode | None = None,
     seconds: Seconds = time.monotonic,
     hold_s: float = HOLD_S,
+    behind: Literal["block", "drop-oldest"] = "block",
 ) -> PacedInference:
-    """Return inference for one process with its own models; ``hold_s`` bounds what it waits for others."""
+    """Return inference for one process with its own models; ``hold_s`` bounds what it waits for others.
+
+    ``behind``: whether frames that it does not keep up with wait, or the oldest of each camera are dropped.
+    """
     rules, unknown = sampling_rules(config), CameraFacts(fps=None)
 
     def planner(camera_id: str) -> FramePlanner:
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
     operator = InferenceOperator(pool, planner, state, encode_picture)
-    return PacedInference(operator, seconds, in_step=is_in_step(config, ModelFacts.of_pool(pool)), hold_s=hold_s)
+    in_step = is_in_step(config, ModelFacts.of_pool(pool))
+    return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=behind == "drop-oldest")
 
 
 def without_models(
@@ -105,7 +110,7 @@ def without_models(
     config: SiteConfig,
     facts: ModelFacts,
     state: StateStore,
-    clock: Clock = _WALL,
+    clock: Clock,
     seconds: Seconds = time.monotonic,
     hold_s: float = HOLD_S,
 ) -> PacedOperator:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from camlink.operators.base import StateStore
@@ -22,6 +22,7 @@ from camlink.pipeline.records import Frame, FrameDropped
 logger = logging.getLogger(__name__)
 
 RESERVED = 1000  # indexes that are put by ahead of use, so that a crash never makes one come twice
+REFRESH_S = 10.0  # a store that is emptied has the indexes again after so long
 INDEX_TTL_S = 365 * 24 * 3600.0
 
 
@@ -48,10 +49,20 @@ class Indexes:
         return reading
 
     def release(self) -> None:
-        """Put by the very next indexes, at a clean end. Raises `StateError`."""
-        for camera_id, following in self._next.items():
-            self._put(camera_id, following)
-        self._state.flush()
+        """Put by the very next indexes, at a clean end; a store that is away costs indexes, as a crash does."""
+        self._put_all(self._next)
+
+    def refresh(self) -> None:
+        """Put by again what is reserved: the store may have been emptied."""
+        self._put_all(self._reserved)
+
+    def _put_all(self, indexes: Mapping[str, int]) -> None:
+        for camera_id, index in indexes.items():
+            self._put(camera_id, index)
+        try:
+            self._state.flush()
+        except StateError as error:
+            logger.warning("%s; a restart may skip indexes, or give some twice", error)
 
     def _shift(self, camera_id: str, index: int, count: int) -> int:
         if camera_id not in self._base:
@@ -100,12 +111,16 @@ class IngestWorker:
         self._seconds = seconds
         self.counts: Counter[str] = Counter()
         self.beat = seconds()
+        self._refresh_at = self.beat + REFRESH_S
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Publish; return once all that was published is durable. Raises `BusError`."""
         for reading in self._until(stop):
             self._publish(self._indexes.shifted(reading) if self._indexes else reading)
             self.beat = self._seconds()
+            if self._indexes is not None and self.beat >= self._refresh_at:
+                self._indexes.refresh()
+                self._refresh_at = self.beat + REFRESH_S
         self._bus.flush()
         if self._indexes is not None:
             self._indexes.release()

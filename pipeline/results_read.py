@@ -111,11 +111,21 @@ def _without_repeats(table: str) -> str:
     """Return SQL that names ``table`` over Parquet files ($1), of one camera ($2 and $3) or, when null, of all."""
     columns, key = _names(TABLES[table]), _names(KEYS[table])
     preferred = "served DESC, " if table == "outputs" else ""
-    return (
-        f"WITH {table} AS (SELECT {columns} "
-        f"FROM read_parquet($1, hive_partitioning=false, filename=true) WHERE $2 IS NULL OR camera_id = $3 "
-        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1)"
+    rows = (
+        f"SELECT {columns} FROM read_parquet($1, hive_partitioning=false, filename=true) "
+        f"WHERE $2 IS NULL OR camera_id = $3 "
+        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1"
     )
+    return f"WITH {table} AS ({_ONE_SERVED.format(rows=rows) if table == 'outputs' else rows})"
+
+
+# A frame that was dealt with twice, by a worker and by the one that took over from it, may have been linked by one and
+# executed by the other. One output is served per frame and model: the best that is known.
+_ONE_SERVED = (
+    "SELECT * FROM ({rows}) QUALIFY NOT served OR row_number() OVER ("
+    "PARTITION BY camera_id, frame_index, model, served "
+    "ORDER BY list_position(['executed', 'linked', 'reused', 'abstained'], how)) = 1"
+)
 
 
 def _names(columns: Iterable[str]) -> str:

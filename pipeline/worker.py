@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_S = 1.0
 POLL_S = 0.05
+MOST_TAKEN = 2_000  # records taken at once by a worker that drains its topics
 SNAPSHOT_TTL_S = 7 * 24 * 3600.0
 
 
@@ -38,9 +39,12 @@ class Worker:
         clock: Clock,
         *,
         checkpoint_s: float = CHECKPOINT_S,
+        drains: bool = False,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``drains``: take all that has come before any of it is dealt with, for an operator that drops the oldest."""
         self.counts: Counter[str] = Counter()
+        self._drains = drains
         self._step = step
         self._operator = operator
         self._bus = bus
@@ -70,7 +74,7 @@ class Worker:
     def once(self, timeout_s: float = 0.0) -> int:
         """Take what has come, give on what follows; return the number of records taken."""
         self.beat = self._seconds()
-        records = self._subscription.poll(timeout_s)
+        records = self._take(timeout_s)
         self._forget(self._subscription.gone())
         shared = [record for record in records if topic_of(record) in self._step.shares]
         beside = [record for record in records if topic_of(record) not in self._step.shares]
@@ -83,6 +87,12 @@ class Worker:
         if self._seconds() >= self._due:
             self.checkpoint()
         return len(records)
+
+    def _take(self, timeout_s: float) -> Sequence[Record]:
+        records = self._subscription.poll(timeout_s)
+        while self._drains and len(records) < MOST_TAKEN and (more := self._subscription.poll()):
+            records = [*records, *more]
+        return records
 
     def checkpoint(self) -> None:
         """Make all that was done durable, then commit what needs not come again."""

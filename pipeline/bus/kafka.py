@@ -231,6 +231,8 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         )
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        revoked = list(revoked)
+        logger.info("gave up: %s", ", ".join(sorted(f"{p.topic}[{p.partition}]" for p in revoked)) or "no partition")
         for partition in revoked:
             self._gone |= self._cameras.pop(partition, set())
             self._next.pop(partition, None)

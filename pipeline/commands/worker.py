@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from camlink.operators.base import StateStore
     from camlink.pipeline.assembly import CameraFacts
     from camlink.pipeline.bus.base import Bus
+    from camlink.pipeline.clock import Clock
     from camlink.pipeline.config import SiteConfig
     from camlink.pipeline.ingest.base import Reading
 
@@ -40,6 +41,8 @@ HoldOption = Annotated[
 TraceOption = Annotated[
     Path | None, typer.Option("--trace", help="Recorded outputs in place of cameras and models, as in a replay.")
 ]
+
+WhenBehind = Literal["block", "drop-oldest"]
 
 
 class Runs(Protocol):
@@ -84,10 +87,20 @@ def inference(
     device: Annotated[str | None, typer.Option(envvar="CAMLINK_DEVICE", help="auto, cpu, cuda or cuda:N.")] = None,
     trace: TraceOption = None,
     hold_s: HoldOption = 10.0,
+    behind: Annotated[
+        WhenBehind,
+        typer.Option(
+            "--when-behind",
+            envvar="CAMLINK_WHEN_BEHIND",
+            help="More frames than can be run: block lets them wait on the bus, as a replay should; "
+            "drop-oldest keeps each camera's newest and counts the others as dropped, as live cameras need.",
+        ),
+    ] = "block",
     health: HealthOption = None,
 ) -> None:
     """Run the models that decisions ask for: one process per GPU."""
     from camlink.pipeline import distributed
+    from camlink.pipeline.clock import SteadyClock
     from camlink.pipeline.commands.running import encode_picture
     from camlink.pipeline.graph import topic_of
 
@@ -96,11 +109,12 @@ def inference(
         site = site.model_copy(update={"device": device})
     pool, cameras = _models(site, trace)
     with _connected(bus, state) as (connection, store):
-        operator = distributed.inference(site, pool, cameras, store, encode_picture, hold_s=hold_s)
+        operator = distributed.inference(site, pool, cameras, store, encode_picture, hold_s=hold_s, behind=behind)
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
         connection.flush()
-        _serve(_worker("inference", operator, connection, store), health)
+        worker = _worker("inference", operator, connection, store, SteadyClock(), drains=behind == "drop-oldest")
+        _serve(worker, health)
         pool.close()
 
 
@@ -167,13 +181,15 @@ def results(
 
 
 def _without_models(step: str, config: str, bus: str, state: str, hold_s: float, health: str | None) -> None:
+    from camlink.pipeline.clock import SteadyClock
     from camlink.pipeline.distributed import await_cards, without_models
 
     site = _site(config)
     with _connected(bus, state) as (connection, store), _stopping() as stop:
         facts = await_cards(connection, stop)
-        operator = without_models(step, site, facts, store, hold_s=hold_s)
-        _serve(_worker(step, operator, connection, store), health, stop)
+        clock = SteadyClock()
+        operator = without_models(step, site, facts, store, clock, hold_s=hold_s)
+        _serve(_worker(step, operator, connection, store, clock), health, stop)
 
 
 def _site(config: str) -> SiteConfig:
@@ -198,12 +214,11 @@ def _connected(bus: str, state: str) -> Iterator[tuple[Bus, StateStore]]:
         store.close()
 
 
-def _worker(step: str, operator: Any, bus: Bus, state: StateStore) -> Runs:
-    from camlink.pipeline.clock import WallClock
+def _worker(step: str, operator: Any, bus: Bus, state: StateStore, clock: Clock, *, drains: bool = False) -> Runs:
     from camlink.pipeline.graph import GRAPH
     from camlink.pipeline.worker import Worker
 
-    return Worker(next(s for s in GRAPH if s.name == step), operator, bus, state, WallClock())
+    return Worker(next(s for s in GRAPH if s.name == step), operator, bus, state, clock, drains=drains)
 
 
 @contextmanager

@@ -22,13 +22,17 @@ Published = Collection[tuple[str, int]]  # (camera, frame index)
 
 @dataclass
 class Account:
-    """One camera and model. ``fates`` counts what became of frames; ``reasons`` why they were abstained or dropped."""
+    """One camera and model. ``fates`` counts what became of frames; ``reasons`` why they were abstained or dropped.
+
+    ``fate_of``: by frame index, for a look at single frames.
+    """
 
     published: int
     fates: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     doubled: int = 0
     missing: int = 0
+    fate_of: dict[int, str] = field(default_factory=dict)
 
     @property
     def balances(self) -> bool:
@@ -121,7 +125,8 @@ def repeats(out: Path) -> int:
 
 def _account(found: dict[int, list[tuple[str, str | None]]]) -> Account:
     account = Account(len(found))
-    for fates in found.values():
+    for index, fates in found.items():
+        account.fate_of[index] = fates[-1][0] if fates else "missing"
         account.fates.update(fate for fate, _ in fates)
         account.reasons.update(f"{fate}: {reason}" for fate, reason in fates if reason is not None)
         account.doubled += len(fates) > 1

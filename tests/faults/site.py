@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from camlink.pipeline import testbed
+from tests.faults.disk import small_disk
 from tests.faults.ledger import Ledger, read_ledger, repeats, settled
 from tests.faults.proxy import Proxy
 from tests.integration.processes import STEPS, Processes
@@ -75,6 +76,7 @@ class FaultSite(Processes):
         self.servers, self.proxies = servers, proxies
         self.cameras: Sequence[str] = CAMERAS
         self.restarts: Counter[str] = Counter()
+        self.own_disk = False  # whether the results lie on a small file system of their own
         self.extra: dict[str, dict[str, str]] = {}  # environment of a step's process, by name
         self._trace = trace
         self._fed = 0
@@ -229,6 +231,7 @@ def burning_site(folder: Path, trace: Path) -> Iterator[FaultSite]:
         for name, proxy in proxies.items():
             proxy.target_port = servers[name].port
         site = stack.enter_context(FaultSite(folder, trace, servers, proxies))
+        site.own_disk = stack.enter_context(small_disk(site.out))
         site.up()
         yield site
 

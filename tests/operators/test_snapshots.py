@@ -15,6 +15,7 @@ from camlink.models.pool import ModelPool
 from camlink.operators.learning import CameraLearning, Duel, TargetLinks, Version, restore, to_snapshot
 from camlink.operators.relabelling import NoRelabelling, PeriodicRelabelling, RelabelPolicy, UncertaintyRelabelling
 from camlink.operators.snapshots import EnsembleBytes, array_bytes, array_of
+from camlink.pipeline.clock import WallClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import ModelFacts, without_models
 from camlink.pipeline.errors import StateError
@@ -81,7 +82,7 @@ def test_a_worker_goes_on_without_a_snapshot_that_it_cannot_read(caplog: pytest.
     models = [TinyModel.count("objects", lambda f: 1), TinyModel.count("persons", lambda f: 2)]
     facts = ModelFacts.of_pool(ModelPool(models))
     for step in ("adaptation", "scheduler"):
-        worker = without_models(step, SiteConfig(models="building"), facts, MemoryState())
+        worker = without_models(step, SiteConfig(models="building"), facts, MemoryState(), WallClock())
         worker.resume("hall", {"place": b"\x80\x04garbage", "learnt": b""})
         assert worker.knows("hall")
         assert 'camera "hall": not a snapshot' in caplog.text

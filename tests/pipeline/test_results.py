@@ -109,6 +109,22 @@ def test_repeats_of_a_row_fall_out_but_shadow_and_execution_stay_apart(run_dir):
     assert results.camera_events().num_rows == 1
 
 
+@pytest.mark.parametrize("order", [("executed", "linked", "abstained"), ("abstained", "linked", "executed")])
+def test_a_frame_that_was_dealt_with_twice_serves_the_best_that_is_known_of_it(run_dir, order):
+    """A worker that wakes after its cameras went to another may have abstained where the other executed."""
+    with ResultsLog(run_dir) as log:
+        for how in order:
+            log.write([result(output(0, how, None if how == "abstained" else (1.0, 0.0)))])
+        log.write([result(output(1, "linked")), audit(2, (1.0, 0.0))])
+    rows = RunResults(run_dir).outputs().to_pylist()
+    assert [(row["frame_index"], row["how"]) for row in rows if row["served"]] == [
+        (0, "executed"),
+        (1, "linked"),
+        (2, "executed"),
+    ]
+    assert [(row["frame_index"], row["how"]) for row in rows if not row["served"]] == [(2, "linked")]
+
+
 def test_decisions_and_adaptation_keep_their_mappings_as_json(run_dir):
     end = START + timedelta(hours=1)
     scores = {"objects": {"persons": 0.9}}

@@ -15,21 +15,24 @@ import numpy as np
 import pytest
 
 from camlink.models.pool import ModelPool
+from camlink.operators.paced_inference import LIVE_QUEUE
 from camlink.operators.pacing import Guard
 from camlink.pipeline.assembly import CameraFacts
 from camlink.pipeline.bus.memory import MemoryBus
+from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import inference
 from camlink.pipeline.errors import ResultsError, StateError
 from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.health import Health
 from camlink.pipeline.ingest_worker import RESERVED, Indexes, IngestWorker
-from camlink.pipeline.records import Frame, FrameDropped, FrameResult, ModelOutput
+from camlink.pipeline.records import Frame, FrameDropped, FrameResult, ModelOutput, OutputReady
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results_worker import ResultsWorker
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs
+from camlink.pipeline.worker import Worker
 from tests.integration.test_in_step import RULES, Site, models, people
 
 
@@ -148,6 +151,70 @@ def test_indexes_count_from_0_where_the_store_is_away(caplog: pytest.LogCaptureF
 
     assert Indexes(Away()).shifted(make_frames("hall", 1)[0]).index == 0  # type: ignore[union-attr]
     assert "camera hall counts from 0" in caplog.text
+
+
+def test_indexes_are_put_by_again_in_a_store_that_was_emptied_and_a_store_that_is_away_stops_no_clean_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Fragile(MemoryState):
+        away = False
+
+        def flush(self) -> None:
+            if self.away:
+                raise StateError("redis://nowhere: refused")
+
+    state, now = Fragile(), [0.0]
+
+    def frames() -> Any:
+        yield from make_frames("hall", 3)
+        state._blobs.clear()
+        now[0] = 11.0
+        yield from make_frames("hall", 1, first=3)
+        assert Indexes(state).shifted(make_frames("hall", 1)[0]).index >= 4  # type: ignore[union-attr]
+        state.away = True
+
+    IngestWorker(frames(), MemoryBus(), Indexes(state), seconds=lambda: now[0]).run(stop=lambda: False)
+    assert "a restart may skip indexes" in caplog.text
+
+
+def test_snapshots_that_the_store_does_not_take_are_put_again() -> None:
+    class Away(MemoryState):
+        away = True
+
+        def flush(self) -> None:
+            if self.away:
+                self._blobs.clear()
+                raise StateError("redis://nowhere: refused")
+
+    config, state = SiteConfig(models="building", **RULES), Away()
+    operator = inference(config, ModelPool(models()), {"hall": CameraFacts(1.0)}, state, seconds=lambda: 0.0)
+    bus = MemoryBus()
+    worker = Worker(GRAPH[1], operator, bus, state, ManualClock(), seconds=lambda: 0.0)
+    bus.publish("frames", make_frames("hall", 1)[0])
+    worker.once()
+    worker.checkpoint()
+    assert not state._blobs
+    state.away = False
+    worker.checkpoint()
+    assert list(state._blobs) == ["snapshot/inference/place/hall"]
+
+
+def test_of_live_cameras_that_overload_inference_the_oldest_frames_are_dropped_and_counted() -> None:
+    """The worker takes all that has come before it runs anything, and runs one round before it looks again."""
+    config, state, bus = SiteConfig(models="building", **RULES), MemoryState(), MemoryBus()
+    cameras = {name: CameraFacts(1.0) for name in ("hall", "yard")}
+    operator = inference(config, ModelPool(models()), cameras, state, seconds=lambda: 0.0, behind="drop-oldest")
+    given = bus.subscribe(["outputs", "events"], "all")
+    worker = Worker(GRAPH[1], operator, bus, state, ManualClock(), drains=True, seconds=lambda: 0.0)
+    for frame in [*make_frames("hall", 30), *make_frames("yard", 3)]:
+        bus.publish("frames", frame)
+    for _ in range(30):
+        worker.once()
+    records = given.poll()
+    dropped = [(r.camera_id, r.first_index, r.reason) for r in records if isinstance(r, FrameDropped)]
+    assert dropped == [("hall", index, "overload") for index in range(30 - LIVE_QUEUE)]
+    ran = Counter(r.camera_id for r in records if isinstance(r, OutputReady))
+    assert ran == {"hall": LIVE_QUEUE, "yard": 3}, "a camera that is not behind loses nothing"
 
 
 def test_ingest_publishes_until_told_to_stop_and_says_what_does_not_fit() -> None:
