@@ -30,6 +30,7 @@ from camlink.operators.learning import (
 )
 from camlink.operators.relabelling import RelabelPolicy
 from camlink.operators.snapshots import EnsembleBytes
+from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.records import (
     AdaptationEvent,
@@ -69,6 +70,7 @@ class AdaptationOperator:
         self._relabel = relabel
         self._cameras: dict[str, CameraLearning] = {}
         self._payloads = EnsembleBytes()
+        self._owed: list[LinkPromotion] = []
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
@@ -96,8 +98,23 @@ class AdaptationOperator:
         return to_snapshot(self._camera(camera_id), self._specs, self._payloads)
 
     def restore(self, camera_id: str, snapshot: bytes) -> None:
-        """Take up a camera from its snapshot. Raises `StateError`, and leaves it as it was, if that cannot be read."""
-        restore(self._camera(camera_id), snapshot, self._specs, self._payloads)
+        """Take up a camera from its snapshot. Raises `StateError`, and leaves it as it was, if that cannot be read.
+
+        Links that are in force there and not known from the topic of promotions are owed to it: see `owed`.
+        """
+        camera = self._camera(camera_id)
+        known = {name for name, target in camera.targets.items() if target.current is not None}
+        restore(camera, snapshot, self._specs, self._payloads)
+        at = max((at for at, _ in camera.history), default=EPOCH)
+        for name, target in camera.targets.items():
+            if target.current is not None and name not in known:
+                version, payload = target.current.number, self._payloads.of(target.current.ensemble)
+                self._owed.append(LinkPromotion(camera_id, name, version, at, payload))
+
+    def owed(self) -> list[LinkPromotion]:
+        """Return promotions that must be published again: the bus has lost them."""
+        owed, self._owed = self._owed, []
+        return owed
 
     def relabelling(self, camera_id: str) -> dict[str, Any]:
         """Return where relabelling stands, as plain values: small, changes with every frame."""

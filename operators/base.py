@@ -51,7 +51,11 @@ class StateStore(Protocol):
         ...
 
     def flush(self) -> None:
-        """Make what was put readable. Raises `StateError`; what was put is then given up."""
+        """Make what was put readable. Raises `StateError`; what was put is then given up, and the outputs `untaken`."""
+        ...
+
+    def untaken(self) -> dict[str, Outputs]:
+        """Return the outputs, by key, that the last `flush` gave up."""
         ...
 
     def close(self) -> None:

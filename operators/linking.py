@@ -42,6 +42,15 @@ class LinkingOperator:
         self._links: dict[str, dict[str, _InForce]] = {}  # camera -> target -> links
         self._last: dict[str, LastExecuted] = {}  # camera -> what each model said last
         self._waiting: list[tuple[datetime, OutputReady]] = []
+        self._came: dict[str, datetime] = {}
+
+    def expect(self, ready: OutputReady) -> None:
+        """Count the wait for a frame's outputs from now on, though the frame itself may be handed over later.
+
+        Frames wait for one another; if each began to wait for lost outputs in its turn, there would be no end to it.
+        """
+        if self._clock is not None:
+            self._came.setdefault(_key_of(ready), self._clock.now())
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         ready: list[OutputReady] = []
@@ -53,8 +62,7 @@ class LinkingOperator:
                 ready.append(record)
         for record, outputs in zip(ready, self._gather(ready), strict=True):
             if outputs is None and record.ran:
-                since = record.captured_at if self._clock is None else self._clock.now()
-                self._waiting.append((since + DEADLINE, record))
+                self._waiting.append((self._since(record) + DEADLINE, record))
             else:
                 yield self._result(record, outputs or ())
 
@@ -81,17 +89,26 @@ class LinkingOperator:
         self._links.pop(camera_id, None)
         self._last.pop(camera_id, None)
         self._waiting = [entry for entry in self._waiting if entry[1].camera_id != camera_id]
+        self._came = {key: at for key, at in self._came.items() if not key.startswith(f"{camera_id}/")}
+
+    def _since(self, ready: OutputReady) -> datetime:
+        if self._clock is None:
+            return ready.captured_at
+        return self._came.get(_key_of(ready), self._clock.now())
 
     def _gather(self, ready: Sequence[OutputReady]) -> Sequence[Outputs | None]:
         if not ready:
             return ()
+        to_find = {_key_of(r): None for r in ready if not r.outputs}
+        found: dict[str, Outputs | None] = {}
         try:
-            return self._state.get_many([state_key(r.camera_id, r.frame_index, r.purpose) for r in ready])
+            found = dict(zip(to_find, self._state.get_many(list(to_find)), strict=True))
         except StateError as error:
             logger.warning("state store: %s", error)
-            return [None] * len(ready)
+        return [r.outputs or found.get(_key_of(r)) for r in ready]
 
     def _result(self, ready: OutputReady, outputs: Outputs, lost: str | None = None) -> FrameResult:
+        self._came.pop(_key_of(ready), None)
         executed = {o.model: o.value for o in outputs if o.value is not None}
         rows = list(outputs)
         last = self._last.setdefault(ready.camera_id, LastExecuted())
@@ -142,6 +159,10 @@ class LinkingOperator:
             confidence=float(confidence),
             audit_probability=ready.audit_probability,
         )
+
+
+def _key_of(ready: OutputReady) -> str:
+    return state_key(ready.camera_id, ready.frame_index, ready.purpose)
 
 
 def _abstain(ready: OutputReady, model: str, reason: str, *, served: bool = True) -> ModelOutput:

@@ -151,6 +151,7 @@ class PacedAdaptation(_Paced):
         yield from self._release(list(self._cameras))
 
     def _release(self, names: Iterable[str]) -> Iterable[Record]:
+        yield from self._adaptation.owed()
         for name in names:
             camera = self._cameras[name]
             if camera.asked is not None and camera.patience.is_over(name, "the relabelled frame"):

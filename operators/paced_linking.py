@@ -44,6 +44,7 @@ class PacedLinking:
                 at_once.append(record)
             elif isinstance(record, OutputReady):
                 camera = self._camera(record.camera_id)
+                self._operator.expect(record)
                 if record.purpose == "relabel":
                     at_once.append(self._running(camera, record))
                 else:

@@ -88,9 +88,8 @@ class SchedulerOperator:
             camera.scorer.get_state(told["scorer"], found.parts, self._payloads)
         if camera.scored is not None:
             camera.scores = camera.scorer.scores(camera.scored)
-        known = self._camera(camera_id).decided  # from a decision that was published after the snapshot was written
-        if known is not None and (camera.decided is None or known > camera.decided):
-            camera.decided = known
+        # The topic of decisions is ahead of the snapshot, or empty: then a new decision is due at once.
+        camera.decided = self._camera(camera_id).decided
         self._cameras[camera_id] = camera
 
     def forget(self, camera_id: str) -> None:

@@ -112,6 +112,7 @@ class OutputReady:
     audit_probability: float | None = None
     stats: FrameStats | None = None
     profile_ends: bool = False  # the last profile frame of its period: the scheduler may decide
+    outputs: tuple[ModelOutput, ...] = ()  # the executed outputs themselves, where the state store did not take them
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -123,6 +123,8 @@ class ResultsLog:
 
     def _write_result(self, result: FrameResult) -> None:
         """Note one frame's outputs: the hot path, a few microseconds."""
+        if not result.outputs:
+            return  # an answer that there was nothing to say
         time_us = microseconds(result.captured_at)
         key = (result.camera_id, time_us // DAY_US)
         rows = self._pending.get(key)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from camlink.links.store import LinkStore
 from camlink.models.base import OutputSpec
 from camlink.pipeline.bus.base import Bus
+from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.graph import Step
 from camlink.pipeline.records import FrameDropped, FrameResult, LinkPromotion, Record
@@ -47,6 +49,7 @@ class ResultsWorker:
         self._batch: Sequence[Record] = ()  # polled, not yet taken by the log
         self._unflushed = 0
         self._captured = dict(header.captured)
+        self._gaps = _Gaps(out, bus.generation, self._captured)
         self._links = LinkStore(out / "links")
         self._out = out
         self.info = header
@@ -89,16 +92,18 @@ class ResultsWorker:
             self._subscription.commit()
             self.info = replace(self.info, captured=dict(self._captured))
             self._attempt(lambda: self.info.save(self._out))
+            self._attempt(self._gaps.save)
         self._due = self._seconds() + (RETRY_S if self._failing else self._flush_s)
 
     def _take(self) -> None:
         """Give the batch to the log. If that fails it is given again: repeated rows fall out on reading."""
+        lost = self._gaps.found(self._batch)
         self._count(self._batch)
         for record in self._batch:
             if isinstance(record, LinkPromotion):
                 self._links.save(record.camera_id, record.target, record.version, record.payload)
                 self._links.promote(record.camera_id, record.target, record.version)
-        self._log.write(self._batch)
+        self._log.write([*lost, *self._batch])
         self._unflushed += len(self._batch)
         self._batch = ()
 
@@ -120,3 +125,41 @@ class ResultsWorker:
             self.counts["failures"] += 1
             self._failing = True
             logger.error("%s; trying again, nothing is lost", error)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+class _Gaps:
+    """Accounts for frames that a bus has lost: those between what is on disk and the first that comes of its next life.
+
+    The life of the bus that rows came from is noted beside them, in ``bus.json``.
+    """
+
+    def __init__(self, out: Path, generation: str, captured: Mapping[str, int]) -> None:
+        self._file = out / "bus.json"
+        self._generation = generation
+        before = json.loads(self._file.read_bytes())["generation"] if self._file.exists() else generation
+        self._expected = dict(captured) if before != generation else {}
+        if self._expected:
+            logger.error("the bus has lost what it held since rows were last written; lost frames will be counted")
+
+    def found(self, records: Sequence[Record]) -> list[FrameDropped]:
+        """Return what was lost before ``records``, of the cameras that are heard of for the first time."""
+        lost = []
+        for record in records:
+            if not isinstance(record, FrameResult | FrameDropped):
+                continue
+            first = record.frame_index if isinstance(record, FrameResult) else record.first_index
+            expected = self._expected.pop(record.camera_id, first)
+            if first > expected:
+                gap = first - expected
+                lost.append(FrameDropped(record.camera_id, expected, gap, record.captured_at, "lost with the bus"))
+        return lost
+
+    def save(self) -> None:
+        """Note the present life of the bus. Raises `ResultsError`."""
+        told = json.dumps({"generation": self._generation}).encode()
+        if not self._file.exists() or self._file.read_bytes() != told:
+            write_durably(self._file, lambda path: _write(path, told))

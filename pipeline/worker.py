@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from camlink.operators.base import StateStore
+from camlink.operators.base import Outputs, StateStore
+from camlink.operators.inference import state_key
 from camlink.operators.pacing import PacedOperator, SnapshotKey
 from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.clock import Clock
@@ -141,11 +143,11 @@ class Worker:
                 self._publish([dropped])
 
     def _publish(self, records: Iterable[Record]) -> None:
-        """Publish after the state store has what the records speak of."""
+        """Publish after the state store has what the records speak of; what it did not take travels with them."""
         ready = list(records)
-        self._flush_state()
+        untaken = {} if self._flush_state() else self._state.untaken()
         for record in ready:
-            self._bus.publish(topic_of(record), record)
+            self._bus.publish(topic_of(record), _with_outputs(record, untaken) if untaken else record)
         self.counts["given"] += len(ready)
 
     def _flush_state(self) -> bool:
@@ -157,3 +159,10 @@ class Worker:
             self.counts["state_failures"] += 1
             logger.warning("%s", error)
             return False
+
+
+def _with_outputs(record: Record, untaken: Mapping[str, Outputs]) -> Record:
+    """Return word of executed outputs with the outputs themselves, if they are among ``untaken``."""
+    if not isinstance(record, OutputReady):
+        return record
+    return replace(record, outputs=untaken.get(state_key(record.camera_id, record.frame_index, record.purpose), ()))

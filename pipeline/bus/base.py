@@ -44,7 +44,12 @@ class Subscription(Protocol):
 
 
 class Bus(Protocol):
-    """Topics that records are published to and subscribed from."""
+    """Topics that records are published to and subscribed from.
+
+    ``generation`` names the present life of what the bus holds: another one means that it has lost all of it.
+    """
+
+    generation: str
 
     def publish(self, topic: str, record: Record) -> None:
         """Append a record; it is durable after `flush`. Blocks while too much is on its way. Raises `BusError`."""

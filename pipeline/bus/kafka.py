@@ -25,7 +25,7 @@ from kafka.partitioner.default import murmur2
 from kafka.structs import OffsetAndMetadata
 
 from camlink.pipeline.bus.base import DEAD_LETTER
-from camlink.pipeline.bus.kafka_topics import KafkaAddress, create_topics
+from camlink.pipeline.bus.kafka_topics import KafkaAddress, TopicWatch, create_topics, generation
 from camlink.pipeline.codec import decode, encode, sender_of
 from camlink.pipeline.errors import BusError, CodecError
 from camlink.pipeline.graph import STATE_TOPICS, camera_of, key_of
@@ -54,6 +54,7 @@ class KafkaBus:
             admin = KafkaAdminClient(**self.address.client())
             try:
                 create_topics(admin, self.address)
+                self.generation = generation(admin, self.address) or ""
             finally:
                 admin.close()
             self._producer = KafkaProducer(
@@ -67,8 +68,15 @@ class KafkaBus:
             )
         except KafkaError as error:
             raise BusError(f"{self.address}: {_said(error)}; is the broker running?") from error
+        self._watch = TopicWatch(self._present_generation, self.generation, self.address)
+
+    def check(self) -> None:
+        """Raise `BusError` once the broker is known to have lost what it held."""
+        if self._watch.lost is not None:
+            raise BusError(self._watch.lost)
 
     def publish(self, topic: str, record: Record) -> None:
+        self.check()
         data = encode(record, self.sender)
         self._send(topic, self.partition_of(camera_of(record)), key_of(record).encode(), data)
 
@@ -122,9 +130,17 @@ class KafkaBus:
             return None
 
     def close(self) -> None:
+        self._watch.close()
         for subscription in self._subscriptions:
             subscription.close()
         self._producer.close(timeout=5)
+
+    def _present_generation(self) -> str | None:
+        admin = KafkaAdminClient(**self.address.client())
+        try:
+            return generation(admin, self.address)
+        finally:
+            admin.close()
 
     def _send(self, topic: str, partition: int, key: bytes | None, data: bytes, headers: Any = None) -> None:
         try:
@@ -188,6 +204,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe([address.topic(topic) for topic in topics], listener=self)
 
     def poll(self, timeout_s: float = 0.0) -> Sequence[Record]:
+        self._bus.check()
         end = time.monotonic() + timeout_s
         try:
             while True:

@@ -7,8 +7,11 @@ SCRAM-SHA-256, SCRAM-SHA-512), ``CAMLINK_KAFKA_USERNAME``, ``CAMLINK_KAFKA_PASSW
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -17,6 +20,9 @@ from camlink.pipeline.bus.base import DEAD_LETTER
 from camlink.pipeline.errors import BusError
 from camlink.pipeline.graph import STATE_TOPICS, TOPICS
 
+logger = logging.getLogger(__name__)
+
+WATCH_S = 3.0  # between looks at whether the topics are still those that were there
 MINUTE_MS = 60_000
 RETENTION_MS = {  # frames are large and of no use once they are late; results must outlive a long weekend's fault
     "frames": 10 * MINUTE_MS,
@@ -106,6 +112,50 @@ def create_topics(admin: Any, address: KafkaAddress) -> None:
             f"{address}: topics {', '.join(sorted(missing))} could not be made; may this user create topics?"
         )
     _check_partitions(admin, address, names)
+
+
+def generation(admin: Any, address: KafkaAddress) -> str | None:
+    """Return what stands for the present life of our topics, or None if some are not there.
+
+    A broker gives each topic an id when it is made: other ids mean that what was in them is lost.
+    """
+    described = admin.describe_topics([address.topic(name) for name in (*TOPICS, DEAD_LETTER)])
+    ids = {entry["name"]: entry.get("topic_id") for entry in described if not entry["error_code"]}
+    return ",".join(str(ids[name]) for name in sorted(ids)) if len(ids) == len(described) else None
+
+
+class TopicWatch:
+    """Looks every few seconds whether the broker still has what was in our topics, in a thread of its own.
+
+    Consumers alone would not tell: positions beyond the end of a new topic are quietly set back, or fit by chance.
+    """
+
+    def __init__(self, look: Callable[[], str | None], before: str | None, address: KafkaAddress) -> None:
+        """``look`` returns the present `generation`; it may raise while the broker is away."""
+        self.lost: str | None = None
+        self._stopped = threading.Event()
+        self._look, self._before, self._address = look, before, address
+        self._thread = threading.Thread(target=self._run, name="camlink-topics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+
+    def once(self) -> None:
+        """Look once."""
+        try:
+            now = self._look()
+        except Exception as error:  # away, or another broker of a cluster answered half: the next look tells
+            logger.debug("%s: topics not looked at: %s", self._address, error)
+            return
+        if now != self._before:
+            self.lost = f"{self._address}: the broker has lost its topics, and all that was in them"
+            logger.error("%s; this worker ends, to begin anew with topics made anew", self.lost)
+
+    def _run(self) -> None:
+        while self.lost is None and not self._stopped.wait(WATCH_S):
+            self.once()
 
 
 def _wanted(address: KafkaAddress, name: str) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class MemoryBus:
     """Topics as queues, one per group. ``refused`` is its dead-letter topic."""
 
     def __init__(self, url: str = "memory://") -> None:
+        self.generation = ""  # its life ends with this object
         self._groups: dict[str, MemorySubscription] = {}
         self._topics: dict[str, list[MemorySubscription]] = {}
         self._latest: dict[str, dict[str, Record]] = {topic: {} for topic in STATE_TOPICS}

@@ -43,6 +43,9 @@ class MemoryState:
     def flush(self) -> None:
         """Everything is kept at once."""
 
+    def untaken(self) -> dict[str, Outputs]:
+        return {}
+
     def close(self) -> None:
         """Nothing to give back."""
 

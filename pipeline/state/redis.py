@@ -9,8 +9,10 @@ answer is reported within a second or two, not after the client's own patience.
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import redis
@@ -24,12 +26,13 @@ from camlink.pipeline.errors import CodecError, StateError
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 1.0
+PAUSE_S = 2.0  # after a failure, for which the store is not asked again
 
 
 class RedisState:
     """Puts are collected until `flush`. Reading and flushing raise `StateError` when the store is away or full."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seconds: Callable[[], float] = time.monotonic) -> None:
         parts = urlsplit(url)
         if parts.username or parts.password:
             raise StateError(
@@ -37,6 +40,10 @@ class RedisState:
             )
         self._shown = f"redis://{parts.hostname}:{parts.port or 6379}"
         self._pending: dict[str, tuple[bytes, float]] = {}
+        self._outputs_pending: dict[str, Outputs] = {}
+        self._untaken: dict[str, Outputs] = {}
+        self._seconds = seconds
+        self._down_until = -math.inf
         self._client = redis.Redis.from_url(
             url,
             username=os.environ.get("CAMLINK_REDIS_USERNAME") or None,
@@ -49,6 +56,7 @@ class RedisState:
 
     def put(self, key: str, value: Outputs, ttl_s: float) -> None:
         self._pending[f"o/{key}"] = (encode_outputs(value), ttl_s)
+        self._outputs_pending[key] = value
 
     def get_many(self, keys: Sequence[str]) -> list[Outputs | None]:
         found = self._mget([f"o/{key}" for key in keys])
@@ -62,15 +70,21 @@ class RedisState:
 
     def flush(self) -> None:
         pending, self._pending = self._pending, {}
+        outputs, self._outputs_pending, self._untaken = self._outputs_pending, {}, {}
         if not pending:
             return
         try:
+            self._check()
             with self._client.pipeline(transaction=False) as pipeline:
                 for key, (data, ttl_s) in pending.items():
                     pipeline.set(key, data, px=max(1, round(ttl_s * 1000)))
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            raise StateError(f"{self._shown}: {len(pending)} entries not kept: {error}") from error
+            self._untaken = outputs
+            raise self._failed(f"{len(pending)} entries not kept: {error}") from error
+
+    def untaken(self) -> dict[str, Outputs]:
+        return self._untaken
 
     def close(self) -> None:
         self._client.close()
@@ -79,10 +93,22 @@ class RedisState:
         if not keys:
             return []
         try:
+            self._check()
             found: list[bytes | None] = self._client.mget(keys)  # type: ignore[assignment]
         except (redis.RedisError, OSError) as error:
-            raise StateError(f"{self._shown}: {error}") from error
+            raise self._failed(str(error)) from error
         return found
+
+    def _check(self) -> None:
+        """Do not ask again so soon: each time limit that runs out holds up its worker."""
+        if self._seconds() < self._down_until:
+            raise redis.ConnectionError(f"it failed less than {PAUSE_S:.0f} s ago")
+
+    def _failed(self, what: str) -> StateError:
+        now = self._seconds()
+        if now >= self._down_until:
+            self._down_until = now + PAUSE_S
+        return StateError(f"{self._shown}: {what}")
 
     def _outputs(self, data: bytes) -> Outputs | None:
         """A damaged entry counts as lost: its frame waits and abstains, the others of the batch do not."""

@@ -15,6 +15,7 @@ from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import ModelOutput
 from camlink.pipeline.state.base import open_state
 from camlink.pipeline.state.memory import MemoryState
+from camlink.pipeline.state.redis import PAUSE_S, RedisState
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
@@ -97,6 +98,23 @@ def test_a_store_that_nobody_serves_is_reported_within_seconds() -> None:
     with pytest.raises(StateError, match="1 entries not kept"):
         store.flush()
     assert time.monotonic() - started < 10
+    store.close()
+
+
+def test_outputs_that_a_store_did_not_take_are_given_back_once_and_a_dead_store_is_not_asked_again_at_once() -> None:
+    now = [0.0]
+    store = RedisState(f"redis://127.0.0.1:{testbed.free_port()}", seconds=lambda: now[0])
+    store.put("hall/3/serve", outputs("a"), 1)
+    with pytest.raises(StateError, match="refused"):
+        store.flush()
+    assert list(store.untaken()) == ["hall/3/serve"]
+    with pytest.raises(StateError, match="it failed less than 2 s ago"):
+        store.get_many(["x"])
+    store.flush()
+    assert store.untaken() == {}
+    now[0] = PAUSE_S
+    with pytest.raises(StateError, match="refused"):
+        store.get_many(["x"])
     store.close()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -48,6 +49,7 @@ class Seen:
     caught_up_s: float  # from the last frame published until all were accounted for
     restarts: Counter[str]
     marks: dict[str, float] = field(default_factory=dict)  # what was noted, and how long after the fault
+    facts: list[str] = field(default_factory=list)  # what else was measured
 
     def lines(self) -> Iterator[str]:
         times = [
@@ -56,7 +58,7 @@ class Seen:
         ]
         times += [f"{what.replace('_', ' ')} {after_s:.1f} s after the fault" for what, after_s in self.marks.items()]
         times += [f"{step} restarted {count} x" for step, count in self.restarts.items()]
-        yield "; ".join(times)
+        yield "; ".join(times + self.facts)
         yield from self.ledger.lines()
 
 
@@ -66,11 +68,17 @@ class FaultSite(Processes):
     module = "tests.faults.launcher"
 
     def __init__(
-        self, folder: Path, trace: Path, servers: dict[str, testbed.Server], proxies: dict[str, Proxy]
+        self,
+        folder: Path,
+        trace: Path,
+        servers: dict[str, testbed.Server],
+        proxies: dict[str, Proxy],
+        settings: dict[str, Any],
     ) -> None:
         """``servers`` and the ``proxies`` before them: "broker" and "redis"."""
+        self.folder = folder
         config = folder / "site.yaml"
-        config.write_text(yaml.safe_dump(SETTINGS))
+        config.write_text(yaml.safe_dump(settings))
         self.bus_url = f"kafka://127.0.0.1:{proxies['broker'].port}/faults?partitions=4&wait_ms=5"
         super().__init__(folder, config, self.bus_url, f"redis://127.0.0.1:{proxies['redis'].port}", hold_s=5.0)
         self.servers, self.proxies = servers, proxies
@@ -100,7 +108,8 @@ class FaultSite(Processes):
         """Start ingest on the next ``frames`` frames of each camera, and begin to watch; return their indexes."""
         part = range(self._fed, self._fed + frames)
         self._fed = part.stop
-        self.extra["ingest"] = {"FAULT_FRAMES": f"{part.start}:{part.stop}", "FAULT_FPS": str(fps), **environment}
+        told = {"FAULT_FRAMES": f"{part.start}:{part.stop}", "FAULT_FPS": str(fps), **environment}
+        self.extra["ingest"] = {**self.extra.get("ingest", {}), **told}
         published = {(camera, index) for camera in self.cameras for index in part}
         self._watch = Watch(published, Counter(self.restarts), repeats(self.out))
         self.launch("ingest")
@@ -220,8 +229,14 @@ class Watch:
 
 
 @contextmanager
-def burning_site(folder: Path, trace: Path) -> Iterator[FaultSite]:
-    """Run servers, proxies and workers for as long as the context lasts."""
+def burning_site(
+    folder: Path,
+    trace: Path,
+    cameras: Sequence[str] = CAMERAS,
+    extra: Mapping[str, dict[str, str]] = MappingProxyType({}),
+    **settings: Any,
+) -> Iterator[FaultSite]:
+    """Run servers, proxies and workers for as long as the context lasts; ``extra``: environment by step."""
     with ExitStack() as stack:
         proxies = {name: stack.enter_context(Proxy()) for name in ("broker", "redis")}
         servers = {
@@ -230,7 +245,9 @@ def burning_site(folder: Path, trace: Path) -> Iterator[FaultSite]:
         }
         for name, proxy in proxies.items():
             proxy.target_port = servers[name].port
-        site = stack.enter_context(FaultSite(folder, trace, servers, proxies))
+        site = stack.enter_context(FaultSite(folder, trace, servers, proxies, SETTINGS | settings))
+        site.cameras = cameras
+        site.extra |= extra
         site.own_disk = stack.enter_context(small_disk(site.out))
         site.up()
         yield site

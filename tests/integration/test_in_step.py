@@ -73,8 +73,10 @@ class LossyBus(MemoryBus):
 class Site:
     """All workers of a site over one memory bus, each taking its turn when told."""
 
-    def __init__(self, config: SiteConfig, tiny: Sequence[TinyModel], cameras: Iterable[str]) -> None:
-        self.bus, self.state, self.clock = LossyBus(), MemoryState(), ManualClock()
+    def __init__(
+        self, config: SiteConfig, tiny: Sequence[TinyModel], cameras: Iterable[str], state: MemoryState | None = None
+    ) -> None:
+        self.bus, self.state, self.clock = LossyBus(), MemoryState() if state is None else state, ManualClock()
         self.crashes = 0
         self.now_s = 0.0
         pool = ModelPool(tiny, config.budgets.memory_gb)

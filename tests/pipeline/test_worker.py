@@ -7,7 +7,7 @@ import random
 import urllib.error
 import urllib.request
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,47 @@ def test_snapshots_that_the_store_does_not_take_are_put_again() -> None:
     state.away = False
     worker.checkpoint()
     assert list(state._blobs) == ["snapshot/inference/place/hall"]
+
+
+class Forgetful(MemoryState):
+    """Takes nothing (``refuses``), or takes it and loses it."""
+
+    def __init__(self, *, refuses: bool) -> None:
+        super().__init__()
+        self._refuses, self._put = refuses, {}  # type: ignore[var-annotated]
+
+    def put(self, key: str, value: Any, ttl_s: float) -> None:
+        self._put[key] = value
+
+    def flush(self) -> None:
+        if self._refuses and self._put:
+            raise StateError("redis://nowhere: read-only")
+
+    def untaken(self) -> Any:
+        untaken, self._put = self._put, {}
+        return untaken
+
+
+def test_what_the_state_store_does_not_take_travels_on_the_bus_and_costs_no_output() -> None:
+    site = Site(SiteConfig(models="building", **RULES), models(), ("hall",), Forgetful(refuses=True))
+    records = site.run(make_frames("hall", 80), random.Random(0))
+    assert Counter(o.how for o in outputs(records))["abstained"] == 0
+    assert len(outputs(records)) == 80 * 3
+
+
+def test_frames_that_wait_for_one_another_wait_for_lost_outputs_together() -> None:
+    """One after another, a queue of 16 frames would be held up for 160 s."""
+    rules = {**RULES, "adaptation": {"policy": "periodic", "interval": timedelta(seconds=60), "frames": 5}}
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall",), Forgetful(refuses=False))
+    for frame in make_frames("hall", 16):
+        site.bus.publish("frames", frame)
+    for seconds in (0.0, 10.1):
+        site.clock.advance(seconds)
+        for _ in range(40):
+            for worker in site.workers.values():
+                worker.once()
+    abstained = {o.frame_index for o in outputs(site._results.poll()) if o.how == "abstained"}
+    assert abstained == set(range(16))
 
 
 def test_of_live_cameras_that_overload_inference_the_oldest_frames_are_dropped_and_counted() -> None:
