@@ -113,9 +113,9 @@ class LinkingOperator:
         rows = list(outputs)
         last = self._last.setdefault(ready.camera_id, LastExecuted())
         if ready.purpose != "relabel":
-            rows += [
-                self._predict(ready, model, executed, last.of(model, ready.captured_at)) for model in ready.predict
-            ]
+            if lost is None:
+                recalls = {model: last.of(model, ready.captured_at) for model in ready.predict}
+                rows += [self._predict(ready, model, executed, recalls[model]) for model in ready.predict]
             rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]
             known = {row.model for row in rows}
             reasons = {m: ready.failed.get(m, lost or NOT_CHOSEN) for m in self._models}

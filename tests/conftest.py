@@ -35,7 +35,8 @@ def footage() -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs footage or servers where there are none, and say so."""
-    reasons: dict[str, str | None] = {"footage": None, "broker": _why_no_broker()}
+    no_servers = _why_no_broker()
+    reasons: dict[str, str | None] = {"footage": None, "broker": no_servers, "faults": no_servers}
     if footage_folder() is None:
         reasons["footage"] = "no recorded footage: set CAMLINK_FOOTAGE to its folder, or put it at ../shared/footage"
     for item in items:

@@ -21,9 +21,19 @@ def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_trace(tmp_path_factory.mktemp("fault-trace"))
 
 
-@pytest.fixture(scope="module")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of a default run what is only of the fault suite; `-m faults` and scripts/faults run all of it."""
+    if "faults" in (config.getoption("markexpr") or ""):
+        return
+    left = [item for item in items if item.get_closest_marker("faults") and not item.get_closest_marker("broker")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
+@pytest.fixture(scope="session")
 def site(long_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
-    """A site that has learnt its links and serves. It lives through all faults of a module."""
+    """A site that has learnt its links and serves. It lives through all faults but those that need another."""
     with burning_site(tmp_path_factory.mktemp("burning"), long_trace) as running:
         running.feed(60, fps=0.0)
         assert running.through().ledger.balances

@@ -11,17 +11,17 @@ FPS = 12.0
 SESSION_S = 6.0
 DELIVERY_S = 60.0  # `camlink.pipeline.bus.kafka.DELIVERY_S`: after it workers end, to be started again
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(
     ("away_s", "how"),
     [
-        pytest.param(SESSION_S / 2, "gone", marks=pytest.mark.faults),
-        (10.0, "gone"),
-        pytest.param(4 * SESSION_S, "gone", marks=pytest.mark.faults),
-        pytest.param(10.0, "silent", marks=pytest.mark.faults),
-        pytest.param(DELIVERY_S + 30.0, "gone", marks=pytest.mark.faults),
+        (SESSION_S / 2, "gone"),
+        pytest.param(10.0, "gone", marks=pytest.mark.broker),
+        (4 * SESSION_S, "gone"),
+        (10.0, "silent"),
+        (DELIVERY_S + 30.0, "gone"),
     ],
 )
 def test_a_broker_that_comes_back_has_everything(site: FaultSite, report: Report, away_s: float, how: str) -> None:
@@ -36,3 +36,24 @@ def test_a_broker_that_comes_back_has_everything(site: FaultSite, report: Report
         "" if away_s < DELIVERY_S else "; workers end after 60 s and are started again until it is back"
     )
     report(f"broker {how} for {away_s:.0f} s, then back with all it had", promised, site.through(most_s=200.0))
+
+
+def test_a_broker_that_has_forgotten_everything_is_reported_and_begun_anew_with(
+    site: FaultSite, report: Report
+) -> None:
+    site.feed(100, FPS)
+    site.tended_for(5.0)
+    site.struck(reported_aloud=site.says("results", "has lost its topics"), at_work_again=site.joins("results"))
+    site.servers["broker"].restart()
+    promised = (
+        "within seconds every worker says so and ends; started again, they make the topics anew and go on with the "
+        "links and plans of their snapshots; a replay is replayed, of live cameras the gap is counted as lost"
+    )
+    seen = site.through(most_s=200.0)
+    report("broker restarted empty", promised, seen)
+    assert "reported_aloud" in seen.marks
+    site.feed(40, FPS)
+    after = site.through()
+    report("the frames after that", "as ever", after)
+    assert not after.restarts
+    assert after.ledger.total("linked") > 0, "links are known again"

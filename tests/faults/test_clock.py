@@ -15,9 +15,8 @@ FPS = 12.0
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 pytestmark = [
-    pytest.mark.broker,
-    pytest.mark.slow,
     pytest.mark.faults,
+    pytest.mark.slow,
     pytest.mark.skipif(LIBRARY is None, reason="no libfaketime: apt-get install faketime"),
 ]
 

@@ -11,7 +11,7 @@ from tests.faults.site import FaultSite
 FPS = 12.0
 FULL_S = 12.0
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["patient", "killed meanwhile"])

@@ -17,7 +17,7 @@ FPS = 1.0
 MODEL_MS = 10.0  # a frame that every model runs on takes 30 ms, so that 33 of the 100 a second can be run
 SECONDS = 60
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.fixture

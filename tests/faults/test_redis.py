@@ -19,7 +19,7 @@ PROMISED = (
 )
 LOST = "abstained: executed output was lost before it could be used"
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 def emptied(site: FaultSite) -> Callable[[], None]:
@@ -58,12 +58,10 @@ def gone(site: FaultSite) -> Callable[[], None]:
     return site.proxies["redis"].heal
 
 
-FAULTS = [
-    pytest.param(fault, marks=pytest.mark.faults) for fault in (emptied, restarted, read_only, slow, silent, gone)
-]
+FAULTS = [emptied, restarted, read_only, slow, silent, gone, pytest.param(full, marks=pytest.mark.broker)]
 
 
-@pytest.mark.parametrize("strike", [*FAULTS, full], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("strike", FAULTS, ids=lambda fault: fault.__name__)
 def test_redis_may_fail_in_any_way(
     site: FaultSite, report: Report, strike: Callable[[FaultSite], Callable[[], None]]
 ) -> None:

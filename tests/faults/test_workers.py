@@ -13,13 +13,13 @@ from tests.integration.processes import STEPS
 FPS = 12.0
 FROZEN_S = 10.0  # after 6 s without a word the group gives a member's cameras to others
 TAKEN_UP = "its cameras are taken up from the last commit; every frame is accounted for once"
-QUICK = ("inference", "adaptation")
+QUICK = ("inference", "adaptation")  # part of the default run too
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(
-    "step", [pytest.param(step, marks=[] if step in QUICK else [pytest.mark.faults]) for step in ("ingest", *STEPS)]
+    "step", [pytest.param(step, marks=[pytest.mark.broker] if step in QUICK else []) for step in ("ingest", *STEPS)]
 )
 def test_a_killed_worker_costs_time_and_no_result(site: FaultSite, report: Report, step: str) -> None:
     site.feed(100, FPS)
@@ -29,7 +29,6 @@ def test_a_killed_worker_costs_time_and_no_result(site: FaultSite, report: Repor
     report(f"kill -9 of {step}", TAKEN_UP, site.through())
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("step", STEPS)
 def test_a_worker_that_wakes_after_its_cameras_went_to_another_doubles_nothing(
     site: FaultSite, report: Report, step: str

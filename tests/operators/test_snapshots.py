@@ -12,6 +12,7 @@ import pytest
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
+from camlink.operators.adaptation import AdaptationOperator, LearningRules
 from camlink.operators.learning import CameraLearning, Duel, TargetLinks, Version, restore, to_snapshot
 from camlink.operators.relabelling import NoRelabelling, PeriodicRelabelling, RelabelPolicy, UncertaintyRelabelling
 from camlink.operators.snapshots import EnsembleBytes, array_bytes, array_of
@@ -117,3 +118,20 @@ def test_a_policy_goes_on_where_another_stood(policy: Any) -> None:
     second.resume(first.state())
     assert wanted_before + [second.wants(result) for result in results[35:]] == wanted
     policy().resume({})  # another policy's state says nothing, and harms nothing
+
+
+def test_links_that_the_bus_has_lost_are_published_again() -> None:
+    specs = {m: SPECS[m] for m in SPECS}
+    rules = LearningRules(20, 20, 8, 100)
+    first, second = (AdaptationOperator(specs, rules, NoRelabelling) for _ in range(2))
+    first._cameras["hall"] = learnt()
+    snapshot = first.snapshot("hall")
+    second.restore("hall", snapshot)
+    owed = second.owed()
+    assert [(p.target, p.version) for p in owed] == [("objects", 1), ("persons", 1)]
+    assert second.owed() == []
+    third = AdaptationOperator(specs, rules, NoRelabelling)
+    for promotion in owed:
+        third.resume(promotion)
+    third.restore("hall", snapshot)
+    assert third.owed() == [], "the topic has them"

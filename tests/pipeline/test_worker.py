@@ -94,6 +94,9 @@ def test_an_inference_worker_that_takes_a_camera_over_goes_on_where_the_other_st
     assert list(worker().on_records(frames[:5])), "without a snapshot it would be"
 
 
+HEADER = RunInfo("run", "1", 0, "all", {}, {}, datetime.now(UTC))
+
+
 def result(index: int) -> FrameResult:
     value = np.array([1.0], np.float32)
     output = ModelOutput("hall", index, START, "persons", value, "serve", "executed")
@@ -127,6 +130,23 @@ def test_a_full_disk_stops_the_log_and_not_the_bus_and_no_row_is_lost(
     worker.run(stop=lambda: True)
     assert RunResults(tmp_path).outputs().num_rows == 2
     assert RunResults(tmp_path).info.captured == {"hall": 2}
+
+
+def test_frames_that_a_bus_has_lost_are_counted_and_those_that_come_again_are_not(tmp_path: Path) -> None:
+    def worker(generation: str) -> tuple[MemoryBus, ResultsWorker]:
+        bus = MemoryBus()
+        bus.generation = generation
+        header = RunInfo.load(tmp_path) if (tmp_path / "run.json").exists() else HEADER
+        return bus, ResultsWorker(GRAPH[-1], bus, tmp_path, {}, header, seconds=lambda: 0.0)
+
+    for generation, indexes in (("first", (0, 1, 2)), ("first", (2, 3, 7)), ("second", (12, 13)), ("second", (20,))):
+        bus, results = worker(generation)
+        for index in indexes:
+            bus.publish("results", result(index))
+        results.once()
+        results.checkpoint()
+    drops = RunResults(tmp_path).drops().to_pylist()
+    assert [(row["first_index"], row["count"], row["reason"]) for row in drops] == [(8, 4, "lost with the bus")]
 
 
 def test_live_indexes_go_on_after_a_clean_end_and_never_repeat_after_a_crash() -> None:

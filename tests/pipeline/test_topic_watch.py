@@ -1,0 +1,29 @@
+"""A broker that has lost its topics is noticed, and one that is away is not taken for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from camlink.pipeline.bus.kafka_topics import KafkaAddress, TopicWatch
+
+ADDRESS = KafkaAddress.parse("kafka://127.0.0.1:9/site")
+
+
+@pytest.mark.parametrize("now", ["b", None])
+def test_other_topics_or_none_mean_that_everything_is_lost(now: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    watch = TopicWatch(lambda: now, "a", ADDRESS)
+    watch.close()
+    watch.once()
+    assert watch.lost == "kafka://127.0.0.1:9/site: the broker has lost its topics, and all that was in them"
+    assert "this worker ends" in caplog.text
+
+
+def test_the_same_topics_and_a_broker_that_is_away_mean_nothing() -> None:
+    def away() -> str:
+        raise OSError("refused")
+
+    for look in (lambda: "a", away):
+        watch = TopicWatch(look, "a", ADDRESS)
+        watch.close()
+        watch.once()
+        assert watch.lost is None
