@@ -122,6 +122,7 @@ class IngestWorker:
                 self._indexes.refresh()
                 self._refresh_at = self.beat + REFRESH_S
         self._bus.flush()
+        self._bus.check(look=True)  # what was published may have been lost since; a replay is then replayed
         if self._indexes is not None:
             self._indexes.release()
 

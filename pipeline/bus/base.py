@@ -59,6 +59,10 @@ class Bus(Protocol):
         """Return once all that was published is durable. Raises `BusError` if something could not be delivered."""
         ...
 
+    def check(self, *, look: bool = False) -> None:
+        """Raise `BusError` if the bus is known to have lost what was published; ``look``: find out now."""
+        ...
+
     def refuse(self, topic: str, record: Record, reason: str) -> None:
         """Put a record that cannot be dealt with aside, on the topic "dead-letter", with the reason."""
         ...

@@ -25,7 +25,7 @@ from kafka.partitioner.default import murmur2
 from kafka.structs import OffsetAndMetadata
 
 from camlink.pipeline.bus.base import DEAD_LETTER
-from camlink.pipeline.bus.kafka_topics import KafkaAddress, TopicWatch, create_topics, generation
+from camlink.pipeline.bus.kafka_topics import LOOK, KafkaAddress, TopicWatch, create_topics, generation
 from camlink.pipeline.codec import decode, encode, sender_of
 from camlink.pipeline.errors import BusError, CodecError
 from camlink.pipeline.graph import STATE_TOPICS, camera_of, key_of
@@ -37,6 +37,7 @@ MOST_UNDELIVERED = 32_000_000  # bytes on their way to the broker; beyond, `publ
 DELIVERY_S = 60.0  # how long a broker may be away before what was published counts as undeliverable
 MOST_BACKLOG = 128_000_000  # bytes fetched and not given out, because their cameras are held back
 BATCH = 200  # records given out at once
+POLLED_S = 45.0  # a member whose loop hangs for so long loses its cameras; a join waits no longer for one that is gone
 RESTORE_S = 60.0  # how long reading the present state may take
 SLICE_S = 0.005  # the two consumers of a subscription are polled in turn for at most so long
 
@@ -70,8 +71,9 @@ class KafkaBus:
             raise BusError(f"{self.address}: {_said(error)}; is the broker running?") from error
         self._watch = TopicWatch(self._present_generation, self.generation, self.address)
 
-    def check(self) -> None:
-        """Raise `BusError` once the broker is known to have lost what it held."""
+    def check(self, *, look: bool = False) -> None:
+        if look:
+            self._watch.once()
         if self._watch.lost is not None:
             raise BusError(self._watch.lost)
 
@@ -136,7 +138,7 @@ class KafkaBus:
         self._producer.close(timeout=5)
 
     def _present_generation(self) -> str | None:
-        admin = KafkaAdminClient(**self.address.client())
+        admin = KafkaAdminClient(**self.address.client(), **LOOK)
         try:
             return generation(admin, self.address)
         finally:
@@ -196,6 +198,7 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 "group_id": f"{address.site}.{group}",
                 "session_timeout_ms": 6_000,
                 "heartbeat_interval_ms": 1_000,
+                "max_poll_interval_ms": int(POLLED_S * 1000),
                 "partition_assignment_strategy": [CooperativeStickyAssignor],
             },
         )

@@ -23,6 +23,7 @@ from camlink.pipeline.graph import STATE_TOPICS, TOPICS
 logger = logging.getLogger(__name__)
 
 WATCH_S = 3.0  # between looks at whether the topics are still those that were there
+LOOK = {"bootstrap_timeout_ms": 3000, "request_timeout_ms": 3000}  # a look that hangs is given up for the next
 MINUTE_MS = 60_000
 RETENTION_MS = {  # frames are large and of no use once they are late; results must outlive a long weekend's fault
     "frames": 10 * MINUTE_MS,

@@ -66,6 +66,9 @@ class MemoryBus:
     def flush(self) -> None:
         """Everything is where it can be at once."""
 
+    def check(self, *, look: bool = False) -> None:
+        """It cannot lose what it holds without being lost itself."""
+
     def refuse(self, topic: str, record: Record, reason: str) -> None:
         self.refused.append((topic, record, reason))
         self.publish(DEAD_LETTER, record)
