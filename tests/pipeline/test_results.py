@@ -147,6 +147,12 @@ def test_records_that_are_no_results_are_ignored(run_dir):
     assert [path.name for path in run_dir.iterdir()] == ["run.json"]
 
 
+def test_a_result_without_outputs_is_no_row_and_no_trouble(run_dir):
+    with ResultsLog(run_dir) as log:
+        log.write([FrameResult("hall", 7, START, "relabel", ())])
+    assert RunResults(run_dir).outputs().num_rows == 0
+
+
 def test_run_without_rows_reads_as_empty_tables(run_dir):
     results = RunResults(run_dir)
     for table in (results.outputs("hall"), results.decisions(), results.drops(), results.adaptation()):

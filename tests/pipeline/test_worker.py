@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from camlink.models.pool import ModelPool
+from camlink.operators.inference import InferenceOperator
+from camlink.operators.linking import LinkingOperator
 from camlink.operators.paced_inference import LIVE_QUEUE
 from camlink.operators.pacing import Guard
-from camlink.pipeline.assembly import CameraFacts
+from camlink.operators.sampling import FramePlanner
+from camlink.pipeline.assembly import CameraFacts, sampling_rules
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.config import SiteConfig
@@ -26,7 +29,15 @@ from camlink.pipeline.errors import ResultsError, StateError
 from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.health import Health
 from camlink.pipeline.ingest_worker import RESERVED, Indexes, IngestWorker
-from camlink.pipeline.records import Frame, FrameDropped, FrameResult, ModelOutput, OutputReady
+from camlink.pipeline.records import (
+    AdaptationEvent,
+    Frame,
+    FrameDropped,
+    FrameResult,
+    ModelOutput,
+    OutputReady,
+    RelabelRequest,
+)
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results_worker import ResultsWorker
 from camlink.pipeline.run_info import RunInfo
@@ -95,6 +106,34 @@ def test_an_inference_worker_that_takes_a_camera_over_goes_on_where_the_other_st
 
 
 HEADER = RunInfo("run", "1", 0, "all", {}, {}, datetime.now(UTC))
+
+
+def test_a_frame_is_a_repeat_only_if_neither_its_time_nor_its_index_is_new() -> None:
+    """A clock may be set back, and a live camera counts from 0 again when the state store has lost its count."""
+    config, state = SiteConfig(models="building", **RULES), MemoryState()
+    worker = inference(config, ModelPool(models()), {"hall": CameraFacts(1.0)}, state, seconds=lambda: 0.0)
+    worker.resume("hall", {})
+    hour = timedelta(hours=1)
+    told = [
+        make_frames("hall", 3),
+        make_frames("hall", 3),  # published again after a crash of ingest
+        make_frames("hall", 2, start=START - hour, first=3),  # the clock was set back
+        make_frames("hall", 2, start=START + hour),  # the store was emptied
+    ]
+    ran = [[r.frame_index for r in worker.on_records(frames)] for frames in told]
+    assert ran == [[0, 1, 2], [], [3, 4], [0, 1]]
+
+
+def test_who_asks_for_a_frame_that_is_gone_is_answered() -> None:
+    """Without an answer adaptation waits for one, falls behind, and asks for frames that are gone ever after."""
+    config, state = SiteConfig(models="building", **RULES), MemoryState()
+    operator = InferenceOperator(ModelPool(models()), lambda c: FramePlanner(c, sampling_rules(config), 1.0), state)
+    missed, ready = operator.on_records([RelabelRequest("hall", 7, START, ("persons",), "periodic")])
+    assert isinstance(missed, AdaptationEvent)
+    assert missed.kind == "relabel_missed"
+    (answer,) = LinkingOperator(("persons",), state).on_records([ready])
+    assert isinstance(answer, FrameResult)
+    assert (answer.purpose, answer.frame_index, answer.outputs) == ("relabel", 7, ())
 
 
 def result(index: int) -> FrameResult:
