@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
@@ -69,6 +70,8 @@ class KafkaBus:
             )
         except KafkaError as error:
             raise BusError(f"{self.address}: {_said(error)}; is the broker running?") from error
+        self._looking = threading.Lock()
+        self._admin: Any = None  # looks at the topics
         self._watch = TopicWatch(self._present_generation, self.generation, self.address)
 
     def check(self, *, look: bool = False) -> None:
@@ -133,16 +136,25 @@ class KafkaBus:
 
     def close(self) -> None:
         self._watch.close()
+        with self._looking:
+            if self._admin is not None:
+                self._admin.close()
         for subscription in self._subscriptions:
             subscription.close()
         self._producer.close(timeout=5)
 
     def _present_generation(self) -> str | None:
-        admin = KafkaAdminClient(**self.address.client(), **LOOK)
-        try:
-            return generation(admin, self.address)
-        finally:
-            admin.close()
+        """Ask over one standing connection, which is made anew after a failure."""
+        with self._looking:
+            admin = self._admin or KafkaAdminClient(**self.address.client(), **LOOK)
+            self._admin = None
+            try:
+                found = generation(admin, self.address)
+            except KafkaError:
+                admin.close()
+                raise
+            self._admin = admin
+            return found
 
     def _send(self, topic: str, partition: int, key: bytes | None, data: bytes, headers: Any = None) -> None:
         try:

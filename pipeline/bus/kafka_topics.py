@@ -23,7 +23,7 @@ from camlink.pipeline.graph import STATE_TOPICS, TOPICS
 logger = logging.getLogger(__name__)
 
 WATCH_S = 3.0  # between looks at whether the topics are still those that were there
-LOOK = {"bootstrap_timeout_ms": 3000, "request_timeout_ms": 3000}  # a look that hangs is given up for the next
+LOOK = {"bootstrap_timeout_ms": 5000, "request_timeout_ms": 5000}  # a look that hangs is given up for the next
 MINUTE_MS = 60_000
 RETENTION_MS = {  # frames are large and of no use once they are late; results must outlive a long weekend's fault
     "frames": 10 * MINUTE_MS,
@@ -140,8 +140,9 @@ class TopicWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more; a look that is under way ends first."""
         self._stopped.set()
+        self._thread.join(2 * LOOK["request_timeout_ms"] / 1000.0)
 
     def once(self) -> None:
         """Look once."""

@@ -35,7 +35,7 @@ def test_a_broker_that_comes_back_has_everything(site: FaultSite, report: Report
     promised = "nothing is missing; work goes on by itself" + (
         "" if away_s < DELIVERY_S else "; workers end after 60 s and are started again until it is back"
     )
-    report(f"broker {how} for {away_s:.0f} s, then back with all it had", promised, site.through(most_s=200.0))
+    report(f"broker {how} for {away_s:.0f} s, then back with all it had", promised, site.through())
 
 
 def test_a_broker_that_has_forgotten_everything_is_reported_and_begun_anew_with(
@@ -49,7 +49,7 @@ def test_a_broker_that_has_forgotten_everything_is_reported_and_begun_anew_with(
         "within seconds every worker says so and ends; started again, they make the topics anew and go on with the "
         "links and plans of their snapshots; a replay is replayed, of live cameras the gap is counted as lost"
     )
-    seen = site.through(most_s=200.0)
+    seen = site.through()
     report("broker restarted empty", promised, seen)
     assert "reported_aloud" in seen.marks
     site.feed(40, FPS)
