@@ -75,8 +75,11 @@ class KafkaBus:
         self._watch = TopicWatch(self._present_generation, self.generation, self.address)
 
     def check(self, *, look: bool = False) -> None:
-        if look:
-            self._watch.once()
+        deadline = time.monotonic() + DELIVERY_S
+        while look and not self._watch.once():
+            if time.monotonic() > deadline:
+                raise BusError(f"{self.address}: does not say whether it still has what was published")
+            time.sleep(1.0)
         if self._watch.lost is not None:
             raise BusError(self._watch.lost)
 

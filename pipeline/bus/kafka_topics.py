@@ -144,16 +144,17 @@ class TopicWatch:
         self._stopped.set()
         self._thread.join(2 * LOOK["request_timeout_ms"] / 1000.0)
 
-    def once(self) -> None:
-        """Look once."""
+    def once(self) -> bool:
+        """Look once; return whether there was an answer."""
         try:
             now = self._look()
         except Exception as error:  # away, or another broker of a cluster answered half: the next look tells
             logger.debug("%s: topics not looked at: %s", self._address, error)
-            return
+            return False
         if now != self._before:
             self.lost = f"{self._address}: the broker has lost its topics, and all that was in them"
             logger.error("%s; this worker ends, to begin anew with topics made anew", self.lost)
+        return True
 
     def _run(self) -> None:
         while self.lost is None and not self._stopped.wait(WATCH_S):

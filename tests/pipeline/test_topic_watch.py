@@ -13,7 +13,7 @@ ADDRESS = KafkaAddress.parse("kafka://127.0.0.1:9/site")
 def test_other_topics_or_none_mean_that_everything_is_lost(now: str | None, caplog: pytest.LogCaptureFixture) -> None:
     watch = TopicWatch(lambda: now, "a", ADDRESS)
     watch.close()
-    watch.once()
+    assert watch.once()
     assert watch.lost == "kafka://127.0.0.1:9/site: the broker has lost its topics, and all that was in them"
     assert "this worker ends" in caplog.text
 
@@ -22,8 +22,8 @@ def test_the_same_topics_and_a_broker_that_is_away_mean_nothing() -> None:
     def away() -> str:
         raise OSError("refused")
 
-    for look in (lambda: "a", away):
+    for look, answered in ((lambda: "a", True), (away, False)):
         watch = TopicWatch(look, "a", ADDRESS)
         watch.close()
-        watch.once()
+        assert watch.once() == answered
         assert watch.lost is None
