@@ -131,7 +131,7 @@ class InferenceOperator:
         if plan.purpose == "audit":
             return _Job(frame, plan, self._models, decision.predict, abstain)
         if decision.predict:
-            camera.ring[frame.index] = frame
+            camera.ring[frame.index] = frame.at_rest()
             if len(camera.ring) > RING_FRAMES:
                 camera.ring.popitem(last=False)
         return _Job(frame, plan, decision.execute, decision.predict, abstain)
