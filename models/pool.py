@@ -47,6 +47,7 @@ class ModelPool:
         self._batch = dict.fromkeys(self.specs, max(1, max_batch))
         self._wanted: tuple[str, ...] = ()
         self._loaded: list[str] = []  # least recently used first
+        self._too_large: dict[str, str] = {}  # models that memory ran out on while loading, until the next decision
         self.loads = 0
         self.busy_ms = dict.fromkeys(self.specs, 0.0)
         self.executions = dict.fromkeys(self.specs, 0)
@@ -76,15 +77,30 @@ class ModelPool:
         """Memory in GB, from the model's cost profile."""
         return self._model(name).memory_gb
 
+    def take_at_most(self, batch: int) -> None:
+        """Give no model more than ``batch`` frames at once from now on."""
+        self._batch = {name: max(1, min(batch, known)) for name, known in self._batch.items()}
+
     def set_loaded(self, names: Iterable[str]) -> None:
-        """Load exactly ``names`` from now on. Raises `ModelError`, with nothing changed, if they exceed the budget."""
+        """Load exactly ``names`` from now on.
+
+        Raises `ModelError`, and keeps what was loaded, if they exceed the budget or there is less memory than it says.
+        """
         asked = set(names)
         for name in sorted(asked):
             self._model(name)
         wanted = tuple(name for name in self.specs if name in asked)
         self._check_fits(wanted)
-        self._wanted = wanted
-        self.restore()
+        before, self._wanted = self._wanted, wanted
+        self._too_large.clear()
+        try:
+            self.restore()
+        except ModelError as error:
+            if not ran_out(error):
+                raise
+            self._wanted = before
+            self.restore()
+            raise ModelError(f"{error}; keeping {', '.join(before) or 'no model'}") from error
 
     def restore(self) -> None:
         """Put out guests that `run` brought in, and load again what they displaced."""
@@ -109,7 +125,7 @@ class ModelPool:
             start = self._clock()
             try:
                 answers = model.run(batch)
-            except (ModelError, MemoryError) as error:
+            except (ModelError, MemoryError, RuntimeError) as error:  # torch's out of memory is a RuntimeError
                 self._halve_batch(name, len(batch), error)
                 continue
             finally:
@@ -155,10 +171,23 @@ class ModelPool:
         if name in self._loaded:
             self._loaded.remove(name)
         else:
-            self._models[name].load()
+            self._load_anew(name)
             self.loads += 1
             log.debug("model %s loaded", name)
         self._loaded.append(name)
+
+    def _load_anew(self, name: str) -> None:
+        """Load; where memory runs out, give back what was taken, and do not try again before the next decision."""
+        if name in self._too_large:
+            raise ModelError(self._too_large[name])
+        try:
+            self._models[name].load()
+        except (ModelError, MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            self._models[name].unload()
+            self._too_large[name] = f'model "{name}": out of memory while loading it'
+            raise ModelError(self._too_large[name]) from error
 
     def _unload(self, name: str) -> None:
         self._models[name].unload()
@@ -166,7 +195,7 @@ class ModelPool:
         log.debug("model %s unloaded", name)
 
     def _halve_batch(self, name: str, size: int, error: Exception) -> None:
-        """Remember a smaller batch for ``name``; raise `ModelError` if memory was not the cause, or size is 1."""
+        """Remember a smaller batch for ``name``; raise ``error`` if memory was not the cause, `ModelError` at size 1."""
         if not ran_out(error):
             raise error
         if size == 1:

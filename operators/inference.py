@@ -82,8 +82,7 @@ class InferenceOperator:
         jobs: list[_Job] = []
         for record in records:
             if isinstance(record, Decision):
-                self._camera(record.camera_id).decision = record
-                self._pool.set_loaded(record.loaded)
+                self._decide(record)
             elif isinstance(record, Frame):
                 jobs.append(self._plan(record))
             elif isinstance(record, RelabelRequest):
@@ -120,6 +119,14 @@ class InferenceOperator:
         if camera_id not in self._cameras:
             self._cameras[camera_id] = _Camera(self._planner(camera_id))
         return self._cameras[camera_id]
+
+    def _decide(self, decision: Decision) -> None:
+        """Put a decision in force. Where its models do not fit after all, those loaded stay, and frames say so."""
+        self._camera(decision.camera_id).decision = decision
+        try:
+            self._pool.set_loaded(decision.loaded)
+        except ModelError as error:
+            logger.error('camera "%s": %s', decision.camera_id, error)
 
     def _plan(self, frame: Frame) -> _Job:
         camera = self._camera(frame.camera_id)

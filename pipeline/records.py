@@ -253,11 +253,13 @@ class Settled:
     """Everything that follows from a frame's result has been published: promotions, and what relabelling taught.
 
     Travels on the topic of the promotions and after them: whoever has read this has read those (docs/distributed.md).
+    ``quiet_until``: no served frame captured before it will be relabelled, so nobody need wait for such frames.
     """
 
     camera_id: str
     frame_index: int
     captured_at: datetime
+    quiet_until: datetime | None = None
 
 
 Record = (

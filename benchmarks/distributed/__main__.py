@@ -28,8 +28,8 @@ from benchmarks.distributed.load import cameras, write_trace
 from benchmarks.distributed.site import STEPS, Site, Watch, fed, feed
 from camlink.pipeline import testbed
 
-WARM_FRAMES = 30  # per camera: profile frames, first links, and the first decision lie within
-WAIT_MS = 5  # the test bed's broker keeps requests open for all of it (KafkaAddress)
+WARM_FRAMES = 60  # per camera: profile frames, the first decision, first links and their trial lie within
+WAIT_MS = 50  # how long the broker keeps requests open while there is nothing
 TIMED_FRAMES = 300  # for latencies
 TIMED_RATE = 20.0  # frames a second in all: far from any limit, so that nothing waits in a queue
 WORKERS = ("ingest", *STEPS)

@@ -17,7 +17,7 @@ from camlink.pipeline.bus.base import open_bus
 from camlink.pipeline.records import FrameResult
 
 STEPS = ("inference", "linking", "adaptation", "scheduler", "results")
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 SETTINGS = {
     "site": "bench",
     "models": "building",

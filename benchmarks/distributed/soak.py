@@ -31,7 +31,7 @@ def run(console: Console, seconds: float, seed: int, client: str) -> None:
     with tempfile.TemporaryDirectory() as name, testbed.broker() as broker, testbed.redis_server() as redis:
         folder = Path(name)
         write_trace(folder / "trace", dict.fromkeys(names, per_camera), seed)
-        bus = f"kafka://127.0.0.1:{broker.port}/soak?partitions={PARTITIONS}&wait_ms=5"
+        bus = f"kafka://127.0.0.1:{broker.port}/soak?partitions={PARTITIONS}&wait_ms=50"
         bus += "" if client == "kafka-python" else f"&client={client}"
         with Site(folder, folder / "trace", bus, f"redis://127.0.0.1:{redis.port}") as site:
             watch = Watch(site)

@@ -104,6 +104,78 @@ def test_halves_the_batch_when_memory_runs_out_and_remembers() -> None:
     assert pool.executions["colour"] == 12
 
 
+class CudaOutOfMemoryError(RuntimeError):
+    """What torch raises is a RuntimeError that only its text tells from others."""
+
+    def __init__(self) -> None:
+        super().__init__("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB")
+
+
+class Greedy(MeanColour):
+    """Raises what torch would: on batches beyond ``largest_batch``, and on loading while ``no_room`` is set."""
+
+    no_room = False
+    attempts = 0
+
+    def load(self) -> None:
+        self.attempts += 1
+        if self.no_room:
+            raise CudaOutOfMemoryError
+        super().load()
+
+    def unload(self) -> None:
+        self.is_loaded = False
+
+    def run(self, frames: Sequence[Frame]) -> list[Inference]:
+        if self.largest_batch is not None and len(frames) > self.largest_batch:
+            self.batches.append(len(frames))
+            raise CudaOutOfMemoryError
+        return super().run(frames)
+
+
+def test_an_out_of_memory_of_torch_shrinks_the_batch_too() -> None:
+    model = Greedy(largest_batch=2)
+    pool = ModelPool([model], max_batch=8)
+    assert len(pool.run("colour", [picture(i) for i in range(5)])) == 5
+    assert model.batches == [5, 2, 2, 1]
+
+
+def test_another_error_of_a_model_is_not_taken_for_a_lack_of_memory() -> None:
+    class Wrong(MeanColour):
+        def run(self, frames: Sequence[Frame]) -> list[Inference]:
+            raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        ModelPool([Wrong()]).run("colour", [picture()])
+
+
+def test_keeps_the_old_set_where_memory_runs_out_on_loading_a_new_one() -> None:
+    old, new, other = Greedy("old"), Greedy("new"), Greedy("other")
+    pool = ModelPool([old, new, other])
+    pool.set_loaded(["old", "other"])
+    new.no_room = True
+    with pytest.raises(ModelError, match='"new": out of memory while loading it; keeping old, other'):
+        pool.set_loaded(["new", "other"])
+    assert pool.loaded == ("old", "other")
+    assert [model.is_loaded for model in (old, new, other)] == [True, False, True]
+    tries = new.attempts
+    for _ in range(3):
+        with pytest.raises(ModelError, match="out of memory while loading"):
+            pool.run("new", [picture()])
+    assert new.attempts == tries, "no frame waits for a loading that cannot succeed"
+    new.no_room = False
+    pool.set_loaded(["new"])
+    assert pool.loaded == ("new",)
+
+
+def test_takes_at_most_what_it_is_told_at_once() -> None:
+    model = MeanColour()
+    pool = ModelPool([model], max_batch=16)
+    pool.take_at_most(3)
+    pool.run("colour", [picture(i) for i in range(7)])
+    assert model.batches == [3, 3, 1]
+
+
 def test_gives_up_when_a_single_frame_is_too_much() -> None:
     with pytest.raises(ModelError, match="out of memory on a single frame"):
         ModelPool([MeanColour(largest_batch=0)]).run("colour", [picture()])
