@@ -195,7 +195,7 @@ class ModelPool:
         log.debug("model %s unloaded", name)
 
     def _halve_batch(self, name: str, size: int, error: Exception) -> None:
-        """Remember a smaller batch for ``name``; raise ``error`` if memory was not the cause, `ModelError` at size 1."""
+        """Remember a smaller batch for ``name``; raise ``error`` if it was not memory, `ModelError` at size 1."""
         if not ran_out(error):
             raise error
         if size == 1:
