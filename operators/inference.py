@@ -77,6 +77,7 @@ class InferenceOperator:
         self._encode = encode_picture
         self._cameras: dict[str, _Camera] = {}
         self._deferred: list[_Job] = []
+        self._awaiting: list[_Job] = []  # for models that are being loaded beside
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         jobs: list[_Job] = []
@@ -90,12 +91,14 @@ class InferenceOperator:
         yield from self._process(jobs)
 
     def on_time(self, now: datetime) -> Iterable[Record]:
-        return ()
+        yield from self._run_arrived()
 
     def next_time(self) -> datetime | None:
         return None
 
     def on_end(self) -> Iterable[Record]:
+        awaiting, self._awaiting = self._awaiting, []
+        yield from self._run(awaiting)
         yield from self._run_deferred()
 
     def plan_of(self, camera_id: str) -> dict[str, int]:
@@ -114,6 +117,7 @@ class InferenceOperator:
         """Drop a camera that another worker has now."""
         self._cameras.pop(camera_id, None)
         self._deferred = [job for job in self._deferred if job.frame.camera_id != camera_id]
+        self._awaiting = [job for job in self._awaiting if job.frame.camera_id != camera_id]
 
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
@@ -155,11 +159,22 @@ class InferenceOperator:
         if self._pool.fits_together:
             yield from self._run(jobs)
             return
+        yield from self._run_arrived()
+        coming = {model for model in self._models if self._pool.is_coming(model)}
         loaded = set(self._pool.loaded)
         yield from self._run([job for job in jobs if loaded.issuperset(job.run)])
-        self._deferred += [job for job in jobs if not loaded.issuperset(job.run)]
+        later = [job for job in jobs if not loaded.issuperset(job.run)]
+        self._awaiting += [job for job in later if (loaded | coming).issuperset(job.run)]
+        self._deferred += [job for job in later if not (loaded | coming).issuperset(job.run)]
         if len(self._deferred) >= DEFER_FRAMES or any(job.plan.profile_ends for job in self._deferred):
             yield from self._run_deferred()
+
+    def _run_arrived(self) -> Iterable[Record]:
+        """Run the frames whose models have been loaded meanwhile; those that will not come are tried, and say why."""
+        arrived = [job for job in self._awaiting if not any(map(self._pool.is_coming, job.run))]
+        if arrived:
+            self._awaiting = [job for job in self._awaiting if job not in arrived]
+            yield from self._run(arrived)
 
     def _run_deferred(self) -> Iterable[Record]:
         jobs, self._deferred = self._deferred, []

@@ -29,8 +29,10 @@ from benchmarks.distributed.site import STEPS, Site, Watch, fed, feed
 from camlink.pipeline import testbed
 
 WARM_FRAMES = 60  # per camera: profile frames, the first decision, first links and their trial lie within
+MOST_WARM = 4000  # frames in all: with many cameras only profile frames and the decision (at least LEAST_WARM each)
+LEAST_WARM = 25
 WAIT_MS = 50  # how long the broker keeps requests open while there is nothing
-TIMED_FRAMES = 300  # for latencies
+TIMED_FRAMES = 200  # for latencies
 TIMED_RATE = 20.0  # frames a second in all: far from any limit, so that nothing waits in a queue
 WORKERS = ("ingest", *STEPS)
 
@@ -46,6 +48,10 @@ class Scenario:
     frames: int  # in all, for throughput
 
     @property
+    def warm(self) -> int:
+        return max(LEAST_WARM, min(WARM_FRAMES, MOST_WARM // self.cameras))
+
+    @property
     def per_camera(self) -> int:
         return max(1, self.frames // self.cameras)
 
@@ -55,7 +61,7 @@ class Scenario:
 
     @property
     def last(self) -> int:
-        return WARM_FRAMES + self.per_camera + self.timed_per_camera
+        return self.warm + self.per_camera + self.timed_per_camera
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,11 @@ def measure(site: Site, watch: Watch, scenario: Scenario) -> Measured:
         ages = watch.wait_for(frames * scenario.cameras)
         return fed(process), ages
 
-    send(0, WARM_FRAMES)
+    send(0, scenario.warm)
     before, start = site.cpu_s(), time.monotonic()
-    ingest, _ = send(WARM_FRAMES, scenario.per_camera)
+    ingest, _ = send(scenario.warm, scenario.per_camera)
     wall, after = time.monotonic() - start, site.cpu_s()
-    _, ages = send(WARM_FRAMES + scenario.per_camera, scenario.timed_per_camera, TIMED_RATE)
+    _, ages = send(scenario.warm + scenario.per_camera, scenario.timed_per_camera, TIMED_RATE)
     frames = scenario.per_camera * scenario.cameras
     spent = {"ingest": ingest["cpu_s"], **{step: after[step] - before[step] for step in STEPS}}
     return Measured({worker: s / frames * 1e6 for worker, s in spent.items()}, frames / wall, sorted(ages))
@@ -118,6 +124,11 @@ def shown(scenario: Scenario, got: Measured, alone: bare.Bare) -> list[str]:
     ]
 
 
+def spelled(got: Measured) -> str:
+    """Return the CPU per frame of each worker on one line, for who cannot wait for the table."""
+    return " ".join(f"{worker} {got.cpu_us[worker]:,.0f}" for worker in WORKERS) + f" us, {got.wall_per_s:,.0f}/s here"
+
+
 def bare_loops(servers: str, client: str, frames: int) -> dict[int, bare.Bare]:
     """Return the bare loop's figures per size: throughput from one run, latency from another."""
     found = {}
@@ -141,7 +152,10 @@ def benchmark(console: Console, frames: int, growth: list[int], seed: int, clien
             bus += f"&client={client}"
         with Site(folder, folder / "trace", bus, f"redis://127.0.0.1:{redis.port}", profile) as site:
             watch = Watch(site)
-            got = [(scenario, measure(site, watch, scenario)) for scenario in chosen]
+            got = []
+            for scenario in chosen:
+                got.append((scenario, measure(site, watch, scenario)))
+                console.print(" | ".join([*shown(*got[-1], alone[scenario.jpeg_bytes]), spelled(got[-1][1])]))
             watch.close()
         tables(console, got, alone, client)
         if profile:

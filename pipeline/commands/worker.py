@@ -93,6 +93,8 @@ def inference(
     health: HealthOption = None,
 ) -> None:
     """Run the models that decisions ask for: one process per GPU, batches across its cameras."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from camlink.pipeline import distributed
     from camlink.pipeline.commands.running import encode_picture
     from camlink.pipeline.graph import topic_of
@@ -102,7 +104,8 @@ def inference(
         site = site.model_copy(update={"device": device})
     pool, cameras = _models(site, trace)
     pool.take_at_most(batch)
-    with _connected(bus, state) as (connection, store):
+    with ThreadPoolExecutor(1, "loading") as loader, _connected(bus, state) as (connection, store):
+        pool.load_beside(loader)
         operator = distributed.inference(site, pool, cameras, store, encode_picture, hold_s=hold_s)
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlink.models.base import Inference
@@ -76,6 +78,7 @@ def test_puts_guests_out_before_the_models_that_were_asked_for() -> None:
     assert pool.loaded == ("a", "c")
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(st.lists(st.sampled_from("abcd"), max_size=20), st.floats(4.0, 10.0))
 def test_never_holds_more_than_the_budget(names: list[str], budget_gb: float) -> None:
     pool = ModelPool(three(a=1.0, b=2.0, c=3.0, d=4.0), memory_budget_gb=budget_gb)
@@ -166,6 +169,70 @@ def test_keeps_the_old_set_where_memory_runs_out_on_loading_a_new_one() -> None:
     new.no_room = False
     pool.set_loaded(["new"])
     assert pool.loaded == ("new",)
+
+
+class Later(Executor):
+    """Runs what was submitted when it is told to, on this thread: no test waits for another."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def work(self) -> None:
+        for future, call in self.waiting:
+            try:
+                future.set_result(call())
+            except ModelError as error:
+                future.set_exception(error)
+        self.waiting = []
+
+
+def test_others_run_while_a_model_is_loaded_beside() -> None:
+    pool, loader = ModelPool(three(a=1.0, b=1.0, c=1.0), memory_budget_gb=2.0), Later()
+    pool.set_loaded(["a", "b"])
+    pool.load_beside(loader)
+    pool.set_loaded(["a", "c"])
+    assert pool.is_coming("c")
+    assert pool.loaded == ("a",)
+    assert pool.loaded_gb == 2.0, "the room is taken from the start"
+    assert len(pool.run("a", [picture()])) == 1
+    assert pool.is_coming("c"), "nothing waited for it"
+    loader.work()
+    assert not pool.is_coming("c")
+    assert pool.loaded == ("a", "c")
+    assert pool.loads == 3
+
+
+def test_keeps_the_old_set_where_memory_runs_out_beside() -> None:
+    models = [Greedy("a"), Greedy("b"), Greedy("c")]
+    pool, loader = ModelPool(models, memory_budget_gb=2.0), Later()
+    pool.set_loaded(["a", "b"])
+    pool.load_beside(loader)
+    models[2].no_room = True
+    pool.set_loaded(["a", "c"])
+    loader.work()
+    assert not pool.is_coming("c")
+    assert pool.is_coming("b"), "what made room for it comes back"
+    loader.work()
+    assert not pool.is_coming("b")
+    assert pool.loaded == ("a", "b")
+    with pytest.raises(ModelError, match="out of memory while loading"):
+        pool.run("c", [picture()])
+
+
+def test_closing_leaves_nothing_that_was_coming() -> None:
+    models = three(a=1.0, b=1.0, c=1.0)
+    pool, loader = ModelPool(models), Later()
+    pool.load_beside(loader)
+    pool.set_loaded(["a"])
+    loader.work()
+    pool.close()
+    assert pool.loaded == ()
+    assert not any(model.is_loaded for model in models)
 
 
 def test_takes_at_most_what_it_is_told_at_once() -> None:
