@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 200  # records given out at once
 RESTORE_S = 60.0  # how long reading the present state may take
-TURN_S = 0.05  # how often the group is looked after
+TURN_S = 0.1  # how often the group is looked after
 
 
 class KafkaBus:
