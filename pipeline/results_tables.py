@@ -48,6 +48,10 @@ TABLES: dict[str, dict[str, str]] = {
         "link_scores": "string",
         "expected_agreement": "float64",
         "reason": "string",
+        "target_states": "string",
+        "certificates": "string",
+        "trial": "string",
+        "audit_share": "float64",
     },
     "drops": {
         "camera_id": "string",
@@ -175,6 +179,10 @@ def _decision_row(d: Decision) -> Row:
         "link_scores": _json({source: dict(targets) for source, targets in d.link_scores.items()}),
         "expected_agreement": None if d.expected_agreement is None else float(d.expected_agreement),
         "reason": d.reason,
+        "target_states": _json(d.target_states),
+        "certificates": _json({model: dict(figures) for model, figures in d.certificates.items()}),
+        "trial": _json({model: list(sources) for model, sources in d.trial.items()}),
+        "audit_share": d.audit_share,
     }
 
 
