@@ -45,6 +45,7 @@ Values = NDArray[np.float32]
 BASELINES = ("constant", "hourly_mode", "persistence")
 HOUR_US = 3_600_000_000
 Z_95 = 1.959964
+STILL = 0.002  # share of pixels: fewer than 30 of a 160x90 picture
 TIGHTEST_FRAMES = 200.0  # at which the interval for looking all day is tightest
 
 EXECUTES, PREDICTED, ABSTAINED = 0, 1, 2  # what the decision would have done with a model on an audit frame
@@ -66,6 +67,14 @@ class Executions:
 
     times_us: Ints
     values: Values
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """A model's mean disagreement with itself on ``pairs`` of neighbouring frames that hardly differ."""
+
+    disagreement: float
+    pairs: int
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,23 @@ def _all_day(frames: float) -> float:
     rho2 = (-2.0 * math.log(alpha) + math.log(-2.0 * math.log(alpha)) + 1.0) / TIGHTEST_FRAMES
     grown = frames * rho2 + 1.0
     return math.sqrt(grown * 2.0 * math.log(math.sqrt(grown) / alpha) / (frames * frames * rho2))
+
+
+def noise_floor(spec: OutputSpec, frame_index: Ints, values: Values, pixel_change: Floats) -> NoiseFloor | None:
+    """Measure a model against itself: (n,) frames on which it executed, their values (n, size), their change (n,).
+
+    Pairs are frames next to each other (index + 1) of which the later changed at most `STILL` of its pixels; NaN, where
+    the change was not measured, is no pair. None without pairs, or for a task without agreement. No prediction can be
+    expected to agree better than the model does with itself.
+    """
+    if spec.task not in RULES or len(frame_index) < 2:
+        return None
+    order = np.argsort(frame_index, kind="stable")
+    index, said, change = frame_index[order], values[order], pixel_change[order]
+    pairs = np.flatnonzero((np.diff(index) == 1) & (change[1:] <= STILL))
+    if not pairs.size:
+        return None
+    return NoiseFloor(1.0 - float(np.mean(agreement(spec, said[pairs + 1], said[pairs]))), int(pairs.size))
 
 
 def score_audit(spec: OutputSpec, audit: AuditRows, executions: Executions) -> AuditScores | None:

@@ -79,12 +79,13 @@ def rolled_up(cameras: Sequence[CameraProof]) -> Entry:
     """Return the daily certificates of all outputs, of the fleet and of each domain."""
     domains = sorted({camera.domain for camera in cameras})
     return {
-        "fleet": _by_day(cameras),
-        "domains": {domain: _by_day([c for c in cameras if c.domain == domain]) for domain in domains},
+        "fleet": daily_certificates(cameras),
+        "domains": {domain: daily_certificates([c for c in cameras if c.domain == domain]) for domain in domains},
     }
 
 
-def _by_day(cameras: Sequence[CameraProof]) -> list[Entry]:
+def daily_certificates(cameras: Sequence[CameraProof]) -> list[Entry]:
+    """Return the certificates of all outputs of some cameras, day by day."""
     days = sorted({day for camera in cameras for day in camera.days})
     return [_entry(combined(c.days[day] for c in cameras if day in c.days)) | {"day": day} for day in days]
 

@@ -88,12 +88,13 @@ def _kind(info: RunInfo) -> str:
 def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
     """Return one camera's entry."""
     frames = _frames(rows, info)
-    models = {}
+    models: dict[str, Report] = {}
     for name, model in rows.models.items():
         agreement = _agreement([[model.scores]] if model.scores is not None else [], proof.models.get(name), info)
         models[name] = {
             "executions": _executions(model.executions_made, frames["captured"], sum(frames["dropped"].values())),
             "agreement": agreement,
+            "noise_floor": asdict(floor) if (floor := model.noise_floor()) is not None else None,
             "outputs": (outputs := _outputs(rows, model)),
             "note": note(name, agreement, outputs),
         }
