@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from camlink.models.scores import RULES
 from camlink.operators.evidence import Evidence, gathered, known
 from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
-from camlink.pipeline.reports.rows import CameraRows, ModelRows
+
+if TYPE_CHECKING:
+    from camlink.pipeline.reports.rows import CameraRows, ModelRows
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -148,7 +148,7 @@ def _decision(results: RunResults, camera: str, at: datetime) -> dict[str, Any] 
         return None
     last = max(made, key=lambda decision: decision["start"])
     kept = {key: last[key] for key in ("execute", "predict", "reason", "audit_share", "expected_agreement")}
-    told = {key: json.loads(last[key]) for key in ("target_states", "certificates")}
+    told = {key: json.loads(last[key] or "{}") for key in ("target_states", "certificates")}
     return {"start": last["start"].isoformat(), "end": last["end"].isoformat(), **kept, **told}
 
 

@@ -305,7 +305,9 @@ def _figure(found: Comparison | None, proof: Evidence | None = None) -> Report:
 def _decision(row: Mapping[str, Any]) -> Report:
     texts = ("activation", "budget", "link_scores", "target_states", "certificates", "trial")
     return {
-        key: json.loads(value) if key in texts else _plain(value) for key, value in row.items() if key != "camera_id"
+        key: json.loads(value or "{}") if key in texts else _plain(value)
+        for key, value in row.items()
+        if key != "camera_id"
     }
 
 
