@@ -6,7 +6,7 @@ Relabelled frames train links and never count towards accuracy: they are chosen,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +34,10 @@ class RelabelPolicy(Protocol):
         """Go on where another policy of this kind stood; another kind's state says nothing."""
         ...
 
+    def quiet_until(self) -> datetime | None:
+        """Return the time before which no served frame will be wanted whatever it shows; None if that is not known."""
+        ...
+
 
 class NoRelabelling:
     """Learns from profile and audit frames alone."""
@@ -46,6 +50,9 @@ class NoRelabelling:
 
     def resume(self, state: Mapping[str, float | None]) -> None:
         """Nothing is ever wanted, wherever one stood."""
+
+    def quiet_until(self) -> datetime | None:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 class PeriodicRelabelling:
@@ -82,6 +89,9 @@ class PeriodicRelabelling:
         self._due = get_time(None if due_us is None else int(due_us))
         self._left, self._credit = int(state.get("left") or 0), float(state.get("credit") or 0.0)
 
+    def quiet_until(self) -> datetime | None:
+        return None if self._left else self._due
+
 
 class UncertaintyRelabelling:
     """Frames on which a link is unsure, within a budget of ``label_fraction`` of the served frames."""
@@ -108,6 +118,9 @@ class UncertaintyRelabelling:
 
     def resume(self, state: Mapping[str, float | None]) -> None:
         self._credit = float(state.get("credit") or 0.0)
+
+    def quiet_until(self) -> datetime | None:
+        return None
 
 
 def uncertainty(spec: OutputSpec, output: ModelOutput) -> float:

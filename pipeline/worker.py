@@ -41,10 +41,15 @@ class Worker:
         clock: Clock,
         *,
         checkpoint_s: float = CHECKPOINT_S,
+        batch: int = 1,
+        batch_wait_s: float = 0.0,
         drains: bool = False,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``drains``: take all that has come before any of it is dealt with, for an operator that drops the oldest."""
+        """Take records as they come; or up to ``batch`` at once, for which the first of them waits ``batch_wait_s``.
+
+        ``drains``: take all that has come before any of it is dealt with, for an operator that drops the oldest.
+        """
         self.counts: Counter[str] = Counter()
         self._drains = drains
         self._step = step
@@ -53,6 +58,7 @@ class Worker:
         self._state = state
         self._clock = clock
         self._checkpoint_s = checkpoint_s
+        self._batch, self._batch_wait_s = batch, batch_wait_s
         self._seconds = seconds
         self._due = seconds() + checkpoint_s
         self._unsaved: dict[SnapshotKey, bytes] = {}  # the latest snapshots that the state store did not take
@@ -76,7 +82,7 @@ class Worker:
     def once(self, timeout_s: float = 0.0) -> int:
         """Take what has come, give on what follows; return the number of records taken."""
         self.beat = self._seconds()
-        records = self._take(timeout_s)
+        records = self._gathered(timeout_s)
         self._forget(self._subscription.gone())
         shared = [record for record in records if topic_of(record) in self._step.shares]
         beside = [record for record in records if topic_of(record) not in self._step.shares]
@@ -90,10 +96,14 @@ class Worker:
             self.checkpoint()
         return len(records)
 
-    def _take(self, timeout_s: float) -> Sequence[Record]:
-        records = self._subscription.poll(timeout_s)
+    def _gathered(self, timeout_s: float) -> list[Record]:
+        """Return what has come; once there is a first record, wait a little for others to share its batch."""
+        records = list(self._subscription.poll(timeout_s))
+        due = self._seconds() + self._batch_wait_s
+        while 0 < len(records) < self._batch and (left_s := due - self._seconds()) > 0:
+            records += self._subscription.poll(left_s)
         while self._drains and len(records) < MOST_TAKEN and (more := self._subscription.poll()):
-            records = [*records, *more]
+            records += more
         return records
 
     def checkpoint(self) -> None:

@@ -5,6 +5,7 @@
 FAULT_FRAMES    FIRST:LAST      ingest publishes this part of its trace: frame indexes from FIRST to before LAST
 FAULT_FPS       frames/s        at this rate per camera, not at full speed
 FAULT_LIVE      1               and stamped with the time of publishing, as a live camera's frames are
+FAULT_CLOCK     file            every clock of camlink is off by the seconds that the file says at the moment
 FAULT_MODEL_MS  milliseconds    recorded models take so long per frame
 FAULT_FILE_MB   megabytes       no file may grow larger: what a full disk is without a file system of one's own
 """
@@ -17,11 +18,13 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from camlink.models.recorded import RecordedModel
 from camlink.pipeline import cli
+from camlink.pipeline.clock import WallClock
 from camlink.pipeline.commands import worker
 from camlink.pipeline.records import Frame
 
@@ -32,6 +35,8 @@ def main() -> None:
     if part := told("FAULT_FRAMES"):
         first, _, last = part.partition(":")
         publish_part(int(first), int(last), float(told("FAULT_FPS", "0")), told("FAULT_LIVE") == "1")
+    if clock := told("FAULT_CLOCK"):
+        set_clocks_by(Path(clock))
     if pause_ms := told("FAULT_MODEL_MS"):
         slow_models_down(float(pause_ms) / 1000.0)
     if megabytes := told("FAULT_FILE_MB"):
@@ -58,7 +63,17 @@ def paced(frames: Iterable[Frame], fps: float, live: bool) -> Iterator[Frame]:
     for frame in frames:
         first = frame.index if first is None else first
         time.sleep(max(0.0, started + (frame.index - first) / fps - time.monotonic()))
-        yield replace(frame, captured_at=datetime.now(UTC)) if live else frame
+        yield replace(frame, captured_at=WallClock().now()) if live else frame
+
+
+def set_clocks_by(file: Path) -> None:
+    """Let the wall clock, by which live frames are stamped, be off by as many seconds as ``file`` says."""
+    true = WallClock.now
+
+    def now(self: WallClock) -> datetime:
+        return true(self) + timedelta(seconds=float(file.read_text()))
+
+    WallClock.now = now  # type: ignore[method-assign]
 
 
 def slow_models_down(pause_s: float) -> None:

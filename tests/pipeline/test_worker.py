@@ -136,6 +136,35 @@ def test_who_asks_for_a_frame_that_is_gone_is_answered() -> None:
     assert (answer.purpose, answer.frame_index, answer.outputs) == ("relabel", 7, ())
 
 
+def test_frames_of_other_cameras_share_a_batch_for_which_none_waits_too_long() -> None:
+    """The clock moves while the bus is polled, as far as it is asked to wait."""
+    now = [0.0]
+
+    class Trickle(MemoryBus):
+        def subscribe(self, topics: Any, group: str, follow: Any = ()) -> Any:
+            inbox, arrivals = (
+                super().subscribe(topics, group, follow),
+                iter([["a"], [], ["b", "c"], [], ["d"], *[[]] * 9]),
+            )
+
+            def poll(timeout_s: float = 0.0) -> Any:
+                now[0] += 0.004
+                return [make_frames(camera, 1)[0] for camera in next(arrivals)]
+
+            inbox.poll = poll  # type: ignore[method-assign]
+            return inbox
+
+    bus, state = Trickle(), MemoryState()
+    operator = inference(SiteConfig(models="building", **RULES), ModelPool(models()), {}, state, seconds=lambda: now[0])
+    step = next(step for step in GRAPH if step.name == "inference")
+    worker = Worker(step, operator, bus, state, ManualClock(START), batch=3, batch_wait_s=0.02, seconds=lambda: now[0])
+    assert worker.once(0.05) == 3, "a full batch goes at once"
+    assert worker.once(0.05) == 0, "nothing came, so nothing was waited for"
+    before = now[0]
+    assert worker.once(0.05) == 1, "a lonely frame goes when its time is up"
+    assert 0.02 <= now[0] - before <= 0.02 + 3 * 0.004
+
+
 def result(index: int) -> FrameResult:
     value = np.array([1.0], np.float32)
     output = ModelOutput("hall", index, START, "persons", value, "serve", "executed")
