@@ -56,6 +56,7 @@ class PolicySetup:
 
     ``budget.time_share`` holds over every span that starts with the first frame for which `FramePolicy.choose` was
     asked: what the policy chose may never have cost more than that share of executing everything on the frames so far.
+    ``load_ms`` is what bringing a model into memory costs on top, each time (`camlink.operators.allowance`).
     """
 
     camera_id: str
@@ -63,6 +64,7 @@ class PolicySetup:
     costs: Costs
     budget: Budget
     seed: int = 0
+    load_ms: float = 0.0
 
 
 class FramePolicy(Protocol):

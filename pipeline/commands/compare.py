@@ -1,0 +1,144 @@
+"""`camlink compare`: every policy and baseline on recorded outputs, at the same budgets (docs/compare.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from camlink.pipeline.commands.console import note_console, out_console
+
+if TYPE_CHECKING:
+    from camlink.operators.selection import Budget
+
+TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
+MANY = ("--budget-gb", "--budget-time", "--policy", "--seed")
+
+
+class ManyValues(TyperCommand):
+    """A command whose options in `MANY` take several values after one name: ``--budget-time 0.17 0.33``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread(args))
+
+
+def spread(args: Sequence[str]) -> list[str]:
+    """Repeat an option's name before each of its values, as click wants it.
+
+    >>> spread(["TRACE", "--budget-time", "0.17", "0.5", "--json"])
+    ['TRACE', '--budget-time', '0.17', '--budget-time', '0.5', '--json']
+    """
+    result: list[str] = []
+    option: str | None = None
+    for arg in args:
+        if arg.startswith("--"):
+            option = arg if arg in MANY else None
+            if option is None:
+                result.append(arg)
+        elif option is not None and _is_value(option, arg, first=result[-2:-1] != [option]):
+            result += [option, arg]
+        else:
+            option = None
+            result.append(arg)
+    return result
+
+
+def _is_value(option: str, arg: str, *, first: bool) -> bool:
+    """Say whether ``arg`` belongs to ``option``: the first one does, and further ones that can be no trace."""
+    if first or arg == "none":
+        return True
+    if option == "--policy":
+        return not Path(arg).exists()
+    return arg.replace(".", "", 1).isdigit()
+
+
+def compare(
+    traces: Annotated[list[Path], typer.Argument(help="Trace folders, see `camlink record`.", show_default=False)],
+    budget_time: Annotated[
+        list[str] | None,
+        typer.Option(help='Time budgets as shares (0..1) of executing everything; "none": unlimited.'),
+    ] = None,
+    budget_gb: Annotated[list[str] | None, typer.Option(help='Memory budgets in GB; "none": unlimited.')] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Policies by name, or your own as module:Class; all when not given.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds; several give a mean and a spread.")] = None,
+    period: Annotated[
+        str | None, typer.Option(help="How long a selection holds; 1h or a tenth of the trace when not given.")
+    ] = None,
+    load_ms: Annotated[float, typer.Option(help="What bringing a model into memory costs, in ms.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else.")] = False,
+) -> None:
+    """Compare policies on recorded traces: what would each budget have cost, without a GPU."""
+    import json
+
+    from camlink.models.trace_arrays import open_arrays
+    from camlink.pipeline.lab.compare import Rules, compare
+    from camlink.pipeline.quantities import parse_duration
+
+    try:
+        period_s = None if period is None else parse_duration(period).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--period") from error
+    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), period_s, load_ms)
+    notes = note_console()
+    rows: list[dict[str, Any]] = []
+    for path in traces:
+        trace = open_arrays(path)
+        for said in trace.notes:
+            notes.print(said, style="yellow", markup=False, soft_wrap=True)
+        results = compare(trace, rules, lambda said: notes.print(said, style="yellow", markup=False, soft_wrap=True))
+        rows += [result.row() for result in results]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    out_console().print(table(rows))
+
+
+def budgets(memory: list[str] | None, time: list[str] | None) -> list[Budget]:
+    """Return every pair of a memory and a time budget. Raises `typer.BadParameter` for what is no budget."""
+    from camlink.operators.selection import Budget
+
+    times = time or (["none"] if memory else list(TIMES))
+    return [
+        Budget(_number(gb, "--budget-gb", 1e6), _number(share, "--budget-time", 1.0))
+        for gb in memory or ["none"]
+        for share in times
+    ]
+
+
+def _number(text: str, option: str, most: float) -> float | None:
+    if text == "none":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.0 < number <= most:
+        raise typer.BadParameter(f'"{text}" is no number above 0 and up to {most:g}, nor "none"', param_hint=option)
+    return number
+
+
+def table(rows: list[dict[str, Any]]) -> Any:
+    """Return the rows as a table: one line per trace and policy, one column per budget."""
+    from rich.table import Table
+
+    columns = list(dict.fromkeys(_budget_name(row) for row in rows))
+    shown = Table("trace", "policy", *columns, title="agreement / cost, in %")
+    for trace, policy in dict.fromkeys((row["trace"], row["policy"]) for row in rows):
+        cells = []
+        for column in columns:
+            mine = [r for r in rows if (r["trace"], r["policy"], _budget_name(r)) == (trace, policy, column)]
+            mean = [sum(r[key] for r in mine) / len(mine) for key in ("agreement", "cost")]
+            cells.append(f"{mean[0] * 100:.1f} / {mean[1] * 100:.0f}")
+        shown.add_row(trace, policy, *cells)
+    return shown
+
+
+def _budget_name(row: dict[str, Any]) -> str:
+    gb, share = row["budget_gb"], row["budget_time"]
+    parts = [f"{gb:g} GB"] if gb is not None else []
+    return ", ".join([*parts, f"{share:.0%} time"] if share is not None else parts) or "unlimited"

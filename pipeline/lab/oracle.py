@@ -1,0 +1,68 @@
+"""`oracle`: the best fixed set of models in hindsight. It has seen what the others are judged by, and is a yardstick.
+
+Every set that the budget pays for on each frame, with the links of the warm-up, is scored on the frames that count (on
+a sample of a long trace); beyond 12 models sets are grown greedily. Where not even one model is paid for on every
+frame, single models are tried, executed as often as the budget pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import combinations
+from math import inf
+
+import numpy as np
+
+from camlink.models.trace_arrays import CameraTrace
+from camlink.operators.baselines.mlink import MLink, always
+from camlink.operators.baselines.warm_links import LinkTrainer
+from camlink.operators.policy import FramePolicy, PolicySetup
+from camlink.operators.profiling import LinkScorer
+from camlink.operators.selection import EXACT_UP_TO, CameraScores, expected_agreement
+
+JUDGED_ON = 1000  # frames, spread evenly over those that count
+
+
+def oracle(camera: CameraTrace, setup: PolicySetup, warm_up: int, *, trainer: LinkTrainer) -> FramePolicy:
+    """Return the policy that always executes the set that proves best on ``camera`` after ``warm_up`` frames."""
+    best = best_set(camera, setup, warm_up, trainer)
+    return MLink(setup, choose=always(best), period_s=inf, trainer=trainer)
+
+
+def best_set(camera: CameraTrace, setup: PolicySetup, warm_up: int, trainer: LinkTrainer) -> tuple[str, ...]:
+    """Return the set with the highest average agreement (Eq. 1) in hindsight; the cheaper one of equals."""
+    scores = hindsight(camera, setup, warm_up, trainer)
+    models, costs = tuple(setup.specs), setup.costs
+    worth = {s: expected_agreement(s, models, scores.subset) for s in _candidates(setup, scores)}
+    return max(worth, key=lambda s: (round(worth[s], 6), -costs.time(s)), default=())
+
+
+def hindsight(camera: CameraTrace, setup: PolicySetup, warm_up: int, trainer: LinkTrainer) -> CameraScores:
+    """Score the warm-up's links on frames that count."""
+    samples = {m: camera.values[m][:warm_up] for m in setup.specs}
+    links = trainer.train(setup.specs, samples, camera.time_s[:warm_up], seed=setup.seed)
+    scorer = LinkScorer(setup.specs, JUDGED_ON)
+    for row in np.unique(np.linspace(warm_up, len(camera) - 1, JUDGED_ON).astype(int)):
+        values = {m: camera.values[m][row] for m in setup.specs}
+        scorer.observe(datetime.fromtimestamp(camera.time_s[row], UTC), values, links.ensembles)
+    return scorer.scores()
+
+
+def _candidates(setup: PolicySetup, scores: CameraScores) -> Iterator[tuple[str, ...]]:
+    models, costs, budget = tuple(setup.specs), setup.costs, setup.budget
+    time_ms, memory_gb = budget.time_ms(costs) + 1e-9, budget.memory_limit() + 1e-9
+
+    def fits(models: tuple[str, ...]) -> bool:
+        return costs.time(models) <= time_ms and costs.memory(models) <= memory_gb
+
+    single = [m for m in models if costs.memory_gb[m] <= memory_gb]
+    if not any(fits((m,)) for m in single):
+        yield from ((m,) for m in single)
+    elif len(models) <= EXACT_UP_TO:
+        yield from (s for n in range(1, len(models) + 1) for s in combinations(models, n) if fits(s))
+    else:
+        chosen: tuple[str, ...] = ()
+        while grown := [(*chosen, m) for m in models if m not in chosen and fits((*chosen, m))]:
+            chosen = max(grown, key=lambda s: expected_agreement(s, models, scores.subset))
+            yield chosen
