@@ -12,6 +12,8 @@ False
 
 from __future__ import annotations
 
+from math import inf
+
 from camlink.operators.selection import Budget, Costs
 
 ROUNDING = 1e-6  # of executing everything once: sums of floats may miss a limit by this much
@@ -64,6 +66,28 @@ class Allowance:
         """Say whether all of ``models`` may be executed on this frame; loading is priced for all not in memory."""
         price = sum(self.price(m) for m in models)
         return price <= self.left_ms + self._slack and all(self.fits(m) for m in models)
+
+    def frames_held(self, models: tuple[str, ...], frames: int) -> int:
+        """Return on how many of the next ``frames`` all of ``models`` can be executed, once they are in memory."""
+        if any(m not in self._loaded for m in models):
+            return 0
+        gain = self._per_frame - self.costs.time(models)
+        if gain >= 0.0:
+            return frames
+        return min(frames, int((self.left_ms + self._slack / 2) / -gain))
+
+    def frames_until(self, price_ms: float, models: tuple[str, ...]) -> float:
+        """Return after how many frames of executing ``models`` on each, ``price_ms`` can be paid on the next one."""
+        missing = price_ms - self._slack - self.left_ms - self._per_frame
+        gain = self._per_frame - self.costs.time(models)
+        return 0.0 if missing <= 0.0 else missing / gain if gain > 0.0 else inf
+
+    def spend_block(self, models: tuple[str, ...], frames: int) -> None:
+        """Execute ``models``, which are all in memory, on each of the next ``frames``."""
+        self.frames += frames
+        self.spent_ms += frames * self.costs.time(models)
+        for model in models:
+            self._loaded[model] = self._loaded.pop(model)
 
     def spend(self, model: str) -> None:
         """Execute ``model``: pay, and load it if need be. Whether it is afforded is the caller's to ask before."""

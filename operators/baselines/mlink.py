@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from math import ceil
+from math import ceil, inf
+
+import numpy as np
 
 from camlink.links.ensemble import Ensemble
 from camlink.links.memory import Recall
 from camlink.links.train import LinkKind
 from camlink.operators.allowance import Allowance
-from camlink.operators.baselines.warm_links import LinkTrainer
+from camlink.operators.baselines.warm_links import Array, LinkTrainer, Times
 from camlink.operators.baselines.warmup import WarmUp
+from camlink.operators.blocks import BlockAnswer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.selection import Budget, CameraScores, Costs, expected_agreement, select
@@ -91,6 +94,47 @@ class MLink:
         for model, value in executed.items():
             self._executed_last[model] = (value, self._frame.time_s)
             self._answered[model] = Answer(value, "reused")
+
+    def hold(self, times_s: Times) -> tuple[tuple[str, ...], int]:
+        """Return the period's set, and for how long nothing else will be executed."""
+        models, everything = self._execute, tuple(self._setup.specs)
+        if self._scorer is None or self._choose_again or not models or self._latest_s() >= times_s[0]:
+            return (), 0
+        same_period = (times_s - self._start_s) // self._period_s == self._period
+        frames = len(times_s) if same_period.all() else int(same_period.argmin())
+        if self._to_profile and models != everything:
+            price = sum(self._allowance.price(m) for m in everything)
+            frames = int(min(frames, self._allowance.frames_until(price, models)))
+        return models, self._allowance.frames_held(models, frames)
+
+    def pass_block(self, times_s: Times, executed: Mapping[str, Array]) -> dict[str, BlockAnswer]:
+        """Go through frames on which the period's set executed; the same as one by one."""
+        self._allowance.spend_block(tuple(executed), len(times_s))
+        self._period_frames += len(times_s)
+        answers = {}
+        for target in self._setup.specs:
+            if target not in executed:
+                answer = self._answer_block(target, times_s, executed)
+                if answer is not None:
+                    answers[target] = answer
+                    self._answered[target] = Answer(answer.values[-1], "reused")
+        for model, values in executed.items():
+            self._executed_last[model] = (values[-1], float(times_s[-1]))
+            self._answered[model] = Answer(values[-1], "reused")
+        return answers
+
+    def _answer_block(self, target: str, times_s: Times, executed: Mapping[str, Array]) -> BlockAnswer | None:
+        ensemble, last = self._ensembles.get(target), self._executed_last.get(target)
+        if ensemble is not None and any(s in executed for s in ensemble.links):
+            recall = Recall(last[0], times_s - last[1]) if last else None
+            values, confidence = ensemble.predict(executed, recall)
+            return BlockAnswer(values, "linked", confidence)
+        if target not in self._answered:
+            return None
+        return BlockAnswer(np.tile(self._answered[target].value, (len(times_s), 1)), "reused")
+
+    def _latest_s(self) -> float:
+        return max((time_s for _, time_s in self._executed_last.values()), default=-inf)
 
     def _plan(self) -> None:
         """Say what executes on this frame: the period's set, or all models on its profile frames."""

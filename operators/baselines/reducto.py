@@ -135,6 +135,8 @@ def threshold_options(
     values, change = values[-TUNED_ON:], change[-TUNED_ON:]
     total = np.cumsum(change)
     options = []
+    if total[-1] <= 0.0:  # nothing moved: no threshold tells frames apart
+        return [Option(time_ms, 1.0, (feature, 0.0))]
     lowest = max(float(np.median(change)) / 2.0, float(total[-1]) / len(change) / 4.0)
     for threshold in np.geomspace(lowest, total[-1], THRESHOLDS):
         last = last_executed(total, float(threshold))

@@ -162,7 +162,7 @@ def _play(
     cut = split(camera, period_s)
     return play(
         camera,
-        lambda s: candidate.make(camera, s, cut.warm_up),
+        lambda s: candidate.make(camera, s, cut),
         setup,
         cut,
         name=candidate.name,

@@ -1,7 +1,7 @@
 """`oracle`: the best fixed set of models in hindsight. It has seen what the others are judged by, and is a yardstick.
 
 Every set that the budget pays for on each frame, with the links of the warm-up, is scored on the frames that count (on
-a sample of a long trace); beyond 12 models sets are grown greedily. Where not even one model is paid for on every
+a sample of a long trace), and the most promising are played; beyond 12 models sets are grown greedily. Where not even one model is paid for on every
 frame, single models are tried, executed as often as the budget pays.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import combinations
 from math import inf
 
@@ -17,25 +18,28 @@ import numpy as np
 from camlink.models.trace_arrays import CameraTrace
 from camlink.operators.baselines.mlink import MLink, always
 from camlink.operators.baselines.warm_links import LinkTrainer
-from camlink.operators.policy import FramePolicy, PolicySetup
+from camlink.operators.policy import FramePolicy, MakePolicy, PolicySetup
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.selection import EXACT_UP_TO, CameraScores, expected_agreement
+from camlink.pipeline.lab.play import Split, play
 
 JUDGED_ON = 1000  # frames, spread evenly over those that count
+PLAYED = 8  # sets
 
 
-def oracle(camera: CameraTrace, setup: PolicySetup, warm_up: int, *, trainer: LinkTrainer) -> FramePolicy:
-    """Return the policy that always executes the set that proves best on ``camera`` after ``warm_up`` frames."""
-    best = best_set(camera, setup, warm_up, trainer)
-    return MLink(setup, choose=always(best), period_s=inf, trainer=trainer)
-
-
-def best_set(camera: CameraTrace, setup: PolicySetup, warm_up: int, trainer: LinkTrainer) -> tuple[str, ...]:
-    """Return the set with the highest average agreement (Eq. 1) in hindsight; the cheaper one of equals."""
-    scores = hindsight(camera, setup, warm_up, trainer)
-    models, costs = tuple(setup.specs), setup.costs
+def oracle(camera: CameraTrace, setup: PolicySetup, cut: Split, *, trainer: LinkTrainer) -> FramePolicy:
+    """Return the policy that always executes the set that proves best on the frames of ``camera`` that count."""
+    scores = hindsight(camera, setup, cut.warm_up, trainer)
+    models = tuple(setup.specs)
     worth = {s: expected_agreement(s, models, scores.subset) for s in _candidates(setup, scores)}
-    return max(worth, key=lambda s: (round(worth[s], 6), -costs.time(s)), default=())
+    promising = sorted(worth, key=lambda s: -worth[s])[:PLAYED]
+    played = {s: play(camera, _fixed(s, trainer), setup, cut, name="oracle") for s in promising}
+    best = max(played, key=lambda s: (float(played[s].agreed.sum()), -setup.costs.time(s)), default=())
+    return _fixed(best, trainer)(setup)
+
+
+def _fixed(models: tuple[str, ...], trainer: LinkTrainer) -> MakePolicy:
+    return partial(MLink, choose=always(models), period_s=inf, trainer=trainer)
 
 
 def hindsight(camera: CameraTrace, setup: PolicySetup, warm_up: int, trainer: LinkTrainer) -> CameraScores:

@@ -6,7 +6,7 @@ budget holds on every frame (`camlink.operators.allowance`); a policy that break
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from camlink.models.trace_arrays import CameraTrace
 from camlink.operators.allowance import Allowance
+from camlink.operators.blocks import BlockAnswer, BlockPolicy
 from camlink.operators.policy import Answer, FrameFacts, FramePolicy, MakePolicy, PolicySetup
 from camlink.operators.selection import Budget
 from camlink.pipeline.errors import PolicyError
@@ -23,6 +24,9 @@ from camlink.pipeline.records import FrameStats, Value
 
 WARM_UP_SHARE = 0.1
 FLUSH_FRAMES = 4096  # frames whose answers are held before they are scored together
+BLOCK_FRAMES = 4096  # frames offered to a policy at once
+FEWEST_IN_BLOCK = 8  # below, one by one is as fast
+Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,29 @@ def split(camera: CameraTrace, period_s: float) -> Split:
 
 
 def play(
-    camera: CameraTrace, make: MakePolicy, setup: PolicySetup, cut: Split, *, name: str, bound: bool = True
+    camera: CameraTrace,
+    make: MakePolicy,
+    setup: PolicySetup,
+    cut: Split,
+    *,
+    name: str,
+    bound: bool = True,
+    blocks: bool = True,
 ) -> Tally:
-    """Return what a policy scored and spent on one camera. ``bound``: the budget is held against it.
+    """Return what a policy scored and spent on one camera.
 
+    ``bound``: the budget is held against it; ``blocks``: it may take frames by the block, where it can.
     Raises `PolicyError` for a policy that exceeds its budget, or answers with what does not fit.
     """
-    player = _Player(camera, make(setup), setup, cut, name, bound)
-    for row in range(len(camera)):
-        player.frame(row)
+    policy = make(setup)
+    in_blocks = policy if blocks and isinstance(policy, BlockPolicy) else None
+    player = _Player(camera, policy, in_blocks, setup, cut, name, bound)
+    row = 0
+    while row < len(camera):
+        passed = player.block(row)
+        if not passed:
+            player.frame(row)
+        row += passed or 1
     return player.finish()
 
 
@@ -62,9 +80,16 @@ class _Player:
     """One run: the policy, its purse, and the answers that wait to be scored."""
 
     def __init__(
-        self, camera: CameraTrace, policy: FramePolicy, setup: PolicySetup, cut: Split, name: str, bound: bool
+        self,
+        camera: CameraTrace,
+        policy: FramePolicy,
+        in_blocks: BlockPolicy | None,
+        setup: PolicySetup,
+        cut: Split,
+        name: str,
+        bound: bool,
     ) -> None:
-        self._camera, self._policy, self._cut = camera, policy, cut
+        self._camera, self._policy, self._in_blocks, self._cut = camera, policy, in_blocks, cut
         self._where = f'policy "{name}" on camera "{camera.camera_id}"'
         self._models = tuple(setup.specs)
         self._specs = setup.specs
@@ -93,6 +118,40 @@ class _Player:
         self._held += 1
         if self._held == FLUSH_FRAMES:
             self._flush()
+
+    def block(self, row: int) -> int:
+        """Play as many frames as the policy holds its choice for, and return how many; 0 if it does not."""
+        if self._in_blocks is None or row < self._cut.warm_up:
+            return 0
+        times_s = self._camera.time_s[row : row + BLOCK_FRAMES]
+        models, frames = self._in_blocks.hold(times_s)
+        if frames < FEWEST_IN_BLOCK:
+            return 0
+        if self._purse.frames_held(models, frames) < frames:
+            raise PolicyError(self._overspent(row, models[0]))
+        self._flush()
+        self._purse.spend_block(models, frames)
+        rows = np.arange(row, row + frames)
+        answers = self._in_blocks.pass_block(times_s[:frames], {m: self._camera.values[m][rows] for m in models})
+        self._score_block(rows, models, answers)
+        return frames
+
+    def _score_block(self, rows: Rows, models: tuple[str, ...], answers: Mapping[str, BlockAnswer]) -> None:
+        period, tally = self._cut.period[rows - self._cut.warm_up], self._tally
+        np.add.at(tally.spent_ms, period, self._purse.costs.time(models))
+        for place, model in enumerate(self._models):
+            spec, recorded = self._specs[model], self._values[place][rows]
+            if model in models:
+                tally.add_executed(place, period, spec, recorded)
+            elif model in answers:
+                answer = answers[model]
+                served = self._stacked(model, answer.values, recorded.shape[1])
+                how = np.full(len(rows), HOWS.index(answer.how))
+                stated = np.full(len(rows), np.nan) if answer.confidence is None else answer.confidence
+                tally.add_answered(place, period, spec, how, served, recorded, stated)
+            else:
+                tally.add_abstained(place, period)
+        self._done += len(rows)
 
     def finish(self) -> Tally:
         """Score what waits and return all."""
@@ -129,7 +188,9 @@ class _Player:
         return f'{self._where}: on frame {self._camera.index[row]} chose "{model}" beyond its budget: {limit}'
 
     def _flush(self) -> None:
-        """Score the frames that were held, model by model."""
+        """Score the frames that wait, model by model."""
+        if not self._held:
+            return
         start = self._cut.warm_up
         for place, model in enumerate(self._models):
             spec, recorded = self._specs[model], self._values[place]
@@ -143,7 +204,7 @@ class _Player:
                     self._cut.period[rows - start],
                     spec,
                     np.array([HOWS.index(a.how) for a in answers], np.intp),
-                    self._stacked(model, answers, recorded.shape[1]),
+                    self._stacked(model, [a.value for a in answers], recorded.shape[1]),
                     recorded[rows],
                     np.array([np.nan if a.confidence is None else a.confidence for a in answers], np.float64),
                 )
@@ -160,14 +221,14 @@ class _Player:
             silent[known - self._cut.warm_up - done] = False
         self._tally.add_abstained(place, self._cut.period[done : done + self._held][silent])
 
-    def _stacked(self, model: str, answers: list[Answer], width: int) -> NDArray[np.float32]:
+    def _stacked(self, model: str, answers: Sequence[Value] | NDArray[np.float32], width: int) -> NDArray[np.float32]:
         try:
-            served = np.array([a.value for a in answers], np.float32)
+            served = np.asarray(answers, np.float32)
         except ValueError as error:
             raise PolicyError(f'{self._where}: its answers for "{model}" have different sizes') from error
         if served.shape != (len(answers), width) or not np.isfinite(served).all():
             raise PolicyError(
-                f'{self._where}: answers for "{model}" must be {width} finite numbers, got {answers[0].value!r}'
+                f'{self._where}: answers for "{model}" must be {width} finite numbers, got {answers[0]!r}'
             )
         return served
 

@@ -10,6 +10,7 @@ from typing import cast
 
 from camlink.links.train import LinkKind
 from camlink.models.trace_arrays import CameraTrace
+from camlink.operators.baselines.drls import Drls
 from camlink.operators.baselines.fixed import everything, standalone
 from camlink.operators.baselines.mlink import MLink, choose_by
 from camlink.operators.baselines.periodic import Periodic
@@ -18,6 +19,7 @@ from camlink.operators.baselines.warm_links import LinkTrainer
 from camlink.operators.policy import FramePolicy, MakePolicy, PolicySetup
 from camlink.pipeline.errors import PolicyError
 from camlink.pipeline.lab.oracle import oracle
+from camlink.pipeline.lab.play import Split
 from camlink.pipeline.suggestions import suggest
 
 
@@ -29,7 +31,7 @@ class Candidate:
     """
 
     name: str
-    make: Callable[[CameraTrace, PolicySetup, int], FramePolicy]
+    make: Callable[[CameraTrace, PolicySetup, Split], FramePolicy]
     bound: bool = True
     seeded: bool = True
 
@@ -46,6 +48,7 @@ def known_policies(period_s: float, trainer: LinkTrainer | None = None) -> dict[
         _blind("standalone", standalone, seeded=False),
         _blind("periodic", Periodic, seeded=False),
         _blind("reducto", Reducto, seeded=False),
+        _blind("drls", Drls),
         _blind("mlink", mlink("mlink")),
         _blind("mlink-exact", mlink("mlink-exact")),
         _blind("mlink-paper", mlink("mlink", "vec_to_vec")),
@@ -64,7 +67,7 @@ def find_policies(names: list[str], period_s: float) -> list[Candidate]:
 
 
 def _blind(name: str, make: MakePolicy, *, bound: bool = True, seeded: bool = True) -> Candidate:
-    return Candidate(name, lambda camera, setup, warm_up: make(setup), bound, seeded)
+    return Candidate(name, lambda camera, setup, cut: make(setup), bound, seeded)
 
 
 def _imported(path: str, known: Mapping[str, Candidate]) -> Candidate:
