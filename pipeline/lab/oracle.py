@@ -1,7 +1,8 @@
 """`oracle`: the best fixed set of models in hindsight. It has seen what the others are judged by, and is a yardstick.
 
 Every set that the budget pays for on each frame, with the links of the warm-up, is scored on the frames that count (on
-a sample of a long trace), and the most promising are played; beyond 12 models sets are grown greedily. Where not even one model is paid for on every
+a sample of a long trace), and the most promising are played, with the profile frames that `mlink` takes, for those
+refresh what links remember. Beyond 12 models sets are grown greedily. Where not even one model is paid for on every
 frame, single models are tried, executed as often as the budget pays.
 """
 
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from itertools import combinations
-from math import inf
 
 import numpy as np
 
@@ -27,19 +27,21 @@ JUDGED_ON = 1000  # frames, spread evenly over those that count
 PLAYED = 8  # sets
 
 
-def oracle(camera: CameraTrace, setup: PolicySetup, cut: Split, *, trainer: LinkTrainer) -> FramePolicy:
+def oracle(
+    camera: CameraTrace, setup: PolicySetup, cut: Split, *, period_s: float, trainer: LinkTrainer
+) -> FramePolicy:
     """Return the policy that always executes the set that proves best on the frames of ``camera`` that count."""
     scores = hindsight(camera, setup, cut.warm_up, trainer)
     models = tuple(setup.specs)
     worth = {s: expected_agreement(s, models, scores.subset) for s in _candidates(setup, scores)}
     promising = sorted(worth, key=lambda s: -worth[s])[:PLAYED]
-    played = {s: play(camera, _fixed(s, trainer), setup, cut, name="oracle") for s in promising}
+    played = {s: play(camera, _fixed(s, period_s, trainer), setup, cut, name="oracle") for s in promising}
     best = max(played, key=lambda s: (float(played[s].agreed.sum()), -setup.costs.time(s)), default=())
-    return _fixed(best, trainer)(setup)
+    return _fixed(best, period_s, trainer)(setup)
 
 
-def _fixed(models: tuple[str, ...], trainer: LinkTrainer) -> MakePolicy:
-    return partial(MLink, choose=always(models), period_s=inf, trainer=trainer)
+def _fixed(models: tuple[str, ...], period_s: float, trainer: LinkTrainer) -> MakePolicy:
+    return partial(MLink, choose=always(models), period_s=period_s, trainer=trainer)
 
 
 def hindsight(camera: CameraTrace, setup: PolicySetup, warm_up: int, trainer: LinkTrainer) -> CameraScores:

@@ -52,7 +52,7 @@ def known_policies(period_s: float, trainer: LinkTrainer | None = None) -> dict[
         _blind("mlink", mlink("mlink")),
         _blind("mlink-exact", mlink("mlink-exact")),
         _blind("mlink-paper", mlink("mlink", "vec_to_vec")),
-        Candidate("oracle", partial(oracle, trainer=links)),
+        Candidate("oracle", partial(oracle, period_s=period_s, trainer=links)),
     ]
     return {c.name: c for c in candidates}
 
