@@ -177,6 +177,11 @@ def _parse(column: Any, spec: OutputSpec) -> Array:
     """Turn JSON lists, or lists of numbers, into (n, size); equal texts are parsed once."""
     import pyarrow
 
+    if pyarrow.types.is_list(column.type) and spec.kind == "vector" and not column.null_count:
+        flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32)
+        if len(flat) != len(column) * spec.size or (np.diff(column.offsets.to_numpy()) != spec.size).any():
+            raise _NotPlain("a value does not fit")
+        return _stacked(flat.reshape(-1, spec.size), spec)
     if not pyarrow.types.is_string(column.type) and not pyarrow.types.is_large_string(column.type):
         return _stacked(column.to_pylist(), spec)
     coded = column.dictionary_encode()
@@ -189,7 +194,7 @@ def _parse(column: Any, spec: OutputSpec) -> Array:
     return np.asarray(_stacked(unique, spec)[coded.indices.to_numpy()])
 
 
-def _stacked(lists: list[Any], spec: OutputSpec) -> Array:
+def _stacked(lists: Any, spec: OutputSpec) -> Array:
     try:
         if spec.kind != "vector":
             longest = max((len(tokens) for tokens in lists), default=1)

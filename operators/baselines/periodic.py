@@ -50,10 +50,10 @@ class Periodic:
             interval = self._intervals()
             self._allowance.next_frame()
             overdue = {m: self._age[m] / k for m, k in interval.items() if self._age[m] >= k}
-            self._due = sorted(overdue, key=lambda m: overdue[m])
-        if self._due and self._allowance.affords(self._due[-1]):
-            self._allowance.spend(self._due[-1])
-            return self._due.pop()
+            self._due = sorted(overdue, key=lambda m: -overdue[m])
+        if self._due and self._allowance.affords(self._due[0]):
+            self._allowance.spend(self._due[0])
+            return self._due.pop(0)
         return None
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:

@@ -59,10 +59,10 @@ class Reducto:
             trigger = self._triggers()
             self._allowance.next_frame()
             excess = {m: self._change[m] / max(t, 1e-12) for m, (_, t) in trigger.items() if self._change[m] >= t}
-            self._due = sorted(excess, key=lambda m: excess[m])
-        if self._due and self._allowance.affords(self._due[-1]):
-            self._allowance.spend(self._due[-1])
-            return self._due.pop()
+            self._due = sorted(excess, key=lambda m: -excess[m])
+        if self._due and self._allowance.affords(self._due[0]):
+            self._allowance.spend(self._due[0])
+            return self._due.pop(0)
         return None
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:

@@ -12,7 +12,11 @@ from typer.core import TyperCommand
 from camlink.pipeline.commands.console import note_console, out_console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from camlink.operators.selection import Budget
+    from camlink.pipeline.lab.compare import Rules
+    from camlink.pipeline.lab.summary import Cell
 
 TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
 MANY = ("--budget-gb", "--budget-time", "--policy", "--seed")
@@ -71,31 +75,61 @@ def compare(
     ] = None,
     load_ms: Annotated[float, typer.Option(help="What bringing a model into memory costs, in ms.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows as a CSV table.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page: frontiers, tables and segments.")] = None,
 ) -> None:
     """Compare policies on recorded traces: what would each budget have cost, without a GPU."""
     import json
 
+    from camlink.pipeline.lab.compare import Rules
+    from camlink.pipeline.lab.page import render
+    from camlink.pipeline.lab.summary import as_csv
+
+    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms)
+    said: list[str] = []
+    rows = _play_all(traces, rules, said)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        out_console().print(table(rows))
+    if csv is not None:
+        csv.write_text(as_csv(rows), encoding="utf-8")
+    if html is not None:
+        html.write_text(render(rows, said), encoding="utf-8")
+
+
+def _play_all(traces: Sequence[Path], rules: Rules, said: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of all traces; notes go to standard error and ``said``."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     from camlink.models.trace_arrays import open_arrays
-    from camlink.pipeline.lab.compare import Rules, compare
+    from camlink.pipeline.lab.compare import compare as compared
+
+    notes = note_console()
+    rows: list[dict[str, Any]] = []
+
+    def note(text: str) -> None:
+        said.append(text)
+        notes.print(text, style="yellow", markup=False, soft_wrap=True)
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        task = progress.add_task("")
+        for path in traces:
+            trace = open_arrays(path)
+            for text in trace.notes:
+                note(text)
+            rows += [r.row() for r in compared(trace, rules, note, lambda now: progress.update(task, description=now))]
+    return rows
+
+
+def _seconds(period: str | None) -> float | None:
     from camlink.pipeline.quantities import parse_duration
 
     try:
-        period_s = None if period is None else parse_duration(period).total_seconds()
+        return None if period is None else parse_duration(period).total_seconds()
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--period") from error
-    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), period_s, load_ms)
-    notes = note_console()
-    rows: list[dict[str, Any]] = []
-    for path in traces:
-        trace = open_arrays(path)
-        for said in trace.notes:
-            notes.print(said, style="yellow", markup=False, soft_wrap=True)
-        results = compare(trace, rules, lambda said: notes.print(said, style="yellow", markup=False, soft_wrap=True))
-        rows += [result.row() for result in results]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    out_console().print(table(rows))
 
 
 def budgets(memory: list[str] | None, time: list[str] | None) -> list[Budget]:
@@ -122,23 +156,24 @@ def _number(text: str, option: str, most: float) -> float | None:
     return number
 
 
-def table(rows: list[dict[str, Any]]) -> Any:
-    """Return the rows as a table: one line per trace and policy, one column per budget."""
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Return the rows as a table: one line per trace and policy, one column per budget; the winner is bold."""
     from rich.table import Table
 
-    columns = list(dict.fromkeys(_budget_name(row) for row in rows))
+    from camlink.pipeline.lab.summary import cells, winners
+
+    found = cells(rows)
+    best = winners(found)
+    columns = list(dict.fromkeys(c.budget for c in found))
     shown = Table("trace", "policy", *columns, title="agreement / cost, in %")
-    for trace, policy in dict.fromkeys((row["trace"], row["policy"]) for row in rows):
-        cells = []
-        for column in columns:
-            mine = [r for r in rows if (r["trace"], r["policy"], _budget_name(r)) == (trace, policy, column)]
-            mean = [sum(r[key] for r in mine) / len(mine) for key in ("agreement", "cost")]
-            cells.append(f"{mean[0] * 100:.1f} / {mean[1] * 100:.0f}")
-        shown.add_row(trace, policy, *cells)
+    for trace, policy in dict.fromkeys((c.trace, c.policy) for c in found):
+        mine = {c.budget: c for c in found if (c.trace, c.policy) == (trace, policy)}
+        last = policy == [c.policy for c in found if c.trace == trace][-1]
+        texts = [_cell(mine[column], bold=mine[column] in best) for column in columns]
+        shown.add_row(trace, policy, *texts, end_section=last)
     return shown
 
 
-def _budget_name(row: dict[str, Any]) -> str:
-    gb, share = row["budget_gb"], row["budget_time"]
-    parts = [f"{gb:g} GB"] if gb is not None else []
-    return ", ".join([*parts, f"{share:.0%} time"] if share is not None else parts) or "unlimited"
+def _cell(cell: Cell, *, bold: bool) -> str:
+    agreement = f"{100 * cell.agreement:.1f}" + (f" ± {100 * cell.spread:.1f}" if cell.spread >= 5e-4 else "")
+    return f"{f'[bold]{agreement}[/bold]' if bold else agreement} / {100 * cell.cost:.0f}"
