@@ -13,7 +13,7 @@ sooner than a common one. Tasks without levels (numbers, boxes, tokens) repeat t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from camlink.pipeline.records import Value
 
 Frequencies = NDArray[np.float64]  # (entries, levels), rows sum to 1
 Levels = NDArray[np.intp]  # (entries,)
+Reading = Any  # Levels, or a Value where the task has none
 MOST_LEVELS = 256  # counts above are read as this many
 RECENT = 0.7  # share of the recent frequencies
 HALF_LIFE = 60.0  # executions
@@ -53,7 +54,11 @@ class Belief(Protocol):
         """Answer with the most probable value; ``usual`` in place of the model's own frequencies."""
         ...
 
-    def disagreement(self, old: Value, new: Value) -> float:
+    def read(self, value: Value) -> Reading:
+        """Return what `disagreement` compares: the level of each entry, or the value itself."""
+        ...
+
+    def disagreement(self, old: Reading, new: Reading) -> float:
         """Return how far two outputs of the model disagree, 0..1."""
         ...
 
@@ -89,8 +94,8 @@ class Leveled:
         if self._task == "single_label":
             return np.array([value.argmax()])
         if self._task == "multi_label":
-            return np.asarray(value >= 0.5, dtype=np.intp)
-        return np.asarray(np.clip(value + 0.5, 0, MOST_LEVELS - 1), dtype=np.intp)
+            return (value >= 0.5).astype(np.intp)
+        return np.minimum(np.maximum(value + 0.5, 0.0), MOST_LEVELS - 1).astype(np.intp)
 
     def take(self, value: Value) -> None:
         """Take in an executed output."""
@@ -115,8 +120,8 @@ class Leveled:
         self._at_last = self.usual[self._rows, self.last]
         self._at_mode = self.usual[self._rows, self._mode]
         self._settled = bool((self._mode == self.last).all())
-        self.stale = float(1.0 - self._at_last.mean())
-        self.renewed = float(1.0 - (self.usual * self.usual).sum(axis=1).mean())
+        self.stale = 1.0 - float(np.add.reduce(self._at_last)) / self._entries
+        self.renewed = 1.0 - float(np.vdot(self.usual, self.usual)) / self._entries
 
     def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
         """Answer with the most probable level of each entry."""
@@ -129,7 +134,7 @@ class Leveled:
             at_last, at_mode = usual[self._rows, self.last], usual[self._rows, mode]
         stay, leave = fresh + (1.0 - fresh) * at_last, (1.0 - fresh) * at_mode
         leaves = (leave > stay) & (mode != self.last)
-        wrong = float(1.0 - np.where(leaves, leave, stay).mean())
+        wrong = 1.0 - float(np.add.reduce(np.where(leaves, leave, stay))) / self._entries
         if not leaves.any():
             return Guess(self._value, wrong, True)
         return Guess(self._write(leaves, mode), wrong, False)
@@ -145,9 +150,9 @@ class Leveled:
             value[entry] = self._typical.get((entry, level), float(level))
         return value
 
-    def disagreement(self, old: Value, new: Value) -> float:
+    def disagreement(self, old: Levels, new: Levels) -> float:
         """Return the share of entries whose levels differ."""
-        return float((self.read(old) != self.read(new)).mean())
+        return float(np.count_nonzero(old != new)) / self._entries
 
 
 class Plain:
@@ -174,6 +179,10 @@ class Plain:
     def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
         """Answer with the last output."""
         return Guess(self._value, (1.0 - fresh) * self.stale, True)
+
+    def read(self, value: Value) -> Value:
+        """Return the value: it has no levels."""
+        return value
 
     def disagreement(self, old: Value, new: Value) -> float:
         """Return one minus the agreement of the task."""

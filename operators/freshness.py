@@ -25,8 +25,8 @@ Array = NDArray[np.float64]
 #                 logit steady, log h_age, log h_move, edge, luma
 PRIOR = np.array([2.5, -3.0, -3.0, 0.2, 0.2])
 SPREAD = np.array([1.5, 1.5, 1.5, 0.4, 0.4])
-KEPT = 300  # samples; older ones say little about now
-HALF_LIFE = 250.0  # samples
+KEPT = 600  # samples; older ones say little about now
+HALF_LIFE = 500.0  # samples
 LEAST_ODDS = 0.01  # of being wrong when gone: no long-run frequency is taken to be certain
 _TINY = 1e-9
 _FAR = 30.0  # exponents beyond tell nothing more

@@ -23,7 +23,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.baselines.warmup import WarmUp
-from camlink.operators.belief import Belief, Frequencies, Guess, Leveled, belief_of
+from camlink.operators.belief import Belief, Guess, Leveled, Reading, belief_of
 from camlink.operators.evidence import Evidence
 from camlink.operators.freshness import Freshness
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
@@ -52,19 +52,20 @@ class _Model:
     time_ms: float
     belief: Belief
     freshness: Freshness = field(default_factory=Freshness)
-    past: deque[tuple[Moment, Value, float]] = field(default_factory=lambda: deque(maxlen=max(BACK)))
+    past: deque[tuple[Moment, Reading, float]] = field(default_factory=lambda: deque(maxlen=max(BACK)))
     outlook: Outlook | None = None
     foreseen: float = HONESTY_PRIOR * 0.1  # sum of expected disagreements, where it could be checked,
     occurred: float = HONESTY_PRIOR * 0.1  # and of the actual ones
 
     def learn(self, now: Moment, value: Value, chosen: bool) -> None:
+        reading = self.belief.read(value)
         for back in BACK_CHOSEN if chosen else BACK:
             if back <= len(self.past):
                 then, old, stale = self.past[-back]
                 weight = (1.0 if back == 1 else 0.5) if chosen else WEIGHT
-                self.freshness.observe(now.since(then), stale, self.belief.disagreement(old, value), weight)
+                self.freshness.observe(now.since(then), stale, self.belief.disagreement(old, reading), weight)
         self.belief.take(value)
-        self.past.append((now, value, self.belief.stale))
+        self.past.append((now, reading, self.belief.stale))
 
     def look(self, activity: float) -> Outlook:
         self.outlook = Outlook(
@@ -100,7 +101,8 @@ class PerFrame:
         self._now: Moment = self._scene.now
         self._price = 0.0
         self._until_fit = 0
-        self._gone: dict[str, float] = {}
+        self._gone: dict[str, float] = {}  # of this frame
+        self._guesses: dict[str, Guess] = {}  # of this frame, without links
         self._asked = False
 
     def use_links(self, ensembles: Mapping[str, Ensemble]) -> None:
@@ -116,6 +118,7 @@ class PerFrame:
         self._frame = frame
         self._now = self._scene.add(frame)
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1][0])) for n, m in self._models.items() if m.past}
+        self._guesses = {}
         self._asked = False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
@@ -146,27 +149,27 @@ class PerFrame:
 
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from what was executed: a few models, or all of them."""
-        before: dict[str, Value] = {}
-        for name, value in executed.items():
-            model = self._models[name]
-            if model.past:
-                self._check(model, value, before)
-            before[name] = value
+        if self._asked:
+            self._check(executed)
         for name, value in executed.items():
             self._models[name].learn(self._now, value, chosen)
         if self._train is not None:
             self._warm_up.add(self._frame, executed)
         self._until_fit -= 1
 
-    def _check(self, model: _Model, value: Value, before: Mapping[str, Value]) -> None:
-        """Hold what would have been answered against what was executed."""
-        fresh = self._fresh(model.name)
-        guess = model.belief.guess(fresh)
-        if self._asked:
+    def _check(self, executed: Mapping[str, Value]) -> None:
+        """Hold what would have been answered against what was executed; links, by the model that came last."""
+        before = dict(executed)
+        for place, (name, value) in enumerate(reversed(list(executed.items()))):
+            model, belief = self._models[name], self._models[name].belief
+            del before[name]
+            if not model.past:
+                continue
+            guess = self._guess(name, {})
             model.foreseen += guess.wrong
-            model.occurred += model.belief.disagreement(guess.value, value)
-        if before and isinstance(model.belief, Leveled):
-            self._evidence.learn(model.name, model.belief, fresh, before, value)
+            model.occurred += belief.disagreement(belief.read(guess.value), belief.read(value))
+            if place == 0 and before and isinstance(belief, Leveled):
+                self._evidence.learn(name, belief, self._fresh(name), before, value)
 
     def _ask(self) -> None:
         """A frame begins that is the policy's to decide on."""
@@ -215,10 +218,13 @@ class PerFrame:
 
     def _guess(self, name: str, executed: Mapping[str, Value]) -> Guess:
         belief = self._models[name].belief
-        usual: Frequencies | None = None
         if executed and isinstance(belief, Leveled):
             usual = self._evidence.usual(name, belief, executed)
-        return belief.guess(self._fresh(name), usual)
+            if usual is not None:
+                return belief.guess(self._fresh(name), usual)
+        if name not in self._guesses:
+            self._guesses[name] = belief.guess(self._fresh(name))
+        return self._guesses[name]
 
     def _what_fits(self) -> frozenset[str]:
         """Return the models that fit into memory together and whose outputs are hardest to do without."""
