@@ -94,8 +94,8 @@ class Leveled:
         if self._task == "single_label":
             return np.array([value.argmax()])
         if self._task == "multi_label":
-            return (value >= 0.5).astype(np.intp)
-        return np.minimum(np.maximum(value + 0.5, 0.0), MOST_LEVELS - 1).astype(np.intp)
+            return np.asarray(value >= 0.5, dtype=np.intp)
+        return np.asarray(np.minimum(np.maximum(value + 0.5, 0.0), MOST_LEVELS - 1), dtype=np.intp)
 
     def take(self, value: Value) -> None:
         """Take in an executed output."""
