@@ -24,7 +24,7 @@ from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.baselines.warmup import WarmUp
 from camlink.operators.belief import Belief, Guess, Leveled, Reading, belief_of
-from camlink.operators.evidence import Evidence
+from camlink.operators.link_evidence import LinkEvidence
 from camlink.operators.freshness import Freshness
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.scene import Moment, Scene
@@ -96,7 +96,7 @@ class PerFrame:
         self._total_ms = max(setup.costs.time(setup.costs.models), 1e-9)
         self._allowed: frozenset[str] | None = None
         self._scene = Scene()
-        self._evidence = Evidence()
+        self._evidence = LinkEvidence()
         self._frame = FrameFacts(-1, 0.0)
         self._now: Moment = self._scene.now
         self._price = 0.0

@@ -17,7 +17,7 @@ FADE = 0.995  # per frame on which that can be judged
 _LEAST = 1e-3
 
 
-class Evidence:
+class LinkEvidence:
     """Links towards all models of one camera."""
 
     def __init__(self) -> None:
