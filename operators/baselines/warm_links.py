@@ -49,7 +49,7 @@ class WarmLinks:
 class LinkTrainer:
     """Trains warm-up links, and remembers the last few results by content: budgets and policies share them."""
 
-    keep: int = 8
+    keep: int = 256  # a camera takes a few hundred kilobytes
     _known: OrderedDict[str, WarmLinks] = field(default_factory=OrderedDict)
 
     def train(
