@@ -92,7 +92,7 @@ def train_warm_links(
 
 
 def correlated_sources(samples: Mapping[str, Array], target: str, count: int) -> tuple[str, ...]:
-    """Return the ``count`` models whose outputs go best with the target's: a look at correlations, no training.
+    """Return the ``count`` models whose outputs go best with the target's, best first: correlations, no training.
 
     A source's merit is the mean, over the target's entries, of its best absolute correlation with any of its own.
     """
@@ -100,8 +100,7 @@ def correlated_sources(samples: Mapping[str, Array], target: str, count: int) ->
     merit = {
         m: float(np.abs(_standardised(x).T @ y / len(y)).max(axis=0).mean()) for m, x in samples.items() if m != target
     }
-    best = sorted(merit, key=lambda m: -merit[m])[:count]
-    return tuple(m for m in samples if m in best)
+    return tuple(sorted(merit, key=lambda m: -merit[m])[:count])
 
 
 def _standardised(values: Array) -> NDArray[np.float64]:
