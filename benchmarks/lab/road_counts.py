@@ -1,6 +1,6 @@
 """Turns the 45-day road counts into a trace: 22 cameras, a frame every five minutes, real detector output.
 
-    python -m benchmarks.lab.road_counts counts_22cams_45days.csv.gz TRACE
+    python -m benchmarks.lab.road_counts counts_22cams_45days.csv.gz TRACE [--cameras 6]
 
 One detector counted five classes. They become three models, as one would deploy them: ``cars`` (car), ``two_wheelers``
 (motorcycle, bicycle) and ``heavy`` (bus, truck). All three are set to 30 ms and 0.5 GB: only shares of cost mean
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from datetime import timedelta, timezone
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -45,8 +46,12 @@ def cameras_of(table: Path) -> list[CameraTrace]:
     return cameras
 
 
-def main(table: Path, out: Path) -> None:
-    cameras = cameras_of(table)
+def main(
+    table: Path,
+    out: Path,
+    most: Annotated[int | None, typer.Option("--cameras", help="Only the first so many.")] = None,
+) -> None:
+    cameras = cameras_of(table)[:most]
     models = {m: RecordedEntry(spec, 30.0, 0.5) for m, spec in cameras[0].specs.items()}
     write_arrays(
         out, models, cameras, note="Counts by a detector on 22 Singapore road cameras (LTA open data), 45 days."

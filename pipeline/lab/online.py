@@ -138,8 +138,9 @@ class _Online:
             means.append(float(scores.mean()))
             quota = self._left // (count - number)
             wanted = self._wanted(rows, quota, urgency)
-            self._watch(number, scores, wanted - rows.start)
-            self._labelled += [int(row) for row in wanted]
+            for row in wanted:
+                self._labelled.append(int(row))
+                self._watch(number, float(scores[row - rows.start]))
             self._left -= len(wanted)
             if len(wanted):
                 link, urgency = self._train()
@@ -180,22 +181,22 @@ class _Online:
         self._threshold = float(np.quantile(wanted, 1.0 - quota / frames))
         return even if first else above
 
-    def _watch(self, number: int, scores: Array, labelled: Rows) -> None:
-        """Tell the detector how the link agreed with this segment's labels; at drift, forget the labels before."""
+    def _watch(self, number: int, score: float) -> None:
+        """Tell the detector how the link agreed with the newest label; at drift, forget the labels before."""
         if self._detector is None:
             return
-        for row in labelled:
-            self._detector.update(float(scores[row]))
-            if self._detector.drift_detected:
-                self._drifts.append(number)
-                keep = max(MIN_FRAMES, int(self._detector.width))
-                self._forgotten = max(self._forgotten, len(self._labelled) - keep)
+        self._detector.update(score)
+        if self._detector.drift_detected:
+            self._drifts.append(number)
+            keep = max(MIN_FRAMES, int(self._detector.width))
+            self._forgotten = max(self._forgotten, len(self._labelled) - keep)
 
 
 def _adwin() -> Any:
     from river.drift import ADWIN
 
-    return ADWIN(delta=ADWIN_DELTA)
+    make: Any = ADWIN  # river's classes carry no annotations
+    return make(delta=ADWIN_DELTA, clock=1, min_window_length=4, grace_period=MIN_FRAMES)  # labels are few
 
 
 def adapt_all(

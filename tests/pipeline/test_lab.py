@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,9 +173,9 @@ def _reordered(trace: TraceArrays, order: np.ndarray[Any, Any]) -> TraceArrays:
 @pytest.mark.parametrize("policy", ["mlink", "mlink-exact"])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 1.0])
 def test_by_the_block_everything_is_as_it_is_frame_by_frame(policy: str, share: float) -> None:
-    trace = random_trace(3, 400, 3)
+    trace = random_trace(3, 250, 3)
     camera, setup = trace.cameras[0], setup_of(trace, Budget(time_share=share))
-    candidate, cut = known_policies(PERIOD_S)[policy], split(camera, PERIOD_S)
+    candidate, cut = known_policies(PERIOD_S, TRAINER)[policy], split(camera, PERIOD_S)
     fast, slow = (
         play(camera, lambda s: candidate.make(camera, s, cut), setup, cut, name=policy, blocks=blocks)
         for blocks in (True, False)
@@ -254,3 +255,23 @@ def test_seeds_are_rows_of_their_own() -> None:
     rules = Rules([Budget(time_share=0.5)], ["periodic", "drls"], seeds=(1, 2), period_s=PERIOD_S)
     rows = [r.row() for r in compare(random_trace(0, 60, 2), rules, lambda said: None)]
     assert [(r["policy"], r["seed"]) for r in rows] == [("periodic", 1), ("periodic", 2), ("drls", 1), ("drls", 2)]
+
+
+def test_the_example_in_the_documentation_keeps_to_its_budget(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import re
+    import sys
+    import types
+
+    from camlink.operators.allowance import Allowance
+    from camlink.operators.policy import Answer
+
+    code = re.search(r"```python\n(.*?)```", (repository / "docs" / "compare.md").read_text(), re.DOTALL)
+    assert code is not None
+    module = types.ModuleType("example_policies")
+    module.__dict__.update(Allowance=Allowance, Answer=Answer)
+    exec(code[1], module.__dict__)
+    monkeypatch.setitem(sys.modules, "example_policies", module)
+    row = rows_of(random_trace(0, 80, 3), "example_policies:RoundRobin", Budget(time_share=0.25))
+    assert 0.15 < row["cost"] <= 0.25 and row["share_reused"] > 0.5
