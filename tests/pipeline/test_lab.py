@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from camlink.models.base import OutputSpec
 from camlink.models.trace_arrays import TraceArrays
 from camlink.operators.baselines.warm_links import LinkTrainer
 from camlink.operators.policy import FramePolicy, PolicySetup
@@ -230,6 +231,29 @@ def test_one_model_alone_is_played() -> None:
 def test_many_models_are_played() -> None:
     row = rows_of(random_trace(4, 150, 13), "mlink-exact", Budget(time_share=0.5))
     assert row["share_linked"] > 0.1 and row["cost"] <= 0.5
+
+
+@pytest.mark.parametrize("policy", BOUND)
+def test_any_task_that_can_be_scored_is_played_and_others_are_named(policy: str) -> None:
+    rng, frames = np.random.default_rng(0), 60
+    box = np.sort(rng.random((frames, 2, 2)), axis=1).reshape(frames, 4)  # x1 y1 below x2 y2
+    values = {
+        "words": rng.integers(0, 4, (frames, 5)), "box": box, "still": np.ones((frames, 2)),
+        "level": rng.random((frames, 1)), "found": np.zeros((frames, 3)),
+    }  # fmt: skip
+    specs = {
+        "words": OutputSpec("words", "sequence", 9, "tokens", max_steps=5),
+        "box": OutputSpec("box", "vector", 4, "box"),
+        "still": OutputSpec("still", "vector", 2, "count"),
+        "level": OutputSpec("level", "vector", 1, "regression", scale=0.5),
+        "found": OutputSpec("found", "set", 3, "detections"),
+    }
+    trace = trace_of(values, dict.fromkeys(values, 10.0), specs=specs)
+    notes: list[str] = []
+    (result,) = compare(trace, Rules([Budget(time_share=0.6)], [policy], period_s=PERIOD_S), notes.append)
+    row = result.row()
+    assert set(row["agreement_per_model"]) == set(values) - {"found"} and row["cost"] <= 0.6
+    assert notes == ['trace hand: camera "cam": found: task "detections" cannot be scored; left out']
 
 
 def test_a_camera_with_few_frames_is_left_out_and_named() -> None:
