@@ -123,6 +123,7 @@ def test_a_period_is_profiled_when_that_can_be_paid() -> None:
     assert whole[:3] == [20, 40, 60]  # the first frame of every period of twenty but the first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", BOUND)
 @FEW
 @given(
@@ -147,6 +148,7 @@ def test_no_budget_is_ever_exceeded(
     assert gb is None or all(setup.costs.memory_gb[m] <= gb + 1e-6 for m in ever)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [p for p in BOUND if p != "oracle"])
 @FEW
 @given(seed=st.integers(0, 1000), models=st.integers(2, 4), share=st.floats(0.1, 0.9))
@@ -228,6 +230,7 @@ def test_one_model_alone_is_played() -> None:
         assert 0.4 < row["cost"] <= 0.5 and row["agreement"] >= 0.5, policy
 
 
+@pytest.mark.slow
 def test_many_models_are_played() -> None:
     row = rows_of(random_trace(4, 150, 13), "mlink-exact", Budget(time_share=0.5))
     assert row["share_linked"] > 0.1 and row["cost"] <= 0.5
