@@ -71,6 +71,7 @@ def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path
     [
         (["--budget-time", "1.5"], '"1.5" is no number above 0 and up to 1'),
         (["--budget-gb", "many"], '"many" is no number above 0'),
+        (["--policy", "mlnk"], 'unknown policy "mlnk"; did you mean'),
         (["--period", "1 hour"], 'did you mean "1h"'),
     ],
 )
