@@ -2,8 +2,8 @@
 
     python -m benchmarks.lab.adaptation TRACE SOURCE TARGET [--camera ID] [--segments 48] [--plot]
 
-Prints the mean agreement of every strategy (`camlink.pipeline.lab.online`) on the same frames, ± between cameras and seeds, and
-how often a segment falls under half. ``--plot PAGE.html`` draws agreement by segment.
+Prints the mean agreement of every strategy (`camlink.pipeline.lab.online`) on the same frames, ± between cameras and
+seeds, and how often a segment falls under half. ``--plot PAGE.html`` draws agreement by segment.
 """
 
 from __future__ import annotations
