@@ -122,8 +122,9 @@ def _read_frames(folder: Path) -> _Rows:
     if table["captured_at"].null_count or table["camera_id"].null_count:
         raise _NotPlain("a time or a camera is missing")
     coded = pc.dictionary_encode(table["camera_id"]).combine_chunks()
-    cameras = [str(c) for c in coded.dictionary.to_pylist()]
-    camera = coded.indices.to_numpy().astype(np.int64)
+    seen = [str(c) for c in coded.dictionary.to_pylist()]
+    cameras = sorted(seen)
+    camera = np.array([cameras.index(c) for c in seen], np.int64)[coded.indices.to_numpy()]
     index = _whole(table["frame_index"])
     order = np.lexsort((index, time_s, camera))
     stats = {

@@ -26,7 +26,7 @@ FOLDS, STRETCHES = 4, 20
 LEARN_FROM = 2000  # frames of a long warm-up that links learn from, spread evenly over it
 SCORE_ON = 400  # of those, frames that links are scored on
 WINDOW = 500  # scored frames that are kept, so that later profile frames replace those of the warm-up
-ALL_PAIRS_UP_TO = 8  # models; beyond, each target is linked from its best correlated sources only
+ALL_PAIRS_UP_TO = 8  # models; beyond, all are linked from a few models that correlate best with the rest
 SOURCES = 6
 
 
@@ -49,7 +49,7 @@ class WarmLinks:
 class LinkTrainer:
     """Trains warm-up links, and remembers the last few results by content: budgets and policies share them."""
 
-    keep: int = 8
+    keep: int = 256  # a camera takes a few hundred kilobytes
     _known: OrderedDict[str, WarmLinks] = field(default_factory=OrderedDict)
 
     def train(
@@ -91,17 +91,33 @@ def train_warm_links(
     return WarmLinks(ensembles, _judge(linkable, taught, times, seed, kind))
 
 
-def correlated_sources(samples: Mapping[str, Array], target: str, count: int) -> tuple[str, ...]:
-    """Return the ``count`` models whose outputs go best with the target's: a look at correlations, no training.
+def correlations(samples: Mapping[str, Array]) -> NDArray[np.float64]:
+    """Return how well each model's outputs go with each other's, without training: (source, target), 0..1.
 
-    A source's merit is the mean, over the target's entries, of its best absolute correlation with any of its own.
+    It is the mean, over the target's entries, of the best absolute correlation with any entry of the source.
     """
-    y = _standardised(samples[target])
-    merit = {
-        m: float(np.abs(_standardised(x).T @ y / len(y)).max(axis=0).mean()) for m, x in samples.items() if m != target
-    }
-    best = sorted(merit, key=lambda m: -merit[m])[:count]
-    return tuple(m for m in samples if m in best)
+    sizes = [v.shape[1] for v in samples.values()]
+    starts = np.cumsum([0, *sizes[:-1]])
+    entries = np.concatenate([_standardised(v) for v in samples.values()], axis=1)
+    each = np.maximum.reduceat(np.abs(entries.T @ entries) / len(entries), starts, axis=0)
+    return np.asarray(np.add.reduceat(each, starts, axis=1) / np.array(sizes))
+
+
+def hub_sources(samples: Mapping[str, Array], count: int) -> tuple[str, ...]:
+    """Return ``count`` models from which all others are linked: together they correlate best with every target.
+
+    Picked one by one by what each adds to the targets' best correlation, which is submodular, so that greedy choice is
+    within 1 - 1/e of the best (Nemhauser, Wolsey and Fisher, 1978).
+    """
+    merit, names = correlations(samples), list(samples)
+    reached, chosen = np.zeros(len(names)), list[int]()
+    for _ in range(min(count, len(names))):
+        gain = np.maximum(merit, reached).sum(axis=1)
+        gain[chosen] = -np.inf
+        best = int(gain.argmax())
+        chosen.append(best)
+        reached = np.maximum(reached, merit[best])
+    return tuple(names[i] for i in chosen)
 
 
 def _standardised(values: Array) -> NDArray[np.float64]:
@@ -115,8 +131,9 @@ def _fit(
     if len(specs) <= ALL_PAIRS_UP_TO:
         return train_ensembles(specs, samples, seed=seed, times_s=times_s, kind=kind)
     ensembles: dict[str, Ensemble] = {}
+    hubs = hub_sources(samples, SOURCES)
     for target in specs:
-        group = {*correlated_sources(samples, target, SOURCES), target}
+        group = {*hubs, target}
         some = {m: spec for m, spec in specs.items() if m in group}
         mine = {m: samples[m] for m in some}
         ensembles |= train_ensembles(some, mine, seed=seed, targets=[target], times_s=times_s, kind=kind)

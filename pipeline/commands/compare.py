@@ -85,6 +85,7 @@ def compare(
     from camlink.pipeline.lab.page import render
     from camlink.pipeline.lab.summary import as_csv
 
+    _check_names(policy or [])
     rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms)
     said: list[str] = []
     rows = _play_all(traces, rules, said)
@@ -121,6 +122,17 @@ def _play_all(traces: Sequence[Path], rules: Rules, said: list[str]) -> list[dic
                 note(text)
             rows += [r.row() for r in compared(trace, rules, note, lambda now: progress.update(task, description=now))]
     return rows
+
+
+def _check_names(names: list[str]) -> None:
+    """Raise `typer.BadParameter` for a policy that cannot be found, before anything is played."""
+    from camlink.pipeline.errors import PolicyError
+    from camlink.pipeline.lab.policies import find_policies
+
+    try:
+        find_policies(names, period_s=1.0)
+    except PolicyError as error:
+        raise typer.BadParameter(str(error), param_hint="--policy") from error
 
 
 def _seconds(period: str | None) -> float | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from camlink.models.scores import RULES
 from camlink.models.trace_arrays import CameraTrace, TraceArrays
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget, Costs
@@ -125,7 +126,7 @@ def compare(
 def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[CameraTrace]:
     """Return the cameras with frames enough. Raises `TraceError` if there is none."""
     usable = []
-    for camera in trace.cameras:
+    for camera in (_scorable(c, trace.name, note) for c in trace.cameras):
         if len(camera) >= FEWEST_FRAMES:
             usable.append(camera)
         else:
@@ -139,6 +140,18 @@ def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[Came
             "record more of them with `camlink record`"
         )
     return usable
+
+
+def _scorable(camera: CameraTrace, name: str, note: Callable[[str], None]) -> CameraTrace:
+    """Return the camera without models whose task has no agreement, such as boxes as a set."""
+    specs = {m: spec for m, spec in camera.specs.items() if spec.task in RULES}
+    for model in camera.specs:
+        if model not in specs:
+            task = camera.specs[model].task
+            note(f'trace {name}: camera "{camera.camera_id}": {model}: task "{task}" cannot be scored; left out')
+    if not specs:
+        raise TraceError(f'trace {name}: camera "{camera.camera_id}" has no model whose outputs can be scored')
+    return replace(camera, specs=specs, values={m: camera.values[m] for m in specs})
 
 
 def default_period_s(cameras: Sequence[CameraTrace]) -> float:

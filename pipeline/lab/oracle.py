@@ -2,8 +2,8 @@
 
 Every set that the budget pays for on each frame, with the links of the warm-up, is scored on the frames that count (on
 a sample of a long trace), and the most promising are played, with the profile frames that `mlink` takes, for those
-refresh what links remember. Beyond 12 models sets are grown greedily. Where not even one model is paid for on every
-frame, single models are tried, executed as often as the budget pays.
+refresh what links remember. Beyond 12 models one set is played, that of Algorithm 1 with these scores. Where not even
+one model is paid for on every frame, single models are tried, executed as often as the budget pays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from camlink.operators.baselines.mlink import MLink, always
 from camlink.operators.baselines.warm_links import LinkTrainer
 from camlink.operators.policy import FramePolicy, MakePolicy, PolicySetup
 from camlink.operators.profiling import LinkScorer
-from camlink.operators.selection import EXACT_UP_TO, CameraScores, expected_agreement
+from camlink.operators.selection import EXACT_UP_TO, CameraScores, expected_agreement, select
 from camlink.pipeline.lab.play import Split, play
 
 JUDGED_ON = 1000  # frames, spread evenly over those that count
@@ -68,7 +68,4 @@ def _candidates(setup: PolicySetup, scores: CameraScores) -> Iterator[tuple[str,
     elif len(models) <= EXACT_UP_TO:
         yield from (s for n in range(1, len(models) + 1) for s in combinations(models, n) if fits(s))
     else:
-        chosen: tuple[str, ...] = ()
-        while grown := [(*chosen, m) for m in models if m not in chosen and fits((*chosen, m))]:
-            chosen = max(grown, key=lambda s: expected_agreement(s, models, scores.subset))
-            yield chosen
+        yield select("mlink", {setup.camera_id: scores}, costs, budget).execute[setup.camera_id]

@@ -49,8 +49,8 @@ def headline(found: Sequence[Cell]) -> str:
     for cell in best:
         wins[cell.policy] = wins.get(cell.policy, 0) + 1
     ranked = sorted(wins, key=lambda policy: -wins[policy])
-    said = ", ".join(f"{policy} at {wins[policy]}" for policy in ranked)
-    return f"Highest agreement within the budget, of {len(best)} traces and budgets: {said}." if best else ""
+    said = ", ".join(f"{policy} {wins[policy]}" for policy in ranked)
+    return f"Highest agreement of {len(best)} pairs of trace and budget: {said}." if best else ""
 
 
 def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from camlink.models.base import OutputSpec
 from camlink.models.trace_arrays import TraceArrays
 from camlink.operators.baselines.warm_links import LinkTrainer
 from camlink.operators.policy import FramePolicy, PolicySetup
@@ -121,6 +123,7 @@ def test_a_period_is_profiled_when_that_can_be_paid() -> None:
     assert whole[:3] == [20, 40, 60]  # the first frame of every period of twenty but the first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", BOUND)
 @FEW
 @given(
@@ -145,6 +148,7 @@ def test_no_budget_is_ever_exceeded(
     assert gb is None or all(setup.costs.memory_gb[m] <= gb + 1e-6 for m in ever)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [p for p in BOUND if p != "oracle"])
 @FEW
 @given(seed=st.integers(0, 1000), models=st.integers(2, 4), share=st.floats(0.1, 0.9))
@@ -172,9 +176,9 @@ def _reordered(trace: TraceArrays, order: np.ndarray[Any, Any]) -> TraceArrays:
 @pytest.mark.parametrize("policy", ["mlink", "mlink-exact"])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 1.0])
 def test_by_the_block_everything_is_as_it_is_frame_by_frame(policy: str, share: float) -> None:
-    trace = random_trace(3, 400, 3)
+    trace = random_trace(3, 250, 3)
     camera, setup = trace.cameras[0], setup_of(trace, Budget(time_share=share))
-    candidate, cut = known_policies(PERIOD_S)[policy], split(camera, PERIOD_S)
+    candidate, cut = known_policies(PERIOD_S, TRAINER)[policy], split(camera, PERIOD_S)
     fast, slow = (
         play(camera, lambda s: candidate.make(camera, s, cut), setup, cut, name=policy, blocks=blocks)
         for blocks in (True, False)
@@ -226,9 +230,33 @@ def test_one_model_alone_is_played() -> None:
         assert 0.4 < row["cost"] <= 0.5 and row["agreement"] >= 0.5, policy
 
 
+@pytest.mark.slow
 def test_many_models_are_played() -> None:
     row = rows_of(random_trace(4, 150, 13), "mlink-exact", Budget(time_share=0.5))
     assert row["share_linked"] > 0.1 and row["cost"] <= 0.5
+
+
+@pytest.mark.parametrize("policy", BOUND)
+def test_any_task_that_can_be_scored_is_played_and_others_are_named(policy: str) -> None:
+    rng, frames = np.random.default_rng(0), 60
+    box = np.sort(rng.random((frames, 2, 2)), axis=1).reshape(frames, 4)  # x1 y1 below x2 y2
+    values = {
+        "words": rng.integers(0, 4, (frames, 5)), "box": box, "still": np.ones((frames, 2)),
+        "level": rng.random((frames, 1)), "found": np.zeros((frames, 3)),
+    }  # fmt: skip
+    specs = {
+        "words": OutputSpec("words", "sequence", 9, "tokens", max_steps=5),
+        "box": OutputSpec("box", "vector", 4, "box"),
+        "still": OutputSpec("still", "vector", 2, "count"),
+        "level": OutputSpec("level", "vector", 1, "regression", scale=0.5),
+        "found": OutputSpec("found", "set", 3, "detections"),
+    }
+    trace = trace_of(values, dict.fromkeys(values, 10.0), specs=specs)
+    notes: list[str] = []
+    (result,) = compare(trace, Rules([Budget(time_share=0.6)], [policy], period_s=PERIOD_S), notes.append)
+    row = result.row()
+    assert set(row["agreement_per_model"]) == set(values) - {"found"} and row["cost"] <= 0.6
+    assert notes == ['trace hand: camera "cam": found: task "detections" cannot be scored; left out']
 
 
 def test_a_camera_with_few_frames_is_left_out_and_named() -> None:
@@ -254,3 +282,23 @@ def test_seeds_are_rows_of_their_own() -> None:
     rules = Rules([Budget(time_share=0.5)], ["periodic", "drls"], seeds=(1, 2), period_s=PERIOD_S)
     rows = [r.row() for r in compare(random_trace(0, 60, 2), rules, lambda said: None)]
     assert [(r["policy"], r["seed"]) for r in rows] == [("periodic", 1), ("periodic", 2), ("drls", 1), ("drls", 2)]
+
+
+def test_the_example_in_the_documentation_keeps_to_its_budget(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import re
+    import sys
+    import types
+
+    from camlink.operators.allowance import Allowance
+    from camlink.operators.policy import Answer
+
+    code = re.search(r"```python\n(.*?)```", (repository / "docs" / "compare.md").read_text(), re.DOTALL)
+    assert code is not None
+    module = types.ModuleType("example_policies")
+    module.__dict__.update(Allowance=Allowance, Answer=Answer)
+    exec(code[1], module.__dict__)
+    monkeypatch.setitem(sys.modules, "example_policies", module)
+    row = rows_of(random_trace(0, 80, 3), "example_policies:RoundRobin", Budget(time_share=0.25))
+    assert 0.15 < row["cost"] <= 0.25 and row["share_reused"] > 0.5
