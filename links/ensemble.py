@@ -49,6 +49,7 @@ class Trust:
     alone: Belief
     with_memory: Belief
     memory: Memory | None = None
+    memory_alone: Belief = Belief(0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +78,15 @@ class Ensemble:
         return reduce(np.add, shares)
 
     def combine(self, pre_activations: Mapping[str, Array], recall: Recall | None = None) -> Array:
-        """Weigh, calibrate and activate: source -> (..., width), at least one -> (..., width).
+        """Weigh, calibrate and activate: source -> (..., width) -> (..., width).
 
-        Without a code that is a value in the target's own space; with one, P(count > k) for `finish` to read.
+        At least one source, or none with a ``recall`` that the ensemble `remembers` by. Without a code the result is
+        a value in the target's own space; with one, P(count > k) for `finish` to read.
         """
-        mixed = self.mix(pre_activations)
+        mixed = self.mix(pre_activations) if pre_activations else None
         if self.trust is not None:
             mixed = self._calibrate(mixed, self.trust, recall)
+        assert mixed is not None, "neither sources nor memory to combine"
         return self._rules.activate(mixed)
 
     def finish(self, activated: Array) -> Array:
@@ -96,16 +99,15 @@ class Ensemble:
         """Predict the target from executed values: source -> (..., size), and from what it said last, if known.
 
         Returns the served value (..., target.size) and its confidence (...,): the estimated agreement, 0..1.
-        Sources without a link are ignored. Raises `LinkError` if none is left, or if values do not fit.
+        Sources without a link are ignored. Without any values, `remembers` says whether ``recall`` alone can answer.
+        Raises `LinkError` if there is nothing to predict from, or if values do not fit.
         """
         links = self.links
         pre = {s: links[s].predict(v) for s, v in values.items() if s in links}
-        if not pre:
-            known = ", ".join(self.links) or "nothing"
-            got = ", ".join(values) or "nothing"
-            raise LinkError(f"no link to {self.target.model} from {got}; links exist from {known}")
+        if not pre and (values or recall is None or not self.remembers):
+            raise LinkError(self._nothing_to_go_by(values, recall))
         activated = self.combine(pre, recall)
-        honesty = 1.0 if self.trust is None else self._belief(self.trust, recall).honesty
+        honesty = 1.0 if self.trust is None else self._belief(self.trust, bool(pre), recall).honesty
         if self.code is not None:
             value, chance = self.code.most_probable(activated)
             return value, np.asarray(chance.sum(axis=-1) * (honesty / self.target.size))
@@ -143,6 +145,11 @@ class Ensemble:
         return ensemble_bytes.from_bytes(payload)
 
     @property
+    def remembers(self) -> bool:
+        """Whether a `Recall` changes what is predicted, and can answer without any source: counts and labels only."""
+        return self.trust is not None and self.trust.memory is not None
+
+    @property
     def output(self) -> OutputSpec:
         """The space that the links predict: the target's own, or its thresholds."""
         return self._output
@@ -155,17 +162,28 @@ class Ensemble:
     def _rules(self) -> TaskRules:
         return rules(self._output)
 
-    def _calibrate(self, mixed: Array, trust: Trust, recall: Recall | None) -> Array:
-        share = self._belief(trust, recall).share
+    def _calibrate(self, mixed: Array | None, trust: Trust, recall: Recall | None) -> Array | None:
         if recall is None or trust.memory is None:
-            return mixed if share == 1.0 else trust.constant + np.float32(share) * (mixed - trust.constant)
+            if mixed is None or trust.alone.share == 1.0:
+                return mixed
+            return trust.constant + np.float32(trust.alone.share) * (mixed - trust.constant)
         last = recall.value if self.code is None else self.code.encode(recall.value)
-        chances = trust.memory.chances(last, recall.age_s)
-        return log_odds(chances, self._output) + np.float32(share) * (mixed - trust.constant)
+        ground = log_odds(trust.memory.chances(last, recall.age_s), self._output)
+        if mixed is None:
+            return ground
+        return ground + np.float32(trust.with_memory.share) * (mixed - trust.constant)
 
     @staticmethod
-    def _belief(trust: Trust, recall: Recall | None) -> Belief:
-        return trust.alone if recall is None or trust.memory is None else trust.with_memory
+    def _belief(trust: Trust, has_sources: bool, recall: Recall | None) -> Belief:
+        if recall is None or trust.memory is None:
+            return trust.alone
+        return trust.with_memory if has_sources else trust.memory_alone
+
+    def _nothing_to_go_by(self, values: Mapping[str, Array], recall: Recall | None) -> str:
+        known, target = ", ".join(self.links) or "nothing", self.target.model
+        if values or recall is None:
+            return f"no link to {target} from {', '.join(values) or 'nothing'}; links exist from {known}"
+        return f"nothing was executed, and the links to {target} remember nothing; they exist from {known}"
 
 
 def log_odds(chances: Array, spec: OutputSpec) -> Array:

@@ -17,7 +17,8 @@ from camlink.links.vec_to_vec import PARAMETERS, VecToVec
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
-FORMAT = 2
+FORMAT = 3
+_BELIEFS = ("alone", "with_memory", "memory_alone")
 _MEMORY = ("base", "steady", "lifetime_s")
 
 
@@ -31,7 +32,7 @@ def to_bytes(ensemble: Ensemble) -> bytes:
         "weights": dict(ensemble.weights),
         "held_out_agreement": ensemble.held_out_agreement,
         "levels": None if code is None else code.levels,
-        "trust": None if trust is None else [asdict(trust.alone), asdict(trust.with_memory)],
+        "trust": None if trust is None else [asdict(getattr(trust, name)) for name in _BELIEFS],
     }
     arrays = {f"link/{s}/{name}": value for s, link in ensemble.links.items() for name, value in link.weights().items()}
     if trust is not None:
@@ -86,11 +87,12 @@ def _read(header: dict[str, Any], arrays: dict[str, Array]) -> Ensemble:
 def _trust(header: dict[str, Any], arrays: dict[str, Array], width: int) -> Trust | None:
     if header["trust"] is None:
         return None
-    alone, with_memory = (Belief(float(b["share"]), float(b["honesty"])) for b in header["trust"])
+    beliefs = (Belief(float(b["share"]), float(b["honesty"])) for b in header["trust"])
+    named = dict(zip(_BELIEFS, beliefs, strict=True))
     memory = None
     if "memory/base" in arrays:
         memory = Memory(*(_numbers(arrays[f"memory/{name}"], width) for name in _MEMORY))
-    return Trust(_numbers(arrays["constant"], width), alone, with_memory, memory)
+    return Trust(_numbers(arrays["constant"], width), memory=memory, **named)
 
 
 def _numbers(array: Array, size: int) -> Array:

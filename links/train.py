@@ -181,8 +181,10 @@ def _fit_trust(plan: _Target, draft: Ensemble, mixed: Array, times_s: Times | No
     later, earlier = earlier_frames(len(plan.coded))
     chances = memory.chances(plan.coded[earlier], times_s[later] - times_s[earlier])
     ground = log_odds(chances, plan.output)
-    with_memory = _belief(plan, draft, ground, evidence[later], plan.coded[later], plan.samples[later])
-    return Trust(constant, alone, with_memory, memory)
+    coded, executed = plan.coded[later], plan.samples[later]
+    with_memory = _belief(plan, draft, ground, evidence[later], coded, executed)
+    memory_alone = _belief(plan, draft, ground, np.zeros_like(ground), coded, executed)
+    return Trust(constant, alone, with_memory, memory, memory_alone)
 
 
 def _belief(plan: _Target, draft: Ensemble, ground: Array, evidence: Array, coded: Array, executed: Array) -> Belief:

@@ -170,6 +170,34 @@ def test_a_fresh_memory_outweighs_a_source_that_says_nothing_and_fades() -> None
         assert unsure < sure
 
 
+def test_memory_alone_answers_where_nothing_was_executed() -> None:
+    """Counts stay for 40 frames at a time: what was said a frame ago is nearly always still so, and is stated so."""
+    rng = np.random.default_rng(5)
+    blocks = np.repeat(rng.integers(0, 6, 20), 40).astype(np.float32)[:, None]
+    specs = {"noise": OutputSpec("noise", "vector", 1, "regression"), "people": PEOPLE}
+    noise = rng.normal(size=(len(blocks), 1)).astype(np.float32)
+    times = np.arange(len(blocks), dtype=np.float64)
+    ensemble = train_ensembles(specs, {"noise": noise, "people": blocks}, seed=0, times_s=times)["people"]
+    ages = np.ones(len(blocks) - 1)
+    value, confidence = ensemble.predict({}, Recall(blocks[:-1], ages))
+    right = (value == blocks[1:])[:, 0]
+    assert right.mean() > 0.95
+    assert float(confidence.mean()) == pytest.approx(right.mean(), abs=0.1)
+    _, stale = ensemble.predict({}, Recall(blocks[0], 1e6))
+    assert stale < confidence.min()
+
+
+def test_without_sources_or_memory_there_is_no_prediction() -> None:
+    assert ENSEMBLES["persons"].remembers
+    assert not PAPER["persons"].remembers
+    with pytest.raises(LinkError, match="no link to persons from nothing"):
+        ENSEMBLES["persons"].predict({})
+    with pytest.raises(LinkError, match="the links to persons remember nothing"):
+        PAPER["persons"].predict({}, Recall(SAMPLES["persons"][0], 1.0))
+    with pytest.raises(LinkError, match="no link to persons from depth"):
+        ENSEMBLES["persons"].predict({"depth": np.zeros(3, np.float32)}, Recall(SAMPLES["persons"][0], 1.0))
+
+
 def test_noise_is_not_believed() -> None:
     specs = {
         "noise": OutputSpec("noise", "vector", 3, "regression"),
