@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from camlink.links.base import Array
 from camlink.links.counts import CountCode
 from camlink.links.memory import Memory, Recall
-from camlink.links.vec_to_vec import VecToVec
+from camlink.links.scaling import FittedLink
 from camlink.models.base import OutputSpec
 from camlink.models.scores import TaskRules, rules
 from camlink.pipeline.errors import LinkError
@@ -61,7 +61,7 @@ class Ensemble:
     """
 
     target: OutputSpec
-    links: Mapping[str, VecToVec]
+    links: Mapping[str, FittedLink]
     weights: Mapping[str, float]
     spread: Array
     held_out_agreement: float

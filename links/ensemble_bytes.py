@@ -13,7 +13,9 @@ from camlink.links.base import Array
 from camlink.links.counts import CountCode
 from camlink.links.ensemble import Belief, Ensemble, Trust
 from camlink.links.memory import Memory
-from camlink.links.vec_to_vec import PARAMETERS, VecToVec
+from camlink.links.scaling import FittedLink
+from camlink.links.set_to_vec import SetToVec
+from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
@@ -68,10 +70,7 @@ def _read(header: dict[str, Any], arrays: dict[str, Array]) -> Ensemble:
     target = _spec(header["target"])
     code = None if header["levels"] is None else CountCode(tuple(int(n) for n in header["levels"]))
     output = target if code is None else code.spec(target)
-    links = {
-        s: VecToVec(_spec(source), output, *(arrays[f"link/{s}/{name}"] for name in PARAMETERS))
-        for s, source in header["sources"].items()
-    }
+    links = {s: _link(_spec(source), output, s, arrays) for s, source in header["sources"].items()}
     weights = {s: float(header["weights"][s]) for s in links}
     return Ensemble(
         target,
@@ -82,6 +81,12 @@ def _read(header: dict[str, Any], arrays: dict[str, Array]) -> Ensemble:
         code,
         _trust(header, arrays, output.size),
     )
+
+
+def _link(source: OutputSpec, output: OutputSpec, name: str, arrays: dict[str, Array]) -> FittedLink:
+    kind = SetToVec if source.kind == "set" else VecToVec
+    own = f"link/{name}/"
+    return kind(source, output, **{key.removeprefix(own): a for key, a in arrays.items() if key.startswith(own)})
 
 
 def _trust(header: dict[str, Any], arrays: dict[str, Array], width: int) -> Trust | None:

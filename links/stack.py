@@ -7,7 +7,7 @@ fraction of what an autograd engine needs to plan it. `camlink.links.fit` feeds 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,22 +93,33 @@ class StackLoss:
 class Stack:
     """The parameters of many perceptrons in one flat array, their gradients in another."""
 
-    def __init__(self, first: Sequence[Array], second: Sequence[Array], offsets: Sequence[Array] | None = None) -> None:
-        """``first``, ``second``: initial weights of each link's layers; ``offsets`` (1, out): of the last biases."""
+    def __init__(
+        self,
+        first: Sequence[Array],
+        second: Sequence[Array],
+        offsets: Sequence[Array] | None = None,
+        extra: Sequence[Array] = (),
+    ) -> None:
+        """``first``, ``second``: initial weights of each link's layers; ``offsets`` (1, out): of the last biases.
+
+        ``extra``: parameters (links, ...) of what stands before the perceptrons; its gradients are for it to write.
+        """
         w1, w2 = pad(first), pad(second)
-        shapes = [w1.shape, (len(w1), 1, w1.shape[2]), w2.shape, (len(w2), 1, w2.shape[2])]
+        shapes = [w1.shape, (len(w1), 1, w1.shape[2]), w2.shape, (len(w2), 1, w2.shape[2]), *(e.shape for e in extra)]
         self.flat = np.zeros(sum(int(np.prod(s)) for s in shapes), dtype=np.float32)
         self.flat_gradient = np.zeros_like(self.flat)
-        self.parameters = _views(self.flat, shapes)  # w1 (L, in, h), b1 (L, 1, h), w2 (L, h, out), b2 (L, 1, out)
-        self._gradients = _views(self.flat_gradient, shapes)
+        self.parameters = _views(self.flat, shapes)  # w1 (L, in, h), b1 (L, 1, h), w2 (L, h, out), b2 (L, 1, out), ...
+        self.gradients = _views(self.flat_gradient, shapes)
         self.parameters[0][...] = w1
         self.parameters[2][...] = w2
+        for place, values in zip(self.parameters[4:], extra, strict=True):
+            place[...] = values
         if offsets is not None:
             self.parameters[3][...] = pad(offsets)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """x (L, batch, in) -> hidden (L, batch, h), pre-activation (L, batch, out)."""
-        w1, b1, w2, b2 = self.parameters
+        w1, b1, w2, b2 = self.parameters[:4]
         hidden = np.matmul(x, w1)
         hidden += b1
         np.maximum(hidden, 0.0, out=hidden)
@@ -118,14 +129,24 @@ class Stack:
 
     def backward(self, x: Array, hidden: Array, slope: Array) -> Array:
         """Return the flat gradient, given d loss / d pre-activation (L, batch, out)."""
-        g1, gb1, g2, gb2 = self._gradients
+        g1, gb1, g2, gb2 = self.gradients[:4]
         np.matmul(hidden.transpose(0, 2, 1), slope, out=g2)
         slope.sum(axis=1, keepdims=True, out=gb2)
-        back = np.matmul(slope, self.parameters[2].transpose(0, 2, 1))
-        back *= hidden > 0
+        back = self.hidden_slope(hidden, slope)
         np.matmul(x.transpose(0, 2, 1), back, out=g1)
         back.sum(axis=1, keepdims=True, out=gb1)
         return self.flat_gradient
+
+    def gradient(self, x: Array, slope_at: Callable[[Array], Array]) -> Array:
+        """Return the flat gradient at samples x, ``slope_at`` being d loss / d pre-activation at a pre-activation."""
+        seen, z = self.forward(x)
+        return self.backward(x, seen, slope_at(z))
+
+    def hidden_slope(self, hidden: Array, slope: Array) -> Array:
+        """Return d loss / d what enters the hidden units (L, batch, h)."""
+        back: Array = np.matmul(slope, self.parameters[2].transpose(0, 2, 1))
+        back *= hidden > 0
+        return back
 
 
 def pad(arrays: Sequence[Array]) -> Array:

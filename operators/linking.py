@@ -10,14 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.links.memory import Recall
 from camlink.operators.base import Outputs, StateStore
 from camlink.operators.inference import state_key
 from camlink.operators.recall import LastExecuted
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.errors import LinkError, StateError
-from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, OutputReady, Record, Value
+from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, OutputReady, Record
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +36,15 @@ class _InForce:
 class LinkingOperator:
     """Word of executed outputs in, complete frame results out: every model executed, linked or abstained."""
 
-    def __init__(self, models: Sequence[str], state: StateStore, clock: Clock | None = None) -> None:
-        """With a ``clock``, frames wait for lost outputs from when they come; without, from when they were captured."""
+    def __init__(
+        self, models: Sequence[str], state: StateStore, clock: Clock | None = None, inputs: LinkInputs | None = None
+    ) -> None:
+        """With a ``clock``, frames wait for lost outputs from when they come; without, from when they were captured.
+
+        ``inputs``: what links read of a frame, where that is more than the executed values.
+        """
         self._clock = clock
+        self._inputs = inputs or LinkInputs({})
         self._models = tuple(models)
         self._state = state
         self._links: dict[str, dict[str, _InForce]] = {}  # camera -> target -> links
@@ -92,12 +100,11 @@ class LinkingOperator:
 
     def _result(self, ready: OutputReady, outputs: Outputs, lost: str | None = None) -> FrameResult:
         executed = {o.model: o.value for o in outputs if o.value is not None}
+        read = self._inputs.of_outputs(outputs, ready.captured_at, ready.stats)
         rows = list(outputs)
         last = self._last.setdefault(ready.camera_id, LastExecuted())
         if ready.purpose != "relabel":
-            rows += [
-                self._predict(ready, model, executed, last.of(model, ready.captured_at)) for model in ready.predict
-            ]
+            rows += [self._predict(ready, model, read, last.of(model, ready.captured_at)) for model in ready.predict]
             rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]
             known = {row.model for row in rows}
             reasons = {m: ready.failed.get(m, lost or NOT_CHOSEN) for m in self._models}
@@ -115,16 +122,17 @@ class LinkingOperator:
         )
 
     def _predict(
-        self, ready: OutputReady, target: str, executed: Mapping[str, Value], recall: Recall | None
+        self, ready: OutputReady, target: str, read: Mapping[str, Array], recall: Recall | None
     ) -> ModelOutput:
         """Predict one target from what the decision executes; on audit frames as a shadow beside the executed value."""
-        shadow = target in executed
-        values = {m: v for m, v in executed.items() if m not in ready.predict}
+        shadow = target in read
+        values = {m: v for m, v in read.items() if m not in ready.predict}
         in_force = self._links.get(ready.camera_id, {}).get(target)
         if in_force is None:
             return _abstain(ready, target, f"no links to {target} were learnt yet", served=not shadow)
         try:
-            value, confidence = in_force.ensemble.predict(values, recall)
+            # Where nothing was executed at all, nothing is predicted: that is for a policy to allow, not for links.
+            value, confidence = in_force.ensemble.predict(values, recall if values else None)
         except LinkError as error:
             return _abstain(ready, target, str(error), served=not shadow)
         return ModelOutput(

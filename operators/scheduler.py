@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.models.base import OutputSpec
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
@@ -32,9 +33,17 @@ class SchedulerOperator:
     """Results and link promotions in, decisions out. One instance decides for the cameras of one inference worker."""
 
     def __init__(
-        self, specs: Mapping[str, OutputSpec], costs: Costs, budget: Budget, rules: SamplingRules, policy: str
+        self,
+        specs: Mapping[str, OutputSpec],
+        costs: Costs,
+        budget: Budget,
+        rules: SamplingRules,
+        policy: str,
+        inputs: LinkInputs | None = None,
     ) -> None:
+        """``inputs``: what links read of a frame, where that is more than the executed values."""
         self._specs = specs
+        self._inputs = inputs or LinkInputs(specs)
         self._costs = costs
         self._budget = budget
         self._rules = rules
@@ -78,7 +87,8 @@ class SchedulerOperator:
         if result.purpose in ("profile", "audit"):
             values = result.executed()
             if len(values) == len(self._specs):
-                camera.scorer.observe(result.captured_at, values, camera.ensembles)
+                read = self._inputs.of_outputs(result.outputs, result.captured_at, result.stats)
+                camera.scorer.observe(result.captured_at, values, camera.ensembles, read)
         period = self._rules.period_start(result.captured_at)
         overdue = result.purpose in ("serve", "audit") and (camera.decided is None or camera.decided < period)
         if result.profile_ends or overdue:
