@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from camlink.links.base import Array
 from camlink.links.counts import CountCode
 from camlink.links.memory import Memory, Recall
+from camlink.links.one_frame import FramePredictor, compiled
 from camlink.links.scaling import FittedLink
+from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.models.scores import TaskRules, rules
 from camlink.pipeline.errors import LinkError
 
 SQRT_2 = sqrt(2.0)
+_ONE = np.ones(1, np.float32)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,10 @@ class Ensemble:
         Sources without a link are ignored. Without any values, `remembers` says whether ``recall`` alone can answer.
         Raises `LinkError` if there is nothing to predict from, or if values do not fit.
         """
+        if self.code is not None and self.trust is not None and values:
+            served = self._one_frame(self.code, self.trust, values, recall)
+            if served is not None:
+                return served
         links = self.links
         pre = {s: links[s].predict(v) for s, v in values.items() if s in links}
         if not pre and (values or recall is None or not self.remembers):
@@ -112,6 +119,35 @@ class Ensemble:
             value, chance = self.code.most_probable(activated)
             return value, np.asarray(chance.sum(axis=-1) * (honesty / self.target.size))
         return self._rules.finish(activated), self.confidence(activated) * honesty
+
+    def _one_frame(
+        self, code: CountCode, trust: Trust, values: Mapping[str, Array], recall: Recall | None
+    ) -> tuple[Array, NDArray[np.float64]] | None:
+        """Predict the counts of a single frame the fast way, or return None where the general way is needed."""
+        if recall is not None and (recall.value.shape != (self.target.size,) or isinstance(recall.age_s, np.ndarray)):
+            return None
+        memory = trust.memory if recall is not None else None
+        key = (tuple(values), memory is not None)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(code, trust, key[0], memory)
+        predictor = self._compiled[key]
+        return None if predictor is None else predictor(values, recall)
+
+    def _compile(
+        self, code: CountCode, trust: Trust, sources: tuple[str, ...], memory: Memory | None
+    ) -> FramePredictor | None:
+        known = {s: self.links[s] for s in sources if s in self.links}
+        links = {s: link for s, link in known.items() if isinstance(link, VecToVec)}
+        if not known or len(links) < len(known):
+            return None
+        total = sum(self.weights[s] for s in links)
+        weights = [self.weights[s] / total for s in links]
+        belief = trust.alone if memory is None else trust.with_memory
+        return compiled(links, weights, code, trust.constant, (belief.share, belief.honesty), memory)
+
+    @cached_property
+    def _compiled(self) -> dict[tuple[tuple[str, ...], bool], FramePredictor | None]:
+        return {}
 
     def confidence(self, activated: Array) -> NDArray[np.float64]:
         """Estimate the agreement of an activated value (..., width) -> (...,), from its own shape and `spread`.
@@ -188,7 +224,9 @@ class Ensemble:
 
 def log_odds(chances: Array, spec: OutputSpec) -> Array:
     """Return the pre-activations (..., width) whose activation is ``chances`` (up to scale, for a softmax)."""
-    return np.asarray(np.log(chances if spec.task == "single_label" else chances / (1.0 - chances)))
+    if spec.task == "single_label":
+        return np.asarray(np.log(chances))
+    return np.asarray(np.log(chances / (_ONE - chances)))
 
 
 def _chance_to_round_right(offset: Array, spread: Array) -> NDArray[np.float64]:

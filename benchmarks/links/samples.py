@@ -19,7 +19,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CameraSamples:
-    """``values``: model -> (n, size); ``times_s`` (n,); ``boxes``: model -> a list per frame, for links that read them."""
+    """``values``: model -> (n, size); ``times_s`` (n,); ``boxes``: model -> a list per frame, of detectors only."""
 
     name: str
     specs: Mapping[str, OutputSpec]

@@ -92,6 +92,31 @@ def test_one_frame_and_a_batch_agree() -> None:
         assert float(confidence) == pytest.approx(float(sure[i]), abs=1e-5)
 
 
+@pytest.mark.parametrize("recall", [None, 0.5, 1e5])
+@pytest.mark.parametrize("target", ["objects", "persons"])
+def test_the_fast_way_for_one_frame_and_the_way_for_batches_agree(target: str, recall: float | None) -> None:
+    """The counts of one frame are predicted by other code: `camlink.links.one_frame`."""
+    ensemble = ENSEMBLES[target]
+    others = [m for m in SPECS if m != target]
+    for sources in chain.from_iterable(combinations(others, n) for n in (1, 2, 3)):
+        read = {s: SAMPLES[s][1:31] for s in sources}
+        last = None if recall is None else Recall(SAMPLES[target][:30], np.full(30, recall))
+        batch, sure = ensemble.predict(read, last)
+        for i in range(30):
+            one = None if recall is None else Recall(SAMPLES[target][i], recall)
+            value, confidence = ensemble.predict({s: v[i] for s, v in read.items()}, one)
+            np.testing.assert_array_equal(value, batch[i])
+            assert float(confidence) == pytest.approx(float(sure[i]), abs=1e-5)
+        assert ensemble._compiled[sources, recall is not None] is not None
+
+
+def test_values_that_fit_only_together_are_refused() -> None:
+    """Two sources whose sizes add up, but are each wrong."""
+    wrong = {"objects": np.zeros(2, np.float32), "action": np.zeros(3, np.float32)}
+    with pytest.raises(LinkError, match="link objects -> persons: got values of size 2, expected 3"):
+        ENSEMBLES["persons"].predict(wrong)
+
+
 def test_no_known_source_is_an_error_that_names_both_sides() -> None:
     with pytest.raises(LinkError, match="no link to persons from depth; links exist from objects"):
         ENSEMBLES["persons"].predict({"depth": np.zeros(3, np.float32)})
