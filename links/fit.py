@@ -26,6 +26,7 @@ from camlink.links.scaling import FittedLink, Scaled, scale, unfold
 from camlink.links.set_stack import UNITS, Layout, SetStack
 from camlink.links.set_to_vec import POOLS
 from camlink.links.stack import RmsProp, Stack, StackLoss, pad
+from camlink.links.torch_engine import TorchEngine
 from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.models.scores import rules
@@ -33,7 +34,8 @@ from camlink.pipeline.errors import LinkError
 
 Rows = NDArray[np.bool_]
 Keep = Literal["best", "last"]
-STACK_LINKS = 64  # links per computation: beyond this a stack outgrows the processor's caches
+Backend = Literal["numpy", "torch"]
+STACK_LINKS: dict[Backend, int] = {"numpy": 64, "torch": 4096}  # beyond 64 a stack outgrows a processor's caches
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,21 @@ class Fitted:
     losses: NDArray[np.float64] | None  # (epochs + 1,)
 
 
-def fit_links(jobs: Sequence[FitJob], recipe: Recipe = RECIPE) -> list[VecToVec]:
+def fit_links(jobs: Sequence[FitJob], recipe: Recipe = RECIPE, backend: Backend = "numpy") -> list[VecToVec]:
     """Fit many links between vectors at once and return them in the order of ``jobs``. Raises `LinkError`."""
     sets = [job.source.model for job in jobs if job.source.kind == "set"]
     if sets:
         raise LinkError(f"links from sets of boxes ({', '.join(sets)}) come from `fit`, this is for vectors")
-    return [fitted.link for fitted in fit(jobs, recipe) if isinstance(fitted.link, VecToVec)]
+    return [fitted.link for fitted in fit(jobs, recipe, backend=backend) if isinstance(fitted.link, VecToVec)]
 
 
-def fit(jobs: Sequence[FitJob], recipe: Recipe = RECIPE, keep: Keep = "best") -> list[Fitted]:
+def fit(
+    jobs: Sequence[FitJob], recipe: Recipe = RECIPE, keep: Keep = "best", backend: Backend = "numpy"
+) -> list[Fitted]:
     """Fit many links at once: results in the order of ``jobs``, each as if it had been fitted alone.
 
-    Of watched links the ``best`` epoch is kept, or the ``last``. Raises `LinkError` for samples that do not fit.
+    Of watched links the ``best`` epoch is kept, or the ``last``. ``backend`` torch fits links between vectors on a GPU
+    where there is one, up to float rounding the same. Raises `LinkError` for samples that do not fit.
     """
     done: dict[int, Fitted] = {}
     for job in jobs:
@@ -125,9 +130,10 @@ def fit(jobs: Sequence[FitJob], recipe: Recipe = RECIPE, keep: Keep = "best") ->
     order = sorted(range(len(jobs)), key=lambda i: (steps(i), rules(jobs[i].target).loss, _width(jobs[i]), i))
     for _, group in groupby(order, key=steps):
         indexes = list(group)
-        for start in range(0, len(indexes), STACK_LINKS):
-            part = sorted(indexes[start : start + STACK_LINKS], key=lambda i: (rules(jobs[i].target).loss, i))
-            for i, fitted in zip(part, _fit_stack([scaled[i] for i in part], recipe, keep), strict=True):
+        most = STACK_LINKS[backend]
+        for start in range(0, len(indexes), most):
+            part = sorted(indexes[start : start + most], key=lambda i: (rules(jobs[i].target).loss, i))
+            for i, fitted in zip(part, _fit_stack([scaled[i] for i in part], recipe, keep, backend), strict=True):
                 done[i] = fitted
     return [done[i] for i in range(len(jobs))]
 
@@ -189,12 +195,32 @@ def _stacked(stack: Sequence[Scaled], recipe: Recipe) -> Stack | SetStack:
     return SetStack(layout, encoders, first, second, offsets, [s.x for s in stack])
 
 
-def _fit_stack(stack: Sequence[Scaled], recipe: Recipe, keep: Keep) -> list[Fitted]:
+class _NumpyEngine:
+    """Moves a stack's parameters in place."""
+
+    def __init__(self, links: Stack | SetStack, loss: StackLoss) -> None:
+        self._links, self._loss = links, loss
+        self._optimizer = RmsProp(links.flat)
+
+    def step(self, x: Array, y: Array, share: Array, rate: float) -> None:
+        self._optimizer.step(self._links.gradient(x, partial(self._loss.gradient, y=y, share=share)), rate)
+
+    def settle(self) -> None:
+        """Nothing to bring back."""
+
+
+def _engine(links: Stack | SetStack, loss: StackLoss, backend: Backend) -> _NumpyEngine | TorchEngine:
+    if backend == "torch" and isinstance(links, Stack):
+        return TorchEngine(links, loss)
+    return _NumpyEngine(links, loss)
+
+
+def _fit_stack(stack: Sequence[Scaled], recipe: Recipe, keep: Keep, backend: Backend) -> list[Fitted]:
     """Fit links that share a number of batches and are sorted by kind of loss."""
     links = _stacked(stack, recipe)
     width = max(s.job.target.size for s in stack)
     loss = StackLoss([s.job.target for s in stack], width)
-    optimizer = RmsProp(links.flat)
+    engine = _engine(links, loss, backend)
     epochs = recipe.epochs_for(max(len(s.x) for s in stack))
     keeper = _Keeper(stack, links, loss, epochs, keep)
     keeper.look(0)
@@ -203,8 +229,8 @@ def _fit_stack(stack: Sequence[Scaled], recipe: Recipe, keep: Keep) -> list[Fitt
         for step, (xb, yb, share) in enumerate(samples.epoch()):
             done = (epoch + step / samples.steps) / epochs
             rate = recipe.rate * (1.0 - done) if recipe.falling_rate else recipe.rate
-            slope_at = partial(loss.gradient, y=yb, share=share)
-            optimizer.step(links.gradient(xb, slope_at), rate)
+            engine.step(xb, yb, share, rate)
+        engine.settle()
         keeper.look(epoch + 1)
         if keeper.finished(epoch + 1):
             break

@@ -34,7 +34,7 @@ class SetToVec:
 
     source: OutputSpec  # kind "set"
     target: OutputSpec
-    we: Array  # (6 + classes, units)
+    we: Array  # (4 + classes, units)
     be: Array  # (units,)
     w1: Array  # (plain + 3 * units, hidden)
     b1: Array  # (hidden,)

@@ -20,7 +20,7 @@ from camlink.pipeline.records import Detections
 
 PLACES = 48  # boxes of a frame that links read, best first; a crowded junction has 20 to 40
 COLUMNS = 6  # numbers per place
-PLAIN_FEATURES = 6  # of a box, beside its class
+PLAIN_FEATURES = 4  # of a box, beside its class
 
 
 def set_spec(model: str, plain: int, places: int = PLACES) -> OutputSpec:
@@ -56,13 +56,14 @@ def places_of(batch: Array, source: OutputSpec) -> Array:
 
 
 def features_of(places: Array, classes: int) -> Array:
-    """Describe boxes: places (..., 6) -> (..., 6 + classes): score, centre, foot, width, height, side, and the class.
+    """Describe boxes: places (..., 6) -> (..., 4 + classes): score, width, height, side, and the class.
 
-    The side is the root of the area; the class is one-hot. What empty places give is for nobody to read.
+    The side is the root of the area; the class is one-hot. Where in the picture a box lies is left out: links learnt
+    by heart who stood where (`benchmarks/links/live.py`). What empty places give is for nobody to read.
     """
     x1, y1, x2, y2, score, number = (places[..., i] for i in range(COLUMNS))
     width, height = x2 - x1, y2 - y1
     side = np.sqrt(np.maximum(width * height, 0.0))
-    plain = np.stack([score, (x1 + x2) / 2, y2, width, height, side], axis=-1)
+    plain = np.stack([score, width, height, side], axis=-1)
     one_hot = number[..., None] == np.arange(1, classes + 1, dtype=np.float32)
     return np.concatenate([plain, one_hot], axis=-1, dtype=np.float32)

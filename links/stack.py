@@ -50,19 +50,19 @@ class StackLoss:
 
     def __init__(self, targets: Sequence[OutputSpec], width: int) -> None:
         sizes = np.array([t.size for t in targets])
-        self._mask = (np.arange(width) < sizes[:, None])[:, None, :].astype(np.float32)  # (links, 1, out)
-        self._per_entry = self._mask / sizes[:, None, None].astype(np.float32)
+        self.mask: Array = (np.arange(width) < sizes[:, None])[:, None, :].astype(np.float32)  # (links, 1, out)
+        self.per_entry: Array = np.asarray(self.mask / sizes[:, None, None], dtype=np.float32)
         kinds: list[Loss] = [rules(t).loss for t in targets]
-        self._parts = [(kind, slice(kinds.index(kind), kinds.index(kind) + kinds.count(kind))) for kind in set(kinds)]
+        self.parts = [(kind, slice(kinds.index(kind), kinds.index(kind) + kinds.count(kind))) for kind in set(kinds)]
 
     def gradient(self, z: Array, y: Array, share: Array) -> Array:
         """Return d loss / d z: z, y (links, batch, out) -> (links, batch, out)."""
         slope = np.empty_like(z)
-        for kind, part in self._parts:
+        for kind, part in self.parts:
             if kind == "mse":
-                slope[part] = 2.0 * (z[part] - y[part]) * self._per_entry[part]
+                slope[part] = 2.0 * (z[part] - y[part]) * self.per_entry[part]
             elif kind == "binary_cross_entropy":
-                slope[part] = (1.0 / (1.0 + np.exp(-np.clip(z[part], -60, 60))) - y[part]) * self._per_entry[part]
+                slope[part] = (1.0 / (1.0 + np.exp(-np.clip(z[part], -60, 60))) - y[part]) * self.per_entry[part]
             else:
                 odds = np.exp(self._log_share(z[part], part))
                 slope[part] = odds * y[part].sum(axis=2, keepdims=True) - y[part]
@@ -72,20 +72,20 @@ class StackLoss:
     def value(self, z: Array, y: Array, share: Array) -> NDArray[np.float64]:
         """Return the loss of each link: (links,)."""
         loss = np.empty(len(z))
-        for kind, part in self._parts:
+        for kind, part in self.parts:
             if kind == "mse":
-                each: Array = np.square(z[part] - y[part]) * self._per_entry[part]
+                each: Array = np.square(z[part] - y[part]) * self.per_entry[part]
             elif kind == "binary_cross_entropy":
-                each = (np.logaddexp(0.0, z[part]) - z[part] * y[part]) * self._per_entry[part]
+                each = (np.logaddexp(0.0, z[part]) - z[part] * y[part]) * self.per_entry[part]
             else:
-                shares = np.where(self._mask[part] > 0, self._log_share(z[part], part), 0.0)
+                shares = np.where(self.mask[part] > 0, self._log_share(z[part], part), 0.0)
                 each = -shares * y[part]
             loss[part] = (each * share[part]).sum(axis=(1, 2))
         return loss
 
     def _log_share(self, z: Array, part: slice) -> Array:
         """Log of the softmax over a link's own outputs; minus infinity at padding."""
-        shifted = np.where(self._mask[part] > 0, z, -np.inf)
+        shifted = np.where(self.mask[part] > 0, z, -np.inf)
         shifted -= shifted.max(axis=2, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True)), dtype=np.float32)
 

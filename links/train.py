@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from camlink.links.base import Array
 from camlink.links.counts import CountCode, code_for
 from camlink.links.ensemble import Belief, Ensemble, Trust, log_odds
-from camlink.links.fit import PAPER, RECIPE, FitJob, Fitted, Recipe, constant_prediction, fit
+from camlink.links.fit import PAPER, RECIPE, Backend, FitJob, Fitted, Recipe, constant_prediction, fit
 from camlink.links.inputs import SourceSamples
 from camlink.links.memory import Times, earlier_frames, fit_memory
 from camlink.links.scaling import FittedLink
@@ -60,6 +60,7 @@ def train_ensembles(
     times_s: Times | None = None,
     kind: LinkKind = "count_distribution",
     read: SourceSamples | None = None,
+    backend: Backend = "numpy",
 ) -> dict[str, Ensemble]:
     """Return, for each target, links from all other models and their ensemble weights.
 
@@ -82,21 +83,25 @@ def train_ensembles(
         for plan in plans
         for s in plan.sources
     }
-    trials = _cross_fit_pairs(jobs, folds, recipe, early_stopping=kind != "vec_to_vec")
+    trials = _cross_fit_pairs(jobs, folds, recipe, kind != "vec_to_vec", backend)
     held_out = {key: trial.held_out for key, trial in trials.items()}
     links = {key: trial.link for key, trial in trials.items()}
     return {plan.spec.model: _assemble(plan, links, held_out, kind, times_s) for plan in plans}
 
 
 def _cross_fit_pairs(
-    jobs: Mapping[tuple[str, str], FitJob], folds: NDArray[np.intp], recipe: Recipe, early_stopping: bool
+    jobs: Mapping[tuple[str, str], FitJob],
+    folds: NDArray[np.intp],
+    recipe: Recipe,
+    early_stopping: bool,
+    backend: Backend,
 ) -> dict[tuple[str, str], CrossFitted]:
     """Fit all links; one from a set is fitted with a plain one beside it, weighed by what held-out frames say of both.
 
     Boxes tell more than counts and are easier to learn by heart: where they mislead, the plain link has the weight.
     """
     plain = {key: _without_boxes(job) for key, job in jobs.items() if job.source.kind == "set"}
-    fitted = cross_fit([*jobs.values(), *plain.values()], folds, recipe, early_stopping=early_stopping)
+    fitted = cross_fit([*jobs.values(), *plain.values()], folds, recipe, early_stopping=early_stopping, backend=backend)
     trials = dict(zip(jobs, fitted, strict=False))
     for key, beside in zip(plain, fitted[len(jobs) :], strict=True):
         trials[key] = _fused(jobs[key], trials[key], beside)
@@ -126,7 +131,12 @@ class CrossFitted:
 
 
 def cross_fit(
-    jobs: Sequence[FitJob], folds: NDArray[np.intp], recipe: Recipe, *, early_stopping: bool = True
+    jobs: Sequence[FitJob],
+    folds: NDArray[np.intp],
+    recipe: Recipe,
+    *,
+    early_stopping: bool = True,
+    backend: Backend = "numpy",
 ) -> list[CrossFitted]:
     """Fit every link once per fold without that fold, then on all frames, as long as served the trial fits best.
 
@@ -135,10 +145,12 @@ def cross_fit(
     count = int(folds.max()) + 1
     trial_jobs = [replace(job, watched=folds == fold, seed=job.seed + fold) for job in jobs for fold in range(count)]
     stop = None if early_stopping else recipe.epochs
-    fitted = fit(trial_jobs, recipe, keep="best" if early_stopping else "last")
+    fitted = fit(trial_jobs, recipe, keep="best" if early_stopping else "last", backend=backend)
     trials = [fitted[i * count : (i + 1) * count] for i in range(len(jobs))]
     epochs = [_best_epoch(trial) if stop is None else stop for trial in trials]
-    final = fit([replace(job, stop_after=epoch) for job, epoch in zip(jobs, epochs, strict=True)], recipe)
+    final = fit(
+        [replace(job, stop_after=epoch) for job, epoch in zip(jobs, epochs, strict=True)], recipe, backend=backend
+    )
     result = []
     for job, trial, last, epoch in zip(jobs, trials, final, epochs, strict=True):
         held_out = np.empty_like(job.y, dtype=np.float32)

@@ -107,7 +107,7 @@ def test_places_without_a_box_are_left_out_where_no_frame_fills_them() -> None:
 def test_features_tell_classes_apart_and_leave_out_unknown_ones() -> None:
     boxes = packed(Detections(np.zeros((2, 4), np.float32), np.float32([0.3, 0.2]), np.int32([1, 7])), places=2)
     features = features_of(boxes.reshape(2, COLUMNS), classes=3)
-    np.testing.assert_array_equal(features[:, 6:], [[0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(features[:, 4:], [[0, 1, 0], [0, 0, 0]])
 
 
 def test_doubtful_boxes_tell_what_counts_do_not() -> None:
