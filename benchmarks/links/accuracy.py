@@ -164,6 +164,27 @@ def verdict_of(title: str, scores: Scores) -> Table:
     return table
 
 
+def ensembles_of(title: str, scores: Scores, column: str = "distribution") -> Table:
+    """Say of each target whether one source dominates the ensemble of all, or whether sources help each other.
+
+    The two typical cases of Sec. 3.6 and Tab. III: the ensemble is about as good as its best source, or better than
+    every one; ``about`` is two standard errors of the difference between parts. It may also be worse.
+    """
+    table = Table("target", "best source", "alone", "all sources", "case", title=title)
+    for target in dict.fromkeys(t for t, _, _ in scores.agreement):
+        parts = {s: scores.agreement[target, s, column] for t, s, c in scores.agreement if (t, c) == (target, column)}
+        together = parts.pop("all")
+        best = max(parts, key=lambda s: float(np.concatenate(parts[s]).mean()))
+        gain = np.array([a.mean() - b.mean() for a, b in zip(together, parts[best], strict=True)])
+        error = 2.0 * float(gain.std()) / np.sqrt(len(gain))
+        case = (
+            "dominance" if abs(gain.mean()) <= error else "mutual assistance" if gain.mean() > 0 else "worse together"
+        )
+        shown = (f"{np.concatenate(p).mean():.3f}" for p in (parts[best], together))
+        table.add_row(target, best, *shown, case)
+    return table
+
+
 def sensitivity_of(camera: CameraSamples, seed: int) -> Table:
     """Agreement on the last 52 % of the frames, by the share of all frames that taught, spread over the first 48 %."""
     table = Table(
@@ -225,6 +246,7 @@ def main(
             stated += scores.stated
             console.print(sensitivity_of(camera, seed))
             console.print(table_of(f"{camera.name}: agreement, {labelled:.0%} of frames labelled", scores))
+            console.print(ensembles_of(f"{camera.name}: distribution links together (Tab. III)", scores))
             console.print(verdict_of(f"{camera.name}: the best link against the paper's", scores))
     bins = reliability(stated)
     table = Table("stated confidence", "observed agreement", "predictions", title="Reliability of distribution links")
