@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from camlink.links.contract import check_link
 from camlink.links.ensemble import Ensemble
 from camlink.links.fit import FitJob, fit, fit_links
 from camlink.links.inputs import LinkInputs
+from camlink.links.onnx_export import export_onnx
 from camlink.links.set_to_vec import SetToVec
 from camlink.links.sets import COLUMNS, features_of, packed, places_of, plain_size, set_spec
 from camlink.links.train import train_ensembles
@@ -59,6 +61,11 @@ LINK = fit([FitJob(SOURCE, TARGET, X, Y, 0)])[0].link
 def test_a_set_link_keeps_the_contract() -> None:
     assert isinstance(LINK, SetToVec)
     check_link(LINK, X)
+
+
+def test_a_set_link_is_not_exported_as_if_it_were_a_perceptron(tmp_path: Path) -> None:
+    with pytest.raises(LinkError, match="link objects -> persons: only links between vectors"):
+        export_onnx(LINK, tmp_path / "link.onnx")
 
 
 @settings(max_examples=60, deadline=None)
