@@ -73,7 +73,9 @@ def build_operators(
         "adaptation": AdaptationOperator(
             pool.specs, learning_rules(config), relabel_policy(config, pool.specs), inputs
         ),
-        "scheduler": SchedulerOperator(pool.specs, costs_of(pool), budget_of(config), rules, config.policy, inputs),
+        "scheduler": SchedulerOperator(
+            pool.specs, costs_of(pool), budget_of(config), rules, config.policy, config.target_of, inputs
+        ),
     }
 
 
@@ -84,6 +86,7 @@ def sampling_rules(config: SiteConfig) -> SamplingRules:
         profile_fraction=config.profile.fraction,
         profile_min_frames=config.profile.min_frames,
         audit_fraction=config.audit.fraction,
+        audit_spend=config.audit.spend,
         bootstrap_frames=config.links.bootstrap_frames,
         seed=config.seed,
     )
