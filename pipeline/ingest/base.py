@@ -11,6 +11,7 @@ from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from camlink.pipeline.errors import SourceError
+from camlink.pipeline.ingest.order import Decode
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
 
 Reading = Frame | FrameDropped | CameraEvent
@@ -48,7 +49,9 @@ class SourceSpec:
     device number. ``fps``: sampling rate, None for every frame. ``crop``: (x, y, width, height) as fractions of the
     picture. ``start``: event time of the first frame of a clip; ``timezone`` is how naive times are read.
     ``total_frames``: sampled frames to expect, when already known. ``shown``: the source as logs and events may show
-    it, for one that holds secrets `mask_url` cannot know, such as a key in the path.
+    it, for one that holds secrets `mask_url` cannot know, such as a key in the path. ``frozen_after_s``: a live camera
+    whose picture has not changed in the least for so long counts as frozen; None for the default. ``decode``: all
+    frames, key frames only, or "auto": whichever suffices.
     """
 
     camera_id: str
@@ -60,6 +63,8 @@ class SourceSpec:
     domain: str = "default"
     total_frames: int | None = None
     shown: str = ""
+    frozen_after_s: float | None = None
+    decode: Decode = "all"
 
     def __post_init__(self) -> None:
         if not CAMERA_ID.fullmatch(self.camera_id):

@@ -36,7 +36,7 @@ def open_file(path: Path) -> Capture:
 
 
 def open_live(source: str | int, open_timeout_s: float, read_timeout_s: float) -> Capture:
-    """Open a URL or device, giving up after the time limits (which only FFmpeg heeds: hence the watchdog in live.py).
+    """Open a URL or device, giving up after the time limits (which only FFmpeg heeds: hence the limits in reader.py).
 
     URLs go to FFmpeg alone: on failure other backends would print the address, with its password.
     """
@@ -49,6 +49,7 @@ def open_live(source: str | int, open_timeout_s: float, read_timeout_s: float) -
     limits = [
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(open_timeout_s * 1000)),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(read_timeout_s * 1000)),
+        *(cv2.CAP_PROP_N_THREADS, 1),  # more would hold frames back, and cameras are many already
     ]
     return cast(Capture, cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits))
 
