@@ -88,15 +88,12 @@ def measure(url: str, cameras: int, fps: float, seconds: float) -> None:
     close_together(sources)
     fresh_s, fresh_mib = fresh_process()
     print(f"cameras {cameras}, {fps:g} frames/s of each looked at, {seconds:g} s")
-    print(
-        f"first reading of all cameras after {max(first.values()):.2f} s, median {statistics.median(first.values()):.2f} s"
-    )
+    waits = list(first.values())
+    print(f"first reading of all cameras after {max(waits):.2f} s, median {statistics.median(waits):.2f} s")
     print(f"frames {frames} of {cameras * fps * seconds:.0f} due, {dropped} dropped, {events} events")
     print(f"decoding process: {statistics.mean(private):.1f} MiB private, {statistics.mean(pss):.1f} MiB Pss")
     print(f"processor: {busy / seconds / cameras:.3f} cores a camera to decode, {own / seconds:.3f} in camlink for all")
-    print(
-        f"a process that is not forked: {fresh_mib:.1f} MiB private before it opens anything, {fresh_s:.2f} s to start"
-    )
+    print(f"a process that is not forked: {fresh_mib:.1f} MiB private, {fresh_s:.2f} s to start, before it opens any")
 
 
 def main() -> None:

@@ -49,6 +49,7 @@ __all__ = [
     "SiteConfig",
     "built_in_configs",
     "check_config",
+    "config_file",
     "json_schema",
     "load_config",
 ]
@@ -186,9 +187,13 @@ def built_in_configs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
+def config_file(path: str | Path) -> Path:
+    """Return the file that `load_config` reads: the one at ``path``, else the built-in one of that name."""
+    return Path(path) if Path(path).exists() else built_in_configs().get(str(path), Path(path))
+
+
 def _read(path: Path, ignore_cameras: bool) -> tuple[SiteConfig | None, list[Problem]]:
-    built_in = built_in_configs()
-    file = path if path.exists() else built_in.get(str(path), path)
+    built_in, file = built_in_configs(), config_file(path)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -20,9 +20,9 @@ class Channel:
     Readers write with a token; after `revoke` a reader that hung and comes back to life is no longer heard.
     """
 
-    def __init__(self, spec: SourceSpec, frozen_after_s: float, with_stats: bool) -> None:
+    def __init__(self, spec: SourceSpec, frozen_after_s: float, with_stats: bool, first_index: int = 0) -> None:
         self._spec = spec
-        self._counter = FrameCounter(spec.camera_id, spec.crop, with_stats)
+        self._counter = FrameCounter(spec.camera_id, spec.crop, with_stats, first_index)
         self._frozen = FrozenRule(frozen_after_s)
         self._readings: deque[Reading] = deque()
         self._token = 0

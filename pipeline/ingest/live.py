@@ -64,7 +64,7 @@ class ThreadRunner:
 class LiveSource:
     """A camera that is there now: frames as they come, reconnected for ever. Made by `open_source`.
 
-    Iterate it, or call `poll` in turn with other cameras (`gather`). ``hangs`` and ``reconnects`` are counters.
+    Iterate it, or call `poll` in turn with other cameras (`Roster`). ``hangs`` and ``reconnects`` are counters.
     """
 
     def __init__(
@@ -76,16 +76,18 @@ class LiveSource:
         with_stats: bool = True,
         limits: LiveLimits | None = None,
         seed: int = 0,
+        first_index: int = 0,
         open_feed: FeedFactory = ChildFeed,
         seconds: Callable[[], float] = time.monotonic,
         run: Callable[[Reader, float], Runner] = ThreadRunner,
         wait: Callable[[float], object] | None = None,
     ) -> None:
+        """``first_index``: of its first frame, for a camera that goes on where another source left off."""
         self.camera_id = spec.camera_id
         self.captured = 0
         self._clock = clock
         self._limits = limits or LiveLimits()
-        self._channel = Channel(spec, spec.frozen_after_s or self._limits.frozen_after_s, with_stats)
+        self._channel = Channel(spec, spec.frozen_after_s or self._limits.frozen_after_s, with_stats, first_index)
         self._outage = Outage(spec, address, self._limits, seed)
         self._run = run
         self._wait = wait or self._channel.wait

@@ -14,7 +14,7 @@ import pytest
 
 from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.errors import SourceError
-from camlink.pipeline.ingest import Reading, SourceSpec, gather, open_source
+from camlink.pipeline.ingest import Reading, SourceSpec, open_source
 from camlink.pipeline.ingest.feed import Beat, Ended, Failed, Item, Lost, Opened, Sampled
 from camlink.pipeline.ingest.framing import SampleGrid
 from camlink.pipeline.ingest.live import LiveSource, ThreadRunner, close_together
@@ -409,21 +409,6 @@ def test_a_file_stands_in_for_a_camera_and_ends(tmp_path: Path) -> None:
 def test_what_cannot_be_live_is_refused(sources: tuple[str, ...]) -> None:
     with pytest.raises(SourceError, match='camera "hall"'):
         open_source(SourceSpec("hall", sources), live=True)
-
-
-def test_cameras_are_gathered_in_turn_and_one_that_is_down_holds_up_no_other() -> None:
-    up, down = Bench(FakeFeed(map(picture, range(5)))), Bench()
-
-    def wait(seconds: float) -> None:
-        up.step()
-        down.step()
-
-    readings = gather([down.source, up.source], wait)
-    rounds = filter(None, readings)  # None ends each round
-    taken = [next(rounds) for _ in range(6)]
-    assert len(frames_of(taken)) == 5 and kinds(taken) == ["down"]
-    readings.close()  # type: ignore[attr-defined]
-    assert up.runners[-1].is_stopped and down.runners[-1].is_stopped
 
 
 def test_a_thread_listens_to_each_camera_until_it_is_closed() -> None:
