@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 PLACES = 2
 BEAT_EVERY_S = 0.25
-ERRORS_ONLY = "16"  # AV_LOG_ERROR
 LAST_WORDS = 2000  # characters of what FFmpeg says that are kept
 NO_CONNECTION = "no connection"
 
@@ -198,21 +197,29 @@ def _open(order: Order) -> Capture:
 class _LastWords:
     """Keeps the end of what this process prints: there FFmpeg says why it cannot open a camera.
 
-    OpenCV prints it on the C library's standard output, which is flushed before the words are looked at.
+    OpenCV prints it on the C library's standard output, which is flushed before the words are looked at. Where the user
+    has set ``OPENCV_FFMPEG_LOGLEVEL`` the words are the user's, and are left alone.
     """
 
     def __init__(self) -> None:
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", ERRORS_ONLY)
+        from camlink.pipeline.ingest.opencv import ERRORS_ONLY, LOG_LEVEL, QUIET
+
+        self._thread: threading.Thread | None = None
+        self._end = b""
+        if os.environ.get(LOG_LEVEL, QUIET) != QUIET:
+            return
+        os.environ[LOG_LEVEL] = ERRORS_ONLY
         reading, writing = os.pipe()
         for descriptor in (1, 2):
             os.dup2(writing, descriptor)
         os.close(writing)
-        self._end = b""
         self._thread = threading.Thread(target=self._listen, args=(reading,), daemon=True)
         self._thread.start()
 
     def text(self) -> str:
         """Return the last words; what is printed from now on is lost."""
+        if self._thread is None:
+            return ""
         ctypes.CDLL(None).fflush(None)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):

@@ -18,6 +18,8 @@ from camlink.pipeline.records import Pixels
 
 logger = logging.getLogger(__name__)
 
+LOG_LEVEL, QUIET, ERRORS_ONLY = "OPENCV_FFMPEG_LOGLEVEL", "-8", "16"  # AV_LOG_QUIET, AV_LOG_ERROR
+
 
 class Capture(Protocol):
     """The part of ``cv2.VideoCapture`` that is used; tests hand in fakes. Property numbers are OpenCV's."""
@@ -122,7 +124,7 @@ def _quieten() -> None:
 
     ``OPENCV_LOG_LEVEL`` and ``OPENCV_FFMPEG_LOGLEVEL`` still bring it back, to look into a camera that will not open.
     """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when the first video is opened
+    os.environ.setdefault(LOG_LEVEL, QUIET)  # read when the first video is opened
     if "OPENCV_LOG_LEVEL" not in os.environ:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from camlink.pipeline.ingest.feed import ChildFeed, Ended, Failed, Item, Sampled
+from camlink.pipeline.ingest.feed import ChildFeed, Ended, Failed, Item, Lost, Sampled
 from camlink.pipeline.ingest.nursery import Nursery
 from camlink.pipeline.ingest.order import Order
 
@@ -86,10 +86,13 @@ def test_pictures_cross_unchanged_and_the_end_is_told(nursery: Nursery, clip: Pa
     feed = ChildFeed(order(str(clip), is_file=True), nursery)
     taken = list(items(feed))
     feed.close()
-    shades = [int(item.pixels.mean().round()) for item in taken if isinstance(item, Sampled)]
-    assert shades == pytest.approx(range(0, 200, 10), abs=3)
-    assert all(item.pixels.shape == (48, 64, 3) for item in taken if isinstance(item, Sampled))
-    assert isinstance(taken[-1], Ended)
+    pictures = [item.pixels for item in taken if isinstance(item, Sampled)]
+    lost = sum(item.count for item in taken if isinstance(item, Lost))  # some, where this machine is busy
+    assert len(pictures) + lost == 20 and len(pictures) >= 2
+    assert all(picture.shape == (48, 64, 3) for picture in pictures)
+    numbers = [float(picture.mean()) / 10 for picture in pictures]
+    assert numbers == pytest.approx([round(number) for number in numbers], abs=0.3)
+    assert numbers == sorted(numbers) and isinstance(taken[-1], Ended)
 
 
 def test_a_decoder_that_hangs_is_killed_and_its_wait_was_bounded(nursery: Nursery, address: str) -> None:
