@@ -54,6 +54,8 @@ __all__ = [
     "load_config",
 ]
 
+MOST_BYTES = 4_000_000  # a site of 20,000 cameras has half of that
+
 
 def _model_kind(item: Any) -> str:
     return "<mapping>" if isinstance(item, dict | ModelConfig) else "<name>"
@@ -195,7 +197,11 @@ def config_file(path: str | Path) -> Path:
 def _read(path: Path, ignore_cameras: bool) -> tuple[SiteConfig | None, list[Problem]]:
     built_in, file = built_in_configs(), config_file(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            read = opened.read(MOST_BYTES + 1)  # of /dev/zero, say, there is no end
+        if len(read) > MOST_BYTES:
+            raise OSError(f"it is larger than {MOST_BYTES:,} bytes")
+        text = read.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         advice = f"{suggest(str(path), built_in)} (built in), or give the path of a YAML file"
         return None, [Problem(str(path), None, f"cannot be read as a configuration: {error}; {advice}")]

@@ -5,7 +5,6 @@ Descriptions appear in the JSON Schema, where editors show them. `camlink.pipeli
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -30,6 +29,7 @@ from camlink.pipeline.addresses import check_address, check_scheme, expand_envir
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.ingest.base import CAMERA_ID, SourceSpec
 from camlink.pipeline.ingest.masking import mask_url
+from camlink.pipeline.ingest.names import camera_id_from
 from camlink.pipeline.suggestions import suggest
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ class CameraConfig(Section):
     @classmethod
     def _check_id(cls, camera_id: str) -> str:
         if not CAMERA_ID.fullmatch(camera_id):
-            tidy = re.sub(r"[^A-Za-z0-9_.-]+", "-", camera_id).strip("-")[:64] or "camera-1"
+            shown = camera_id if len(camera_id) <= 80 else f"{camera_id[:80]}..."
             raise ValueError(
-                f'"{camera_id}" is not a camera id: use 1 to 64 letters, digits, "_", "." or "-", such as "{tidy}"'
+                f'"{shown}" is not a camera id: use 1 to 64 letters of English, digits, "_", "." or "-", '
+                f'such as "{camera_id_from(camera_id)}"'
             )
         return camera_id
 

@@ -24,6 +24,7 @@ def run(
     from camlink.pipeline.config import SiteConfig, load_config
     from camlink.pipeline.config_watch import ConfigWatch
     from camlink.pipeline.ingest import Roster, SourceSpec
+    from camlink.pipeline.ingest.names import camera_id_from
     from camlink.pipeline.session import Camera, Session
 
     site = load_config(config)
@@ -33,7 +34,7 @@ def run(
     if device is not None:
         site = site.model_copy(update={"device": device})
     pool, descriptions = build_pool(site)
-    folder = out or Path("runs") / f"{site.site}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
 
     def cameras_of(site: SiteConfig) -> dict[str, Camera]:
         return {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,7 +17,7 @@ from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
 Reading = Frame | FrameDropped | CameraEvent
 Crop = tuple[float, float, float, float]
 
-CAMERA_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+CAMERA_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")  # "." and ".." would name other folders
 
 
 class Source(Protocol):
@@ -55,7 +55,7 @@ class SourceSpec:
     """
 
     camera_id: str
-    sources: tuple[str | int, ...]
+    sources: tuple[str | int, ...] = field(repr=False)  # may hold passwords
     fps: float | None = None
     crop: Crop | None = None
     start: datetime | None = None
