@@ -6,6 +6,7 @@ Descriptions appear in the JSON Schema, where editors show them. `camlink.pipeli
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
@@ -86,7 +87,24 @@ class CameraConfig(Section):
     timezone: str = Field(
         default="UTC", description='How times without a zone in names of recorded files are read, as "Asia/Singapore".'
     )
+    decode: Literal["auto", "all", "keyframes"] = Field(
+        default="all",
+        description="Which frames are decoded: all; keyframes, which costs far less where frames are looked at less "
+        "often than key frames come (needs PyAV); auto, key frames wherever they suffice.",
+    )
+    frozen_after: Duration | None = Field(
+        default=None,
+        description="How long a live camera's picture may stay the very same, to the last bit, before it counts as "
+        "frozen; 4s when not given.",
+    )
     _shown_source: str = PrivateAttr("")
+
+    @field_validator("decode")
+    @classmethod
+    def _check_decode(cls, decode: str) -> str:
+        if decode == "keyframes" and find_spec("av") is None:
+            raise ValueError("keyframes needs PyAV, which is not installed: pip install 'camlink[keyframes]'")
+        return decode
 
     @field_validator("id")
     @classmethod
@@ -148,6 +166,8 @@ class CameraConfig(Section):
             timezone=self.timezone,
             domain=self.domain,
             shown=self.shown_source,
+            decode=self.decode,
+            frozen_after_s=None if self.frozen_after is None else self.frozen_after.total_seconds(),
         )
 
 

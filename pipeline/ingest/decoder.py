@@ -15,9 +15,11 @@ import json
 import mmap
 import os
 import socket
+import sys
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,12 +30,15 @@ from camlink.pipeline.ingest.order import Order
 from camlink.pipeline.records import Pixels
 
 if TYPE_CHECKING:
+    from camlink.pipeline.ingest.keyframes import KeyCapture
     from camlink.pipeline.ingest.opencv import Capture
 
 PLACES = 2
 BEAT_EVERY_S = 0.25
 LAST_WORDS = 2000  # characters of what FFmpeg says that are kept
 NO_CONNECTION = "no connection"
+TOO_SELDOM = "too seldom"  # no last word: key frames do not suffice, so all frames are read
+KEYFRAMES_FROM = 1.0  # frames per second and fewer, for which "auto" tries key frames
 
 
 class Outlet:
@@ -137,15 +142,34 @@ def decode(order: Order, connection: socket.socket) -> None:
 
 def _read(order: Order, outlet: Outlet) -> tuple[str, str]:
     """Read until the end; return the last word to say and why."""
-    from camlink.pipeline.ingest.opencv import codec, grab
+    kind, why = TOO_SELDOM, ""
+    if _tries_key_frames(order):
+        kind, why = _read_from(_open_key_frames, order, outlet)
+    if kind == TOO_SELDOM:
+        kind, why = _read_from(_open, order, outlet)
+    return kind, why
+
+
+def _read_from(open_capture: Callable[[Order, Outlet], Capture], order: Order, outlet: Outlet) -> tuple[str, str]:
+    from camlink.pipeline.ingest.opencv import codec
 
     try:
-        capture = _open(order)
+        capture = open_capture(order, outlet)
     except Exception as cause:  # drivers raise what they like; any failure to open is retried and reported alike
         return "failed", f"opening failed ({mask_url(cause)})"
     if not capture.isOpened():
         return "failed", NO_CONNECTION
     outlet.last("opened", codec=codec(capture))
+    try:
+        return _read_on(capture, order, outlet)
+    finally:
+        capture.release()
+
+
+def _read_on(capture: Capture, order: Order, outlet: Outlet) -> tuple[str, str]:
+    from camlink.pipeline.ingest.keyframes import KeyCapture
+    from camlink.pipeline.ingest.opencv import grab
+
     grid, opened_at = SampleGrid(order.fps), time.monotonic()
     while True:
         began = time.monotonic()
@@ -154,11 +178,14 @@ def _read(order: Order, outlet: Outlet) -> tuple[str, str]:
         if order.is_file and not is_there:
             return "ended", ""
         # When its time is up FFmpeg first gives the pictures that it held back, as if they had just come.
-        if silent_s >= 0.95 * order.read_timeout_s and not order.is_file:
+        is_late = silent_s >= 0.95 * order.read_timeout_s and not isinstance(capture, KeyCapture)
+        if is_late and not order.is_file:
             return "failed", f"no frame for {silent_s:.1f} s"
         if not is_there:
             return "failed", "the stream ended or cannot be decoded"
         outlet.beat()
+        if isinstance(capture, KeyCapture) and _is_too_seldom(capture, order):
+            return TOO_SELDOM, ""
         if grid.is_due(time.monotonic()):
             _sample(capture, outlet)
         if order.is_file:
@@ -188,7 +215,27 @@ def _rest(capture: Capture, opened_at: float, outlet: Outlet) -> None:
         outlet.beat()
 
 
-def _open(order: Order) -> Capture:
+def _is_too_seldom(capture: KeyCapture, order: Order) -> bool:
+    return order.decode == "auto" and order.fps is not None and capture.gap_s > 1 / order.fps * 1.05
+
+
+def _tries_key_frames(order: Order) -> bool:
+    """Say whether to read key frames: where that is wanted, or may do, for cameras send one a second or fewer."""
+    from camlink.pipeline.ingest.keyframes import is_installed
+
+    may_do = order.decode == "auto" and order.fps is not None and order.fps <= KEYFRAMES_FROM
+    return order.decode == "keyframes" or (may_do and is_installed())
+
+
+def _open_key_frames(order: Order, outlet: Outlet) -> Capture:
+    from camlink.pipeline.ingest.keyframes import open_key_frames
+
+    capture = open_key_frames(str(order.address), order.open_timeout_s, order.read_timeout_s, outlet.beat)
+    print(capture.why, file=sys.stderr, flush=True)  # where `_LastWords` hears it
+    return capture
+
+
+def _open(order: Order, outlet: Outlet) -> Capture:
     from camlink.pipeline.ingest.opencv import open_live
 
     return open_live(order.address, order.open_timeout_s, order.read_timeout_s)

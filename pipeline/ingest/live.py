@@ -191,5 +191,5 @@ def order_for(spec: SourceSpec, address: str | int, limits: LiveLimits) -> Order
         open_timeout_s=limits.open_timeout_s,
         read_timeout_s=limits.silence_s(spec.fps) - 0.5,  # FFmpeg's own limit first: it needs no killing
         is_file=isinstance(address, str) and Path(address).is_file(),
-        decode=spec.decode,
+        decode=spec.decode if isinstance(address, str) and "://" in address else "all",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-Decode = Literal["all", "keyframes"]
+Decode = Literal["auto", "all", "keyframes"]
 
 
 @dataclass(frozen=True, slots=True)

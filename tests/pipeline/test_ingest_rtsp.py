@@ -18,10 +18,9 @@ import pytest
 
 from camlink.pipeline.ingest import Reading, Source, SourceSpec, open_source
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
+from camlink.pipeline.testbed_rtsp import Credentials, RtspServer, moving_picture
 
 pytest.importorskip("av", reason="no PyAV: pip install 'camlink[keyframes]'")
-
-from camlink.pipeline.testbed_rtsp import Credentials, RtspServer, moving_picture
 
 pytestmark = [pytest.mark.rtsp, pytest.mark.slow]
 
