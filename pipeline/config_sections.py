@@ -174,7 +174,9 @@ class CameraConfig(Section):
 class ModelConfig(Section):
     """A model that is not in the catalogue."""
 
-    name: str = Field(min_length=1, description="Name of the model in results and reports.")
+    name: str = Field(
+        min_length=1, description="Name of the model in results and reports: letters, digits, '_', '.', '-'; up to 64."
+    )
     adapter: Literal["ultralytics", "onnx", "torchvision", "tflite"] = Field(description="What runs the weights.")
     weights: str = Field(min_length=1, description="Weight file: a path, or the name of a pinned file.")
     task: Literal["count", "single_label", "multi_label", "regression"] = Field(description="What the output means.")
@@ -194,6 +196,16 @@ class ModelConfig(Section):
     memory_gb: Gigabytes | None = Field(default=None, description="Peak memory in GB; measured when absent.")
     description: str = Field(default="", description="What the model is, shown in reports.")
     licence: str = Field(default="as stated by its publisher", description="Licence of the weights, shown in reports.")
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not CAMERA_ID.fullmatch(name):  # links are kept in folders of that name
+            raise ValueError(
+                f'"{name[:80]}" cannot name a model: use 1 to 64 letters of English, digits, "_", "." or "-", '
+                f'such as "{camera_id_from(name)}"'
+            )
+        return name
 
     @field_validator("weights", "class_names")
     @classmethod

@@ -72,6 +72,14 @@ def test_a_camera_that_is_named_like_a_path_is_refused_with_its_line(tmp_path: P
     assert "site.yaml:3" in problem and "is not a camera id" in problem and len(problem) < 500
 
 
+@pytest.mark.parametrize("name", ["../x", "..", "a/b", "hard hats"])
+def test_a_model_that_is_named_like_a_path_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "w.onnx").touch()
+    model = f"{{name: {name}, adapter: onnx, weights: w.onnx, task: count, labels: [a], classes: [a]}}"
+    (problem,) = problems_of(tmp_path, f"models:\n  - {model}\n")
+    assert "site.yaml:2" in problem and "cannot name a model" in problem
+
+
 @pytest.mark.parametrize("name", ["../x", "..", "a\0b", "x" * 65, "Süd"])
 def test_a_source_is_never_made_for_such_a_name(name: str) -> None:
     with pytest.raises(SourceError, match="an id has 1 to 64"):
