@@ -57,7 +57,7 @@ class RtspServer:
         self.fps = fps
         self.pictures_sent = 0
         self.connections = 0  # ever accepted
-        self._units = list(units)
+        self.units = list(units)
         self._credentials = credentials
         self._behaviour: Behaviour = "play"
         self._random = random.Random(seed)
@@ -88,7 +88,7 @@ class RtspServer:
 
     def play(self, units: Sequence[AccessUnit]) -> None:
         """Go on with other pictures, of another resolution if need be, in the same connections."""
-        self._units = list(units)
+        self.units = list(units)
 
     def drop_connections(self) -> None:
         """Reset all connections (TCP RST), as a router that forgot them does."""
@@ -143,10 +143,10 @@ class RtspServer:
 
     def packets(self, sender: RtpSender) -> Iterator[tuple[bytes, float]]:
         """Yield what to send to a client, and how long to wait after it."""
-        place, shown = 0, self._units
+        place, shown = 0, self.units
         while True:
-            if shown is not self._units:
-                place, shown = 0, self._units
+            if shown is not self.units:
+                place, shown = 0, self.units
             behaviour = self._behaviour
             if behaviour == "hang":
                 yield b"", TRICKLE_S
@@ -276,7 +276,7 @@ class _Session:
         self._client.sendall("\r\n".join(lines).encode())
 
     def _description(self) -> str:
-        sets = parameter_sets(self._server._units[0])
+        sets = parameter_sets(self._server.units[0])
         return "\r\n".join(
             [
                 "v=0",

@@ -19,7 +19,19 @@ MAY_IMPORT = {
     "operators": (*LEAVES, "camlink.models", "camlink.links", "camlink.operators"),
 }
 ONLY_IN = {"kafka": "pipeline/bus/kafka.py", "redis": "pipeline/state/redis.py"}
-HEAVY = ("cv2", "duckdb", "onnxruntime", "pandas", "plotly", "polars", "pyarrow", "torch", "torchvision", "ultralytics")
+HEAVY = (
+    "av",
+    "cv2",
+    "duckdb",
+    "onnxruntime",
+    "pandas",
+    "plotly",
+    "polars",
+    "pyarrow",
+    "torch",
+    "torchvision",
+    "ultralytics",
+)
 
 
 def source_files(*folders: str) -> list[Path]:

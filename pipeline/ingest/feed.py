@@ -85,12 +85,14 @@ class ChildFeed:
     def __init__(self, order: Order, nursery: Nursery = NURSERY) -> None:
         self._nursery = nursery
         self._number, self._connection = nursery.start(order)
+        self._readable = select.poll()  # unlike select.select it takes any descriptor, of a thousand cameras too
+        self._readable.register(self._connection, select.POLLIN)
         self._memory: mmap.mmap | None = None
         self._is_closed = False
 
     def next(self, timeout_s: float) -> Item | None:
         """Return the next item, or None if none comes within ``timeout_s``."""
-        if not select.select([self._connection], [], [], timeout_s)[0]:
+        if not self._readable.poll(timeout_s * 1000):
             return None
         try:
             message, descriptors, _, _ = socket.recv_fds(self._connection, MESSAGE_MOST, 1)

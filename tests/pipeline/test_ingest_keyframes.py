@@ -14,7 +14,7 @@ import pytest
 from camlink.pipeline.ingest import Reading, SourceSpec, expected_frames, open_source
 from camlink.pipeline.ingest.keyframes import key_frames_of, open_key_frames
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
-from camlink.pipeline.testbed_rtsp import RtspServer, moving_picture
+from camlink.pipeline.testbed_rtsp import Credentials, RtspServer, moving_picture
 
 av = pytest.importorskip("av", reason="no PyAV: pip install 'camlink[keyframes]'")
 
@@ -117,7 +117,6 @@ def test_a_live_camera_is_read_by_its_key_frames() -> None:
         spec = SourceSpec("hall", (server.url,), fps=1.0, decode="keyframes")
         readings = collect(spec, lambda readings: len(taken(readings)) >= 3)
     assert {frame.pixels.shape for frame in taken(readings)} == {(120, 160, 3)}
-    assert not [reading for reading in readings if isinstance(reading, CameraEvent)]
 
 
 @pytest.mark.rtsp
@@ -131,8 +130,8 @@ def test_a_change_of_resolution_in_mid_stream_is_reported_where_key_frames_are_r
             return bool(taken(readings)) and taken(readings)[-1].pixels.shape == (240, 320, 3)
 
         readings = collect(SourceSpec("hall", (server.url,), fps=1.0, decode="keyframes"), enough)
-    (event,) = [reading for reading in readings if isinstance(reading, CameraEvent)]
-    assert event.kind == "resolution" and event.detail == "from 160x120 to 320x240"
+    (event,) = [r for r in readings if isinstance(r, CameraEvent) and r.kind == "resolution"]
+    assert event.detail == "from 160x120 to 320x240"
 
 
 @pytest.mark.rtsp
@@ -143,3 +142,22 @@ def test_auto_turns_to_all_frames_where_a_live_camera_sends_key_frames_too_seldo
         readings = collect(spec, lambda readings: len(taken(readings)) >= 6)
     gaps = np.diff([frame.captured_at.timestamp() for frame in taken(readings)])
     assert np.median(gaps) == pytest.approx(1.0, abs=0.5)
+
+
+@pytest.mark.rtsp
+def test_a_camera_read_by_its_key_frames_that_hangs_or_refuses_is_reported_with_the_cause() -> None:
+    pictures = moving_picture(160, 120, count=130, fps=STREAM_FPS, gop=5)
+    with RtspServer(pictures, STREAM_FPS) as server:
+
+        def is_down(readings: list[Reading]) -> bool:
+            if len(taken(readings)) == 2:
+                server.behave("hang")
+            return any(isinstance(reading, CameraEvent) and reading.kind == "down" for reading in readings)
+
+        readings = collect(SourceSpec("hall", (server.url,), fps=2.0, decode="keyframes"), is_down)
+    assert len(taken(readings)) >= 2
+    with RtspServer(pictures, STREAM_FPS, Credentials("admin", "hunter2")) as server:
+        spec = SourceSpec("hall", (server.url_as("admin", "swordfish"),), fps=2.0, decode="keyframes")
+        (event,) = collect(spec, lambda readings: bool(readings))
+    assert isinstance(event, CameraEvent) and "refuses the user name or password" in event.detail
+    assert "swordfish" not in event.detail

@@ -43,7 +43,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def order(address: str, *, is_file: bool = False) -> Order:
-    return Order(address, fps=None, open_timeout_s=5.0, read_timeout_s=5.0, is_file=is_file)
+    """Patient beyond the test: decoders end when they are killed, not by themselves."""
+    return Order(address, fps=None, open_timeout_s=600.0, read_timeout_s=600.0, is_file=is_file)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -131,7 +132,7 @@ def test_no_process_outlives_a_camlink_that_is_killed(address: str) -> None:
     program = (
         "from camlink.pipeline.ingest.feed import ChildFeed\n"
         "from camlink.pipeline.ingest.order import Order\n"
-        f"feed = ChildFeed(Order({address!r}, None, 5.0, 5.0))\n"
+        f"feed = ChildFeed(Order({address!r}, None, 600.0, 600.0))\n"
         "print('started', flush=True)\n"
         "feed.next(600)"
     )
