@@ -158,6 +158,6 @@ def test_a_camera_read_by_its_key_frames_that_hangs_or_refuses_is_reported_with_
     assert len(taken(readings)) >= 2
     with RtspServer(pictures, STREAM_FPS, Credentials("admin", "hunter2")) as server:
         spec = SourceSpec("hall", (server.url_as("admin", "swordfish"),), fps=2.0, decode="keyframes")
-        (event,) = collect(spec, lambda readings: bool(readings))
+        (event,) = collect(spec, bool)
     assert isinstance(event, CameraEvent) and "refuses the user name or password" in event.detail
     assert "swordfish" not in event.detail
