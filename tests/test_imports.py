@@ -24,18 +24,6 @@ HEAVY = (
     *("pyarrow", "torch", "torchvision", "ultralytics"),
 )
 MAY_USE_TEST_BEDS = ("pipeline/testbed", "pipeline/compose_local.py")  # the latter is for trying without Docker
-    "av",
-    "cv2",
-    "duckdb",
-    "onnxruntime",
-    "pandas",
-    "plotly",
-    "polars",
-    "pyarrow",
-    "torch",
-    "torchvision",
-    "ultralytics",
-)
 
 
 def source_files(*folders: str) -> list[Path]:
