@@ -1,6 +1,6 @@
 """Real RTSP cameras, all at once, of which all but two break in one way each: what is promised, and what it costs.
 
-One run of three quarters of a minute serves all tests, so that the healthy cameras share it with every broken one. The
+One run of less than a minute serves all tests, so that the healthy cameras share it with every broken one. The
 cameras break together once all of them work, and are mended once every break was noticed; it ends when frames of each
 come again.
 """
@@ -105,6 +105,8 @@ def run() -> Iterator[Cameras]:
         stack.callback(cameras.sources["wrong-password"].close)
         working = [name for name in cameras.sources if name not in ("late", "wrong-password")]
         cameras.watch(lambda: all(len(cameras.frames(name)) >= 4 for name in working), "all cameras work")
+        cameras.mark("working")
+        cameras.watch(lambda: all(len(cameras.frames(name, "working")) >= 20 for name in HEALTHY), "they go on")
         cameras.mark("broken")
         for name in BREAKS:
             if name == "reset":
@@ -163,11 +165,18 @@ def test_frames_of_a_frozen_camera_are_dropped_as_such(run: Cameras) -> None:
     assert "frozen" in reasons
 
 
+def kept(frames: list[Frame]) -> float:
+    """Return how many of the frames that were due came, between the first and the last, as a share."""
+    return (len(frames) - 1) / ((frames[-1].captured_at - frames[0].captured_at).total_seconds() * FPS)
+
+
 @pytest.mark.parametrize("name", HEALTHY)
 def test_broken_cameras_cost_a_healthy_one_less_than_a_twentieth_of_its_frames(run: Cameras, name: str) -> None:
-    frames = run.frames(name, "broken")
-    due = (frames[-1].captured_at - frames[0].captured_at).total_seconds() * FPS + 1
-    assert len(frames) >= 0.95 * due and due >= 20
+    """Against the same camera while all worked, for on a busy machine it loses frames to others than cameras."""
+    during = run.frames(name, "broken")
+    before = [frame for frame in run.frames(name, "working") if frame.captured_at < run.marks["broken"]]
+    assert len(before) >= 20 and len(during) >= 20
+    assert kept(during) + 1 / len(during) >= 0.95 * kept(before)
     assert run.events(name, "broken") == []
 
 
@@ -195,5 +204,5 @@ def test_a_change_of_resolution_in_mid_stream_loses_no_frame(run: Cameras) -> No
     """OpenCV scales what comes to the size that the connection began with, so nothing changes for the models."""
     frames = run.frames("resolution", "broken")
     assert {frame.pixels.shape for frame in frames} == {(120, 160, 3)}
-    due = (frames[-1].captured_at - frames[0].captured_at).total_seconds() * FPS + 1
-    assert len(frames) >= 0.95 * due
+    healthy = min(kept(run.frames(name, "broken")) for name in HEALTHY)
+    assert kept(frames) + 1 / len(frames) >= 0.95 * healthy
