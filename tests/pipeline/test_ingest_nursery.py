@@ -69,6 +69,11 @@ def decoders() -> list[psutil.Process]:
     return [process for process in psutil.Process().children(recursive=True) if "nursery" in command(process)]
 
 
+def decoder_of(processes: list[psutil.Process]) -> psutil.Process:
+    """Return the decoder among the two: it is the nursery's child (start times may be equal)."""
+    return next(process for process in processes if process.ppid() != os.getpid())
+
+
 def command(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
@@ -99,7 +104,7 @@ def test_pictures_cross_unchanged_and_the_end_is_told(nursery: Nursery, clip: Pa
 def test_a_decoder_that_hangs_is_killed_and_its_wait_was_bounded(nursery: Nursery, address: str) -> None:
     feed = ChildFeed(order(address), nursery)
     until(lambda: len(decoders()) == 2)  # the nursery and the decoder
-    decoder = max(decoders(), key=lambda process: process.create_time())
+    decoder = decoder_of(decoders())
     os.kill(decoder.pid, signal.SIGSTOP)  # deaf to all but SIGKILL, as a process in a driver is
     assert feed.next(0.0) is None
     feed.close()
@@ -109,7 +114,7 @@ def test_a_decoder_that_hangs_is_killed_and_its_wait_was_bounded(nursery: Nurser
 def test_a_decoder_that_is_killed_from_outside_is_a_failed_connection(nursery: Nursery, address: str) -> None:
     feed = ChildFeed(order(address), nursery)
     until(lambda: len(decoders()) == 2)
-    os.kill(max(decoders(), key=lambda process: process.create_time()).pid, signal.SIGKILL)
+    os.kill(decoder_of(decoders()).pid, signal.SIGKILL)
     assert list(items(feed)) == [Failed("the decoding process ended")]
     feed.close()
 
@@ -120,7 +125,8 @@ def test_a_nursery_that_is_killed_takes_its_decoders_along_and_is_replaced(
 ) -> None:
     feed = ChildFeed(order(address), nursery)
     until(lambda: len(decoders()) == 2)
-    os.kill(min(decoders(), key=lambda process: process.create_time()).pid, signal.SIGKILL)
+    nursery_process = next(process for process in decoders() if process.ppid() == os.getpid())
+    nursery_process.kill()
     assert list(items(feed)) == [Failed("the decoding process ended")]
     again = ChildFeed(order(str(clip), is_file=True), nursery)
     assert any(isinstance(item, Sampled) for item in items(again))
