@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import exp, isinf
+from math import exp, inf, isinf
 
 from camlink.links.ensemble import Ensemble
 from camlink.models.base import OutputSpec
@@ -24,8 +24,8 @@ from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.baselines.warmup import WarmUp
 from camlink.operators.belief import Belief, Guess, Leveled, Reading, belief_of
-from camlink.operators.link_evidence import LinkEvidence
 from camlink.operators.freshness import Freshness
+from camlink.operators.link_evidence import LinkEvidence
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.scene import Moment, Scene
 from camlink.operators.worth import Outlook, Prices
@@ -95,6 +95,7 @@ class PerFrame:
         self._models = {m: _Model(m, s, setup.costs.time_ms[m], belief_of(s)) for m, s in setup.specs.items()}
         self._total_ms = max(setup.costs.time(setup.costs.models), 1e-9)
         self._allowed: frozenset[str] | None = None
+        self._required: frozenset[str] = frozenset()
         self._scene = Scene()
         self._evidence = LinkEvidence()
         self._frame = FrameFacts(-1, 0.0)
@@ -109,9 +110,12 @@ class PerFrame:
         """Put links in force: target -> ensemble."""
         self._evidence.use(ensembles)
 
-    def allow(self, models: Collection[str]) -> None:
-        """Say which models may be chosen: those that are loaded. Without, the policy sees to the memory budget."""
-        self._allowed = frozenset(models)
+    def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
+        """Say which models may be chosen, those that are loaded, and which of them must be on every frame.
+
+        Without, the policy sees to the memory budget itself.
+        """
+        self._allowed, self._required = frozenset(models), frozenset(required)
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
@@ -209,8 +213,8 @@ class PerFrame:
 
     def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
         model = self._models[name]
-        if not model.past or model.outlook is None:
-            return float("inf")  # nothing is known of it: that is worth any price
+        if name in self._required or not model.past or model.outlook is None:
+            return inf  # where nothing is known yet, to know something is worth any price
         return model.outlook.worth(self._guess(name, executed).wrong, self._gone[name])
 
     def _fresh(self, name: str) -> float:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from camlink.links.ensemble import Ensemble
 from camlink.links.loss_prediction import fit_loss_predictor
 from camlink.links.train import MIN_FRAMES, train_ensembles
+from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.models.trace_arrays import CameraTrace
@@ -152,10 +153,10 @@ class _Online:
         if self._strategy == "uncertainty":
             return link, lambda x: 1.0 - link.predict({self._pair.source.model: x})[1]
         if self._strategy == "loss-prediction":
-            return link, self._expected_loss(rows, link)
+            return link, self._expected_loss(rows)
         return link, None
 
-    def _expected_loss(self, rows: Rows, link: Ensemble) -> Urgency | None:
+    def _expected_loss(self, rows: Rows) -> Urgency | None:
         """Learn losses from labels that a second link was not fitted on."""
         held = np.arange(len(rows)) % HELD_OUT == HELD_OUT - 1
         if (~held).sum() < MIN_FRAMES or held.sum() < 2:
@@ -163,7 +164,10 @@ class _Online:
         pair, watched = self._pair, self._pair.train(rows[~held])
         y = pair.y[rows[held]]
         coded = y if watched.code is None else watched.code.encode(y)
-        predictor = fit_loss_predictor(watched.links[pair.source.model], pair.x[rows[held]], coded, seed=pair.seed)
+        link = watched.links[pair.source.model]
+        if not isinstance(link, VecToVec):
+            return None  # learns losses from hidden layers that links from boxes do not have
+        predictor = fit_loss_predictor(link, pair.x[rows[held]], coded, seed=pair.seed)
         return lambda x: predictor.predict(x).astype(np.float64)
 
     def _wanted(self, rows: slice, quota: int, urgency: Urgency | None) -> Rows:
