@@ -238,10 +238,16 @@ class AuditConfig(Section):
 class LinksConfig(Section):
     """Which links predict, and how they get their first training."""
 
-    kind: Literal["count_distribution", "vec_to_vec"] = Field(
+    kind: Literal["count_distribution", "set", "vec_to_vec"] = Field(
         default="count_distribution",
         description="count_distribution: predicts how probable each count is, calibrated, and remembers what the "
-        "model said last. vec_to_vec: the links of the MLink paper, which regress counts.",
+        "model said last. set: the same, from all boxes of the detectors, doubtful ones included. vec_to_vec: the "
+        "links of the MLink paper, which regress counts.",
+    )
+    context: Annotated[tuple[Literal["time_of_day", "frame_statistics"], ...], Strict(False)] = Field(
+        default=(),
+        description="What links read beside other models' outputs: time_of_day (UTC), frame_statistics (change, edges "
+        "and brightness of the picture).",
     )
     bootstrap_frames: int = Field(default=100, ge=1, description="First frames of a camera, on which every model runs.")
     min_train_frames: int = Field(default=40, ge=2, description="No link is trained on fewer frames than these.")
