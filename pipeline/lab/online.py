@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from camlink.links.ensemble import Ensemble
 from camlink.links.loss_prediction import fit_loss_predictor
 from camlink.links.train import MIN_FRAMES, train_ensembles
+from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.models.trace_arrays import CameraTrace
@@ -161,9 +162,11 @@ class _Online:
         if (~held).sum() < MIN_FRAMES or held.sum() < 2:
             return None
         pair, watched = self._pair, self._pair.train(rows[~held])
-        y = pair.y[rows[held]]
+        y, inner = pair.y[rows[held]], watched.links[pair.source.model]
+        if not isinstance(inner, VecToVec):  # only these have a hidden layer to read
+            return None
         coded = y if watched.code is None else watched.code.encode(y)
-        predictor = fit_loss_predictor(watched.links[pair.source.model], pair.x[rows[held]], coded, seed=pair.seed)
+        predictor = fit_loss_predictor(inner, pair.x[rows[held]], coded, seed=pair.seed)
         return lambda x: predictor.predict(x).astype(np.float64)
 
     def _wanted(self, rows: slice, quota: int, urgency: Urgency | None) -> Rows:
