@@ -28,6 +28,7 @@ from camlink.pipeline.records import Value
 
 Choose = Callable[[CameraScores, Costs, Budget], tuple[str, ...]]
 PROFILE_SHARE = 0.01  # of a period's frames, as in the paper (Sec. 6.5)
+RECHOOSE_SHARE = 0.01  # of the scored frames must be new, or choosing again would say the same
 
 
 class MLink:
@@ -52,7 +53,7 @@ class MLink:
         self._execute: tuple[str, ...] = ()
         self._start_s, self._period, self._period_frames = 0.0, -1, 0
         self._to_profile = 0
-        self._choose_again = True
+        self._choose_again, self._newly_scored = True, 0
         self._todo: list[str] = []
         self._executed_last: dict[str, tuple[Value, float]] = {}  # value, event time
         self._answered: dict[str, Answer] = {}
@@ -144,11 +145,13 @@ class MLink:
         everything = tuple(self._setup.specs)
         if self._to_profile and self._execute != everything and self._allowance.affords_all(everything):
             self._to_profile -= 1
-            self._choose_again = self._to_profile == 0
+            self._newly_scored += 1
+            fresh = self._newly_scored >= RECHOOSE_SHARE * scorer.frames()
+            self._choose_again = self._to_profile == 0 and fresh
             self._todo = list(everything)
             return
         if self._choose_again:
-            self._choose_again = False
+            self._choose_again, self._newly_scored = False, 0
             self._execute = self._choose_models(scorer.scores(), self._setup.costs, self._setup.budget)
         self._todo = list(self._execute)
 

@@ -41,6 +41,7 @@ def best_options(options: Mapping[str, Sequence[Option[How]]], limit_ms: float) 
     {'a': 'always', 'b': 'never'}
     """
     most = sum(max(o.cost_ms for o in choices) for choices in options.values())
+    most *= 1.0 + len(options) / STEPS  # room for rounding up, where the budget has it
     step = max(min(limit_ms, most), 1e-12) / STEPS
     best = np.zeros(STEPS + 1)
     taken: list[np.ndarray[tuple[int], np.dtype[np.intp]]] = []

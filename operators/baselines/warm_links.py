@@ -146,7 +146,8 @@ def _judge(
     frames = len(times_s)
     folds = (np.arange(frames) * min(STRETCHES, max(frames // 2, 1)) // frames) % FOLDS
     fitted: dict[int, dict[str, Ensemble]] = {}
-    for fold in range(1 if len(specs) > ALL_PAIRS_UP_TO else FOLDS):
+    one_is_enough = len(specs) > ALL_PAIRS_UP_TO or frames >= FOLDS * SCORE_ON
+    for fold in range(1 if one_is_enough else FOLDS):
         rows = folds != fold
         if rows.sum() >= MIN_FRAMES and not rows.all():
             fitted[fold] = _fit(specs, {m: v[rows] for m, v in samples.items()}, times_s[rows], seed, kind)

@@ -169,19 +169,19 @@ def _number(text: str, option: str, most: float) -> float | None:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Return the rows as a table: one line per trace and policy, one column per budget; the winner is bold."""
+    """Return the rows as a table: one line per trace and policy, one column per budget; the best are bold."""
     from rich.table import Table
 
-    from camlink.pipeline.lab.summary import cells, winners
+    from camlink.pipeline.lab.summary import cells, ties, winners
 
     found = cells(rows)
-    best = winners(found)
+    best = {(c.trace, c.budget): c for c in winners(found)}
     columns = list(dict.fromkeys(c.budget for c in found))
     shown = Table("trace", "policy", *columns, title="agreement / cost, in %")
     for trace, policy in dict.fromkeys((c.trace, c.policy) for c in found):
         mine = {c.budget: c for c in found if (c.trace, c.policy) == (trace, policy)}
         last = policy == [c.policy for c in found if c.trace == trace][-1]
-        texts = [_cell(mine[column], bold=mine[column] in best) for column in columns]
+        texts = [_cell(mine[c], bold=ties(mine[c], best.get((trace, c)))) for c in columns]
         shown.add_row(trace, policy, *texts, end_section=last)
     return shown
 

@@ -153,21 +153,20 @@ class _Online:
         if self._strategy == "uncertainty":
             return link, lambda x: 1.0 - link.predict({self._pair.source.model: x})[1]
         if self._strategy == "loss-prediction":
-            return link, self._expected_loss(rows)
+            return link, self._expected_loss(rows, link)
         return link, None
 
-    def _expected_loss(self, rows: Rows) -> Urgency | None:
+    def _expected_loss(self, rows: Rows, link: Ensemble) -> Urgency | None:
         """Learn losses from labels that a second link was not fitted on."""
         held = np.arange(len(rows)) % HELD_OUT == HELD_OUT - 1
         if (~held).sum() < MIN_FRAMES or held.sum() < 2:
             return None
         pair, watched = self._pair, self._pair.train(rows[~held])
-        y = pair.y[rows[held]]
+        y, inner = pair.y[rows[held]], watched.links[pair.source.model]
+        if not isinstance(inner, VecToVec):  # only these have a hidden layer to read
+            return None
         coded = y if watched.code is None else watched.code.encode(y)
-        link = watched.links[pair.source.model]
-        if not isinstance(link, VecToVec):
-            return None  # learns losses from hidden layers that links from boxes do not have
-        predictor = fit_loss_predictor(link, pair.x[rows[held]], coded, seed=pair.seed)
+        predictor = fit_loss_predictor(inner, pair.x[rows[held]], coded, seed=pair.seed)
         return lambda x: predictor.predict(x).astype(np.float64)
 
     def _wanted(self, rows: slice, quota: int, urgency: Urgency | None) -> Rows:

@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from camlink.pipeline.lab.summary import REFERENCES, Cell, Row, cells, winner, winners
+from camlink.pipeline.lab.summary import REFERENCES, Cell, Row, cells, ties, winner, winners
 
 Figure = dict[str, Any]
 COLOURS = 9  # CSS variables --policy0 to --policy8
@@ -70,7 +70,7 @@ def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> 
                 "policy": policy,
                 "reference": policy in REFERENCES,
                 "cells": [
-                    {"cell": c, "best": best[b] is not None and best[b] is c}
+                    {"cell": c, "best": ties(c, best[b])}
                     for b in budgets
                     for c in found
                     if (c.policy, c.budget) == (policy, b)

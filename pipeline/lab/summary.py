@@ -11,6 +11,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 REFERENCES = ("all", "oracle")  # they do not keep to the budget, or have seen the future: they win nothing
+TIE = 5e-4
 _NESTED = ("agreement_per_model", "per_camera", "per_period")
 
 
@@ -64,6 +65,11 @@ def budget_name(row: Row) -> str:
 def winner(of: Iterable[Cell]) -> Cell | None:
     """Return the cell with the highest agreement among policies that keep to the budget without foresight."""
     return max((c for c in of if c.policy not in REFERENCES), key=lambda c: c.agreement, default=None)
+
+
+def ties(cell: Cell, best: Cell | None) -> bool:
+    """Say whether a contestant is as good as the winner, to the tenth of a point that tables show."""
+    return best is not None and cell.policy not in REFERENCES and best.agreement - cell.agreement < TIE
 
 
 def winners(found: Sequence[Cell]) -> list[Cell]:

@@ -16,7 +16,7 @@ from camlink.models.trace_writing import write_arrays
 from camlink.pipeline.cli import app
 from camlink.pipeline.errors import CamlinkError, TraceError
 from camlink.pipeline.lab.city import City, rate_at, simulate
-from camlink.pipeline.lab.summary import as_csv, cells, winners
+from camlink.pipeline.lab.summary import as_csv, cells, ties, winners
 from tests.lab_traces import random_trace
 
 WANTED = {
@@ -110,6 +110,7 @@ def test_references_win_nothing_and_equal_seeds_spread_nothing() -> None:
     found = {c.policy: c for c in cells(rows)}
     assert (found["a"].agreement, round(found["a"].spread, 9), found["b"].spread) == (0.8, 0.1, 0.0)
     assert [c.policy for c in winners(list(found.values()))] == ["a"]
+    assert {p: ties(c, found["a"]) for p, c in found.items()} == {"all": False, "oracle": False, "a": True, "b": False}
     assert as_csv(rows).splitlines()[0].startswith("trace,policy,budget_gb")
 
 
