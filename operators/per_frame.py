@@ -38,7 +38,7 @@ WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not 
 FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
-CREDIT = 1.0  # frames' worth of executing everything that is kept for when the scene moves
+CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
 HONESTY_PRIOR = 10.0  # frames
 _MARGIN = 1e-6  # even a model that never changed is worth its memory
 
