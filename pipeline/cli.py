@@ -1,4 +1,4 @@
-"""The command line: `camlink replay | run | worker | report | record | models | config | version`.
+"""The command line: `camlink replay | run | worker | report | dashboard | record | models | config | version`.
 
 Exit codes: 0 done; 1 something went wrong while running; 2 wrong options, configuration or input files, nothing was
 run; 130 stopped by Ctrl-C, and what was done until then is kept and reported.
@@ -14,6 +14,7 @@ import typer
 
 import camlink
 from camlink.pipeline.commands import config, models, worker
+from camlink.pipeline.commands.dashboard import dashboard
 from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, print_error
 from camlink.pipeline.commands.live import run
 from camlink.pipeline.commands.record import record
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command()(replay)
 app.command()(run)
 app.command()(report)
+app.command()(dashboard)
 app.command()(record)
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")

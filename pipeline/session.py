@@ -27,7 +27,7 @@ from camlink.pipeline.run_info import RunInfo
 logger = logging.getLogger(__name__)
 
 HEADER_EVERY_S = 10.0
-FLUSH_EVERY_S = 30.0
+FLUSH_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,12 @@ class Session:
         model_notes: Mapping[str, Mapping[str, Any]] | None = None,
         encode_picture: Encode | None = None,
         tick: int = 1,
+        live: bool = False,
     ) -> None:
-        """``model_notes`` adds description and licence to the report. Raises `ResultsError` if ``out`` holds a run."""
+        """``model_notes`` adds description and licence to the report; ``live``: event time is the present.
+
+        Raises `ResultsError` if ``out`` holds a run.
+        """
         if (out / "run.json").exists():
             raise ResultsError(f"{out} already holds a run; choose another folder, or say --overwrite")
         check_budgets(config, pool)
@@ -74,6 +78,7 @@ class Session:
             started_at=datetime.now(UTC),
             config=config.masked(),
             captured=dict.fromkeys(cameras, 0),
+            live=live,
         )
 
     def run(
@@ -143,6 +148,8 @@ class Session:
             wall_s=time.monotonic() - started,
             busy_ms=dict(self._pool.busy_ms),
             loads=self._pool.loads,
+            loaded=self._pool.loaded,
+            batch_sizes={name: {str(k): n for k, n in sizes.items()} for name, sizes in self._pool.batch_sizes.items()},
         )
         self.info.save(self._out)
 

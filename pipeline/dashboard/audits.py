@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline.accuracy import BASELINES, PREDICTED, AuditScores, Executions, score_audit
+from camlink.pipeline.reports.html import said
 from camlink.pipeline.reports.rows import ModelRows
 
+DISAGREEMENTS = 500  # latest wrong predictions kept per camera and model, to be shown
 HISTORY = 500  # latest executed values that the baselines know: a page must not hold a whole run in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """One audit frame on which the prediction was not what the model said."""
+
+    frame_index: int
+    at_us: int
+    wrongness: float  # 1 - agreement
+    predicted: str
+    executed: str
 
 
 class AuditLedger:
@@ -23,7 +37,7 @@ class AuditLedger:
         self._spec = spec
         self._past = Executions(np.zeros(0, np.int64), np.zeros((0, spec.size), np.float32))
         self._pieces: list[AuditScores] = []
-        self.wrong: dict[int, float] = {}  # audit frame -> how wrong its prediction was, where it was
+        self.wrong: dict[int, Disagreement] = {}  # by frame
 
     def add(self, rows: ModelRows) -> bool:
         """Take new rows; return whether audit frames were among them."""
@@ -32,8 +46,7 @@ class AuditLedger:
         scores = score_audit(self._spec, rows.audit, executions) if audited else None
         if scores is not None and len(scores.frame_index):
             self._pieces.append(scores)
-            wrong = np.flatnonzero((scores.shadow == PREDICTED) & (scores.camlink < 1.0))
-            self.wrong |= {int(scores.frame_index[row]): 1.0 - float(scores.camlink[row]) for row in wrong}
+            self._note_wrong(rows, scores)
         self._past = Executions(executions.times_us[-HISTORY:], executions.values[-HISTORY:])
         return scores is not None
 
@@ -44,6 +57,19 @@ class AuditLedger:
         if len(self._pieces) > 1:
             self._pieces = [_joined(self._pieces)]
         return self._pieces[0]
+
+    def _note_wrong(self, rows: ModelRows, scores: AuditScores) -> None:
+        audit = rows.audit
+        for row in np.flatnonzero((scores.shadow == PREDICTED) & (scores.camlink < 1.0)):
+            index = int(audit.frame_index[row])
+            self.wrong[index] = Disagreement(
+                index,
+                int(audit.times_us[row]),
+                1.0 - float(scores.camlink[row]),
+                **said(self._spec, audit.predicted[row], audit.executed[row]),
+            )
+            if len(self.wrong) > DISAGREEMENTS:
+                del self.wrong[next(iter(self.wrong))]
 
     def _with_past(self, new: Executions) -> Executions:
         times = np.concatenate((self._past.times_us, new.times_us))
