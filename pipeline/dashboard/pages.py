@@ -28,6 +28,7 @@ class Pages:
         )
         self._environment.filters |= {
             "percent": percent, "memory": memory, "rate": rate, "moment": moment, "iso": iso, "share": share,
+            "at_words": lambda time_us: moment(datetime.fromtimestamp(time_us / 1e6, UTC), "%d %b %Y %H:%M:%S"),
             "at_iso": lambda time_us: iso(datetime.fromtimestamp(time_us / 1e6, UTC)),
         }  # fmt: skip
         self._environment.globals |= {

@@ -37,6 +37,11 @@ class Compared:
     predicted: Trust | None
     models: dict[str, tuple[float | None, Trust | None]]  # executed share, agreement of predicted outputs
 
+    @property
+    def trusts(self) -> list[Trust | None]:
+        """The agreements of all models, for the axis that they share."""
+        return [found for _, found in self.models.values()]
+
 
 def find_runs(folders: Iterable[Path]) -> dict[str, Path]:
     """Return the runs in ``folders``, each a run itself or a folder of runs, by a name that is theirs alone."""

@@ -26,8 +26,9 @@ from camlink.pipeline.dashboard.rollups import (
 )
 from camlink.pipeline.dashboard.trust import Trust
 
-WIDTH, HEIGHT = 720, 132
-LEFT, RIGHT, TOP, FOOT = 44, 8, 10, 20
+WIDTH, HEIGHT = 560, 128
+LEFT, RIGHT, TOP, FOOT = 70, 8, 10, 20
+FEW = 8  # points of a sparkline
 ROW = 20  # height of a label's row
 DAY_US = 86_400_000_000
 
@@ -41,6 +42,9 @@ def sparkline(filled: Filled, points: int = 60) -> Markup:
     means = (filled.sums[used, SUM_EXECUTED] + filled.sums[used, SUM_PREDICTED]) / total[used]
     x = np.linspace(1, 119, len(used))
     y = 26 - 24 * _scaled(means)
+    if len(used) < FEW:  # a line between so few would show a course that nobody saw
+        dots = "".join(f"M{a:.1f} {b:.1f}h.01" for a, b in zip(x, y, strict=True))
+        return Markup('<svg class="spark" viewBox="0 0 120 28" aria-hidden="true"><path class="dots" d="{}"/></svg>').format(dots)
     line = _path(x, y)
     return Markup(
         '<svg class="spark" viewBox="0 0 120 28" preserveAspectRatio="none" aria-hidden="true">'
