@@ -96,4 +96,4 @@ class FramePlanner:
         rate = self._rules.audit_fraction
         if unit_hash(self._rules.seed, self._camera_id, frame_index) < rate:
             return FramePlan("audit", audit_probability=rate)
-        return FramePlan("serve")
+        return FramePlan("serve", audit_probability=rate)

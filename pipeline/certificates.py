@@ -1,0 +1,99 @@
+"""Certificates from a results folder: the evidence that `camlink.operators.certificates` gathers live, from rows.
+
+rows = read_camera(RunResults(folder), "hall")
+certify(model_evidence(rows.models["persons"]))            # predicted outputs of one model
+certify(combined(camera_evidence(r) for r in cameras))     # all outputs of a fleet
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.scores import RULES
+from camlink.operators.evidence import Evidence, gathered, known
+from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
+from camlink.pipeline.reports.rows import CameraRows, ModelRows
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model's served outputs on serve and audit frames, by capture time: all arrays are (n,).
+
+    ``agreement`` is NaN where only an audit would have told, and 1 where the model was to execute (``executes``);
+    ``sampled`` says where it was predicted, so that a coin of ``chance`` decided about the audit.
+    """
+
+    frame_index: NDArray[np.int64]
+    times_us: NDArray[np.int64]
+    agreement: Floats
+    sampled: Flags
+    executes: Flags
+    audited: Flags
+    chance: Floats
+
+    def only(self, chosen: Flags) -> Answers:
+        """Return those that ``chosen`` (n,) says."""
+        return Answers(**{name: values[chosen] for name, values in vars(self).items()})
+
+
+def answers(rows: ModelRows) -> Answers:
+    """Return what the rows say of each frame that was served under a decision."""
+    chosen = np.flatnonzero(rows.served & np.isin(rows.purpose, ("serve", "audit")))
+    how, audited = rows.how[chosen], rows.purpose[chosen] == "audit"
+    agreement = np.where(how == "executed", 1.0, np.where(how == "abstained", 0.0, np.nan))
+    sampled, executes = np.isin(how, ("linked", "reused")), how == "executed"
+    chance = np.where(sampled & audited, 0.0, np.nan_to_num(rows.probability[chosen]))  # its model failed on the audit
+    if rows.scores is not None and rows.audit.frame_index.size:
+        place = np.searchsorted(rows.frame_index[chosen], rows.audit.frame_index)
+        agreement[place] = rows.scores.camlink
+        sampled[place] = (rows.audit.shadow != EXECUTES) & (rows.audit.shadow != ABSTAINED)
+        executes[place] = rows.audit.shadow == EXECUTES
+    return Answers(rows.frame_index[chosen], rows.times_us[chosen], agreement, sampled, executes, audited, chance)
+
+
+def model_evidence(rows: ModelRows, since_us: int | None = None, until_us: int | None = None) -> Evidence:
+    """Return the evidence on one model's predicted outputs, of frames captured in [since, until)."""
+    if rows.spec.task not in RULES:
+        return Evidence()
+    told = answers(rows)
+    return _evidence(told.only(~told.executes & _within(told, since_us, until_us)))
+
+
+def camera_evidence(rows: CameraRows, since_us: int | None = None, until_us: int | None = None) -> Evidence:
+    """Return the evidence on all outputs of a camera: per frame the mean over its models (MLink Eq. 1)."""
+    parts = [answers(model) for model in rows.models.values() if model.spec.task in RULES]
+    if not parts:
+        return Evidence()
+    joined = Answers(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+    return _evidence(_frame_means(joined.only(_within(joined, since_us, until_us))))
+
+
+def _within(told: Answers, since_us: int | None, until_us: int | None) -> Flags:
+    inside = np.ones(len(told.times_us), bool) if since_us is None else told.times_us >= since_us
+    return inside if until_us is None else inside & (told.times_us < until_us)
+
+
+def _frame_means(told: Answers) -> Answers:
+    """Reduce several models' answers to one per frame: the mean, unknown where one is."""
+    frames, first, inverse = np.unique(told.frame_index, return_index=True, return_inverse=True)
+    mean = np.bincount(inverse, weights=told.agreement) / np.maximum(np.bincount(inverse), 1)
+    sampled = np.bincount(inverse, weights=told.sampled) > 0
+    lost = np.bincount(inverse, weights=told.sampled & told.audited & np.isnan(told.agreement)) > 0
+    chance = np.where(lost, 0.0, told.chance[first])
+    return Answers(frames, told.times_us[first], mean, sampled, ~sampled, told.audited[first], chance)
+
+
+def _evidence(told: Answers) -> Evidence:
+    sampled = told.only(told.sampled)
+    exact = told.only(~told.sampled)
+    total = gathered(sampled.chance, sampled.agreement)
+    if not len(exact.agreement):
+        return total
+    mean = float(exact.agreement.mean())
+    return total + known(mean, frames=len(exact.agreement), audits=int(exact.audited.sum()))
