@@ -71,7 +71,7 @@ def camera_evidence(rows: CameraRows, since_us: int | None = None, until_us: int
     if not parts:
         return Evidence()
     joined = Answers(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
-    return _evidence(_frame_means(joined.only(_within(joined, since_us, until_us))))
+    return _evidence(frame_means(joined.only(_within(joined, since_us, until_us))))
 
 
 def _within(told: Answers, since_us: int | None, until_us: int | None) -> Flags:
@@ -79,7 +79,7 @@ def _within(told: Answers, since_us: int | None, until_us: int | None) -> Flags:
     return inside if until_us is None else inside & (told.times_us < until_us)
 
 
-def _frame_means(told: Answers) -> Answers:
+def frame_means(told: Answers) -> Answers:
     """Reduce several models' answers to one per frame: the mean, unknown where one is."""
     frames, first, inverse = np.unique(told.frame_index, return_index=True, return_inverse=True)
     mean = np.bincount(inverse, weights=told.agreement) / np.maximum(np.bincount(inverse), 1)

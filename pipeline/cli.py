@@ -14,8 +14,8 @@ import typer
 
 import camlink
 from camlink.pipeline.commands import config, models, worker
-from camlink.pipeline.commands.dashboard import dashboard
 from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, print_error
+from camlink.pipeline.commands.dashboard import dashboard
 from camlink.pipeline.commands.live import run
 from camlink.pipeline.commands.record import record
 from camlink.pipeline.commands.replay import replay

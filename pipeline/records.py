@@ -186,7 +186,7 @@ class AdaptationEvent:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A small JPEG of a frame: of an audit frame, kept if a prediction was wrong on it; of any, now and then, to show."""
+    """A small JPEG: of an audit frame, kept if a prediction was wrong on it; of others now and then, to show."""
 
     camera_id: str
     frame_index: int

@@ -1,6 +1,6 @@
 """Keeps each camera's latest picture, with the outputs and boxes that belong to that very frame, for people to look at.
 
-    RUN/latest/CAMERA.json           frame, time, and per model: how the output came about, value, boxes (x, y, x, y in 0..1)
+    RUN/latest/CAMERA.json           frame, time, and per model: how, value, boxes (corners x, y, x, y in 0..1)
     RUN/latest/CAMERA/INDEX.jpg      the picture; the one before it stays until the next, for pages that ask late
 
 It is a view of the moment: nothing here is synced to disk, and nothing is computed from it.
@@ -89,7 +89,7 @@ class LatestPictures:
         if found is None or spec is None or output.value is None:
             return []
         left = np.floor(output.value + 0.5) if spec.task == "count" else np.full(spec.size, BOXES)
-        boxes = []
+        boxes: list[dict[str, Any]] = []
         for place in np.argsort(-found.scores)[: 4 * BOXES]:
             label = int(found.classes[place])
             if label < len(left) and left[label] >= 1 and len(boxes) < BOXES:

@@ -21,8 +21,12 @@ TokenOption = Annotated[
 
 def dashboard(
     results: Annotated[list[Path], typer.Argument(help="Results folders of runs, or folders of such folders.")],
-    host: Annotated[str, typer.Option(help="Address to listen on. Other than this machine's own, a token is needed.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 8765, or a free one if that is taken.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Other than this machine's own, a token is needed.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 8765, or a free one if that is taken.")
+    ] = None,
     token: TokenOption = None,
     days: Annotated[int, typer.Option(min=1, help="Days of outputs to read, back from the newest.")] = 7,
 ) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from camlink.pipeline.commands.console import WRONG_USE, note_console
+from camlink.pipeline.commands.dashboard import TokenOption
+
+if TYPE_CHECKING:
+    from camlink.models.pool import ModelPool
+    from camlink.pipeline.telemetry import Telemetry
 
 
 def run(
@@ -16,7 +24,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dashboard: Annotated[bool, typer.Option(help="Serve live pages and /metrics while running.")] = True,
-    host: Annotated[str, typer.Option(help="Address of the dashboard; other than localhost it needs a token.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address of the dashboard; other than localhost it needs a token.")
+    ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Port of the dashboard; 8765, or a free one if taken.")] = None,
     token: TokenOption = None,
 ) -> None:
@@ -37,26 +47,54 @@ def run(
     pool, descriptions = build_pool(site)
     folder = out or Path("runs") / f"{site.site}-{datetime.now():%Y%m%d-%H%M%S}"
     cameras = {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
-    session = Session(
-        site,
-        pool,
-        cameras,
-        folder,
-        model_notes=descriptions,
-        encode_picture=encode_picture,
-        tick=min(len(cameras), 16),
-        live=True,
-    )
-    sources = [s for s in (open_source(c.source_spec(), live=True) for c in site.cameras) if isinstance(s, LiveSource)]
-    note_console().print(f"{len(sources)} cameras; Ctrl-C ends with a report in {folder}")
-    captured = {s.camera_id: s for s in sources}
-    raise typer.Exit(
-        run_and_report(
+    with ExitStack() as serving:
+        telemetry = serving.enter_context(_served(folder, pool, host, port, token)) if dashboard else None
+        session = Session(
+            site,
+            pool,
+            cameras,
+            folder,
+            model_notes=descriptions,
+            encode_picture=encode_picture,
+            tick=min(len(cameras), 16),
+            live=True,
+            listeners=[telemetry.observe] if telemetry else [],
+        )
+        opened = (open_source(c.source_spec(), live=True) for c in site.cameras)
+        sources = {s.camera_id: s for s in opened if isinstance(s, LiveSource)}
+        note_console().print(f"{len(sources)} cameras; Ctrl-C ends with a report in {folder}")
+        code = run_and_report(
             session,
-            gather(sources),
-            lambda: {camera: source.captured for camera, source in captured.items()},
+            gather(list(sources.values())),
+            lambda: {camera: source.captured for camera, source in sources.items()},
             None,
             folder,
-            on_stop=lambda: close_together(sources),
+            on_stop=lambda: close_together(sources.values()),
         )
-    )
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _served(
+    folder: Path, pool: ModelPool, host: str, port: int | None, token: str | None
+) -> Iterator[Telemetry | None]:
+    """Serve the dashboard over ``folder``, and give what counts for its metrics; None where it is not installed."""
+    from camlink.pipeline.dashboard.server import Dashboard, DashboardMissing
+    from camlink.pipeline.telemetry import Telemetry
+
+    try:
+        telemetry = Telemetry(pool.specs, now_s=time.time)
+        pool.watch = telemetry.batch
+        telemetry.gauge("models_loaded_gb", "Memory of the models that are loaded", lambda: pool.loaded_gb)
+        telemetry.gauge("model_loads", "Times a model was brought into memory", lambda: pool.loads)
+        dashboard = Dashboard([folder], host=host, port=port, token=token, metrics=telemetry.render)
+    except (DashboardMissing, ImportError) as error:
+        note_console().print(f"no dashboard: {error}", style="yellow", markup=False, soft_wrap=True)
+        yield None
+        return
+    dashboard.start()
+    note_console().print(f"Dashboard: {dashboard.url}", style="bold", soft_wrap=True)
+    try:
+        yield telemetry
+    finally:
+        dashboard.close()

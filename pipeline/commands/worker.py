@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +14,14 @@ import typer
 from camlink.pipeline.commands.console import WRONG_USE, note_console
 
 if TYPE_CHECKING:
+    from camlink.models.base import OutputSpec
     from camlink.models.pool import ModelPool
     from camlink.operators.base import StateStore
     from camlink.pipeline.assembly import CameraFacts
     from camlink.pipeline.bus.base import Bus
     from camlink.pipeline.config import SiteConfig
     from camlink.pipeline.ingest.base import Reading
+    from camlink.pipeline.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 app = typer.Typer(help="One step of the graph as a process: docs/distributed.md.", no_args_is_help=True)
@@ -30,7 +32,9 @@ StateOption = Annotated[str, typer.Option("--state", envvar="CAMLINK_STATE", hel
 HealthOption = Annotated[
     str | None,
     typer.Option(
-        "--health", envvar="CAMLINK_HEALTH", help="Serve /healthz and /readyz on HOST:PORT or a loopback PORT."
+        "--health",
+        envvar="CAMLINK_HEALTH",
+        help="Serve /healthz, /readyz and /metrics on HOST:PORT or a loopback PORT.",
     ),
 ]
 HoldOption = Annotated[
@@ -73,7 +77,7 @@ def ingest(
         readings = _readings(site, share, replay, trace, closing)
         recorded = replay or trace is not None
         worker = IngestWorker(readings, connection, None if recorded else Indexes(store))
-        _serve(worker, health)
+        _serve("ingest", worker, health)
 
 
 @app.command()
@@ -100,7 +104,12 @@ def inference(
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
         connection.flush()
-        _serve(_worker("inference", operator, connection, store), health)
+        telemetry = _telemetry(health, pool.specs)
+        if telemetry is not None:
+            pool.watch = telemetry.batch
+            telemetry.gauge("models_loaded_gb", "Memory of the models that are loaded", lambda: pool.loaded_gb)
+            telemetry.gauge("model_loads", "Times a model was brought into memory", lambda: pool.loads)
+        _serve("inference", _worker("inference", operator, connection, store), health, telemetry=telemetry)
         pool.close()
 
 
@@ -161,8 +170,17 @@ def results(
     with _stopping() as stop:
         facts = await_cards(connection, stop)
         step = next(step for step in GRAPH if step.name == "results")
-        worker = ResultsWorker(step, connection, out, dict(facts.specs), _header(site, facts, out), flush_s=flush_s)
-        _serve(worker, health, stop)
+        telemetry = _telemetry(health, facts.specs)
+        worker = ResultsWorker(
+            step,
+            connection,
+            out,
+            dict(facts.specs),
+            _header(site, facts, out),
+            flush_s=flush_s,
+            listen=telemetry.observe if telemetry is not None else lambda records: (),
+        )
+        _serve("results", worker, health, stop, telemetry)
     connection.close()
 
 
@@ -173,7 +191,7 @@ def _without_models(step: str, config: str, bus: str, state: str, hold_s: float,
     with _connected(bus, state) as (connection, store), _stopping() as stop:
         facts = await_cards(connection, stop)
         operator = without_models(step, site, facts, store, hold_s=hold_s)
-        _serve(_worker(step, operator, connection, store), health, stop)
+        _serve(step, _worker(step, operator, connection, store), health, stop)
 
 
 def _site(config: str) -> SiteConfig:
@@ -214,13 +232,39 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         yield stop
 
 
-def _serve(worker: Runs, health: str | None, stop: Callable[[], bool] | None = None) -> None:
-    """Run a worker until SIGTERM or Ctrl-C, with its health page."""
+def _telemetry(health: str | None, specs: Mapping[str, OutputSpec]) -> Telemetry | None:
+    """Return what counts for ``/metrics``; None where nobody can ask for it, or prometheus-client is not there."""
+    import time
+
+    from camlink.pipeline.telemetry import Telemetry
+
+    try:
+        return Telemetry(specs, now_s=time.time) if health else None
+    except ImportError as error:
+        logger.warning("no /metrics: %s; pip install 'camlink[dashboard]'", error)
+        return None
+
+
+def _serve(
+    step: str,
+    worker: Runs,
+    health: str | None,
+    stop: Callable[[], bool] | None = None,
+    telemetry: Telemetry | None = None,
+) -> None:
+    """Run a worker until SIGTERM or Ctrl-C, with its health and metrics."""
     import time
 
     from camlink.pipeline.health import Health
 
-    page = Health(health, lambda: time.monotonic() - worker.beat, lambda: worker.counts) if health else None
+    def age_s() -> float:
+        return time.monotonic() - worker.beat
+
+    telemetry = telemetry or _telemetry(health, {})
+    if telemetry is not None:
+        telemetry.worker(step, lambda: worker.counts, age_s)
+    render = telemetry.render if telemetry is not None else None
+    page = Health(health, age_s, lambda: worker.counts, render) if health else None
     try:
         if stop is not None:
             worker.run(stop)

@@ -1,4 +1,4 @@
-"""The dashboard's pages over a `Library` of runs. Rendered here, on the server; a few lines of script keep them live."""
+"""The dashboard's pages over a `Library` of runs. Rendered on the server; a few lines of script keep them live."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ KEPT = 64  # rendered pages
 FRAME_MOST = 2**62
 
 
-def build_app(library: Library, door: Door, metrics: Metrics | None = None, clock: Callable[[], datetime] | None = None) -> Starlette:
+def build_app(
+    library: Library, door: Door, metrics: Metrics | None = None, clock: Callable[[], datetime] | None = None
+) -> Starlette:
     """Return the application. ``metrics`` gives the Prometheus text and its content type; ``clock`` is the wall's."""
     site = _Site(library, door, metrics, clock or (lambda: datetime.now(UTC)))
     routes = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def read_pieces(files: Sequence[str], specs: Mapping[str, OutputSpec]) -> Iterat
     version = pc.fill_null(table.column("link_version"), -1).to_numpy()
     confidence = table.column("confidence").to_numpy().astype(np.float64)
     values = table.column("value").combine_chunks()
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges.tolist()):
         rows = order[start:end]
         spec = specs.get(model_names[model[rows[0]]])
         if spec is None or spec.kind != "vector":

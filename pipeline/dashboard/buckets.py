@@ -41,7 +41,7 @@ class Buckets:
         self._low, self._high = np.full(capacity, np.nan), np.full(capacity, np.nan)
 
     def add(self, times_us: Ints, sums: Floats, values: Floats) -> None:
-        """Add rows at ``times_us`` (n,): ``sums`` (n, columns) to the sums, ``values`` (n,) to the range, unless NaN."""
+        """Add rows at ``times_us`` (n,): ``sums`` (n, columns) to the sums, ``values`` (n,; NaN: none) to the range."""
         if not len(times_us):
             return
         number = times_us // self._width_us

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -53,7 +53,7 @@ class CameraView:
     decision: Mapping[str, Any] | None
     matrix: list[tuple[str, list[tuple[str, float | None]]]]
     latest: Mapping[str, Any] | None
-    happened: list[Mapping[str, Any]]
+    happened: Sequence[Mapping[str, Any]]
     dropped: Mapping[str, int]
     frames: int
     in_flight: int
@@ -73,7 +73,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
         captured = rollups.info.captured.get(camera_id, 0)
         return CameraView(
             camera_id=camera_id,
-            facts=rollups.info.cameras.get(camera_id, {}),
+            facts={**dict.fromkeys(("domain", "source", "fps")), **rollups.info.cameras.get(camera_id, {})},
             health=health_of(camera, rollups.info, now),
             span=span,
             trust=found.everything,
@@ -90,9 +90,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
         )
 
 
-def _model(
-    camera: CameraState, name: str, found: Trust | None, span: str, window: tuple[int, int] | None
-) -> ModelView:
+def _model(camera: CameraState, name: str, found: Trust | None, span: str, window: tuple[int, int] | None) -> ModelView:
     model = camera.models[name]
     total = model.served.total()
     filled = model.series[span].read()
@@ -137,19 +135,21 @@ def _matrix(
     return [(source, [(target, scores.get(source, {}).get(target)) for target in models]) for source in models]
 
 
-def _happened(camera: CameraState) -> list[Mapping[str, Any]]:
+def _happened(camera: CameraState) -> Sequence[Mapping[str, Any]]:
     """Return the newest events of all kinds, newest first."""
-    events = [{"at": e["at"], "kind": e["kind"], "what": f"camera {e['kind']}", "detail": e["detail"]} for e in camera.events]
-    learnt = [
-        {"at": e["at"], "kind": e["kind"], "what": _learnt(e), "detail": e["detail"]}
-        for e in camera.adaptation
+    events = [
+        {"at": e["at"], "kind": e["kind"], "what": f"camera {e['kind']}", "detail": e["detail"]} for e in camera.events
     ]
+    learnt = [{"at": e["at"], "kind": e["kind"], "what": _learnt(e), "detail": e["detail"]} for e in camera.adaptation]
     drops = [
-        {"at": d["captured_at"], "kind": "dropped", "what": f"{d['count']} frame{'s' if d['count'] != 1 else ''} dropped",
-         "detail": d["reason"]}
+        {"at": d["captured_at"], "kind": "dropped", "what": _dropped(d["count"]), "detail": d["reason"]}
         for d in camera.drops
-    ]  # fmt: skip
+    ]
     return sorted([*learnt, *events, *drops], key=lambda event: event["at"])[::-1][:HAPPENED]
+
+
+def _dropped(count: int) -> str:
+    return f"{count:,} frame{'' if count == 1 else 's'} dropped"
 
 
 def _learnt(event: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.health import ORDER, Health, health_of
 from camlink.pipeline.dashboard.rollups import CameraState, RunRollups
-from camlink.pipeline.dashboard.trust import Trust, TrustOfCamera, scores_of, trust
+from camlink.pipeline.dashboard.trust import Trust, TrustOfCamera, trust_of_cameras
 
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
 
@@ -101,9 +101,9 @@ class FleetView:
         return drawing
 
     def _together(self, cameras: Sequence[CameraState]) -> Trust | None:
-        version = sum(camera.audit_version for camera in cameras)
+        version = sum(camera.version for camera in cameras)
         if self._whole[0] != version:
-            self._whole = (version, trust(scores_of(camera) for camera in cameras))
+            self._whole = (version, trust_of_cameras(cameras))
         return self._whole[1]
 
 

@@ -1,4 +1,4 @@
-"""What every request passes first: the right host name, a session where one is needed, and headers that keep pages in."""
+"""What every request passes first: the right host, a session where one is needed, and headers that keep pages in."""
 
 from __future__ import annotations
 

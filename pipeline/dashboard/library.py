@@ -1,4 +1,4 @@
-"""The runs that pages are asked for: opened when first looked at, kept fresh while they are, dropped when there are more."""
+"""The runs that pages are asked for: opened when first looked at, kept fresh, dropped when there are many."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from camlink.pipeline.dashboard.fleet import FleetView
 from camlink.pipeline.dashboard.rollups import HOWS, RunRollups
-from camlink.pipeline.dashboard.trust import Trust, trust
+from camlink.pipeline.dashboard.trust import Trust, trust_of_models
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,17 @@ def _line(rollups: RunRollups, name: str) -> ModelLine:
     served = {how: sum(state.served[how] for state in states) for how in HOWS}
     executions = sum(state.executions for state in states)
     total = sum(served.values())
-    scores = [found for state in states if (found := state.audit.scores()) is not None]
     sizes = {int(size): count for size, count in info.batch_sizes.get(name, {}).items()}
     most = max(sizes.values(), default=1)
     frames = sum(size * count for size, count in sizes.items())
     return ModelLine(
         name=name,
-        facts=info.models[name],
+        facts={**dict.fromkeys(("description", "licence", "time_ms", "memory_gb")), **info.models[name]},
         loaded=name in info.loaded if info.busy_ms else None,
         served=served,
         executions=executions,
         executed_share=executions / total if total else None,
         busy_ms=info.busy_ms[name] / frames if frames and info.busy_ms.get(name) else None,
         batches=[(size, count, count / most) for size, count in sorted(sizes.items())],
-        trust=trust([[each] for each in scores], predicted_only=True),
+        trust=trust_of_models(states),
     )

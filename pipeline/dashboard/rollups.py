@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from camlink.models.base import OutputSpec
-from camlink.pipeline.dashboard.audits import AuditLedger
+from camlink.operators.evidence import Evidence
+from camlink.pipeline.certificates import Answers
+from camlink.pipeline.dashboard.audits import AuditLedger, extended, of_all_models
 from camlink.pipeline.dashboard.batch import Piece, read_pieces
 from camlink.pipeline.dashboard.buckets import Buckets
 from camlink.pipeline.dashboard.parts import NewParts
@@ -58,8 +60,8 @@ class ModelState:
         series["all"] = Buckets(columns, SECOND_US // 10, grows=True)
         return cls(spec, AuditLedger(spec), series)
 
-    def add(self, piece: Piece) -> bool:
-        """Take new rows, leaving out repeats; return whether the audit scores changed."""
+    def add(self, piece: Piece) -> Answers | None:
+        """Take new rows, leaving out repeats; return what they say of each served frame (see `AuditLedger.add`)."""
         piece = piece.kept(self._fresh(piece))
         rows = piece.rows
         for how in HOWS:
@@ -98,8 +100,8 @@ class CameraState:
     adaptation: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
     drops: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
     dropped: Counter[str] = field(default_factory=Counter)  # frames by reason
+    evidence: Evidence = field(default_factory=Evidence)  # on all outputs
     version: int = 0  # rises with every change
-    audit_version: int = 0
 
     def frames(self) -> int:
         """Return how many frames have their outputs: every model gives one a frame."""
@@ -158,14 +160,20 @@ class RunRollups:
                 self.cameras[name] = CameraState(name, {m: ModelState.of(spec) for m, spec in self._specs.items()})
 
     def _take(self, pieces: Iterable[Piece]) -> None:
+        frames: dict[str, list[Answers]] = {}  # per camera, by model: what is told of its frames
         for piece in pieces:
             self._meet([piece.camera_id])
             camera = self.cameras[piece.camera_id]
-            camera.audit_version += camera.models[piece.rows.spec.model].add(piece)
+            told = camera.models[piece.rows.spec.model].add(piece)
+            if told is not None:
+                frames.setdefault(piece.camera_id, []).append(told)
             first, last = int(piece.rows.times_us[0]), int(piece.rows.times_us[-1])
             camera.first_us = first if camera.first_us is None else min(first, camera.first_us)
             camera.last_us = last if camera.last_us is None else max(last, camera.last_us)
             camera.version += 1
+        for camera_id, parts in frames.items():
+            camera = self.cameras[camera_id]
+            camera.evidence = extended(camera.evidence, of_all_models(parts))
 
     def _list(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:
@@ -216,7 +224,7 @@ def shown_labels(spec: OutputSpec) -> int:
 
 def plain_value(spec: OutputSpec, values: np.ndarray) -> np.ndarray:
     """Return one number a row: a count over all labels, else the first entry; NaN where an output abstained."""
-    return values.sum(axis=1, dtype=np.float64) if spec.task == "count" else values[:, 0].astype(np.float64)
+    return np.asarray(values.sum(axis=1) if spec.task == "count" else values[:, 0], np.float64)
 
 
 def given_labels(spec: OutputSpec, values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camlink.pipeline.dashboard.rollups import RunRollups
-from camlink.pipeline.dashboard.trust import Trust, scores_of, trust
+from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trust_of_models
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.run_info import FILE_NAME, RunInfo
 
@@ -34,7 +34,6 @@ class Compared:
     abstained_share: float | None
     cost_share: float | None
     trust: Trust | None
-    predicted: Trust | None
     models: dict[str, tuple[float | None, Trust | None]]  # executed share, agreement of predicted outputs
 
     @property
@@ -47,7 +46,9 @@ def find_runs(folders: Iterable[Path]) -> dict[str, Path]:
     """Return the runs in ``folders``, each a run itself or a folder of runs, by a name that is theirs alone."""
     found: dict[str, Path] = {}
     for folder in folders:
-        runs = [folder] if (folder / FILE_NAME).exists() else sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}"))
+        runs = (
+            [folder] if (folder / FILE_NAME).exists() else sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}"))
+        )
         for run in runs:
             name, number = run.resolve().name, 2
             while name in found and found[name].resolve() != run.resolve():
@@ -81,10 +82,8 @@ def compared(name: str, rollups: RunRollups) -> Compared:
         for model in info.models:
             each = [camera.models[model] for camera in cameras if model in camera.models]
             total = sum(state.served.total() for state in each)
-            scores = [[found] for state in each if (found := state.audit.scores()) is not None]
             share = sum(state.executions for state in each) / total if total else None
-            models[model] = (share, trust(scores, predicted_only=True))
-        everything = [scores_of(camera) for camera in cameras]
+            models[model] = (share, trust_of_models(each))
         return Compared(
             name=name,
             info=info,
@@ -92,8 +91,7 @@ def compared(name: str, rollups: RunRollups) -> Compared:
             executed_share=executed / served if served else None,
             abstained_share=abstained / served if served else None,
             cost_share=_cost_share(info, rollups),
-            trust=trust(everything),
-            predicted=trust(everything, predicted_only=True),
+            trust=trust_of_cameras(cameras),
             models=models,
         )
 

@@ -7,9 +7,14 @@ import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from camlink.pipeline.dashboard.auth import Door, is_local
 from camlink.pipeline.errors import CamlinkError
+
+if TYPE_CHECKING:
+    from camlink.pipeline.dashboard.app import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +25,15 @@ class DashboardError(CamlinkError):
     """The dashboard cannot be served as asked."""
 
 
+class DashboardMissing(DashboardError):
+    """The libraries that serve it are not installed."""
+
+
 class Dashboard:
     """A dashboard that listens. ``url`` is what to open in a browser.
 
-    Raises `DashboardError` when the port is taken, when a host other than this machine is given without a token, or
-    when the libraries are not installed.
+    Raises `DashboardError` when the port is taken, or a host other than this machine is given without a token, and
+    `DashboardMissing` when the libraries are not installed.
     """
 
     def __init__(
@@ -34,7 +43,7 @@ class Dashboard:
         host: str = "127.0.0.1",
         port: int | None = None,
         token: str | None = None,
-        metrics: object = None,
+        metrics: Metrics | None = None,
         days: int = 7,
     ) -> None:
         """``port`` None: `PORT`, or a free one if that is taken."""
@@ -97,12 +106,12 @@ def _listen(host: str, port: int | None) -> socket.socket:
     raise DashboardError(f"the dashboard cannot listen on {host}:{port}: {problem.strerror}; choose another --port")
 
 
-def _libraries() -> tuple[object, object]:
+def _libraries() -> tuple[ModuleType, ModuleType]:
     try:
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise DashboardError(f"{error.name} is not installed: pip install 'camlink[dashboard]'") from error
+        raise DashboardMissing(f"{error.name} is not installed: pip install 'camlink[dashboard]'") from error
     from camlink.pipeline.dashboard import app
 
     return app, uvicorn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ LEFT, RIGHT, TOP, FOOT = 70, 8, 10, 20
 FEW = 8  # points of a sparkline
 ROW = 20  # height of a label's row
 DAY_US = 86_400_000_000
+TICK = '<line class="tick" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text class="time" x="{0}" y="{3}">{4}</text>'
+GRID = '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="value" x="{}" y="{}">{}</text>'
 
 
 def sparkline(filled: Filled, points: int = 60) -> Markup:
@@ -44,7 +47,9 @@ def sparkline(filled: Filled, points: int = 60) -> Markup:
     y = 26 - 24 * _scaled(means)
     if len(used) < FEW:  # a line between so few would show a course that nobody saw
         dots = "".join(f"M{a:.1f} {b:.1f}h.01" for a, b in zip(x, y, strict=True))
-        return Markup('<svg class="spark" viewBox="0 0 120 28" aria-hidden="true"><path class="dots" d="{}"/></svg>').format(dots)
+        return Markup(
+            '<svg class="spark" viewBox="0 0 120 28" aria-hidden="true"><path class="dots" d="{}"/></svg>'
+        ).format(dots)
     line = _path(x, y)
     return Markup(
         '<svg class="spark" viewBox="0 0 120 28" preserveAspectRatio="none" aria-hidden="true">'
@@ -167,7 +172,7 @@ def time_ticks(window: tuple[int, int], most: int = 6) -> list[tuple[int, str]]:
 def _chart(parts: Sequence[Markup], window: tuple[int, int], height: int, label: str) -> Markup:
     bottom = height - FOOT
     ticks = [
-        Markup('<line class="tick" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text class="time" x="{0}" y="{3}">{4}</text>').format(
+        Markup(TICK).format(
             round(float(_place(at, window)), 1), bottom, bottom + 4, height - 4, text
         )
         for at, text in time_ticks(window)
@@ -181,7 +186,7 @@ def _chart(parts: Sequence[Markup], window: tuple[int, int], height: int, label:
 
 def _grid(rows: Sequence[tuple[float, str]], bottom: float) -> Markup:
     lines = [
-        Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="value" x="{}" y="{}">{}</text>').format(
+        Markup(GRID).format(
             LEFT, WIDTH - RIGHT, round(at, 1), round(at, 1), LEFT - 6, round(at + 3.5, 1), _short(text)
         )
         for at, text in rows
@@ -221,11 +226,11 @@ def _runs(filled: Filled) -> list[slice]:
     usual = float(np.median(spacing)) if len(spacing) else 0.0
     edges = np.flatnonzero(spacing > max(20 * filled.width_us, 5 * usual)) + 1
     bounds = [0, *edges.tolist(), len(filled.starts_us)]
-    return [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 def _places(filled: Filled, window: tuple[int, int]) -> np.ndarray:
-    return _place(filled.starts_us + filled.width_us / 2, window)
+    return np.asarray(_place(filled.starts_us + filled.width_us / 2, window))
 
 
 def _place(moment_us: Any, window: tuple[int, int]) -> Any:

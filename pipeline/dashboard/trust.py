@@ -1,17 +1,21 @@
-"""How far the outputs of a camera agree with the models', as a page states it: estimate, interval, count, baselines."""
+"""How far outputs agree with the models', as a page states it: a certificate, and the best baseline beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from camlink.pipeline.accuracy import AuditScores, compare
-from camlink.pipeline.dashboard.rollups import CameraState
+from camlink.operators.evidence import Evidence, TargetState, certify, combined
+from camlink.pipeline.dashboard.audits import Weighted
+from camlink.pipeline.dashboard.rollups import CameraState, ModelState
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Agreement in [0, 1] with its 95 % interval, the audit frames behind it, and the best baseline beside it."""
+    """Agreement in [0, 1] with its anytime-valid 95 % interval, the audits behind it, and the best baseline.
+
+    ``target`` is what was asked for, and ``state`` whether the interval as a whole lies above or below it.
+    """
 
     mean: float
     low: float
@@ -19,24 +23,34 @@ class Trust:
     audits: int
     baseline: str
     baseline_mean: float
-    abstained: int = 0
+    target: float | None = None
+    state: TargetState | None = None
 
 
-def trust(cameras: Iterable[Sequence[AuditScores]], *, predicted_only: bool = False) -> Trust | None:
-    """Return what audit frames say; None without any ("not measured")."""
-    found = compare(cameras, predicted_only=predicted_only)
-    if found is None:
+def trust(evidence: Evidence, baselines: Weighted, target: float | None = None) -> Trust | None:
+    """Return what the audits say; None without any ("not measured")."""
+    found, best = certify(evidence), baselines.best()
+    if found.estimate is None or found.low is None or found.high is None or best is None:
         return None
-    name = max(found.baselines, key=lambda baseline: found.baselines[baseline].mean)
-    ours = found.camlink
-    return Trust(
-        ours.mean, ours.low, ours.high, ours.frames, name, found.baselines[name].mean, found.abstained
-    )
+    name, mean = best
+    return Trust(found.estimate, found.low, found.high, found.audits, name, mean, target, found.against(target))
 
 
-def scores_of(camera: CameraState) -> list[AuditScores]:
-    """Return the audit scores of all models of a camera that have some."""
-    return [scores for model in camera.models.values() if (scores := model.audit.scores()) is not None]
+def trust_of_models(models: Iterable[ModelState], target: float | None = None) -> Trust | None:
+    """Return what audits say of the predicted outputs of one model on several cameras."""
+    each = list(models)
+    return trust(combined(m.audit.evidence for m in each), _sum(m.audit.predicted for m in each), target)
+
+
+def trust_of_cameras(cameras: Iterable[CameraState], target: float | None = None) -> Trust | None:
+    """Return what audits say of all outputs of some cameras."""
+    each = list(cameras)
+    baselines = _sum(model.audit.everything for camera in each for model in camera.models.values())
+    return trust(combined(camera.evidence for camera in each), baselines, target)
+
+
+def _sum(parts: Iterable[Weighted]) -> Weighted:
+    return sum(parts, Weighted())
 
 
 class TrustOfCamera:
@@ -49,12 +63,8 @@ class TrustOfCamera:
 
     def update(self, camera: CameraState) -> TrustOfCamera:
         """Bring the figures up to date."""
-        if camera.audit_version != self._version:
-            self._version = camera.audit_version
-            self.everything = trust([scores_of(camera)])
-            each = {name: model.audit.scores() for name, model in camera.models.items()}
-            self.models = {
-                name: None if scores is None else trust([[scores]], predicted_only=True)
-                for name, scores in each.items()
-            }
+        if camera.version != self._version:
+            self._version = camera.version
+            self.everything = trust_of_cameras([camera])
+            self.models = {name: trust_of_models([model]) for name, model in camera.models.items()}
         return self
