@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from camlink.pipeline.graph import Step, topic_of
 from camlink.pipeline.records import FrameDropped, FrameResult, LinkPromotion, Record
 from camlink.pipeline.results import ResultsLog
 from camlink.pipeline.run_info import RunInfo
+from camlink.pipeline.session import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ class ResultsWorker:
         *,
         flush_s: float = FLUSH_S,
         seconds: Callable[[], float] = time.monotonic,
-        listen: Callable[[Sequence[Record]], Iterable[Record]] = lambda records: (),
+        listeners: Sequence[Listener] = (),
     ) -> None:
-        """``listen`` sees what the log has taken, before it is committed; what it asks for is published."""
-        self._bus, self._listen = bus, listen
+        """``listeners`` see what the log has taken, before it is committed; what they ask for is published."""
+        self._bus, self._listeners = bus, tuple(listeners)
         self.counts: Counter[str] = Counter()
         self._log = ResultsLog(out, flush_rows=10**12, specs=specs)  # it is flushed here, where that may fail
         self._batch: Sequence[Record] = ()  # polled, not yet taken by the log
@@ -102,7 +103,7 @@ class ResultsWorker:
                 self._links.save(record.camera_id, record.target, record.version, record.payload)
                 self._links.promote(record.camera_id, record.target, record.version)
         self._log.write(self._batch)
-        for asked in self._listen(self._batch):
+        for asked in (asked for listen in self._listeners for asked in listen(self._batch)):
             self._bus.publish(topic_of(asked), asked)
         self._unflushed += len(self._batch)
         self._batch = ()

@@ -31,12 +31,13 @@ def run(
     token: TokenOption = None,
 ) -> None:
     """Run the cameras of a configuration live until Ctrl-C; results and report grow in the results folder."""
+    from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.config import load_config
     from camlink.pipeline.ingest.live import LiveSource, close_together
     from camlink.pipeline.ingest.merge import gather
     from camlink.pipeline.ingest.opening import open_source
-    from camlink.pipeline.session import Camera, Session
+    from camlink.pipeline.session import Camera, Listener, Session
 
     site = load_config(config)
     if not site.cameras:
@@ -49,6 +50,9 @@ def run(
     cameras = {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
     with ExitStack() as serving:
         telemetry = serving.enter_context(_served(folder, pool, host, port, token)) if dashboard else None
+        listeners: list[Listener] = [telemetry.observe] if telemetry else []
+        if site.alerts.rules:
+            listeners.append(serving.enter_context(sent_alerts(site, pool.specs, folder, telemetry)).observe)
         session = Session(
             site,
             pool,
@@ -58,7 +62,7 @@ def run(
             encode_picture=encode_picture,
             tick=min(len(cameras), 16),
             live=True,
-            listeners=[telemetry.observe] if telemetry else [],
+            listeners=listeners,
         )
         opened = (open_source(c.source_spec(), live=True) for c in site.cameras)
         sources = {s.camera_id: s for s in opened if isinstance(s, LiveSource)}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.bus.base import Bus
     from camlink.pipeline.config import SiteConfig
     from camlink.pipeline.ingest.base import Reading
+    from camlink.pipeline.session import Listener
     from camlink.pipeline.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ HealthOption = Annotated[
     typer.Option(
         "--health",
         envvar="CAMLINK_HEALTH",
-        help="Serve /healthz, /readyz and /metrics on HOST:PORT or a loopback PORT.",
+        help="Serve /healthz, /readyz, /metrics on HOST:PORT or a loopback PORT.",
     ),
 ]
 HoldOption = Annotated[
@@ -161,16 +162,20 @@ def results(
 ) -> None:
     """Write results as Parquet, durably, before the bus may forget them."""
     from camlink.pipeline.bus.base import open_bus
+    from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.distributed import await_cards
     from camlink.pipeline.graph import GRAPH
     from camlink.pipeline.results_worker import ResultsWorker
 
     site = _site(config)
     connection = open_bus(bus)
-    with _stopping() as stop:
+    with _stopping() as stop, ExitStack() as closing:
         facts = await_cards(connection, stop)
         step = next(step for step in GRAPH if step.name == "results")
         telemetry = _telemetry(health, facts.specs)
+        listeners: list[Listener] = [telemetry.observe] if telemetry is not None else []
+        if site.alerts.rules:
+            listeners.append(closing.enter_context(sent_alerts(site, facts.specs, out, telemetry)).observe)
         worker = ResultsWorker(
             step,
             connection,
@@ -178,7 +183,7 @@ def results(
             dict(facts.specs),
             _header(site, facts, out),
             flush_s=flush_s,
-            listen=telemetry.observe if telemetry is not None else lambda records: (),
+            listeners=listeners,
         )
         _serve("results", worker, health, stop, telemetry)
     connection.close()

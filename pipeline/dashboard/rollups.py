@@ -231,7 +231,8 @@ def given_labels(spec: OutputSpec, values: np.ndarray) -> np.ndarray:
     """Return which labels (n, size) an output gives."""
     known = np.nan_to_num(values, nan=-1.0)
     if spec.task == "single_label":
-        return (np.arange(spec.size) == known.argmax(axis=1)[:, None]) & (known.max(axis=1) >= 0.0)[:, None]
+        top = np.arange(spec.size) == known.argmax(axis=1)[:, None]
+        return np.asarray(top & (known.max(axis=1) >= 0.0)[:, None])
     return np.asarray(known >= 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Metrics: what is counted, how names are bounded, and that the Grafana dashboard asks for nothing that is not there."""
+"""Metrics: what is counted, how names are bounded, and that the Grafana dashboard asks for what is there."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,7 +75,7 @@ def write_run(folder: Path, cameras: dict[str, list[Frame]], *, live: bool = Fal
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs: "replayed", complete, two cameras; "trouble", live and unfinished, with cameras that are down."""
+    """A folder of runs: "replayed", complete, two cameras; "trouble", live, unfinished, with a camera that is down."""
     folder = tmp_path_factory.mktemp("runs")
     write_run(folder / "replayed", {name: pictured(make_frames(name, 420)) for name in (HALL, YARD)})
     _trouble(folder / "trouble")
@@ -96,8 +95,3 @@ def _trouble(folder: Path) -> None:
     cameras = {**info.cameras, "gate": {"domain": "outdoor", "source": "rtsp://***@10.0.0.9/s1", "fps": 2.0}}
     cameras |= {NASTY: {"domain": "<b>bold</b>", "source": "rtsp://***@10.0.0.8/s1", "fps": 2.0}}
     replace(info, cameras=cameras, finished_at=None, complete=False, live=True).save(folder)
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path

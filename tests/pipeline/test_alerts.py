@@ -1,0 +1,347 @@
+"""Alerts: when they are told, how sure they are, and that none is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from camlink.models.base import OutputSpec
+from camlink.models.pool import ModelPool
+from camlink.pipeline.alerts.alert import Alert
+from camlink.pipeline.alerts.delivery import Alerts
+from camlink.pipeline.alerts.outbox import BACKOFF_FIRST_S, BACKOFF_MOST_S, FILE_NAME, Outbox
+from camlink.pipeline.alerts.rules import CONFIRM_WITHIN, GAP, TRIES, AlertRules
+from camlink.pipeline.alerts.senders import Webhook, open_sender
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.config_alerts import AlertRule, AlertsConfig, shown_place
+from camlink.pipeline.errors import AlertError
+from camlink.pipeline.records import CameraEvent, FrameResult, ModelOutput, Record, RelabelRequest
+from camlink.pipeline.session import Camera, Session
+from camlink.pipeline.testing import START, TinyModel, make_frames
+
+PERSONS = OutputSpec("persons", "vector", 2, "count", ("adult", "child"))
+ACTION = OutputSpec("action", "vector", 2, "multi_label", ("normal", "fall"))
+SPECS = {"persons": PERSONS, "action": ACTION}
+CROWD: dict[str, Any] = {"name": "crowd", "when": "count_above", "model": "persons", "above": 5}
+
+
+def rule(**fields: Any) -> AlertRule:
+    return AlertRule.model_validate({**CROWD, "lasting": "3s", "cool_down": "1min", **fields})
+
+
+def result(second: float, count: float | None, how: str = "executed", camera: str = "hall", **more: Any) -> FrameResult:
+    at = START + timedelta(seconds=second)
+    value = None if count is None else np.array([count, 0.0], np.float32)
+    purpose = more.pop("purpose", "serve")
+    output = ModelOutput(camera, int(second), at, "persons", value, purpose, how, **more)  # type: ignore[arg-type]
+    return FrameResult(camera, int(second), at, purpose, (output,))
+
+
+def watch(found: AlertRule, *records: Record, **more: Any) -> list[Alert | RelabelRequest]:
+    return list(AlertRules([found], SPECS, **more).observe(records))
+
+
+def counts(*values: float | None, how: str = "executed") -> list[FrameResult]:
+    return [result(second, value, how) for second, value in enumerate(values)]
+
+
+def test_a_count_must_stay_above_for_as_long_as_the_rule_says() -> None:
+    assert watch(rule(), *counts(6, 6, 6)) == []
+    (alert,) = watch(rule(), *counts(6, 6, 6, 7))
+    assert isinstance(alert, Alert)
+    assert (alert.since, alert.at) == (START, START + timedelta(seconds=3))
+    assert (alert.value, alert.how, alert.executed_frames, alert.predicted_frames) == (7.0, "executed", 4, 0)
+
+
+def test_one_frame_below_starts_it_anew() -> None:
+    assert watch(rule(), *counts(6, 6, 5, 6, 6, 6)) == []
+
+
+def test_a_frame_without_an_answer_neither_breaks_nor_tells() -> None:
+    (alert,) = watch(rule(), *counts(6, 6, 6, None, 6))
+    assert alert == watch(rule(), *counts(6, 6, 6, None, 6))[0]
+    assert isinstance(alert, Alert) and alert.executed_frames == 4
+    assert watch(rule(), *counts(6, None, None, None, None)) == []
+
+
+def test_nothing_is_claimed_across_a_long_gap() -> None:
+    late = GAP.total_seconds() + 5.0
+    assert watch(rule(), result(0, 9), result(late, 9)) == []
+
+
+def test_a_camera_is_left_alone_while_it_cools_down_but_others_are_not() -> None:
+    hall = counts(*[9] * 60)
+    assert len(watch(rule(), *hall)) == 1
+    assert len(watch(rule(), *counts(*[9] * 70))) == 2
+    both = watch(rule(), *hall, *(result(second, 9, camera="yard") for second in range(4)))
+    assert [alert.camera_id for alert in both] == ["hall", "yard"]
+
+
+def test_a_rule_about_some_cameras_is_about_those() -> None:
+    assert watch(rule(cameras=["yard"]), *counts(9, 9, 9, 9)) == []
+
+
+def test_a_label_is_counted_or_seen_alone() -> None:
+    assert watch(rule(label="child"), *counts(9, 9, 9, 9)) == []
+    fall = rule(name="fall", when="label_seen", model="action", label="fall", above=None)
+    seen = [
+        replace(r, outputs=(replace(r.outputs[0], model="action", value=np.array([0.9, 0.6], np.float32)),))
+        for r in counts(1, 1, 1, 1)
+    ]
+    (alert,) = watch(fall, *seen)
+    assert isinstance(alert, Alert) and alert.detail == "action gives fall"
+
+
+def test_a_predicted_value_is_told_as_such_with_what_is_known_of_its_accuracy() -> None:
+    linked = [result(second, 9, "linked", confidence=0.8) for second in range(4)]
+    (alert,) = watch(rule(), *linked)
+    assert isinstance(alert, Alert)
+    assert (alert.how, alert.confidence, alert.predicted_frames, alert.agreement) == ("predicted", 0.8, 4, None)
+
+
+def audits(agree: bool, number: int = 60) -> list[FrameResult]:
+    """Audit frames on which the shadow prediction is, or is not, what the model says; counts stay low."""
+    made = []
+    for second in range(-number, 0):
+        served = result(second, 1, purpose="audit", audit_probability=0.5)
+        shadow = replace(
+            served.outputs[0], how="linked", served=False, value=np.array([1.0 if agree else 4.0, 0.0], np.float32)
+        )
+        made.append(replace(served, outputs=(served.outputs[0], shadow), audit_probability=0.5))
+    return made
+
+
+def test_an_alert_states_the_agreement_that_was_measured_with_its_interval() -> None:
+    (alert,) = watch(rule(), *audits(agree=True), *counts(9, 9, 9, 9, how="linked"))
+    assert isinstance(alert, Alert) and alert.agreement is not None
+    told = json.loads(alert.to_json())["agreement"]
+    assert told["audits"] == 60 and told["low"] < told["estimate"] <= told["high"]
+
+
+def test_a_target_is_told_of_only_when_the_whole_interval_lies_below_it() -> None:
+    below = AlertRule.model_validate({"name": "target", "when": "target_not_met", "lasting": "1s"})
+    wrong = watch(below, *audits(agree=False), targets=lambda camera, model: 0.9)
+    assert isinstance(wrong[0], Alert) and wrong[0].how == "measured" and "below the target of 90.0%" in wrong[0].detail
+    assert watch(below, *audits(agree=True), targets=lambda camera, model: 0.9) == []
+    assert watch(below, *audits(agree=False), targets=lambda camera, model: None) == []
+
+
+def test_a_camera_that_stays_down_is_told_of_without_any_further_record() -> None:
+    down = AlertRule.model_validate({"name": "down", "when": "camera_down", "lasting": "20s"})
+    rules = AlertRules([down], SPECS)
+    assert list(rules.observe([CameraEvent("gate", START, "down", "no frame")])) == []
+    assert list(rules.on_time(START + timedelta(seconds=19))) == []
+    (alert,) = rules.on_time(START + timedelta(seconds=20))
+    assert isinstance(alert, Alert) and (alert.kind, alert.detail) == ("camera_down", "no frame")
+    assert list(rules.on_time(START + timedelta(seconds=500))) == []
+
+
+def test_a_camera_that_recovers_in_time_is_not_told_of() -> None:
+    down = AlertRule.model_validate({"name": "down", "when": "camera_down", "lasting": "20s"})
+    later = START + timedelta(seconds=10)
+    rules = AlertRules([down], SPECS)
+    list(rules.observe([CameraEvent("gate", START, "down", ""), CameraEvent("gate", later, "recovered", "")]))
+    assert list(rules.on_time(START + timedelta(hours=1))) == []
+
+
+def test_confirming_asks_for_an_execution_of_the_deciding_frame_and_tells_what_it_says() -> None:
+    rules = AlertRules([rule(confirm=True)], SPECS)
+    (asked,) = rules.observe(counts(9, 9, 9, 9, how="linked"))
+    assert isinstance(asked, RelabelRequest) and (asked.frame_index, asked.models) == (3, ("persons",))
+    (alert,) = rules.observe([result(3, 8, purpose="relabel", served=False)])
+    assert isinstance(alert, Alert)
+    assert (alert.how, alert.value, alert.confirmed) == ("executed", 8.0, "by execution")
+
+
+def test_what_an_execution_refutes_is_not_told() -> None:
+    rules = AlertRules([rule(confirm=True)], SPECS)
+    assert len(list(rules.observe(counts(9, 9, 9, 9, how="linked")))) == 1
+    assert list(rules.observe([result(3, 2, purpose="relabel", served=False)])) == []
+    assert list(rules.observe([result(4 + i, 9, "linked") for i in range(3)])) == []  # it must last anew
+
+
+def test_an_executed_value_needs_no_confirmation() -> None:
+    (alert,) = watch(rule(confirm=True), *counts(9, 9, 9, 9))
+    assert isinstance(alert, Alert) and alert.confirmed == "not asked"
+
+
+def test_an_alarm_that_cannot_be_confirmed_is_told_in_the_end_and_says_so() -> None:
+    rules = AlertRules([rule(confirm=True)], SPECS)
+    step = int(CONFIRM_WITHIN.total_seconds()) + 1
+    found = list(rules.observe(result(second, 9, "linked") for second in range((TRIES + 1) * (step + 2))))
+    asked = [one for one in found if isinstance(one, RelabelRequest)]
+    (alert,) = [one for one in found if isinstance(one, Alert)]
+    assert len(asked) == TRIES
+    assert (alert.how, alert.confirmed) == ("predicted", "not possible")
+
+
+def test_a_real_run_confirms_by_executing_a_frame_that_was_predicted(tmp_path: Path) -> None:
+    """Through the whole pipeline: the request reaches inference, and its execution comes back."""
+
+    def crowd(frame: Any) -> int:
+        return 9 if frame.index % 100 > 60 else 1
+
+    site = SiteConfig.model_validate(
+        {
+            "models": "building",
+            "links": {"bootstrap_frames": 130, "min_train_frames": 40},
+            "adaptation": {"policy": "off"},
+            "budgets": {"time_share": 0.5},
+            "audit": {"fraction": 0.0},
+        }
+    )
+    models = [TinyModel.count("objects", crowd), TinyModel.count("persons", crowd, time_ms=50.0)]
+    config = AlertsConfig.model_validate({"to": ["https://hooks.example/x"], "rules": [_rule_json(confirm=True)]})
+    sent: list[dict[str, Any]] = []
+    alerts = Alerts(
+        config, {m.spec.model: m.spec for m in models}, tmp_path, live=False, open_sender=lambda _: Kept(sent)
+    )
+    session = Session(
+        site, ModelPool(models), {"hall": Camera("x", "x", 1.0)}, tmp_path / "run", listeners=[alerts.observe]
+    )
+    session.run(make_frames("hall", 600), lambda: {"hall": 600})
+    alerts.close()
+    assert alerts.counts["confirmations"] > 0
+    assert {told["confirmed"] for told in sent if told["at"] > "2026-01-05T08:03"} == {"by execution"}
+    assert alerts.counts["delivered"] == len(sent) > 0
+
+
+def _rule_json(**more: Any) -> dict[str, Any]:
+    return {**CROWD, "lasting": "3s", "cool_down": "1min", **more}
+
+
+class Kept:
+    """Keeps what it is sent; fails the first ``failures`` times."""
+
+    def __init__(self, sent: list[dict[str, Any]], failures: int = 0) -> None:
+        self.sent, self.failures = sent, failures
+
+    def send(self, key: str, body: bytes) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise AlertError("https://hooks.example: answered 503 to an alert")
+        self.sent.append(json.loads(body))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def site_alerts(folder: Path, sender: Any, now: list[float], *places: str) -> Alerts:
+    config = AlertsConfig.model_validate({"to": places or ["https://hooks.example/secret"], "rules": [_rule_json()]})
+    return Alerts(config, SPECS, folder, live=False, open_sender=lambda _: sender, now_s=lambda: now[0])
+
+
+def test_delivery_is_tried_again_later_and_later_until_it_arrives(tmp_path: Path) -> None:
+    now, sent = [1000.0], list[dict[str, Any]]()
+    alerts = site_alerts(tmp_path, Kept(sent, failures=2), now)
+    alerts.observe(counts(9, 9, 9, 9))
+    assert alerts.deliver() == 0 and alerts.deliver() == 0  # not due again yet
+    now[0] += BACKOFF_FIRST_S
+    assert alerts.deliver() == 0
+    now[0] += BACKOFF_FIRST_S
+    assert alerts.deliver() == 0
+    now[0] += BACKOFF_FIRST_S
+    assert alerts.deliver() == 1
+    assert alerts.waiting() == 0 and len(sent) == 1
+    alerts.close()
+
+
+def test_what_was_not_delivered_before_a_crash_is_delivered_after_it_once(tmp_path: Path) -> None:
+    now, sent = [1000.0], list[dict[str, Any]]()
+    records = counts(9, 9, 9, 9)
+    site_alerts(tmp_path, Kept(sent, failures=99), now).observe(records)  # and never closed
+    again = site_alerts(tmp_path, Kept(sent), now)
+    again.observe(records)  # the bus gives them again
+    assert again.deliver() == 1
+    assert again.deliver() == 0
+    assert [told["rule"] for told in sent] == ["crowd"]
+    again.close()
+
+
+def test_the_outbox_holds_no_secret(tmp_path: Path) -> None:
+    now, sent = [1000.0], list[dict[str, Any]]()
+    alerts = site_alerts(tmp_path, Kept(sent, failures=99), now, "https://user:hunter2@hooks.example/T0/secret")
+    alerts.observe(counts(9, 9, 9, 9))
+    alerts.close()
+    kept = b"".join(file.read_bytes() for file in tmp_path.glob(f"{FILE_NAME}*"))
+    assert b"hooks.example" in kept and b"hunter2" not in kept and b"T0/secret" not in kept
+
+
+def test_the_wait_between_tries_is_bounded(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    (alert,) = watch(rule(), *counts(9, 9, 9, 9))
+    assert isinstance(alert, Alert)
+    outbox.put(alert, ["a"], 0.0)
+    waits = []
+    for _ in range(12):
+        (letter,) = outbox.due(1e9)
+        waits.append(outbox.failed(letter, "x", 0.0))
+    assert waits == sorted(waits) and waits[-1] == BACKOFF_MOST_S
+    outbox.close()
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[Any], list[int]]]:
+    """A webhook on loopback: its address, what it got, and the codes it answers with, last one for ever."""
+    got: list[Any] = []
+    codes = [200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.headers["Idempotency-Key"], json.loads(body)))
+            self.send_response(codes.pop(0) if len(codes) > 1 else codes[0])
+            self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """A test needs no log."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook?key=hunter2", got, codes
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_webhook_gets_the_alert_with_its_key(hook: tuple[str, list[Any], list[int]]) -> None:
+    address, got, _ = hook
+    Webhook(address).send("abc", b'{"rule": "crowd"}')
+    assert got == [("abc", {"rule": "crowd"})]
+
+
+@pytest.mark.parametrize("code", [301, 307, 404, 500])
+def test_a_webhook_that_does_not_take_it_is_an_error_without_secrets(
+    hook: tuple[str, list[Any], list[int]], code: int
+) -> None:
+    address, got, codes = hook
+    codes[:] = [code]
+    with pytest.raises(AlertError, match=str(code)) as raised:
+        open_sender(address).send("abc", b"{}")
+    assert "hunter2" not in str(raised.value) and len(got) == 1
+
+
+def test_a_place_that_cannot_be_reached_is_an_error_without_secrets() -> None:
+    with pytest.raises(AlertError, match="cannot be reached") as raised:
+        open_sender("http://user:hunter2@127.0.0.1:9/hook").send("abc", b"{}")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_addresses_are_shown_without_what_may_be_secret() -> None:
+    assert shown_place("mqtt://u:p@broker:1883/site/alerts") == "mqtt://broker:1883"
+    config = SiteConfig.model_validate(
+        {"models": "building", "alerts": {"to": ["https://u:hunter2@hooks.example/T0"], "rules": [_rule_json()]}}
+    )
+    assert "hunter2" not in json.dumps(config.masked()) and "hunter2" not in repr(config)
+    assert config.masked()["alerts"]["to"] == ["https://hooks.example"]
