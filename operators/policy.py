@@ -1,0 +1,92 @@
+"""What a policy is: it decides, frame by frame, which models of one camera execute, and answers for the others.
+
+One interface for everything that can be compared: the live pipeline runs the same objects as `camlink compare`. A
+policy sees a frame's cheap statistics, then what it chose to execute, model by model; it never sees pixels, nor the
+outputs of models that it did not pay for.
+
+A policy for `camlink compare --policy mypackage.policies:RoundRobin`:
+
+>>> class RoundRobin:
+...     '''Execute one model per frame in turn; the others repeat what they said last.'''
+...     def __init__(self, setup: PolicySetup) -> None:
+...         self.models, self.last, self.turn = list(setup.specs), {}, 0
+...     def begin(self, frame: FrameFacts) -> None:
+...         self.turn += 1
+...     def choose(self, executed: Mapping[str, Value]) -> str | None:
+...         return None if executed else self.models[self.turn % len(self.models)]
+...     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
+...         return {m: Answer(v, "reused") for m, v in self.last.items() if m not in executed}
+...     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
+...         self.last.update(executed)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from camlink.models.base import OutputSpec
+from camlink.operators.selection import Budget, Costs
+from camlink.pipeline.records import FrameStats, Value
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """What is known of a frame before any model ran on it."""
+
+    index: int
+    time_s: float  # event time; never falls from frame to frame of one camera
+    stats: FrameStats | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What is served in place of an execution. ``confidence``: the chance or share of agreement, 0..1, if known."""
+
+    value: Value
+    how: Literal["linked", "reused"]
+    confidence: float | None = None
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PolicySetup:
+    """What a policy is made from: one camera's models, what they cost, and what may be spent.
+
+    ``budget.time_share`` holds over every span that starts with the first frame for which `FramePolicy.choose` was
+    asked: what the policy chose may never have cost more than that share of executing everything on the frames so far.
+    """
+
+    camera_id: str
+    specs: Mapping[str, OutputSpec]
+    costs: Costs
+    budget: Budget
+    seed: int = 0
+
+
+class FramePolicy(Protocol):
+    """One camera's policy. Per frame, in order: `begin`; `choose` until it says None; `answer`; `learn`.
+
+    On bootstrap and profile frames, where every model runs anyway, only `begin` and `learn` are called. An audit frame
+    goes as any other, so that what the policy would have said can be judged, and then `learn` is told everything.
+    """
+
+    def begin(self, frame: FrameFacts) -> None:
+        """Take in the next frame."""
+        ...
+
+    def choose(self, executed: Mapping[str, Value]) -> str | None:
+        """Return the model to execute next on this frame, given what was executed on it, or None to stop."""
+        ...
+
+    def answer(self, executed: Mapping[str, Value]) -> Mapping[str, Answer]:
+        """Answer for models that are not in ``executed``; one that is left out abstains."""
+        ...
+
+    def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
+        """Learn from the frame's executed values; ``chosen``: the policy chose them, so they are no random sample."""
+        ...
+
+
+MakePolicy = Callable[[PolicySetup], FramePolicy]
