@@ -19,7 +19,6 @@ SENDERS = {
         ("https", "Webhook"),
         ("mqtt", "Mqtt"),
         ("mqtts", "Mqtt"),
-        ("kafka", "KafkaTopic"),
     )
 }
 
