@@ -41,7 +41,7 @@ class RunInfo:
     wall_s: float = 0.0
     busy_ms: Mapping[str, float] = field(default_factory=dict)  # measured, per model
     loads: int = 0
-    loaded: Sequence[str] = ()  # models in memory at the time of writing
+    loaded: Sequence[str] = field(default_factory=list)  # models in memory at the time of writing
     batch_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # frames in a batch -> batches
     live: bool = False  # frames are captured now, so that the age of the last one says something
 

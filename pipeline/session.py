@@ -154,7 +154,7 @@ class Session:
             wall_s=time.monotonic() - started,
             busy_ms=dict(self._pool.busy_ms),
             loads=self._pool.loads,
-            loaded=self._pool.loaded,
+            loaded=list(self._pool.loaded),
             batch_sizes={name: {str(k): n for k, n in sizes.items()} for name, sizes in self._pool.batch_sizes.items()},
         )
         self.info.save(self._out)
