@@ -5,8 +5,8 @@
 One process, as `camlink run`: cameras at 1 frame/s, three models whose outputs are recorded (so that the pipeline is at
 its cheapest), links in use, results on disk every 10 s. Three stretches of the same run are compared by the processor
 time of the process: without the dashboard, with it and its viewers, and without it again. The viewers are another
-process; each asks for a full page every second, for the fleet every other time. `/healthz`, which does nothing, is asked
-for as well: its time is what the machine and the interpreter lock add to every answer.
+process; each asks for a full page every second, for the fleet every other time. `/healthz`, which does nothing, is
+asked for as well: its time is what the machine and the interpreter lock add to every answer.
 """
 
 from __future__ import annotations
