@@ -52,6 +52,7 @@ class _Job:
     run: tuple[str, ...]
     predict: tuple[str, ...] = ()
     abstain: tuple[str, ...] = ()
+    trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -125,18 +126,18 @@ class InferenceOperator:
 
     def _plan(self, frame: Frame) -> _Job:
         camera = self._camera(frame.camera_id)
-        plan = camera.planner.plan(frame.index, frame.captured_at)
         decision = camera.decision
+        plan = camera.planner.plan(frame.index, frame.captured_at, decision.audit_share if decision else None)
         if plan.purpose == "profile" or decision is None:
             return _Job(frame, plan, self._models)
         abstain = tuple(m for m in self._models if m not in decision.execute and m not in decision.predict)
         if plan.purpose == "audit":
-            return _Job(frame, plan, self._models, decision.predict, abstain)
+            return _Job(frame, plan, self._models, decision.predict, abstain, decision.trial)
         if decision.predict:
             camera.ring[frame.index] = frame
             if len(camera.ring) > RING_FRAMES:
                 camera.ring.popitem(last=False)
-        return _Job(frame, plan, decision.execute, decision.predict, abstain)
+        return _Job(frame, plan, decision.execute, decision.predict, abstain, decision.trial)
 
     def _relabel(self, request: RelabelRequest, jobs: list[_Job]) -> Iterable[Record]:
         frame = self._camera(request.camera_id).ring.pop(request.frame_index, None)
@@ -226,6 +227,7 @@ class InferenceOperator:
             audit_probability=plan.audit_probability,
             stats=frame.stats,
             profile_ends=plan.profile_ends,
+            trial=job.trial,
         )
         if self._encode is not None and frame.pixels.size and self._is_pictured(job):
             yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from camlink.links.ensemble import Ensemble
 from camlink.links.memory import Recall
 from camlink.operators.base import Outputs, StateStore
+from camlink.operators.certificates import ON_TRIAL
 from camlink.operators.inference import state_key
 from camlink.operators.recall import LastExecuted
 from camlink.pipeline.clock import Clock
@@ -41,6 +42,7 @@ class LinkingOperator:
         self._state = state
         self._links: dict[str, dict[str, _InForce]] = {}  # camera -> target -> links
         self._last: dict[str, LastExecuted] = {}  # camera -> what each model said last
+        self._last_checked: dict[str, LastExecuted] = {}  # the same without frames that ran on a decision's word
         self._waiting: list[tuple[datetime, OutputReady]] = []
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
@@ -94,15 +96,22 @@ class LinkingOperator:
         executed = {o.model: o.value for o in outputs if o.value is not None}
         rows = list(outputs)
         last = self._last.setdefault(ready.camera_id, LastExecuted())
+        checked = self._last_checked.setdefault(ready.camera_id, LastExecuted())
         if ready.purpose != "relabel":
+            values = {m: v for m, v in executed.items() if m not in ready.predict}
             rows += [
-                self._predict(ready, model, executed, last.of(model, ready.captured_at)) for model in ready.predict
+                self._predict(ready, model, executed, values, last.of(model, ready.captured_at))
+                for model in ready.predict
             ]
+            if ready.purpose == "audit":
+                rows += self._on_trial(ready, executed, checked)
             rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]
             known = {row.model for row in rows}
             reasons = {m: ready.failed.get(m, lost or NOT_CHOSEN) for m in self._models}
             rows += [_abstain(ready, model, reasons[model]) for model in self._models if model not in known]
         last.update(ready.captured_at, executed)  # after predicting: a frame never tells its own answer
+        if ready.purpose != "serve":
+            checked.update(ready.captured_at, executed)
         return FrameResult(
             ready.camera_id,
             ready.frame_index,
@@ -112,14 +121,37 @@ class LinkingOperator:
             ready.audit_probability,
             ready.stats,
             ready.profile_ends,
+            tuple(ready.trial),
         )
 
+    def _on_trial(self, ready: OutputReady, executed: Mapping[str, Value], checked: LastExecuted) -> list[ModelOutput]:
+        """Predict what executes only because it has to, as it would be predicted: never served, never shown as such.
+
+        It may know what the model said on profile, audit and relabel frames: it would not run on any others.
+        """
+        made = [
+            self._predict(
+                ready,
+                target,
+                executed,
+                {m: executed[m] for m in sources if m in executed},
+                checked.of(target, ready.captured_at),
+            )
+            for target, sources in ready.trial.items()
+            if target in executed
+        ]
+        return [replace(row, reason=ON_TRIAL + (f": {row.reason}" if row.reason else "")) for row in made]
+
     def _predict(
-        self, ready: OutputReady, target: str, executed: Mapping[str, Value], recall: Recall | None
+        self,
+        ready: OutputReady,
+        target: str,
+        executed: Mapping[str, Value],
+        values: Mapping[str, Value],
+        recall: Recall | None,
     ) -> ModelOutput:
-        """Predict one target from what the decision executes; on audit frames as a shadow beside the executed value."""
+        """Predict one target from ``values``; on audit frames as a shadow beside the executed value."""
         shadow = target in executed
-        values = {m: v for m, v in executed.items() if m not in ready.predict}
         in_force = self._links.get(ready.camera_id, {}).get(target)
         if in_force is None:
             return _abstain(ready, target, f"no links to {target} were learnt yet", served=not shadow)

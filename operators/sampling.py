@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
+from camlink.operators.spending import Spend
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.records import Purpose
 
@@ -35,6 +36,7 @@ class SamplingRules:
     audit_fraction: float
     bootstrap_frames: int
     seed: int = 0
+    audit_spend: Spend = "fixed"
 
     def profile_frames(self, fps: float | None) -> int:
         """Return how many frames open each period of a camera sampled at ``fps`` (None: not known)."""
@@ -82,8 +84,11 @@ class FramePlanner:
         self._bootstrap_left = self._profile_left = 0
         self._period = self._rules.period_start(decided)
 
-    def plan(self, frame_index: int, captured_at: datetime) -> FramePlan:
-        """Return the plan for the camera's next frame. Frames must come in order."""
+    def plan(self, frame_index: int, captured_at: datetime, audit_share: float | None = None) -> FramePlan:
+        """Return the plan for the camera's next frame, audited with chance ``audit_share`` (None: as the rules say).
+
+        Frames must come in order.
+        """
         start = self._rules.period_start(captured_at)
         if start != self._period:
             self._period, self._profile_left = start, self._per_period
@@ -93,7 +98,7 @@ class FramePlanner:
         if self._profile_left:
             self._profile_left -= 1
             return FramePlan("profile", profile_ends=not self._profile_left)
-        rate = self._rules.audit_fraction
+        rate = self._rules.audit_fraction if audit_share is None else audit_share
         if unit_hash(self._rules.seed, self._camera_id, frame_index) < rate:
             return FramePlan("audit", audit_probability=rate)
         return FramePlan("serve", audit_probability=rate)

@@ -14,7 +14,9 @@ from camlink.links.ensemble import Ensemble
 from camlink.models.base import OutputSpec
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
-from camlink.operators.selection import Budget, CameraScores, Costs, Selection, select
+from camlink.operators.selection import Budget, CameraScores, Costs, Selection, expected_agreement, select
+from camlink.operators.spending import AuditAccount
+from camlink.operators.targets import Standing, TargetOf, TargetWatch, no_targets, spared, trials
 from camlink.pipeline.records import Decision, FrameResult, LinkPromotion, Record
 
 logger = logging.getLogger(__name__)
@@ -23,18 +25,33 @@ logger = logging.getLogger(__name__)
 @dataclass
 class _Camera:
     scorer: LinkScorer
+    watch: TargetWatch
+    audits: AuditAccount
     ensembles: dict[str, Ensemble] = field(default_factory=dict)
     scores: CameraScores | None = None
     decided: datetime | None = None  # start of the period that the last decision is for
+    standings: Mapping[str, Standing] = field(default_factory=dict)  # towards targets, when last decided
+    audit_share: float | None = None
+
+    def not_met(self) -> tuple[str, ...]:
+        """Return the models whose predictions are proven to fall short of their targets."""
+        return tuple(model for model, standing in self.standings.items() if standing.state == "not met")
 
 
 class SchedulerOperator:
     """Results and link promotions in, decisions out. One instance decides for the cameras of one inference worker."""
 
     def __init__(
-        self, specs: Mapping[str, OutputSpec], costs: Costs, budget: Budget, rules: SamplingRules, policy: str
+        self,
+        specs: Mapping[str, OutputSpec],
+        costs: Costs,
+        budget: Budget,
+        rules: SamplingRules,
+        policy: str,
+        target_of: TargetOf = no_targets,
     ) -> None:
         self._specs = specs
+        self._target_of = target_of
         self._costs = costs
         self._budget = budget
         self._rules = rules
@@ -63,6 +80,7 @@ class SchedulerOperator:
         camera = self._camera(decision.camera_id)
         if camera.decided is None:
             camera.decided = self._rules.period_start(decision.start)
+            camera.watch.resume(decision)
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
@@ -70,7 +88,9 @@ class SchedulerOperator:
 
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
-            self._cameras[camera_id] = _Camera(LinkScorer(self._specs))
+            spends = self._rules.audit_spend == "widest"
+            watch = TargetWatch(camera_id, self._specs, self._target_of, self._rules.period, every_model=spends)
+            self._cameras[camera_id] = _Camera(LinkScorer(self._specs), watch, AuditAccount(self._rules.audit_fraction))
         return self._cameras[camera_id]
 
     def _on_result(self, result: FrameResult) -> Iterable[Record]:
@@ -79,35 +99,47 @@ class SchedulerOperator:
             values = result.executed()
             if len(values) == len(self._specs):
                 camera.scorer.observe(result.captured_at, values, camera.ensembles)
+        if result.purpose in ("serve", "audit"):
+            camera.watch.observe(result)
+            camera.audits.observe(result.audit_probability or 0.0)
         period = self._rules.period_start(result.captured_at)
         overdue = result.purpose in ("serve", "audit") and (camera.decided is None or camera.decided < period)
         if result.profile_ends or overdue:
             camera.decided = period
             camera.scorer.forget_before(period - self._rules.period)
             camera.scores = camera.scorer.scores()
+            camera.standings = camera.watch.standings()
+            if self._rules.audit_spend == "widest":
+                camera.audit_share = camera.audits.next_share(camera.watch.certificates().values())
             yield from self._decide(result.camera_id, result.captured_at)
 
     def _decide(self, camera_id: str, now: datetime) -> Iterable[Record]:
         """Choose anew for all cameras with scores; tell this one, and the others whose choice has changed."""
         scored = {c: s.scores for c, s in self._cameras.items() if s.scores is not None and self._active(s, now)}
-        selection = select(self._policy, scored, self._costs, self._budget)
+        urgent = {c: forced for c in scored if (forced := self._cameras[c].not_met())}
+        selection = select(self._policy, scored, self._costs, self._budget, urgent)
+        otherwise = select(self._policy, scored, self._costs, self._budget) if urgent else selection
         changed_set = selection.loaded != self._loaded
         if changed_set:
             logger.info("loaded set: %s", ", ".join(selection.loaded) or "nothing")
         self._loaded = selection.loaded
         for camera in scored:
             if camera == camera_id or changed_set:
-                yield self._decision(camera, now, selection)
+                yield self._decision(camera, now, selection, otherwise)
 
     def _active(self, camera: _Camera, now: datetime) -> bool:
         """Cameras that were silent for more than two periods have no say in what is loaded."""
         return camera.decided is not None and abs(now - camera.decided) <= 2 * self._rules.period
 
-    def _decision(self, camera_id: str, now: datetime, selection: Selection) -> Decision:
+    def _decision(self, camera_id: str, now: datetime, selection: Selection, otherwise: Selection) -> Decision:
         camera = self._cameras[camera_id]
         assert camera.scores is not None
         assert camera.decided is not None
-        execute, predict, reason = self._applied(camera, selection.execute[camera_id], selection.expected[camera_id])
+        chosen, expected = selection.execute[camera_id], selection.expected[camera_id]
+        if self._policy.startswith("mlink") and camera.standings:
+            chosen = spared(chosen, camera.standings, camera.scores, self._costs)
+            expected = expected_agreement(chosen, self._costs.models, camera.scores.subset)
+        execute, predict, reason = self._applied(camera, chosen, expected)
         allowed_ms, total_ms = self._budget.time_ms(self._costs), self._costs.time(self._costs.models)
         budget = {
             "time_share_used": self._costs.time(execute) / total_ms if total_ms else 0.0,
@@ -127,8 +159,12 @@ class SchedulerOperator:
             activation=selection.activation[camera_id],
             budget=budget,
             link_scores=camera.scores.pairs,
-            expected_agreement=selection.expected[camera_id],
+            expected_agreement=expected,
             reason=reason,
+            target_states={m: standing.state for m, standing in camera.standings.items()},
+            certificates={m: standing.figures() for m, standing in camera.standings.items()},
+            trial=trials(camera.not_met(), execute, otherwise.execute[camera_id]),
+            audit_share=camera.audit_share,
         )
         logger.info('camera "%s": %s', camera_id, reason)
         return decision
@@ -153,8 +189,16 @@ class SchedulerOperator:
             chosen,
             left,
             f"executes {_names(chosen)} ({cost}) and predicts {guesses}, "
-            f"{expected:.0%} over all models, judged on {frames} frames",
+            f"{expected:.0%} over all models, judged on {frames} frames{_below(camera.not_met(), chosen)}",
         )
+
+
+def _below(not_met: Sequence[str], executed: Sequence[str]) -> str:
+    """Say which targets are not met, and plainly if the budget leaves no room to do anything about it."""
+    left = [m for m in not_met if m not in executed]
+    kept = [m for m in not_met if m in executed]
+    told = f"; target not met, so executed: {_names(kept)}" if kept else ""
+    return told + (f"; target not met, but the budgets leave no room: {_names(left)}" if left else "")
 
 
 def _names(models: Sequence[str]) -> str:

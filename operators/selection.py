@@ -6,8 +6,9 @@ shared by the cameras of one worker (GPU memory), the time budget holds per came
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ PairScores = Mapping[str, Mapping[str, float]]  # source -> target -> agreement 
 SubsetScore = Callable[[tuple[str, ...], str], float]  # executed sources, target -> agreement in [0, 1]
 EXACT_UP_TO = 12  # models; enumeration of 4,096 subsets. Beyond, exact selection falls back to greedy
 _ROUNDING = 1e-9
+URGENCY = 1e6  # above any sum of agreements or activation probabilities
+NOTHING_URGENT: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -125,18 +128,26 @@ def expected_agreement(execute: Sequence[str], models: Sequence[str], subset: Su
     return (len(executed) + predicted) / len(models)
 
 
-def select(policy: str, cameras: Mapping[str, CameraScores], costs: Costs, budget: Budget) -> Selection:
+def select(
+    policy: str,
+    cameras: Mapping[str, CameraScores],
+    costs: Costs,
+    budget: Budget,
+    urgent: Mapping[str, Collection[str]] = NOTHING_URGENT,
+) -> Selection:
     """Choose the loaded set and each camera's models under both budgets. Raises `ValueError` for unknown policies.
 
     ``mlink`` is greedy by activation probability, as in the paper; ``mlink-exact`` enumerates Eq. 1 for up to
     12 models; ``standalone`` takes the cheapest models that fit; ``all`` executes everything, whatever the budget.
+    ``urgent`` models of a camera come before all others there, as many as the budgets allow.
     """
     cost = budget_costs(costs, budget)
     activation = {camera: activation_probability(s.pairs, cost) for camera, s in cameras.items()}
     if policy == "mlink-exact" and len(costs.models) <= EXACT_UP_TO:
-        loaded, execute = _exact(cameras, costs, budget)
+        loaded, execute = _exact(cameras, costs, budget, urgent)
     elif policy in ("mlink", "mlink-exact"):
-        loaded, execute = _greedy(activation, costs, budget)
+        ranking = {c: {m: p + URGENCY * (m in urgent.get(c, ())) for m, p in r.items()} for c, r in activation.items()}
+        loaded, execute = _greedy(ranking, costs, budget)
     elif policy == "standalone":
         cheapest = {camera: {m: -costs.time_ms[m] for m in costs.models} for camera in cameras}
         loaded, execute = _greedy(cheapest, costs, budget)
@@ -168,7 +179,7 @@ def _greedy(
 
 
 def _exact(
-    cameras: Mapping[str, CameraScores], costs: Costs, budget: Budget
+    cameras: Mapping[str, CameraScores], costs: Costs, budget: Budget, urgent: Mapping[str, Collection[str]]
 ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
     """Enumerate subsets as bit masks: the best loaded set is the one whose cameras do best within it."""
     models = costs.models
@@ -180,6 +191,7 @@ def _exact(
     best = {}
     for camera, scores in cameras.items():
         value = np.array([expected_agreement(s, models, scores.subset) for s in subsets]) - thrift
+        value += URGENCY * np.array([len(set(s).intersection(urgent.get(camera, ()))) for s in subsets])
         best[camera] = _best_within(np.where(in_time, value, -np.inf), len(models))
     total = np.sum([value for value, _ in best.values()], axis=0)
     everything = len(subsets) - 1  # where all fit, all stay: profile and audit frames want them

@@ -7,7 +7,15 @@ every model executes on them, so they are never audited, and over all frames tog
 
 The interval is Wilson's for a proportion, at the effective sample size (sum w)^2 / sum w^2 of Kish. Agreement lies in
 [0, 1], where nothing varies more than a coin with the same mean, so for graded agreement the interval is wider than
-needed rather than too narrow. It is valid for one look at the end, not for stopping a run as soon as it looks good.
+needed rather than too narrow. It is valid for one look at the end, not for stopping a run as soon as it looks good;
+`camlink.operators.evidence` has the interval for looking all day.
+
+camlink and a baseline are compared frame by frame: they meet on the same audit frames, and their difference varies far
+less than either. The interval of its mean is that of Agresti and Min, "Simple improved confidence intervals for
+comparing matched proportions" (Statistics in Medicine 2005): two frames are added, of which one speaks half for either
+side. While a run goes on, its half-width is that of the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha,
+Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences" (Annals of Statistics 2024,
+Theorem 2.2).
 
 Two figures, always both:
 
@@ -37,6 +45,8 @@ Values = NDArray[np.float32]
 BASELINES = ("constant", "hourly_mode", "persistence")
 HOUR_US = 3_600_000_000
 Z_95 = 1.959964
+STILL = 0.002  # share of pixels: fewer than 30 of a 160x90 picture
+TIGHTEST_FRAMES = 200.0  # at which the interval for looking all day is tightest
 
 EXECUTES, PREDICTED, ABSTAINED = 0, 1, 2  # what the decision would have done with a model on an audit frame
 
@@ -57,6 +67,14 @@ class Executions:
 
     times_us: Ints
     values: Values
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """A model's mean disagreement with itself on ``pairs`` of neighbouring frames that hardly differ."""
+
+    disagreement: float
+    pairs: int
 
 
 @dataclass(frozen=True)
@@ -87,11 +105,21 @@ class AuditScores:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """By how much camlink agrees more than a baseline on the same frames (-1..1), with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """camlink beside its baselines on the same audit frames; ``abstained`` counts shadow outputs that gave nothing."""
 
     camlink: Estimate
     baselines: Mapping[str, Estimate]
+    leads: Mapping[str, Lead]
     abstained: int
 
 
@@ -122,6 +150,47 @@ def estimate(scores: Floats, probability: Floats) -> Estimate | None:
     return Estimate(mean, low, high, int(scores.size))
 
 
+def lead(differences: Floats, probability: Floats, *, anytime: bool = False) -> Lead:
+    """Estimate the mean of paired differences (n,) in [-1, 1]; ``anytime``: for looking while more of them come.
+
+    >>> won = lead(np.array([0.0] * 80 + [1.0] * 20), np.full(100, 0.1))
+    >>> round(won.mean, 2), round(won.low, 2), round(won.high, 2)
+    (0.2, 0.12, 0.28)
+    """
+    weights = 1.0 / probability
+    frames = float(weights.sum() ** 2 / np.square(weights).sum()) + 2.0
+    mean = float(np.average(differences, weights=weights))
+    centre = mean * (frames - 2.0) / frames
+    square = (float(np.average(np.square(differences), weights=weights)) * (frames - 2.0) + 1.0) / frames
+    half = math.sqrt(max(square - centre * centre, 0.0)) * (_all_day(frames) if anytime else Z_95 / math.sqrt(frames))
+    return Lead(mean, max(-1.0, min(centre - half, mean)), min(1.0, max(centre + half, mean)))
+
+
+def _all_day(frames: float) -> float:
+    """Return the half-width, in standard deviations, of the asymptotic confidence sequence after ``frames`` frames."""
+    alpha = 0.05
+    rho2 = (-2.0 * math.log(alpha) + math.log(-2.0 * math.log(alpha)) + 1.0) / TIGHTEST_FRAMES
+    grown = frames * rho2 + 1.0
+    return math.sqrt(grown * 2.0 * math.log(math.sqrt(grown) / alpha) / (frames * frames * rho2))
+
+
+def noise_floor(spec: OutputSpec, frame_index: Ints, values: Values, pixel_change: Floats) -> NoiseFloor | None:
+    """Measure a model against itself: (n,) frames on which it executed, their values (n, size), their change (n,).
+
+    Pairs are frames next to each other (index + 1) of which the later changed at most `STILL` of its pixels; NaN, where
+    the change was not measured, is no pair. None without pairs, or for a task without agreement. No prediction can be
+    expected to agree better than the model does with itself.
+    """
+    if spec.task not in RULES or len(frame_index) < 2:
+        return None
+    order = np.argsort(frame_index, kind="stable")
+    index, said, change = frame_index[order], values[order], pixel_change[order]
+    pairs = np.flatnonzero((np.diff(index) == 1) & (change[1:] <= STILL))
+    if not pairs.size:
+        return None
+    return NoiseFloor(1.0 - float(np.mean(agreement(spec, said[pairs + 1], said[pairs]))), int(pairs.size))
+
+
 def score_audit(spec: OutputSpec, audit: AuditRows, executions: Executions) -> AuditScores | None:
     """Score one camera and model on its audit frames; None when its task has no agreement (tokens, detections)."""
     if spec.task not in RULES:
@@ -139,10 +208,13 @@ def score_audit(spec: OutputSpec, audit: AuditRows, executions: Executions) -> A
     return AuditScores(audit.frame_index, audit.probability, audit.shadow, ours, baselines)
 
 
-def compare(cameras: Iterable[Sequence[AuditScores]], *, predicted_only: bool = False) -> Comparison | None:
+def compare(
+    cameras: Iterable[Sequence[AuditScores]], *, predicted_only: bool = False, anytime: bool = False
+) -> Comparison | None:
     """Pool the audit frames of ``cameras`` (each: the scores of its models); None when no frame counts.
 
     With ``predicted_only``, models that the decision executes are left out, and so are frames without predictions.
+    ``anytime`` widens the leads' intervals to those that hold while frames are still coming.
     """
     names = ("camlink", *BASELINES)
     pooled: dict[str, list[Floats]] = {name: [] for name in names}
@@ -160,9 +232,11 @@ def compare(cameras: Iterable[Sequence[AuditScores]], *, predicted_only: bool = 
     if not probability:
         return None
     chances = np.concatenate(probability)
-    estimates = {name: estimate(np.concatenate(pooled[name]), chances) for name in names}
+    scores = {name: np.concatenate(pooled[name]) for name in names}
+    estimates = {name: estimate(scores[name], chances) for name in names}
     present = {name: found for name, found in estimates.items() if found is not None}
-    return Comparison(present.pop("camlink"), present, abstained)
+    leads = {name: lead(scores["camlink"] - scores[name], chances, anytime=anytime) for name in BASELINES}
+    return Comparison(present.pop("camlink"), present, leads, abstained)
 
 
 def _frames(models: Sequence[AuditScores], predicted_only: bool) -> tuple[dict[str, Floats], Floats] | None:

@@ -69,7 +69,9 @@ def build_operators(
         "inference": InferenceOperator(pool, planner, state, encode_picture),
         "linking": LinkingOperator(tuple(pool.specs), state),
         "adaptation": AdaptationOperator(pool.specs, learning_rules(config), relabel_policy(config, pool.specs)),
-        "scheduler": SchedulerOperator(pool.specs, costs_of(pool), budget_of(config), rules, config.policy),
+        "scheduler": SchedulerOperator(
+            pool.specs, costs_of(pool), budget_of(config), rules, config.policy, config.target_of
+        ),
     }
 
 
@@ -80,6 +82,7 @@ def sampling_rules(config: SiteConfig) -> SamplingRules:
         profile_fraction=config.profile.fraction,
         profile_min_frames=config.profile.min_frames,
         audit_fraction=config.audit.fraction,
+        audit_spend=config.audit.spend,
         bootstrap_frames=config.links.bootstrap_frames,
         seed=config.seed,
     )

@@ -7,7 +7,9 @@ certify(combined(camera_evidence(r) for r in cameras))     # all outputs of a fl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,9 @@ from numpy.typing import NDArray
 from camlink.models.scores import RULES
 from camlink.operators.evidence import Evidence, gathered, known
 from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
-from camlink.pipeline.reports.rows import CameraRows, ModelRows
+
+if TYPE_CHECKING:
+    from camlink.pipeline.reports.rows import CameraRows, ModelRows
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -57,21 +61,35 @@ def answers(rows: ModelRows) -> Answers:
     return Answers(rows.frame_index[chosen], rows.times_us[chosen], agreement, sampled, executes, audited, chance)
 
 
-def model_evidence(rows: ModelRows, since_us: int | None = None, until_us: int | None = None) -> Evidence:
-    """Return the evidence on one model's predicted outputs, of frames captured in [since, until)."""
-    if rows.spec.task not in RULES:
-        return Evidence()
-    told = answers(rows)
-    return _evidence(told.only(~told.executes & _within(told, since_us, until_us)))
+def camera_answers(rows: CameraRows) -> dict[str, Answers]:
+    """Return the answers of all models of a camera that can be scored."""
+    return {name: answers(model) for name, model in rows.models.items() if model.spec.task in RULES}
 
 
-def camera_evidence(rows: CameraRows, since_us: int | None = None, until_us: int | None = None) -> Evidence:
-    """Return the evidence on all outputs of a camera: per frame the mean over its models (MLink Eq. 1)."""
-    parts = [answers(model) for model in rows.models.values() if model.spec.task in RULES]
+def model_evidence(
+    told: Answers, since_us: int | None = None, until_us: int | None = None, *, executed: bool = False
+) -> Evidence:
+    """Return the evidence on one model's predicted outputs, of frames captured in [since, until).
+
+    With ``executed`` it is about all its outputs: those that a decision executes count 1.
+    """
+    inside = _within(told, since_us, until_us)
+    return _evidence(told.only(inside if executed else inside & ~told.executes))
+
+
+def camera_evidence(
+    models: Iterable[Answers], since_us: int | None = None, until_us: int | None = None, *, predicted_only: bool = False
+) -> Evidence:
+    """Return the evidence on a camera's outputs: per frame the mean over its models (MLink Eq. 1).
+
+    With ``predicted_only``, models that the decision executes are left out, and frames without predictions.
+    """
+    parts = list(models)
     if not parts:
         return Evidence()
     joined = Answers(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
-    return _evidence(frame_means(joined.only(_within(joined, since_us, until_us))))
+    inside = _within(joined, since_us, until_us)
+    return _evidence(frame_means(joined.only(inside & ~joined.executes if predicted_only else inside)))
 
 
 def _within(told: Answers, since_us: int | None, until_us: int | None) -> Flags:

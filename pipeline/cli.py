@@ -1,4 +1,4 @@
-"""The command line: `camlink replay | run | worker | report | dashboard | record | models | config | version`.
+"""The command line: `camlink replay | run | worker | report | why | dashboard | record | models | config | version`.
 
 Exit codes: 0 done; 1 something went wrong while running; 2 wrong options, configuration or input files, nothing was
 run; 130 stopped by Ctrl-C, and what was done until then is kept and reported.
@@ -20,6 +20,7 @@ from camlink.pipeline.commands.live import run
 from camlink.pipeline.commands.record import record
 from camlink.pipeline.commands.replay import replay
 from camlink.pipeline.commands.report import report
+from camlink.pipeline.commands.why import why
 from camlink.pipeline.errors import CamlinkError, ConfigError, SourceError, TraceError
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.command()(replay)
 app.command()(run)
 app.command()(report)
 app.command()(dashboard)
+app.command()(why)
 app.command()(record)
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")

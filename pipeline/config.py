@@ -16,8 +16,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 import camlink
 from camlink.pipeline.config_alerts import AlertRule, AlertsConfig, shown_place
@@ -32,6 +41,7 @@ from camlink.pipeline.config_sections import (
     ModelConfig,
     ProfileConfig,
     Section,
+    Share,
 )
 from camlink.pipeline.errors import ConfigError, ModelError, Problem
 from camlink.pipeline.suggestions import suggest
@@ -107,6 +117,16 @@ class SiteConfig(Section):
     period: Duration = Field(default=timedelta(hours=1), description="Event time for which one decision holds.")
     profile: ProfileConfig = Field(default=ProfileConfig(), description="Frames that score the links.")
     audit: AuditConfig = Field(default=AuditConfig(), description="Frames that measure accuracy.")
+    target_agreement: Share | None = Field(
+        default=None,
+        description="Agreement (0..1) that predictions must reach; a model that provably misses it is executed instead "
+        "of predicted. Cameras may set their own.",
+    )
+    targets: dict[str, Share] = Field(
+        default={},
+        description="Agreement (0..1) that predictions of single models must reach, by the model's name, in place of "
+        "target_agreement. Where a camera sets one, too, the higher holds.",
+    )
     links: LinksConfig = Field(default=LinksConfig(), description="First training of the links.")
     adaptation: AdaptationConfig = Field(default=AdaptationConfig(), description="How links are relearnt.")
     alerts: AlertsConfig = Field(default=AlertsConfig(), description="Events that are told: docs/alerts.md.")
@@ -139,6 +159,26 @@ class SiteConfig(Section):
             raise ValueError(f'"{repeated[0]}" is listed twice; give each model a name of its own')
         return models
 
+    @field_validator("targets", mode="wrap")
+    @classmethod
+    def _check_targets(cls, targets: Any, handler: Any, info: ValidationInfo) -> Any:
+        models = info.data.get("models")
+        if isinstance(targets, dict) and models is not None:
+            names = model_names(models)
+            unknown = [
+                InitErrorDetails(
+                    type="value_error",
+                    loc=(name,),
+                    input=name,
+                    ctx={"error": f'"{name}" is none of the models; {suggest(str(name), names)}'},
+                )
+                for name in targets
+                if name not in names
+            ]
+            if unknown:
+                raise ValidationError.from_exception_data("targets", unknown)
+        return handler(targets)
+
     @field_validator("cameras")
     @classmethod
     def _check_unique_ids(cls, cameras: tuple[CameraConfig, ...]) -> tuple[CameraConfig, ...]:
@@ -158,6 +198,12 @@ class SiteConfig(Section):
             if rule.label is not None and rule.label not in (labels := definitions[str(rule.model)].labels):
                 raise ValueError(f'rule "{rule.name}": no label "{rule.label}"; {suggest(rule.label, labels)}')
         return alerts
+
+    def target_of(self, camera_id: str, model: str) -> float | None:
+        """Return the agreement that predictions of a model on a camera must reach; None where none is asked."""
+        own = next((c.target_agreement for c in self.cameras if c.id == camera_id), None)
+        named = [target for target in (own, self.targets.get(model)) if target is not None]
+        return max(named) if named else self.target_agreement
 
     def with_cameras(self, cameras: Iterable[CameraConfig]) -> SiteConfig:
         """Return these settings over other cameras, as a replay of recorded footage needs them.
@@ -183,6 +229,14 @@ class SiteConfig(Section):
         for places in (data["alerts"], *data["alerts"]["rules"]):
             places["to"] = [shown_place(place) for place in places["to"] or ()]
         return data
+
+
+def model_names(models: str | Iterable[str | ModelConfig]) -> tuple[str, ...]:
+    """Return the names of a set of models, or of a list of names and own models."""
+    from camlink.models import catalogue
+
+    entries = catalogue.sets()[models] if isinstance(models, str) else models
+    return tuple(entry.name if isinstance(entry, ModelConfig) else str(entry) for entry in entries)
 
 
 def load_config(path: str | Path, *, ignore_cameras: bool = False) -> SiteConfig:

@@ -83,6 +83,11 @@ class CameraConfig(Section):
         description="Part of the picture to look at: x, y, width, height as shares (0..1) of its size.",
     )
     domain: str = Field(default="default", description="Kind of scene, such as indoor or road; shown in reports.")
+    target_agreement: Share | None = Field(
+        default=None,
+        description="Agreement (0..1) that predictions on this camera must reach, in place of the site's; a model "
+        "that provably misses it is executed.",
+    )
     timezone: str = Field(
         default="UTC", description='How times without a zone in names of recorded files are read, as "Asia/Singapore".'
     )
@@ -223,6 +228,11 @@ class AuditConfig(Section):
     """Randomly chosen frames on which every model runs; accuracy is estimated from these alone."""
 
     fraction: Share = Field(default=0.02, description="Share (0..1) of frames. 0: accuracy is not measured.")
+    spend: Literal["fixed", "widest"] = Field(
+        default="fixed",
+        description="fixed: every frame has the same chance. widest: up to four times the share in periods that begin "
+        "with a wide interval, paid for by down to a quarter of it where intervals are narrow.",
+    )
 
 
 class LinksConfig(Section):

@@ -121,7 +121,7 @@ def without_models(
         return PacedAdaptation(learning, seconds, in_step=in_step, hold_s=hold_s)
     if step == "scheduler":
         rules = sampling_rules(config)
-        scheduler = SchedulerOperator(specs, facts.costs, budget_of(config), rules, config.policy)
+        scheduler = SchedulerOperator(specs, facts.costs, budget_of(config), rules, config.policy, config.target_of)
         return PacedScheduler(scheduler, seconds, in_step=in_step, hold_s=hold_s)
     raise ValueError(f'"{step}" is no step without models; there are linking, adaptation and scheduler')
 

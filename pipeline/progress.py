@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
+from camlink.operators.certificates import is_on_trial
 from camlink.pipeline.records import Decision, FrameDropped, FrameResult, Record
 
 
@@ -53,7 +54,7 @@ class Progress:
         executed = result.executed()
         wrong = 0.0
         for shadow in result.outputs:
-            if shadow.served or shadow.model not in executed:
+            if shadow.served or shadow.model not in executed or is_on_trial(shadow):
                 continue
             if shadow.value is None:
                 wrong += 1.0

@@ -92,8 +92,8 @@ class ModelOutput:
     sources: tuple[str, ...] = ()  # models whose executed outputs a linked value was predicted from
     link_version: int | None = None
     confidence: float | None = None  # estimated agreement, 0..1
-    audit_probability: float | None = None  # chance with which this frame was chosen for audit
-    reason: str | None = None  # why abstained, or why executed against the decision
+    audit_probability: float | None = None  # chance with which this frame was to be audited; None where none was due
+    reason: str | None = None  # why abstained, or why a prediction is on trial
     detections: Detections | None = None
 
 
@@ -112,6 +112,7 @@ class OutputReady:
     audit_probability: float | None = None
     stats: FrameStats | None = None
     profile_ends: bool = False  # the last profile frame of its period: the scheduler may decide
+    trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as of the decision in force
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +127,7 @@ class FrameResult:
     audit_probability: float | None = None
     stats: FrameStats | None = None
     profile_ends: bool = False
+    trial: tuple[str, ...] = ()  # models that execute because their predictions are not good enough
 
     def executed(self) -> dict[str, Value]:
         """Return the values that the models themselves gave."""
@@ -147,6 +149,10 @@ class Decision:
     link_scores: Mapping[str, Mapping[str, float]]  # source -> target -> agreement
     expected_agreement: float | None
     reason: str
+    target_states: Mapping[str, str] = field(default_factory=dict)  # model with a target -> met, not met, not known
+    certificates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of those models: target, low, high…
+    trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # executed as not met -> sources of its trials
+    audit_share: float | None = None  # chance of audit from here on; None: the site's share
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,12 @@ PartitionKey = tuple[str, int]  # camera, days since 1970
 class _Pending:
     """Rows of one partition that are not on disk yet."""
 
-    __slots__ = ("outputs", "times_us")
+    __slots__ = ("changes", "outputs", "times_us")
 
     def __init__(self) -> None:
         self.times_us: list[int] = []
         self.outputs: list[ModelOutput] = []
+        self.changes: list[float | None] = []
 
 
 class ResultsLog:
@@ -106,7 +107,8 @@ class ResultsLog:
             camera_id, day = key
             rows = self._pending[key]
             self._write_part(
-                partition(self.run_dir, day, camera_id), outputs_table(camera_id, rows.times_us, rows.outputs)
+                partition(self.run_dir, day, camera_id),
+                outputs_table(camera_id, rows.times_us, rows.outputs, rows.changes),
             )
             del self._pending[key]
         for table in list(self._seldom):
@@ -136,6 +138,7 @@ class ResultsLog:
         outputs = result.outputs
         rows.outputs.extend(outputs)
         rows.times_us.extend([time_us] * len(outputs))
+        rows.changes.extend([None if result.stats is None else result.stats.pixel_change] * len(outputs))
         self._rows += len(outputs)
         self._latest.on_result(result)
         if result.purpose == "audit":

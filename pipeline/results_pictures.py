@@ -10,6 +10,7 @@ from zlib import crc32
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES, agreement
+from camlink.operators.certificates import is_on_trial
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.records import FrameResult, Picture
 from camlink.pipeline.results_tables import folder_name
@@ -63,7 +64,7 @@ class DisagreementPictures:
         total = 0.0
         for output in result.outputs:
             spec, truth = self._specs.get(output.model), executed.get(output.model)
-            if output.served or output.value is None or spec is None or truth is None:
+            if output.served or is_on_trial(output) or output.value is None or spec is None or truth is None:
                 continue
             total += 1.0 - float(agreement(spec, output.value[None, :], truth[None, :])[0])
         return total

@@ -104,16 +104,21 @@ class RunResults:
         connection.execute("SET TimeZone = 'UTC'")
         for table in TABLES:  # what a query sees when nothing has been written yet
             connection.register(table, schema(table).empty_table())
+            connection.register(f"no_{table}", schema(table).empty_table())
         return connection
 
 
 def _without_repeats(table: str) -> str:
-    """Return SQL that names ``table`` over Parquet files ($1), of one camera ($2 and $3) or, when null, of all."""
+    """Return SQL that names ``table`` over Parquet files ($1), of one camera ($2 and $3) or, when null, of all.
+
+    Columns that an earlier version did not write are null.
+    """
     columns, key = _names(TABLES[table]), _names(KEYS[table])
     preferred = "served DESC, " if table == "outputs" else ""
     return (
         f"WITH {table} AS (SELECT {columns} "
-        f"FROM read_parquet($1, hive_partitioning=false, filename=true) WHERE $2 IS NULL OR camera_id = $3 "
+        f"FROM (SELECT * FROM read_parquet($1, hive_partitioning=false, filename=true) "
+        f"UNION ALL BY NAME SELECT * FROM no_{table}) WHERE $2 IS NULL OR camera_id = $3 "
         f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1)"
     )
 

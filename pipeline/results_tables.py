@@ -35,6 +35,7 @@ TABLES: dict[str, dict[str, str]] = {
         "confidence": "float32",
         "audit_probability": "float64",
         "reason": "string",
+        "pixel_change": "float32",
     },
     "decisions": {
         "camera_id": "string",
@@ -48,6 +49,10 @@ TABLES: dict[str, dict[str, str]] = {
         "link_scores": "string",
         "expected_agreement": "float64",
         "reason": "string",
+        "target_states": "string",
+        "certificates": "string",
+        "trial": "string",
+        "audit_share": "float64",
     },
     "drops": {
         "camera_id": "string",
@@ -112,8 +117,13 @@ def microseconds(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def outputs_table(camera_id: str, times_us: Sequence[int], outputs: Sequence[ModelOutput]) -> pa.Table:
-    """Return the rows of one camera's ``outputs`` as an Arrow table, column by column for speed."""
+def outputs_table(
+    camera_id: str, times_us: Sequence[int], outputs: Sequence[ModelOutput], changes: Sequence[float | None]
+) -> pa.Table:
+    """Return the rows of one camera's ``outputs`` as an Arrow table, column by column for speed.
+
+    ``changes``: the share of pixels that changed since the frame before, where it was measured.
+    """
     import pyarrow as pa
 
     columns = {
@@ -130,6 +140,7 @@ def outputs_table(camera_id: str, times_us: Sequence[int], outputs: Sequence[Mod
         "confidence": [o.confidence for o in outputs],
         "audit_probability": [o.audit_probability for o in outputs],
         "reason": [o.reason for o in outputs],
+        "pixel_change": changes,
     }
     types = schema("outputs")
     arrays = [_array(columns[field.name], field.type) for field in types]
@@ -175,6 +186,10 @@ def _decision_row(d: Decision) -> Row:
         "link_scores": _json({source: dict(targets) for source, targets in d.link_scores.items()}),
         "expected_agreement": None if d.expected_agreement is None else float(d.expected_agreement),
         "reason": d.reason,
+        "target_states": _json(d.target_states),
+        "certificates": _json({model: dict(figures) for model, figures in d.certificates.items()}),
+        "trial": _json({model: list(sources) for model, sources in d.trial.items()}),
+        "audit_share": d.audit_share,
     }
 
 

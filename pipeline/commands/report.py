@@ -1,7 +1,9 @@
-"""`camlink report`: what a run did and how right it was, on the terminal, as JSON and as a page."""
+"""`camlink report`: what a run did and how right it was: terminal, JSON, page, one day, and the results as a table."""
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +16,17 @@ def report(
     run: Annotated[Path, typer.Argument(help="Results folder of a run, finished or still going on.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
     write: Annotated[bool, typer.Option(help="Write report.json and report.html into the folder.")] = True,
+    day: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only this day (UTC), camera by camera.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the results, a row per output, as CSV.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Also write the results as one Parquet file.")] = None,
 ) -> None:
     """Print a run's report, and write it as JSON and as one self-contained HTML page."""
-    import json
-
+    _export(run, day, {"csv": csv, "parquet": parquet}, quiet=as_json)
+    if day is not None:
+        _print_day(run, day, as_json)
+        return
     from camlink.pipeline.reports import build_report, print_report, write_report
 
     content = build_report(run)
@@ -28,3 +37,26 @@ def report(
     print_report(content, console)
     if write:
         console.print(f"Report: {write_report(run)}", highlight=False, soft_wrap=True)
+
+
+def _export(run: Path, day: datetime | None, files: dict[str, Path | None], *, quiet: bool) -> None:
+    from camlink.pipeline.exports import export_results, known_day
+    from camlink.pipeline.results import RunResults
+
+    for form, file in files.items():
+        if file is not None:
+            results = RunResults(run)
+            rows = export_results(results, file, form, known_day(results, day.date()) if day else None)
+            if not quiet:
+                out_console().print(f"Results: {file}, {rows:,} rows", highlight=False, soft_wrap=True)
+
+
+def _print_day(run: Path, day: datetime, as_json: bool) -> None:
+    from camlink.pipeline.reports.daily import daily_report, print_daily
+    from camlink.pipeline.results import RunResults
+
+    content = daily_report(RunResults(run), day.date())
+    if as_json:
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        print_daily(content, out_console())

@@ -1,8 +1,8 @@
 """The report as data: everything that the terminal, ``report.json`` and the HTML page say, computed once.
 
-Top-level keys: ``run``, ``cameras``, ``models``, ``executions``, ``abstentions``, ``agreement``, ``frames``, ``cost``.
-Each camera holds the last five of them for itself. Shares and agreements lie in [0, 1]; an agreement without audit
-frames is null.
+Top-level keys: ``run``, ``cameras``, ``models``, ``executions``, ``abstentions``, ``agreement``, ``certificates``,
+``frames``, ``cost``. Each camera holds the last six of them for itself. Shares
+and agreements lie in [0, 1]; an agreement without audit frames is null.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from camlink.operators.evidence import Evidence, bounds
 from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compare
+from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
 from camlink.pipeline.reports.notes import note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
 from camlink.pipeline.results import RunInfo, RunResults
@@ -38,44 +40,61 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
     cameras: dict[str, Report] = {}
     scores: dict[str, list[AuditScores]] = {name: [] for name in results.info.models}
     pooled: list[list[AuditScores]] = []
+    proofs: list[CameraProof] = []
     for camera_id in results.cameras():
         rows = read_camera(results, camera_id)
-        cameras[camera_id] = _camera(rows, results.info)
+        proofs.append(camera_proof(rows, results.info))
+        cameras[camera_id] = _camera(rows, results.info, proofs[-1])
         pooled.append(rows.scores())
         for name, model in rows.models.items():
             scores[name] += [model.scores] if model.scores is not None else []
         visit(rows, cameras[camera_id])
-    report = _whole(results.info, cameras, pooled)
-    report["models"] = {name: _model(results.info, name, cameras, scores[name]) for name in results.info.models}
+    report = _whole(results.info, cameras, pooled, proofs)
+    report["models"] = {
+        name: _model(results.info, name, cameras, scores[name], [p.models[name] for p in proofs if name in p.models])
+        for name in results.info.models
+    }
     for violation in report["frames"]["violations"]:
         log.error("frames are not conserved: %s", violation)
     return report
 
 
-def _whole(info: RunInfo, cameras: Mapping[str, Report], pooled: Sequence[Sequence[AuditScores]]) -> Report:
+def _whole(
+    info: RunInfo,
+    cameras: Mapping[str, Report],
+    pooled: Sequence[Sequence[AuditScores]],
+    proofs: Sequence[CameraProof],
+) -> Report:
     frames = _sum_frames([camera["frames"] for camera in cameras.values()], info)
     executions = _sum_executions(camera["executions"] for camera in cameras.values())
     cost = _cost([camera["cost"] for camera in cameras.values()])
     return {
-        "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads},
+        "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads, "interval": _kind(info)},
         "executions": executions,
         "abstentions": _abstentions(frames),
-        "agreement": _agreement(pooled),
+        "agreement": _agreement(pooled, Proof.of_all(p.whole for p in proofs), info),
+        "certificates": rolled_up(proofs),
         "frames": frames,
         "cost": cost | _measured(info, cost["model_seconds"]),
         "cameras": dict(cameras),
     }
 
 
-def _camera(rows: CameraRows, info: RunInfo) -> Report:
+def _kind(info: RunInfo) -> str:
+    """Return which interval the figures carry: a run that came to its own end is looked at once."""
+    return "fixed-sample" if info.complete else "anytime-valid"
+
+
+def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
     """Return one camera's entry."""
     frames = _frames(rows, info)
-    models = {}
+    models: dict[str, Report] = {}
     for name, model in rows.models.items():
-        agreement = _agreement([[model.scores]] if model.scores is not None else [])
+        agreement = _agreement([[model.scores]] if model.scores is not None else [], proof.models.get(name), info)
         models[name] = {
             "executions": _executions(model.executions_made, frames["captured"], sum(frames["dropped"].values())),
             "agreement": agreement,
+            "noise_floor": asdict(floor) if (floor := model.noise_floor()) is not None else None,
             "outputs": (outputs := _outputs(rows, model)),
             "note": note(name, agreement, outputs),
         }
@@ -84,7 +103,8 @@ def _camera(rows: CameraRows, info: RunInfo) -> Report:
         **{key: info.cameras.get(rows.camera_id, {}).get(key) for key in ("domain", "source", "fps")},
         "executions": _sum_executions(model["executions"] for model in models.values()),
         "abstentions": _abstentions(frames),
-        "agreement": (agreement := _agreement([rows.scores()])),
+        "agreement": (agreement := _agreement([rows.scores()], proof.whole, info)),
+        "certificates": list(proof.entries),
         "expected_agreement": _expected(rows, agreement),
         "frames": frames,
         "cost": _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()]),
@@ -111,9 +131,11 @@ def _expected(rows: CameraRows, measured: Report) -> Report | None:
     }
 
 
-def _model(info: RunInfo, name: str, cameras: Mapping[str, Report], scores: Sequence[AuditScores]) -> Report:
+def _model(
+    info: RunInfo, name: str, cameras: Mapping[str, Report], scores: Sequence[AuditScores], proofs: Sequence[Proof]
+) -> Report:
     """Return one model's entry over all cameras."""
-    agreement = _agreement([[each] for each in scores])
+    agreement = _agreement([[each] for each in scores], Proof.of_all(proofs), info)
     outputs = _sum_outputs([camera["models"][name]["outputs"] for camera in cameras.values()])
     fields = ("task", "size", "labels", "time_ms", "memory_gb", "description", "licence")
     return {
@@ -256,25 +278,36 @@ def _measured(info: RunInfo, expected_s: float) -> Report:
     return {"measured_busy_s": total, "measured_busy_s_per_model": per_model, "measured_ratio": ratio}
 
 
-def _agreement(cameras: Sequence[Sequence[AuditScores]]) -> Report:
-    everything = _figure(compare(cameras))
-    return everything | {"predicted_only": _figure(compare(cameras, predicted_only=True))}
+def _agreement(cameras: Sequence[Sequence[AuditScores]], proof: Proof | None, info: RunInfo) -> Report:
+    anytime = _kind(info) == "anytime-valid"
+    everything = compare(cameras, anytime=anytime)
+    predicted = compare(cameras, predicted_only=True, anytime=anytime)
+    if proof is None or not anytime:
+        return _figure(everything) | {"predicted_only": _figure(predicted)}
+    return _figure(everything, proof.everything) | {"predicted_only": _figure(predicted, proof.predicted)}
 
 
-def _figure(found: Comparison | None) -> Report:
+def _figure(found: Comparison | None, proof: Evidence | None = None) -> Report:
+    """Return one figure; its interval is that of ``proof`` where there is one, else the fixed-sample one."""
     if found is None:
         nothing: Report = {"mean": None, "low": None, "high": None, "audit_frames": 0, "abstained": 0}
-        return nothing | {"baselines": dict.fromkeys(BASELINES)}
+        return nothing | {"baselines": dict.fromkeys(BASELINES), "leads": dict.fromkeys(BASELINES)}
     own = asdict(found.camlink)
     own["audit_frames"] = own.pop("frames")
+    if proof is not None:
+        low, high = bounds(proof)
+        own |= {"low": min(float(low), own["mean"]), "high": max(float(high), own["mean"])}
     baselines = {name: baseline.mean for name, baseline in found.baselines.items()}
-    return own | {"abstained": found.abstained, "baselines": baselines}
+    leads = {name: asdict(lead) for name, lead in found.leads.items()}
+    return own | {"abstained": found.abstained, "baselines": baselines, "leads": leads}
 
 
 def _decision(row: Mapping[str, Any]) -> Report:
-    texts = ("activation", "budget", "link_scores")
+    texts = ("activation", "budget", "link_scores", "target_states", "certificates", "trial")
     return {
-        key: json.loads(value) if key in texts else _plain(value) for key, value in row.items() if key != "camera_id"
+        key: json.loads(value or "{}") if key in texts else _plain(value)
+        for key, value in row.items()
+        if key != "camera_id"
     }
 
 

@@ -16,6 +16,7 @@ from camlink.models.scores import agreement
 from camlink.pipeline.accuracy import PREDICTED
 from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
+from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
 
 OPEN_CAMERAS = 3  # cameras beyond these start folded
@@ -184,22 +185,11 @@ def said(spec: OutputSpec, predicted: Any, executed: Any) -> dict[str, str]:
     if spec.task == "count" and spec.size > 1:
         apart = [agreement(_entry(spec), predicted[i : i + 1][None], executed[i : i + 1][None])[0] < 1 for i in differ]
         differ = differ[np.array(apart)]
-    return {"predicted": _words(spec, predicted, differ), "executed": _words(spec, executed, differ)}
+    return {"predicted": value_words(spec, predicted, differ), "executed": value_words(spec, executed, differ)}
 
 
 def _entry(spec: OutputSpec) -> OutputSpec:
     return OutputSpec(spec.model, spec.kind, 1, spec.task, scale=spec.scale)
-
-
-def _words(spec: OutputSpec, value: Any, entries: Any) -> str:
-    names = spec.labels or tuple(f"entry {i}" for i in range(spec.size))
-    if spec.task == "single_label":
-        top = int(value.argmax())
-        return f"{names[top]} ({value[top]:.0%})"
-    if spec.task == "multi_label":
-        return ", ".join(names[i] for i in range(spec.size) if value[i] >= 0.5) or "none"
-    listed = [f"{value[i]:g} {names[i]}" if spec.task == "count" else f"{names[i]} {value[i]:.3g}" for i in entries[:4]]
-    return ", ".join(listed) + (" …" if len(entries) > 4 else "")
 
 
 def _stamp(time_us: int) -> str:

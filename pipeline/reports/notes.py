@@ -41,6 +41,15 @@ def interval(figure: Mapping[str, Any]) -> str:
     return f"{100.0 * figure['low']:.1f} – {100.0 * figure['high']:.1f} %"
 
 
+def points(lead: Mapping[str, float]) -> str:
+    """Return the interval of a lead, in percentage points.
+
+    >>> points({"low": -0.012, "high": 0.034})
+    '-1.2 to +3.4 points'
+    """
+    return f"{100.0 * lead['low']:+.1f} to {100.0 * lead['high']:+.1f} points"
+
+
 def best_baseline(figure: Mapping[str, Any]) -> tuple[str, float]:
     """Return the baseline that agrees most, and its agreement."""
     name = max(figure["baselines"], key=lambda baseline: figure["baselines"][baseline])
@@ -98,11 +107,12 @@ def _judged(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]
 
 def _against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
     name, baseline = best_baseline(figure)
+    lead = figure["leads"][name]
     figures = f"({percent(baseline)} against {percent(figure['mean'])})"
     words = BASELINE_WORDS[name]
     if figure["audit_frames"] < FEW_FRAMES:
         return {"verdict": "few", "text": f"Only {figure['audit_frames']} audit frames: too few to judge."}
-    if baseline > figure["high"]:
+    if lead["high"] < 0.0:
         text = f"{words.capitalize()} does better here {figures}: links for {model} are not worth using."
         return {"verdict": "worse", "text": text}
     if percent(baseline) == percent(figure["mean"]):
@@ -110,10 +120,11 @@ def _against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
     if baseline > figure["mean"]:
         text = f"{words.capitalize()} does as well or better here {figures}: links for {model} show no gain."
         return {"verdict": "similar", "text": text}
-    if baseline >= figure["low"]:
-        text = f"Ahead of {words} {figures}, but within the interval: the gain may be chance."
+    if lead["low"] <= 0.0:
+        text = f"Ahead of {words} {figures}, but frame by frame the gain may be chance ({points(lead)})."
         return {"verdict": "similar", "text": text}
-    return {"verdict": "better", "text": f"Links beat {words}, the best baseline {figures}."}
+    text = f"Links beat {words}, the best baseline {figures}, by {points(lead)} frame by frame."
+    return {"verdict": "better", "text": text}
 
 
 def ending(report: Mapping[str, Any]) -> dict[str, str] | None:
@@ -191,8 +202,9 @@ def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
         f"(95 % interval {interval(agreement)}, {agreement['audit_frames']:,} audit frames)"
     )
     words, given = BASELINE_WORDS[name], percent(baseline)
-    if baseline > agreement["high"]:
+    lead = agreement["leads"][name]
+    if lead["high"] < 0.0:
         return f"{measured}; {words} would have done better, at {given}."
-    if baseline < agreement["low"]:
+    if lead["low"] > 0.0:
         return f"{measured}; {words}, the best baseline, would have given {given}."
     return f"{measured}; the best baseline, {words}, gives {given}: no difference that so many frames can show."

@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.pipeline.accuracy import ABSTAINED, EXECUTES, PREDICTED, AuditRows, AuditScores, Executions, score_audit
+from camlink.operators.certificates import ON_TRIAL
+from camlink.pipeline.accuracy import (
+    ABSTAINED,
+    EXECUTES,
+    PREDICTED,
+    AuditRows,
+    AuditScores,
+    Executions,
+    NoiseFloor,
+    noise_floor,
+    score_audit,
+)
 from camlink.pipeline.reports.stretches import Stretches, stretches
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results_tables import microseconds
@@ -34,6 +45,8 @@ class ModelRows:
     purpose: Strings
     served: NDArray[np.bool_]
     probability: NDArray[np.float64]  # NaN outside audit frames
+    pixel_change: NDArray[np.float64] | None = None  # since the frame before; NaN where not measured
+    on_trial: NDArray[np.bool_] | None = None  # shadows of models that have to execute; None: there are none
     usual_reason: str = ""  # the commonest one that served outputs give for abstaining
 
     def served_count(self, how: str) -> int:
@@ -54,6 +67,13 @@ class ModelRows:
         ran = self.how == "executed"
         return Executions(self.times_us[ran], self.values[ran])
 
+    def noise_floor(self) -> NoiseFloor | None:
+        """Return how far the model disagrees with itself on neighbouring frames that hardly differ."""
+        if self.pixel_change is None:
+            return None
+        ran = self.how == "executed"
+        return noise_floor(self.spec, self.frame_index[ran], self.values[ran], self.pixel_change[ran])
+
     def audit_rows(self) -> AuditRows:
         """Join, per audit frame, what the model said with what would have been served in its place.
 
@@ -62,7 +82,8 @@ class ModelRows:
         """
         audited = self.purpose == "audit"
         truth = np.flatnonzero(audited & self.served & (self.how == "executed") & ~np.isnan(self.probability))
-        shadows = np.flatnonzero(audited & ~self.served & (self.how != "executed"))
+        tried = np.zeros(len(audited), bool) if self.on_trial is None else self.on_trial
+        shadows = np.flatnonzero(audited & ~self.served & (self.how != "executed") & ~tried)
         predicted = np.zeros_like(self.values[truth])
         state = np.full(len(truth), EXECUTES, np.int8)
         at = {int(index): row for row, index in enumerate(self.frame_index[truth])}
@@ -168,8 +189,17 @@ def _model_rows(spec: OutputSpec, table: pa.Table, mask: NDArray[np.bool_]) -> M
         purpose=_strings(rows, "purpose"),
         served=rows.column("served").to_numpy(),
         probability=rows.column("audit_probability").to_numpy().astype(np.float64),
+        pixel_change=rows.column("pixel_change").to_numpy().astype(np.float64),
+        on_trial=_on_trial(rows),
         usual_reason=_usual_reason(rows),
     )
+
+
+def _on_trial(rows: pa.Table) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    said = pc.fill_null(pc.starts_with(rows.column("reason"), ON_TRIAL), False)
+    return np.asarray(np.asarray(said.to_numpy()) & ~rows.column("served").to_numpy(), dtype=np.bool_)
 
 
 def _usual_reason(rows: pa.Table) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+TARGET_STYLES = {"met": "green", "not met": "red", "not known": "yellow"}
 VERDICT_STYLES = {"better": "green", "similar": "yellow", "worse": "red", "budget": "red", "abstained": "red"}
 
 
@@ -33,6 +34,24 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         )
     console.print()
     console.print(_cameras(report))
+    for line, style in target_lines(report):
+        console.print(Text(line, style=style))
+    if report["run"]["interval"] == "anytime-valid":
+        console.print(Text("The run has not come to its own end: its intervals hold at any time.", style="dim"))
+
+
+def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a line, and its style, for each camera and model with a target, as of its last day."""
+    lines = []
+    for name, camera in report["cameras"].items():
+        last = {entry["model"]: entry for entry in camera["certificates"] if entry["target"] is not None}
+        for model, entry in last.items():
+            proven = (
+                "" if entry["estimate"] is None else f" ({percent(entry['estimate'])}, {interval(entry)} at any time)"
+            )
+            text = f"  {name}, {model}: target {percent(entry['target'])} {entry['target_state']}{proven}"
+            lines.append((text, TARGET_STYLES[entry["target_state"]]))
+    return lines
 
 
 def _models(report: Mapping[str, Any]) -> Table:

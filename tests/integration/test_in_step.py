@@ -36,6 +36,7 @@ ADAPTATION: dict[str, dict[str, Any]] = {
     "periodic": {"policy": "periodic", "interval": timedelta(seconds=60), "frames": 10},
     "uncertainty": {"policy": "uncertainty", "label_fraction": 0.2, "confidence_threshold": 0.99},
 }
+TARGETS = {"target_agreement": 1.0, "period": timedelta(seconds=150)}
 SHARED = {"retrain_after_frames": 20, "shadow_frames": 10}
 
 
@@ -111,22 +112,35 @@ def mixed(count: int, *cameras: str) -> list[Frame]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "seed"), [("off", 0), ("periodic", 1), ("periodic", 2), ("uncertainty", 3)])
-def test_rows_are_those_of_one_process(policy: str, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("policy", "seed", "more"),
+    [
+        ("off", 0, {}),
+        ("periodic", 1, {}),
+        ("periodic", 2, {}),
+        ("uncertainty", 3, {}),
+        ("periodic", 4, TARGETS | {"audit": {"fraction": 0.2, "spend": "widest"}}),
+    ],
+)
+def test_rows_are_those_of_one_process(policy: str, seed: int, more: dict[str, Any]) -> None:
     frames = mixed(600, "hall", "yard", "roof-1")
-    rules = {**RULES, "adaptation": {**ADAPTATION[policy], **SHARED}}
+    rules = {**RULES, "adaptation": {**ADAPTATION[policy], **SHARED}, **more}
     alone = run_frames(frames, models(), tick=3, **rules)
     site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard", "roof-1"))
     apart = site.run(frames, random.Random(seed))
     assert rows(apart) == rows(alone)
 
     def told(records: Iterable[Record]) -> list[str]:
-        return sorted(f"{r.camera_id} {r.start} {r.reason}" for r in records if isinstance(r, Decision))
+        said = (r for r in records if isinstance(r, Decision))
+        return sorted(f"{r.camera_id} {r.start} {r.reason} {r.certificates} {r.trial} {r.audit_share}" for r in said)
 
     assert told(apart) == told(alone)
     assert len(told(alone)) >= 6
     versions = {o.link_version for o in outputs(alone) if o.how == "linked"}
     assert len(versions) > 1, "no promotion in mid-stream: the test would show nothing"
+    if more:
+        assert any("not met" in r.target_states.values() for r in alone if isinstance(r, Decision))
+        assert len({r.audit_share for r in alone if isinstance(r, Decision)}) > 1
 
 
 def test_models_loaded_in_turn_keep_every_promise_but_that_of_equal_rows() -> None:

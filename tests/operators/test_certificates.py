@@ -12,7 +12,7 @@ import pytest
 from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ALL, Judged, Ledger, Stream
 from camlink.operators.evidence import certify, combined
-from camlink.pipeline.certificates import camera_evidence, model_evidence
+from camlink.pipeline.certificates import camera_answers, camera_evidence, model_evidence
 from camlink.pipeline.records import Frame, FrameResult, ModelOutput, Record
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import ResultsLog, RunResults
@@ -65,11 +65,10 @@ def stored(records: list[Record], folder: Path) -> RunResults:
 def test_the_rows_of_a_run_give_the_evidence_that_was_gathered_live(tmp_path: Path, fails_on: frozenset[int]) -> None:
     records = run_frames(make_frames("hall", 900), models(fails_on=fails_on), **RULES)
     ledger = ledger_of(records, timedelta(days=1))  # a span starts its guesses anew, which the rows do not
-    rows = read_camera(stored(records, tmp_path), "hall")
+    told = camera_answers(read_camera(stored(records, tmp_path), "hall"))
     for model in (*specs(), ALL):
         live = certify(ledger.evidence(model=model))
-        told = camera_evidence(rows) if model == ALL else model_evidence(rows.models[model])
-        read = certify(told)
+        read = certify(camera_evidence(told.values()) if model == ALL else model_evidence(told[model]))
         assert (live.frames, live.audits, live.state) == (read.frames, read.audits, read.state), model
         if live.state == "measured":
             assert (live.estimate, live.low, live.high) == pytest.approx((read.estimate, read.low, read.high)), model

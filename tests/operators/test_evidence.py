@@ -53,6 +53,11 @@ def test_a_single_audit_proves_next_to_nothing(agreed):
     assert found.low <= found.estimate <= found.high
 
 
+def test_abstaining_on_an_audit_says_nothing_of_what_was_predicted():
+    found = certify(observe(known(0.0, audits=1), 0.1))
+    assert (found.state, found.audits, found.frames) == ("not measured", 1, 2)
+
+
 def test_the_interval_narrows_with_audits_and_never_reaches_certainty():
     rng = np.random.default_rng(0)
     width = []
@@ -134,15 +139,17 @@ def test_the_interval_holds_the_estimate_and_stays_within_zero_and_one(frames, c
 @settings(max_examples=40, deadline=None)
 def test_bounds_are_where_the_capital_reaches_its_limit(frames):
     """Newton's root, against a bisection that shares nothing with it but the definition."""
-    from camlink.operators.evidence import LADDER, _mixture
+    from camlink.operators.evidence import LADDER, LOG_SHARES, RUNGS
 
     chances = np.array([p for p, _ in frames])
     agreed = np.array([NOT_AUDITED if a is None or p == 0 else a for p, a in frames])
     evidence = stream(chances, agreed)
-    weights = np.exp(_mixture(np.asarray(evidence.unit)))
+    first = int(np.argmax(evidence.unit >= LADDER))
+    chosen = slice(first, first + RUNGS)
 
     def capital(total: float) -> float:
-        return float(weights @ np.exp(np.minimum(evidence.more - LADDER * (total - evidence.more_guessed), 700.0)))
+        grown = evidence.more[chosen] - LADDER[chosen] * (total - evidence.more_guessed[chosen])
+        return float(np.exp(LOG_SHARES) @ np.exp(np.minimum(grown, 700.0)))
 
     low, high = 0.0, float(len(frames))
     for _ in range(60):

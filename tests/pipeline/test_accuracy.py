@@ -188,3 +188,60 @@ def test_baselines_of_a_hundred_thousand_frames_take_linear_time():
     values = rng.poisson(2.0, (100_000, 2)).astype(np.float32)
     found = accuracy.usual_so_far(COUNTS, values, np.arange(1, 100_001))
     assert found[-1].tolist() in ([1.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 2.0])
+
+
+def test_a_lead_is_told_from_chance_frame_by_frame_where_separate_intervals_overlap():
+    """Both are right on most frames, and camlink on some more: each interval holds the other's mean."""
+    ours = np.ones(200)
+    ours[:20] = 0.0
+    theirs = ours.copy()
+    theirs[20:32] = 0.0
+    both = [estimate(scores, np.full(200, 0.1)) for scores in (ours, theirs)]
+    assert both[0].low < both[1].high
+    won = accuracy.lead(ours - theirs, np.full(200, 0.1))
+    assert won.mean == pytest.approx(0.06)
+    assert won.low > 0.0
+
+
+def test_no_difference_on_few_frames_is_not_called_certain():
+    tied = accuracy.lead(np.zeros(10), np.full(10, 0.1))
+    assert tied.low < -0.1 and tied.high > 0.1
+
+
+def test_a_lead_is_as_sure_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(500):
+        differences = rng.choice([-1.0, 0.0, 1.0], p=[0.03, 0.87, 0.1], size=120)
+        found = accuracy.lead(differences, np.full(120, 0.1))
+        covered += found.low <= 0.07 <= found.high
+    assert covered / 500 >= 0.93
+
+
+def test_a_lead_that_is_looked_at_all_day_keeps_its_word():
+    rng = np.random.default_rng(1)
+    ever = {True: 0, False: 0}
+    for _ in range(100):
+        differences = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.8, 0.1], size=600)
+        for anytime in ever:
+            looks = (accuracy.lead(differences[:n], np.full(n, 0.1), anytime=anytime) for n in range(30, 600, 10))
+            ever[anytime] += any(not look.low <= 0.0 <= look.high for look in looks)
+    assert ever[True] <= 7
+    assert ever[False] > 15
+
+
+def test_the_comparison_holds_the_lead_over_each_baseline():
+    rows = audit_rows([[1, 0]] * 40, [[1, 0]] * 40, [PREDICTED] * 40)
+    found = compare([[accuracy.score_audit(COUNTS, rows, executions_of(rows))]])
+    for name in accuracy.BASELINES:
+        assert found.leads[name].mean == pytest.approx(found.camlink.mean - found.baselines[name].mean)
+
+
+def test_the_noise_floor_is_measured_on_neighbouring_frames_that_hardly_differ():
+    index = np.array([0, 1, 2, 3, 5, 6])
+    values = np.array([[1, 0], [1, 1], [1, 1], [4, 4], [9, 9], [9, 9]], np.float32)
+    change = np.array([np.nan, 0.001, 0.0, 0.3, 0.0, np.nan])
+    found = accuracy.noise_floor(COUNTS, index, values, change)  # pairs 0-1 and 1-2; 5 has a gap before it
+    assert found == accuracy.NoiseFloor(0.25, 2)
+    assert accuracy.noise_floor(COUNTS, index, values, np.full(6, np.nan)) is None
+    assert accuracy.noise_floor(COUNTS, index[:1], values[:1], change[:1]) is None

@@ -315,3 +315,30 @@ def test_a_camera_says_to_ingest_what_it_is() -> None:
 
 def test_adaptation_can_be_made_in_python() -> None:
     assert AdaptationConfig(interval=timedelta(seconds=5)).model_dump(mode="json")["interval"] == "5s"
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+def test_targets_are_inherited_and_the_stricter_of_camera_and_model_holds(tmp_path: Path) -> None:
+    cameras = "cameras: [{id: hall, source: 0}, {id: gate, source: 1, target_agreement: 0.95}]\n"
+    config = load_config(
+        write(tmp_path, SMALL + cameras + "target_agreement: 0.8\ntargets: {persons: 0.97, objects: 0.7}\n")
+    )
+    asked = {(c, m): config.target_of(c, m) for c in ("hall", "gate") for m in ("persons", "objects", "action")}
+    assert asked == {
+        ("hall", "persons"): 0.97, ("hall", "objects"): 0.7, ("hall", "action"): 0.8,
+        ("gate", "persons"): 0.97, ("gate", "objects"): 0.95, ("gate", "action"): 0.95,
+    }  # fmt: skip
+    assert SiteConfig(models="building").target_of("hall", "persons") is None
+
+
+def test_a_target_for_a_model_that_is_not_there_is_named_with_its_line(tmp_path: Path) -> None:
+    line, message = one_problem(tmp_path, SMALL + "targets:\n  objects: 0.9\n  person: 0.97\n")
+    assert line == 4
+    assert 'targets.person: "person" is none of the models; did you mean "persons"?' in message
+
+
+def test_a_target_is_a_share(tmp_path: Path) -> None:
+    text = SMALL + "cameras:\n  - id: hall\n    source: 0\n    target_agreement: 95%\n"
+    assert one_problem(tmp_path, text) == (5, 'camera "hall": target_agreement: "95%" is a percentage; write 0.95')

@@ -262,6 +262,7 @@ def figure(mean: float, low: float, high: float, constant: float, frames: int = 
         "high": high,
         "audit_frames": frames,
         "baselines": baselines,
+        "leads": {name: {"low": mean - b - 0.05, "high": mean - b + 0.05} for name, b in baselines.items()},
     }
     return {**figures, "predicted_only": figures}
 

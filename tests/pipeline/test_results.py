@@ -26,6 +26,7 @@ from camlink.pipeline.records import (
     Picture,
     RelabelRequest,
 )
+from camlink.pipeline.reports import build_report
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
 
 START = datetime(2026, 3, 2, 23, 59, 59, tzinfo=UTC)
@@ -239,3 +240,17 @@ def test_broken_part_is_an_error_with_the_folder_not_a_silent_gap(run_dir):
     (folder / "part-000001-x.parquet").write_bytes(b"not parquet")
     with pytest.raises(ResultsError, match="outputs"):
         RunResults(run_dir).outputs()
+
+
+def test_columns_that_an_earlier_version_did_not_write_are_empty(run_dir):
+    import pyarrow.parquet as pq
+
+    with ResultsLog(run_dir) as log:
+        log.write([result(output(1)), Decision("hall", START, START, ("objects",), (), (), {}, {}, {}, None, "why")])
+    for file, missing in (("outputs", ["pixel_change"]), ("decisions", ["trial", "target_states", "certificates"])):
+        (part,) = (run_dir / file).rglob("part-*.parquet")
+        pq.write_table(pq.read_table(part, partitioning=None).drop_columns(missing), part)
+    results = RunResults(run_dir)
+    assert results.outputs("hall").column("pixel_change").to_pylist() == [None]
+    assert results.decisions("hall").column("trial").to_pylist() == [None]
+    assert build_report(run_dir)["cameras"]["hall"]["frames"]["executed"] == 1

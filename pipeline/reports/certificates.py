@@ -1,0 +1,113 @@
+"""Certificates as the report shows them: per camera, model and day, for each domain and for all cameras.
+
+A run that has come to its own end is looked at once, so its headline figures carry the fixed-sample interval. One that
+still goes on, or that somebody stopped, may have been looked at before; there the headline figures carry the interval
+that holds at any time, and so do the daily certificates of every run, which a live page shows from hour to hour.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from camlink.operators.evidence import Evidence, certify, combined
+from camlink.pipeline.certificates import Answers, camera_answers, camera_evidence, model_evidence
+from camlink.pipeline.reports.rows import CameraRows
+from camlink.pipeline.results_tables import DAY_US, microseconds
+from camlink.pipeline.run_info import RunInfo
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The evidence behind one figure: on all outputs, and on the predicted ones."""
+
+    everything: Evidence
+    predicted: Evidence
+
+    @classmethod
+    def of_model(cls, told: Answers) -> Proof:
+        """Return the proof for one model of one camera."""
+        return cls(model_evidence(told, executed=True), model_evidence(told))
+
+    @classmethod
+    def of_camera(cls, told: Mapping[str, Answers]) -> Proof:
+        """Return the proof for all models of one camera."""
+        return cls(camera_evidence(told.values()), camera_evidence(told.values(), predicted_only=True))
+
+    @classmethod
+    def of_all(cls, parts: Iterable[Proof]) -> Proof:
+        """Return the proof for several cameras."""
+        kept = list(parts)
+        return cls(combined(p.everything for p in kept), combined(p.predicted for p in kept))
+
+
+@dataclass(frozen=True)
+class CameraProof:
+    """What one camera's rows prove, and its certificates by day."""
+
+    domain: str
+    whole: Proof
+    models: Mapping[str, Proof]
+    days: Mapping[str, Evidence]  # of all outputs
+    entries: Sequence[Entry]
+
+
+def camera_proof(rows: CameraRows, info: RunInfo) -> CameraProof:
+    """Return what one camera's rows prove."""
+    told = camera_answers(rows)
+    spans = _days(told.values())
+    days = {day: camera_evidence(told.values(), since, since + DAY_US) for day, since in spans.items()}
+    entries = [
+        _entry(model_evidence(told[name], since, since + DAY_US))
+        | {"day": day, "model": name}
+        | _target(rows, name, since)
+        for day, since in spans.items()
+        for name in told
+    ]
+    domain = str(info.cameras.get(rows.camera_id, {}).get("domain") or "default")
+    models = {name: Proof.of_model(part) for name, part in told.items()}
+    return CameraProof(domain, Proof.of_camera(told), models, days, entries)
+
+
+def rolled_up(cameras: Sequence[CameraProof]) -> Entry:
+    """Return the daily certificates of all outputs, of the fleet and of each domain."""
+    domains = sorted({camera.domain for camera in cameras})
+    return {
+        "fleet": daily_certificates(cameras),
+        "domains": {domain: daily_certificates([c for c in cameras if c.domain == domain]) for domain in domains},
+    }
+
+
+def daily_certificates(cameras: Sequence[CameraProof]) -> list[Entry]:
+    """Return the certificates of all outputs of some cameras, day by day."""
+    days = sorted({day for camera in cameras for day in camera.days})
+    return [_entry(combined(c.days[day] for c in cameras if day in c.days)) | {"day": day} for day in days]
+
+
+def _entry(evidence: Evidence) -> Entry:
+    found = certify(evidence)
+    return asdict(found) | {"state": found.state}
+
+
+def _days(parts: Iterable[Answers]) -> dict[str, int]:
+    """Return the days in UTC on which there were answers: ISO date -> start in microseconds."""
+    numbers = sorted({int(day) for part in parts for day in np.unique(part.times_us // DAY_US)})
+    return {str(np.datetime64(day, "D")): day * DAY_US for day in numbers}
+
+
+def _target(rows: CameraRows, model: str, since_us: int) -> Entry:
+    """Return where a model stood towards its target by the last decision of a day; None without a target."""
+    told: Entry = {"target": None, "target_state": None}
+    for decision in rows.decisions:
+        if since_us <= microseconds(decision["start"]) < since_us + DAY_US:
+            states = json.loads(decision.get("target_states") or "{}")
+            if model in states:
+                target = json.loads(decision["certificates"])[model]["target"]
+                told = {"target": target, "target_state": states[model]}
+    return told

@@ -1,0 +1,98 @@
+"""One day of every camera: what was executed and predicted, how sure it is, what was dropped and what happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from camlink.pipeline.exports import known_day, on_day
+from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
+from camlink.pipeline.reports.notes import interval, percent
+from camlink.pipeline.reports.rows import read_camera
+from camlink.pipeline.results import RunResults
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Day = dict[str, Any]
+HOWS = ("executed", "linked", "reused", "abstained")
+
+
+def daily_report(results: RunResults, day: date) -> Day:
+    """Return the day's report: ``day``, ``fleet`` (the certificate of all outputs) and ``cameras``.
+
+    Each camera has ``models`` (served outputs by how, all executions, and the certificate of the predicted ones with
+    target and state), ``dropped`` by reason, ``decisions`` and ``events``. Raises `ResultsError` when the run has
+    nothing of that day.
+    """
+    known_day(results, day)
+    proofs, cameras = [], {}
+    for camera_id in results.cameras():
+        rows = read_camera(results, camera_id)
+        proof = camera_proof(rows, results.info)
+        proofs.append(proof)
+        certificates = {entry["model"]: entry for entry in proof.entries if entry["day"] == day.isoformat()}
+        dropped: Counter[str] = Counter()
+        for drop in rows.drops:
+            dropped[drop["reason"]] += drop["count"] if _is_on(drop["captured_at"], day) else 0
+        happened = [e | {"at": e["at"].isoformat()} for e in rows.events + rows.adaptation if _is_on(e["at"], day)]
+        cameras[camera_id] = {
+            "models": {
+                name: counts | {"certificate": certificates.get(name)}
+                for name, counts in _counts(results, camera_id, day).items()
+            },
+            "dropped": {reason: count for reason, count in dropped.items() if count},
+            "decisions": sum(_is_on(decision["start"], day) for decision in rows.decisions),
+            "events": sorted(happened, key=lambda event: str(event["at"])),
+        }
+    fleet = [entry for entry in daily_certificates(proofs) if entry["day"] == day.isoformat()]
+    return {"run": results.info.name, "day": day.isoformat(), "fleet": fleet[0] if fleet else None, "cameras": cameras}
+
+
+def _is_on(moment: datetime, day: date) -> bool:
+    return moment.date() == day
+
+
+def _counts(results: RunResults, camera_id: str, day: date) -> dict[str, dict[str, int]]:
+    """Return, per model of the run, served outputs by how, and executions for whatever purpose."""
+    sql = f"SELECT model, how, served, count(*) AS rows FROM outputs WHERE {on_day(day)} GROUP BY ALL"
+    counts = {model: dict.fromkeys((*HOWS, "executions"), 0) for model in results.info.models}
+    for row in results.query(sql, "outputs", camera_id).to_pylist():
+        if row["model"] in counts:
+            counts[row["model"]][row["how"]] += row["rows"] if row["served"] else 0
+            counts[row["model"]]["executions"] += row["rows"] if row["how"] == "executed" else 0
+    return counts
+
+
+def print_daily(report: Mapping[str, Any], console: Console) -> None:
+    """Print the day's report; names are printed as they are, never read as markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text(f"{report['run']}, {report['day']} (UTC)", style="bold"))
+    heads = ("Camera", "Model", *HOWS, "predicted agree", "95 % at any time", "audits", "target")
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for name, camera in report["cameras"].items():
+        for model, counts in camera["models"].items():
+            cells = (name, model, *(f"{counts[how]:,}" for how in HOWS), *_proven(counts["certificate"]))
+            table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+    for name, camera in report["cameras"].items():
+        dropped = ", ".join(f"{count} {reason}" for reason, count in camera["dropped"].items()) or "none"
+        happened = f"{camera['decisions']} decisions, {len(camera['events'])} events"
+        console.print(Text(f"  {name}: {happened}; frames dropped: {dropped}"))
+
+
+def _proven(certificate: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
+    if certificate is None or certificate["estimate"] is None:
+        return "not measured", "", "0" if certificate is None else str(certificate["audits"]), _target(certificate)
+    return percent(certificate["estimate"]), interval(certificate), str(certificate["audits"]), _target(certificate)
+
+
+def _target(certificate: Mapping[str, Any] | None) -> str:
+    if certificate is None or certificate["target"] is None:
+        return ""
+    return f"{percent(certificate['target'])} {certificate['target_state']}"

@@ -1,0 +1,148 @@
+"""`camlink why`: each way in which an answer comes about is told with what it was made from."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from camlink.models.base import OutputSpec
+from camlink.pipeline.cli import app
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.provenance import explain
+from camlink.pipeline.records import Frame, FrameDropped, FrameResult, Record
+from camlink.pipeline.results import ResultsLog, RunResults
+from camlink.pipeline.run_info import RunInfo
+from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
+
+
+def people(frame: Frame) -> int:
+    return frame.index * 7 // 20 % 6
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    models = [
+        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
+        TinyModel.count("persons", people),
+        TinyModel.count("action", lambda f: people(f) // 2 if f.index < 300 else f.index * 7919 % 11 + 3),
+    ]
+    frames = [f for f in make_frames("hall", 900) if f.index not in (500, 501)]
+    return run_frames(
+        [*frames, FrameDropped("hall", 500, 2, START, "queue full")],
+        models,
+        period=timedelta(minutes=5),
+        links={"bootstrap_frames": 60, "min_train_frames": 60},
+        audit={"fraction": 0.2},
+        adaptation={"policy": "off"},
+        budgets={"time_share": 0.34},
+        policy="mlink-exact",
+        target_agreement=0.9,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> RunResults:
+    folder = tmp_path_factory.mktemp("run")
+    specs = {
+        name: OutputSpec(name, "vector", size, "count")
+        for name, size in (("objects", 2), ("persons", 1), ("action", 1))
+    }
+    entries = {n: {"task": s.task, "size": s.size, "time_ms": 10.0, "memory_gb": 1.0} for n, s in specs.items()}
+    RunInfo("run", "0", 0, "mlink", entries, {"hall": {}}, START).save(folder)
+    with ResultsLog(folder, specs=specs) as log:
+        log.write(records)
+    return RunResults(folder)
+
+
+def first(records: list[Record], wanted: Any) -> FrameResult:
+    return next(r for r in records if isinstance(r, FrameResult) and r.purpose != "relabel" and wanted(r))
+
+
+def how(result: FrameResult, model: str) -> str:
+    return next(o.how for o in result.outputs if o.served and o.model == model)
+
+
+def test_an_executed_answer_names_the_decision_that_asked_for_it(records: list[Record], run: RunResults) -> None:
+    result = first(records, lambda r: r.purpose == "serve" and how(r, "objects") == "executed")
+    found = explain(run, "hall", result.frame_index, "objects")
+    assert found["answer"]["how"] == "executed"
+    assert "objects" in found["decision"]["execute"]
+    assert found["decision"]["start"] < found["captured_at"]
+    assert any("not audited; the chance was 20.0 %" in line for line in found["text"])
+
+
+def test_a_linked_answer_names_its_sources_their_values_and_the_links(records: list[Record], run: RunResults) -> None:
+    result = first(records, lambda r: r.purpose == "serve" and how(r, "persons") == "linked" and r.frame_index > 100)
+    found = explain(run, "hall", result.frame_index, "persons")
+    answer = found["answer"]
+    row = next(o for o in result.outputs if o.model == "persons")
+    assert set(answer["sources"]) == set(row.sources)
+    for source, told in answer["sources"].items():
+        assert told["value"] == result.executed()[source].tolist()
+    assert answer["link"]["version"] == row.link_version
+    assert answer["link"]["promoted_at"] < found["captured_at"]
+    assert answer["confidence"] == pytest.approx(row.confidence)
+    assert answer["last_executed"]["frame"] < result.frame_index
+    assert any("from objects, executed on this frame" in line for line in found["text"])
+
+
+def test_an_audit_shows_what_would_have_been_served_and_how_far_it_agreed(
+    records: list[Record], run: RunResults
+) -> None:
+    result = first(
+        records, lambda r: r.purpose == "audit" and any(o.how == "linked" for o in r.outputs) and not r.trial
+    )
+    shadow = next(o for o in result.outputs if o.how == "linked")
+    found = explain(run, "hall", result.frame_index, shadow.model)
+    truth = result.executed()[shadow.model]
+    assert shadow.value is not None
+    assert found["audit"]["agreement"] == float(abs(shadow.value - truth).max() < 0.5)
+    assert found["audit"]["prediction"]["link"]["version"] == shadow.link_version
+    assert any(line.startswith("What would have been served: ") for line in found["text"])
+
+
+def test_a_trial_is_told_apart_from_what_would_have_been_served(records: list[Record], run: RunResults) -> None:
+    result = first(records, lambda r: r.purpose == "audit" and "action" in r.trial)
+    found = explain(run, "hall", result.frame_index, "action")
+    assert found["audit"]["on_trial"]
+    assert any("On trial, not served" in line for line in found["text"])
+    assert "Its target, 90.0 %, was not met then." in found["text"]
+
+
+def test_the_first_frames_ran_without_a_decision(run: RunResults) -> None:
+    found = explain(run, "hall", 3, "persons")
+    assert found["decision"] is None
+    assert "No decision was in force: every model ran." in found["text"]
+
+
+def test_a_dropped_frame_says_why(run: RunResults) -> None:
+    found = explain(run, "hall", 501, "persons")
+    assert found["answer"] == {"how": "dropped", "reason": "queue full"}
+
+
+@pytest.mark.parametrize(
+    ("camera", "frame", "model", "words"),
+    [
+        ("hal", 3, "persons", 'no camera "hal".*did you mean "hall"'),
+        ("hall", 3, "person", 'no model "person".*did you mean "persons"'),
+        ("hall", 9999, "persons", "has no frame 9999 in this run, but frames 0 to 899"),
+    ],
+)
+def test_what_is_not_in_the_run_is_said_with_what_is(
+    run: RunResults, camera: str, frame: int, model: str, words: str
+) -> None:
+    with pytest.raises(ResultsError, match=words):
+        explain(run, camera, frame, model)
+
+
+def test_the_command_prints_lines_or_json(run: RunResults) -> None:
+    said = CliRunner().invoke(app, ["why", str(run.run_dir), "hall", "120", "persons"])
+    assert said.exit_code == 0
+    assert said.stdout.startswith("hall, frame 120, 2026-01-05T08:02:00+00:00, persons\n")
+    facts = json.loads(CliRunner().invoke(app, ["why", str(run.run_dir), "hall", "120", "persons", "--json"]).stdout)
+    assert facts["frame"] == 120
+    assert "text" not in facts
