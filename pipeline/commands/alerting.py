@@ -21,7 +21,7 @@ def sent_alerts(
     """Send a site's alerts while the context lasts; what has not arrived by then stays in ``folder``."""
     from camlink.pipeline.alerts.delivery import Alerts
 
-    alerts = Alerts(site.alerts, specs, folder)
+    alerts = Alerts(site.alerts, specs, folder, targets=site.target_of)
     if telemetry is not None:
         telemetry.gauge("alerts_waiting", "Alerts that have not arrived yet, per place", alerts.waiting)
         telemetry.gauge("alert_failures", "Attempts to deliver an alert that failed", lambda: alerts.counts["failures"])

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
+from camlink.operators.certificates import ON_TRIAL
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.reports.rows import ModelRows, value_matrix
 from camlink.pipeline.results_tables import schema
 
 COLUMNS = (
     "camera_id", "frame_index", "captured_at", "model", "value", "purpose", "how", "served", "link_version",
-    "confidence", "audit_probability",
+    "confidence", "audit_probability", "reason",
 )  # fmt: skip
 
 
@@ -38,6 +39,7 @@ class Piece:
                 getattr(self.rows, name)[mask]
                 for name in ("frame_index", "times_us", "values", "how", "purpose", "served", "probability")
             ),
+            on_trial=None if self.rows.on_trial is None else self.rows.on_trial[mask],
         )
         return Piece(self.camera_id, rows, self.link_version[mask], self.confidence[mask])
 
@@ -63,6 +65,7 @@ def read_pieces(files: Sequence[str], specs: Mapping[str, OutputSpec]) -> Iterat
     edges = np.concatenate(([0], np.flatnonzero(np.diff(group)) + 1, [len(group)])) if len(group) else np.zeros(1, int)
     plain = {name: table.column(name).to_numpy() for name in ("frame_index", "served")}
     plain |= {name: _strings(table, name) for name in ("how", "purpose")}
+    plain["on_trial"] = _begins(table, "reason", ON_TRIAL)
     plain["probability"] = table.column("audit_probability").to_numpy().astype(np.float64)
     version = pc.fill_null(table.column("link_version"), -1).to_numpy()
     confidence = table.column("confidence").to_numpy().astype(np.float64)
@@ -80,6 +83,13 @@ def read_pieces(files: Sequence[str], specs: Mapping[str, OutputSpec]) -> Iterat
             version[rows],
             confidence[rows],
         )
+
+
+def _begins(table: Any, name: str, start: str) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    found = pc.fill_null(pc.starts_with(table.column(name), pattern=start), False)
+    return np.asarray(found.to_numpy(), np.bool_)
 
 
 def _codes(table: Any, name: str) -> tuple[NDArray[np.int64], list[str]]:

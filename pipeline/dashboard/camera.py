@@ -13,6 +13,7 @@ from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model
 from camlink.pipeline.dashboard.health import Health, health_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CameraState, RunRollups
+from camlink.pipeline.dashboard.targets import target_of, target_states
 from camlink.pipeline.dashboard.trust import Trust
 from camlink.pipeline.results_latest import read_latest
 from camlink.pipeline.results_tables import microseconds
@@ -36,6 +37,8 @@ class ModelView:
     executed_share: float | None
     link_version: int | None
     confidence: float | None  # mean of what the links said of themselves
+    target: float | None
+    state: str | None  # of the target, as the last decision found it
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             health=health_of(camera, rollups.info, now),
             span=span,
             trust=found.everything,
-            models=[_model(camera, name, found.models[name], span, window) for name in camera.models],
+            models=[_model(rollups.info, camera, name, found.models[name], span, window) for name in camera.models],
             drawn=drawn_model(camera),
             strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
             decision=decisions[-1] if decisions else None,
@@ -90,7 +93,14 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
         )
 
 
-def _model(camera: CameraState, name: str, found: Trust | None, span: str, window: tuple[int, int] | None) -> ModelView:
+def _model(
+    info: RunInfo,
+    camera: CameraState,
+    name: str,
+    found: Trust | None,
+    span: str,
+    window: tuple[int, int] | None,
+) -> ModelView:
     model = camera.models[name]
     total = model.served.total()
     filled = model.series[span].read()
@@ -104,6 +114,8 @@ def _model(camera: CameraState, name: str, found: Trust | None, span: str, windo
         executed_share=model.executions / total if total else None,
         link_version=model.link_version,
         confidence=model.confidence_sum / model.confidences if model.confidences else None,
+        target=target_of(info, camera.camera_id, name),
+        state=target_states(camera).get(name),
     )
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.health import ORDER, Health, health_of
 from camlink.pipeline.dashboard.rollups import CameraState, RunRollups
+from camlink.pipeline.dashboard.targets import target_states, worst
 from camlink.pipeline.dashboard.trust import Trust, TrustOfCamera, trust_of_cameras
 
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
@@ -31,6 +32,7 @@ class Line:
     trust: Trust | None
     spark: Markup
     drawn: str  # the model behind the sparkline
+    target: str | None  # met, not met or not known, of the model that is worst off; None: no target is set
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class FleetView:
             trust=self.trust_of(camera).everything,
             spark=self._spark(camera),
             drawn=drawn_model(camera),
+            target=worst(target_states(camera)),
         )
 
     def _spark(self, camera: CameraState) -> Markup:

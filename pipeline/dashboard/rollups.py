@@ -245,8 +245,8 @@ def _read_rows(table: str, files: list[str]) -> list[dict[str, Any]]:
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(f"{files[0]} and {len(files) - 1} other parts cannot be read: {error}") from error
     for row in rows:
-        for name in ("activation", "budget", "link_scores", "scores"):
-            if name in row:
+        for name in ("activation", "budget", "link_scores", "scores", "target_states"):
+            if row.get(name):  # runs of earlier versions lack some
                 row[name] = json.loads(row[name])
     return sorted(rows, key=_moment_of)
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from camlink.operators.evidence import Evidence, TargetState, certify, combined
+from camlink.operators.evidence import Evidence, certify, combined
 from camlink.pipeline.dashboard.audits import Weighted
 from camlink.pipeline.dashboard.rollups import CameraState, ModelState
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Agreement in [0, 1] with its anytime-valid 95 % interval, the audits behind it, and the best baseline.
-
-    ``target`` is what was asked for, and ``state`` whether the interval as a whole lies above or below it.
-    """
+    """Agreement in [0, 1] with its anytime-valid 95 % interval, the audits behind it, and the best baseline."""
 
     mean: float
     low: float
@@ -23,30 +20,28 @@ class Trust:
     audits: int
     baseline: str
     baseline_mean: float
-    target: float | None = None
-    state: TargetState | None = None
 
 
-def trust(evidence: Evidence, baselines: Weighted, target: float | None = None) -> Trust | None:
+def trust(evidence: Evidence, baselines: Weighted) -> Trust | None:
     """Return what the audits say; None without any ("not measured")."""
     found, best = certify(evidence), baselines.best()
     if found.estimate is None or found.low is None or found.high is None or best is None:
         return None
     name, mean = best
-    return Trust(found.estimate, found.low, found.high, found.audits, name, mean, target, found.against(target))
+    return Trust(found.estimate, found.low, found.high, found.audits, name, mean)
 
 
-def trust_of_models(models: Iterable[ModelState], target: float | None = None) -> Trust | None:
+def trust_of_models(models: Iterable[ModelState]) -> Trust | None:
     """Return what audits say of the predicted outputs of one model on several cameras."""
     each = list(models)
-    return trust(combined(m.audit.evidence for m in each), _sum(m.audit.predicted for m in each), target)
+    return trust(combined(m.audit.evidence for m in each), _sum(m.audit.predicted for m in each))
 
 
-def trust_of_cameras(cameras: Iterable[CameraState], target: float | None = None) -> Trust | None:
+def trust_of_cameras(cameras: Iterable[CameraState]) -> Trust | None:
     """Return what audits say of all outputs of some cameras."""
     each = list(cameras)
     baselines = _sum(model.audit.everything for camera in each for model in camera.models.values())
-    return trust(combined(camera.evidence for camera in each), baselines, target)
+    return trust(combined(camera.evidence for camera in each), baselines)
 
 
 def _sum(parts: Iterable[Weighted]) -> Weighted:

@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "links": {"bootstrap_frames": 60, "min_train_frames": 40},
     "audit": {"fraction": 0.15},
     "budgets": {"time_share": 0.6},
+    "target_agreement": 0.4,
 }
 
 

@@ -47,6 +47,13 @@ def test_the_fleet_shows_each_camera_with_its_agreement_and_interval(site: TestC
     assert "audit frames" in text and "Best baseline" in text
 
 
+def test_targets_are_shown_with_what_the_last_decision_found(site: TestClient) -> None:
+    assert "<th>Target</th>" in site.get("/?run=replayed").text
+    text = site.get(f"/camera?run=replayed&id={HALL}").text
+    assert "target 40.0 %" in text and 'class="target"' in text
+    assert any(f">{state}</span>" in text for state in ("met", "not met", "not known"))
+
+
 def test_a_camera_that_is_down_is_said_to_be_and_sorted_first(site: TestClient) -> None:
     text = site.get("/?run=trouble&sort=health").text
     assert text.index(">gate</a>") < text.index(f">{HALL}</a>")
