@@ -2,7 +2,8 @@
 
 The scheduler says what should be loaded (`set_loaded`). Profile and audit frames want every model, also those that do
 not fit beside the others; then `run` brings a guest in, puts others out for it, and `restore` puts things back (design
-ruling 2). Not thread-safe: one worker, one pool.
+ruling 2). Not thread-safe: one worker, one pool; what
+`load_beside` loads on another thread is taken in by the worker's own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
 
 import numpy as np
 
@@ -49,6 +51,10 @@ class ModelPool:
         self._batch = dict.fromkeys(self.specs, max(1, max_batch))
         self._wanted: tuple[str, ...] = ()
         self._loaded: list[str] = []  # least recently used first
+        self._loader: Executor | None = None
+        self._coming: dict[str, Future[None]] = {}  # being loaded beside
+        self._before: tuple[str, ...] = ()  # what was asked for before: kept where memory runs out
+        self._too_large: dict[str, str] = {}  # models that memory ran out on while loading, until the next decision
         self.loads = 0
         self.busy_ms = dict.fromkeys(self.specs, 0.0)
         self.executions = dict.fromkeys(self.specs, 0)
@@ -70,7 +76,7 @@ class ModelPool:
     @property
     def loaded_gb(self) -> float:
         """Memory that the loaded models take."""
-        return sum(self.memory_gb(name) for name in self._loaded)
+        return sum(self.memory_gb(name) for name in [*self._loaded, *self._coming])
 
     def time_ms(self, name: str) -> float:
         """Milliseconds per frame, from the model's cost profile."""
@@ -80,22 +86,54 @@ class ModelPool:
         """Memory in GB, from the model's cost profile."""
         return self._model(name).memory_gb
 
+    def take_at_most(self, batch: int) -> None:
+        """Give no model more than ``batch`` frames at once from now on."""
+        self._batch = {name: max(1, min(batch, known)) for name, known in self._batch.items()}
+
+    def load_beside(self, loader: Executor) -> None:
+        """Load what decisions ask for on ``loader`` (of one thread) from now on, so that `run` goes on with the others.
+
+        Whether a model is there is then asked by `is_coming`; `run` waits for one that is not.
+        """
+        self._loader = loader
+
+    def is_coming(self, name: str) -> bool:
+        """Say whether a model is still being loaded beside."""
+        if name in self._coming and self._coming[name].done():
+            self._arrive(name)
+        return name in self._coming
+
     def set_loaded(self, names: Iterable[str]) -> None:
-        """Load exactly ``names`` from now on. Raises `ModelError`, with nothing changed, if they exceed the budget."""
+        """Load exactly ``names`` from now on.
+
+        Raises `ModelError`, and keeps what was loaded, if they exceed the budget or there is less memory than it says.
+        """
         asked = set(names)
         for name in sorted(asked):
             self._model(name)
         wanted = tuple(name for name in self.specs if name in asked)
         self._check_fits(wanted)
-        self._wanted = wanted
-        self.restore()
+        if wanted != self._wanted:
+            self._before, self._wanted = self._wanted, wanted
+        self._too_large.clear()
+        try:
+            self.restore()
+        except ModelError as error:
+            if not ran_out(error):
+                raise
+            self._keep_old()
+            raise ModelError(f"{error}; keeping {', '.join(self._before) or 'no model'}") from error
 
     def restore(self) -> None:
         """Put out guests that `run` brought in, and load again what they displaced."""
-        for name in [name for name in self._loaded if name not in self._wanted]:
-            self._unload(name)
+        for name in [*self._coming, *self._loaded]:
+            if name not in self._wanted:
+                self._unload(name)
         for name in self._wanted:
-            self._load(name)
+            if self._loader is None or name in self._loaded:
+                self._load(name)
+            elif name not in self._coming and name not in self._too_large:
+                self._coming[name] = self._loader.submit(self._load_anew, name)
 
     def run(self, name: str, frames: Sequence[Frame]) -> list[Inference]:
         """Return one inference per frame, loading the model first if need be (see `restore`).
@@ -113,7 +151,7 @@ class ModelPool:
             start = self._clock()
             try:
                 answers = model.run(batch)
-            except (ModelError, MemoryError) as error:
+            except (ModelError, MemoryError, RuntimeError) as error:  # torch's out of memory is a RuntimeError
                 self._halve_batch(name, len(batch), error)
                 continue
             finally:
@@ -128,8 +166,25 @@ class ModelPool:
 
     def close(self) -> None:
         """Unload everything."""
-        for name in list(self._loaded):
+        for name in [*self._coming, *self._loaded]:
             self._unload(name)
+
+    def _keep_old(self) -> None:
+        self._wanted = self._before
+        self.restore()
+
+    def _arrive(self, name: str) -> None:
+        """Take in a model that was loaded beside, waiting for it if need be; where memory ran out, keep the old set."""
+        try:
+            self._coming.pop(name).result()
+        except ModelError as error:
+            if not ran_out(error):
+                raise
+            log.error("%s; keeping %s", error, ", ".join(self._before) or "no model")
+            self._keep_old()
+            return
+        self.loads += 1
+        self._loaded.append(name)
 
     def _model(self, name: str) -> Model:
         if name not in self._models:
@@ -150,30 +205,51 @@ class ModelPool:
 
     def _make_room_for(self, name: str) -> None:
         """Unload guests, then the least recently used of the others, until ``name`` fits."""
-        if name in self._loaded or self._budget_gb is None:
+        if name in self._loaded or name in self._coming or self._budget_gb is None:
             return
         room = self._budget_gb - self.memory_gb(name) + _ROUNDING_GB
-        for other in sorted(self._loaded, key=lambda loaded: loaded in self._wanted):  # stable: keeps use order
+        for other in sorted(
+            [*self._loaded, *self._coming], key=lambda loaded: loaded in self._wanted
+        ):  # stable: keeps use order
             if self.loaded_gb <= room:
                 return
             self._unload(other)
 
     def _load(self, name: str) -> None:
+        if name in self._coming:
+            self._arrive(name)
         if name in self._loaded:
             self._loaded.remove(name)
         else:
-            self._models[name].load()
+            self._load_anew(name)
             self.loads += 1
             log.debug("model %s loaded", name)
         self._loaded.append(name)
 
+    def _load_anew(self, name: str) -> None:
+        """Load; where memory runs out, give back what was taken, and do not try again before the next decision."""
+        if name in self._too_large:
+            raise ModelError(self._too_large[name])
+        try:
+            self._models[name].load()
+        except (ModelError, MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            self._models[name].unload()
+            self._too_large[name] = f'model "{name}": out of memory while loading it'
+            raise ModelError(self._too_large[name]) from error
+
     def _unload(self, name: str) -> None:
+        if name in self._coming:
+            self._arrive(name)
+        if name not in self._loaded:
+            return  # it was coming, and memory ran out
         self._models[name].unload()
         self._loaded.remove(name)
         log.debug("model %s unloaded", name)
 
     def _halve_batch(self, name: str, size: int, error: Exception) -> None:
-        """Remember a smaller batch for ``name``; raise `ModelError` if memory was not the cause, or size is 1."""
+        """Remember a smaller batch for ``name``; raise ``error`` if it was not memory, `ModelError` at size 1."""
         if not ran_out(error):
             raise error
         if size == 1:

@@ -135,6 +135,10 @@ class AdaptationOperator:
     def on_end(self) -> Iterable[Record]:
         return ()
 
+    def quiet_until(self, camera_id: str) -> datetime | None:
+        """Return the time before which no served frame of a camera will be relabelled; None if that is not known."""
+        return self._camera(camera_id).relabel.quiet_until()
+
     def resume(self, promotion: LinkPromotion) -> None:
         """Take up the links that another worker put in force; what this one has learnt itself stands."""
         target = self._camera(promotion.camera_id).targets.get(promotion.target)

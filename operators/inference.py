@@ -80,13 +80,13 @@ class InferenceOperator:
         self._encode = encode_picture
         self._cameras: dict[str, _Camera] = {}
         self._deferred: list[_Job] = []
+        self._awaiting: list[_Job] = []  # for models that are being loaded beside
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         jobs: list[_Job] = []
         for record in records:
             if isinstance(record, Decision):
-                self._camera(record.camera_id).decision = record
-                self._pool.set_loaded(record.loaded)
+                self._decide(record)
             elif isinstance(record, Frame):
                 jobs.append(self._plan(record))
             elif isinstance(record, RelabelRequest):
@@ -94,12 +94,14 @@ class InferenceOperator:
         yield from self._process(jobs)
 
     def on_time(self, now: datetime) -> Iterable[Record]:
-        return ()
+        yield from self._run_arrived()
 
     def next_time(self) -> datetime | None:
         return None
 
     def on_end(self) -> Iterable[Record]:
+        awaiting, self._awaiting = self._awaiting, []
+        yield from self._run(awaiting)
         yield from self._run_deferred()
 
     def plan_of(self, camera_id: str) -> dict[str, int]:
@@ -118,11 +120,20 @@ class InferenceOperator:
         """Drop a camera that another worker has now."""
         self._cameras.pop(camera_id, None)
         self._deferred = [job for job in self._deferred if job.frame.camera_id != camera_id]
+        self._awaiting = [job for job in self._awaiting if job.frame.camera_id != camera_id]
 
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
             self._cameras[camera_id] = _Camera(self._planner(camera_id))
         return self._cameras[camera_id]
+
+    def _decide(self, decision: Decision) -> None:
+        """Put a decision in force. Where its models do not fit after all, those loaded stay, and frames say so."""
+        self._camera(decision.camera_id).decision = decision
+        try:
+            self._pool.set_loaded(decision.loaded)
+        except ModelError as error:
+            logger.error('camera "%s": %s', decision.camera_id, error)
 
     def _plan(self, frame: Frame) -> _Job:
         camera = self._camera(frame.camera_id)
@@ -134,7 +145,7 @@ class InferenceOperator:
         if plan.purpose == "audit":
             return _Job(frame, plan, self._models, decision.predict, abstain, decision.trial)
         if decision.predict:
-            camera.ring[frame.index] = frame
+            camera.ring[frame.index] = frame.at_rest()
             if len(camera.ring) > RING_FRAMES:
                 camera.ring.popitem(last=False)
         return _Job(frame, plan, decision.execute, decision.predict, abstain, decision.trial)
@@ -151,11 +162,22 @@ class InferenceOperator:
         if self._pool.fits_together:
             yield from self._run(jobs)
             return
+        yield from self._run_arrived()
+        coming = {model for model in self._models if self._pool.is_coming(model)}
         loaded = set(self._pool.loaded)
         yield from self._run([job for job in jobs if loaded.issuperset(job.run)])
-        self._deferred += [job for job in jobs if not loaded.issuperset(job.run)]
+        later = [job for job in jobs if not loaded.issuperset(job.run)]
+        self._awaiting += [job for job in later if (loaded | coming).issuperset(job.run)]
+        self._deferred += [job for job in later if not (loaded | coming).issuperset(job.run)]
         if len(self._deferred) >= DEFER_FRAMES or any(job.plan.profile_ends for job in self._deferred):
             yield from self._run_deferred()
+
+    def _run_arrived(self) -> Iterable[Record]:
+        """Run the frames whose models have been loaded meanwhile; those that will not come are tried, and say why."""
+        arrived = [job for job in self._awaiting if not any(map(self._pool.is_coming, job.run))]
+        if arrived:
+            self._awaiting = [job for job in self._awaiting if job not in arrived]
+            yield from self._run(arrived)
 
     def _run_deferred(self) -> Iterable[Record]:
         jobs, self._deferred = self._deferred, []

@@ -57,6 +57,7 @@ class PacedInference:
 
     def on_time(self, now: datetime) -> Iterable[Record]:
         yield from self._release()
+        yield from self._noted(self._operator.on_time(now))
         if self._seconds() - self._last_frame > IDLE_S and any(c.running for c in self._cameras.values()):
             yield from self._noted(self._operator.on_end())
 

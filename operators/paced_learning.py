@@ -128,7 +128,8 @@ class PacedAdaptation(_Paced):
 
     def _mark(self, result: FrameResult) -> Iterable[Record]:
         if self._in_step:
-            yield Settled(result.camera_id, result.frame_index, result.captured_at)
+            quiet_until = self._adaptation.quiet_until(result.camera_id)
+            yield Settled(result.camera_id, result.frame_index, result.captured_at, quiet_until)
 
 
 class PacedScheduler(_Paced):

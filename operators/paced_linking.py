@@ -17,6 +17,7 @@ class _Camera(PacedCamera):
     def __init__(self, seconds: Seconds, hold_s: float) -> None:
         super().__init__(seconds, hold_s)
         self.waits_for: datetime | None = None  # the last frame linked that may have taught something
+        self.quiet_until: datetime | None = None  # no served frame before this will be relabelled
         self.waits_always = False  # it may be relabelled: no result may overtake what that teaches
         self.running: dict[FrameKey, OutputReady] = {}  # handed to the operator, no result yet
 
@@ -48,6 +49,7 @@ class PacedLinking:
                     camera.queue.append(record)
             elif isinstance(record, Settled):
                 camera = self._camera(record.camera_id)
+                camera.quiet_until = record.quiet_until
                 if camera.waits_for is not None and camera.waits_for <= record.captured_at:
                     camera.waits_for = None
                 # promotions that came before this mark must be in force before a frame goes after it
@@ -128,7 +130,8 @@ class PacedLinking:
     def _next(self, camera: _Camera) -> OutputReady:
         ready = camera.queue.popleft()
         assert isinstance(ready, OutputReady)
-        may_be_relabelled = self._relabels and ready.purpose == "serve"
+        is_quiet = camera.quiet_until is not None and ready.captured_at < camera.quiet_until
+        may_be_relabelled = self._relabels and ready.purpose == "serve" and not is_quiet
         if self._in_step and (ready.purpose != "serve" or may_be_relabelled):
             camera.waits_for, camera.waits_always = ready.captured_at, may_be_relabelled
             camera.patience.start()

@@ -6,7 +6,7 @@ Relabelled frames train links and never count towards accuracy: they are chosen,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import numpy as np
@@ -25,12 +25,19 @@ class RelabelPolicy(Protocol):
         """Say why this served frame should be relabelled, or None."""
         ...
 
+    def quiet_until(self) -> datetime | None:
+        """Return the time before which no served frame will be wanted whatever it shows; None if that is not known."""
+        ...
+
 
 class NoRelabelling:
     """Learns from profile and audit frames alone."""
 
     def wants(self, result: FrameResult) -> str | None:
         return None
+
+    def quiet_until(self) -> datetime | None:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 class PeriodicRelabelling:
@@ -59,6 +66,9 @@ class PeriodicRelabelling:
         self._credit -= 1.0
         return "periodic"
 
+    def quiet_until(self) -> datetime | None:
+        return None if self._left else self._due
+
 
 class UncertaintyRelabelling:
     """Frames on which a link is unsure, within a budget of ``label_fraction`` of the served frames."""
@@ -79,6 +89,9 @@ class UncertaintyRelabelling:
         self._credit -= 1.0
         model = max(unsure, key=lambda m: unsure[m])
         return f"unsure of {model} ({unsure[model]:.2f})"
+
+    def quiet_until(self) -> datetime | None:
+        return None
 
 
 def uncertainty(spec: OutputSpec, output: ModelOutput) -> float:

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.pipeline.clock import EPOCH
+from camlink.pipeline.jpeg import MOST_SIDE, JpegPicture, jpeg_size
+from camlink.pipeline.records import FramePicture, Pixels
 
 QUALITY = 90  # JPEG; 75 and smaller pictures only where a frame would not fit otherwise
 COARSER = 75
-MOST_SIDE = 16_384  # pixels; no camera is larger, and a forged header must not ask for the memory
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -156,18 +157,14 @@ def _mapping(inner: Field) -> Field:
 
 
 def _array(dtype: np.dtype[Any]) -> Field:
-    """Arrays of up to three axes as raw little-endian bytes; uint8 ones with three axes are pictures."""
+    """Arrays of up to three axes as raw little-endian bytes."""
     wire = dtype.newbyteorder("<")
 
     def put(writer: Writer, array: NDArray[Any]) -> Any:
-        if dtype == np.uint8 and array.ndim == 3 and array.size:
-            return put_picture(writer, array)
         return [list(array.shape), writer.add(np.ascontiguousarray(array, wire).tobytes())]
 
     def get(reader: Reader, value: Any) -> Any:
         shape, blob = _shape_and_blob(reader, value)
-        if dtype == np.uint8 and len(shape) == 3 and _count(shape):
-            return get_picture(shape, blob)
         array = np.frombuffer(blob, wire)
         if array.size != _count(shape):
             raise ValueError(f"{array.size} numbers for an array of shape {shape}")
@@ -187,11 +184,23 @@ def _count(shape: Sequence[int]) -> int:
     return math.prod(shape)
 
 
-def put_picture(writer: Writer, pixels: NDArray[np.uint8]) -> Any:
-    """Encode (H, W, 3) BGR as JPEG. OpenCV's coder is libjpeg-turbo: none of those tried was faster (benchmarks)."""
+def _put_picture(writer: Writer, picture: FramePicture) -> Any:
+    """Encode (H, W, 3) BGR as JPEG; what came as JPEG goes on as the same bytes, as long as they fit.
+
+    OpenCV's coder is libjpeg-turbo: none of those tried was faster (docs/distributed.md).
+    """
+    if 0 in picture.shape:
+        return [list(picture.shape), writer.add(b"")]
+    writer.has_pixels = True
+    if not writer.squeeze and not isinstance(picture, np.ndarray):
+        return [list(picture.shape), writer.add(picture.jpeg)]
+    pixels = picture if isinstance(picture, np.ndarray) else picture.pixels
+    return _put_jpeg(writer, pixels)
+
+
+def _put_jpeg(writer: Writer, pixels: Pixels) -> Any:
     import cv2
 
-    writer.has_pixels = True
     for _ in range(writer.squeeze - 1):
         pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     quality = COARSER if writer.squeeze else QUALITY
@@ -201,33 +210,17 @@ def put_picture(writer: Writer, pixels: NDArray[np.uint8]) -> Any:
     return [list(pixels.shape), writer.add(jpeg.tobytes())]
 
 
-def get_picture(shape: tuple[int, ...], blob: memoryview) -> NDArray[np.uint8]:
-    """Return the read-only picture behind a JPEG, which must have the announced shape."""
-    import cv2
-
-    if shape[2] != 3 or max(shape) > MOST_SIDE or jpeg_size(blob) != shape[:2]:
+def _get_picture(reader: Reader, value: Any) -> FramePicture:
+    """Return the picture behind a JPEG, which must have the announced shape; it is decoded when it is looked at."""
+    shape, blob = _shape_and_blob(reader, value)
+    if len(shape) == 3 and not _count(shape) and not blob:
+        return np.zeros(shape, np.uint8)
+    if len(shape) != 3 or shape[2] != 3 or max(shape) > MOST_SIDE or jpeg_size(blob) != shape[:2]:
         raise ValueError(f"a picture announced as {shape} that is none")
-    try:
-        pixels = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ValueError(f"a damaged JPEG: {error.err}") from error
-    if pixels is None or pixels.shape != shape:
-        raise ValueError("a damaged JPEG")
-    pixels.flags.writeable = False
-    return np.asarray(pixels, dtype=np.uint8)
+    return JpegPicture(bytes(blob), (shape[0], shape[1], 3))
 
 
-def jpeg_size(jpeg: memoryview) -> tuple[int, int] | None:
-    """Return (height, width) as the JPEG's own header says, before any memory is given to its pixels."""
-    at = 2
-    if bytes(jpeg[:2]) != b"\xff\xd8":
-        return None
-    while at + 9 <= len(jpeg) and jpeg[at] == 0xFF:
-        marker, length = jpeg[at + 1], int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(jpeg[at + 5 : at + 7], "big"), int.from_bytes(jpeg[at + 7 : at + 9], "big")
-        at += 2 + length
-    return None
+_SPECIAL[FramePicture] = Field("picture", _put_picture, _get_picture)
 
 
 def _record(kind: type) -> Field:

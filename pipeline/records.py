@@ -10,9 +10,9 @@ Shapes and units are stated once, here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,28 @@ class FrameStats:
     mean_luma: float  # 0..255
 
 
+class CodedPicture(Protocol):
+    """A picture as it travels: decoded when somebody looks at it (`camlink.pipeline.jpeg`)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def jpeg(self) -> bytes: ...
+
+    @property
+    def pixels(self) -> Pixels:
+        """Raises `ValueError` for a damaged picture."""
+        ...
+
+    def undecoded(self) -> CodedPicture:
+        """Return the same picture without the pixels it may have been decoded to."""
+        ...
+
+
+FramePicture = Pixels | CodedPicture
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One sampled frame of one camera. A gap in ``index`` is a dropped frame."""
@@ -39,8 +61,20 @@ class Frame:
     camera_id: str
     index: int
     captured_at: datetime
-    pixels: Pixels  # (H, W, 3) BGR; (0, 0, 3) when a recorded trace stands in for pixels
+    picture: FramePicture  # as it came; models read `pixels`
     stats: FrameStats | None = None
+
+    @property
+    def pixels(self) -> Pixels:
+        """(H, W, 3) BGR; (0, 0, 3) when a recorded trace stands in for pixels. A coded picture is decoded once.
+
+        Raises `ValueError` for a damaged picture.
+        """
+        return self.picture if isinstance(self.picture, np.ndarray) else self.picture.pixels
+
+    def at_rest(self) -> Frame:
+        """Return this frame for keeping: where its picture came coded, without what it was decoded to."""
+        return self if isinstance(self.picture, np.ndarray) else replace(self, picture=self.picture.undecoded())
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +260,13 @@ class Settled:
     """Everything that follows from a frame's result has been published: promotions, and what relabelling taught.
 
     Travels on the topic of the promotions and after them: whoever has read this has read those (docs/distributed.md).
+    ``quiet_until``: no served frame captured before it will be relabelled, so nobody need wait for such frames.
     """
 
     camera_id: str
     frame_index: int
     captured_at: datetime
+    quiet_until: datetime | None = None
 
 
 Record = (

@@ -38,8 +38,11 @@ class Worker:
         clock: Clock,
         *,
         checkpoint_s: float = CHECKPOINT_S,
+        batch: int = 1,
+        batch_wait_s: float = 0.0,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take records as they come; or up to ``batch`` at once, for which the first of them waits ``batch_wait_s``."""
         self.counts: Counter[str] = Counter()
         self._step = step
         self._operator = operator
@@ -47,6 +50,7 @@ class Worker:
         self._state = state
         self._clock = clock
         self._checkpoint_s = checkpoint_s
+        self._batch, self._batch_wait_s = batch, batch_wait_s
         self._seconds = seconds
         self._due = seconds() + checkpoint_s
         self._subscription = bus.subscribe(step.shares, group=step.name, follow=step.follows)
@@ -69,7 +73,7 @@ class Worker:
     def once(self, timeout_s: float = 0.0) -> int:
         """Take what has come, give on what follows; return the number of records taken."""
         self.beat = self._seconds()
-        records = self._subscription.poll(timeout_s)
+        records = self._gathered(timeout_s)
         self._operator.forget(self._subscription.gone())
         shared = [record for record in records if topic_of(record) in self._step.shares]
         beside = [record for record in records if topic_of(record) not in self._step.shares]
@@ -82,6 +86,14 @@ class Worker:
         if self._seconds() >= self._due:
             self.checkpoint()
         return len(records)
+
+    def _gathered(self, timeout_s: float) -> list[Record]:
+        """Return what has come; once there is a first record, wait a little for others to share its batch."""
+        records = list(self._subscription.poll(timeout_s))
+        due = self._seconds() + self._batch_wait_s
+        while 0 < len(records) < self._batch and (left_s := due - self._seconds()) > 0:
+            records += self._subscription.poll(left_s)
+        return records
 
     def checkpoint(self) -> None:
         """Make all that was done durable, then commit what needs not come again."""

@@ -28,7 +28,42 @@ def test_no_secret_stands_in_the_file_and_none_listens_beyond_the_site(repositor
         assert value.endswith(":-}")
     services = yaml.safe_load(text)["services"]
     assert "name" not in yaml.safe_load(text)
-    assert all("ports" not in service for service in services.values())
+    published = {name: port for name, service in services.items() for port in service.get("ports", ())}
+    assert set(published) == {"grafana"}
+    assert all(port.startswith("127.0.0.1:") for port in published.values())
+
+
+def test_every_image_is_pinned_and_every_worker_is_watched(repository: Path) -> None:
+    services = yaml.safe_load((repository / "docker-compose.yml").read_text())["services"]
+    foreign = {service["image"] for service in services.values()} - {"camlink:latest"}
+    assert all(re.search(r":v?\d+\.\d+", image) for image in foreign), foreign
+    scraped = yaml.safe_load((repository / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    (names,) = [found["names"] for found in scraped["dns_sd_configs"]]
+    assert set(names) == {name for name, service in services.items() if service["image"] == "camlink:latest"}
+    ours = services["linking"]["environment"]
+    assert ours["CAMLINK_HEALTH"].endswith(f":{scraped['dns_sd_configs'][0]['port']}")
+    assert all("no-new-privileges:true" in services[name]["security_opt"] for name in ("prometheus", "grafana", *names))
+
+
+def test_what_is_mounted_from_the_checkout_is_there(repository: Path) -> None:
+    services = yaml.safe_load((repository / "docker-compose.yml").read_text())["services"]
+    mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
+    here = [source for source in mounted if source.startswith("./")]
+    assert here
+    assert all((repository / source).exists() for source in here), here
+    provided = yaml.safe_load((repository / "deploy/grafana/provisioning/dashboards/camlink.yml").read_text())
+    folders = [provider["options"]["path"] for provider in provided["providers"]]
+    assert all(any(f":{folder}:" in volume for volume in services["grafana"]["volumes"]) for folder in folders)
+
+
+def test_every_credential_the_code_reads_can_be_given(repository: Path) -> None:
+    read = set()
+    for file in ("pipeline/bus/kafka_topics.py", "pipeline/state/redis.py"):
+        read |= set(re.findall(r"CAMLINK_(?:KAFKA|REDIS)_[A-Z]+", (repository / file).read_text()))
+    services = yaml.safe_load((repository / "docker-compose.yml").read_text())["services"]
+    assert len(read) == 8
+    assert read <= set(services["linking"]["environment"])
+    assert read <= set(services["results"]["environment"])
 
 
 @pytest.mark.parametrize("overlay", [(), ("docker-compose.cpu.yml",)])

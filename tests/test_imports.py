@@ -18,7 +18,11 @@ MAY_IMPORT = {
     "links": (*LEAVES, "camlink.models.base", "camlink.models.scores", "camlink.links"),
     "operators": (*LEAVES, "camlink.models", "camlink.links", "camlink.operators"),
 }
-ONLY_IN = {"kafka": "pipeline/bus/kafka.py", "redis": "pipeline/state/redis.py"}
+ONLY_IN = {
+    "kafka": "pipeline/bus/kafka_python.py",
+    "confluent_kafka": "pipeline/bus/kafka_confluent.py",
+    "redis": "pipeline/state/redis.py",
+}
 HEAVY = ("cv2", "duckdb", "onnxruntime", "pandas", "plotly", "polars", "pyarrow", "torch", "torchvision", "ultralytics")
 
 

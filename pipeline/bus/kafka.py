@@ -1,10 +1,10 @@
 """The bus between processes: Kafka topics, one partition number per camera, consumer groups.
 
-    kafka://HOST:PORT[,HOST:PORT...]/SITE?partitions=12&replication=1
+    kafka://HOST:PORT[,HOST:PORT...]/SITE?partitions=12&replication=1&client=confluent
 
 Topics are called ``SITE.frames`` and so on. Every topic has the same number of partitions and a camera has the same
-number in all of them, so whoever reads a camera's frames can read its decisions beside. Credentials come from the
-environment: see `camlink.pipeline.bus.kafka_topics`.
+number in all of them, so whoever reads a camera's frames can read its decisions beside. The client is kafka-python
+unless the URL asks for confluent-kafka. Credentials come from the environment: see `camlink.pipeline.bus.kafka_topics`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,13 @@ import logging
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
-
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.consumer.subscription_state import ConsumerRebalanceListener
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError
-from kafka.partitioner.default import murmur2
-from kafka.structs import OffsetAndMetadata
 
 from camlink.pipeline.bus.base import DEAD_LETTER
-from camlink.pipeline.bus.kafka_topics import KafkaAddress, create_topics
+from camlink.pipeline.bus.kafka_client import BEGINNING, Client, Message, Place, Reader
+from camlink.pipeline.bus.kafka_python import PythonClient, make_topics, partition_of
+from camlink.pipeline.bus.kafka_topics import KafkaAddress
+from camlink.pipeline.bus.partitions import Positions
 from camlink.pipeline.codec import decode, encode, sender_of
 from camlink.pipeline.errors import BusError, CodecError
 from camlink.pipeline.graph import STATE_TOPICS, camera_of, key_of
@@ -33,12 +27,9 @@ from camlink.pipeline.records import Record
 
 logger = logging.getLogger(__name__)
 
-MOST_UNDELIVERED = 32_000_000  # bytes on their way to the broker; beyond, `publish` waits (kafka-python has no limit)
-DELIVERY_S = 60.0  # how long a broker may be away before what was published counts as undeliverable
-MOST_BACKLOG = 128_000_000  # bytes fetched and not given out, because their cameras are held back
 BATCH = 200  # records given out at once
 RESTORE_S = 60.0  # how long reading the present state may take
-SLICE_S = 0.005  # the two consumers of a subscription are polled in turn for at most so long
+TURN_S = 0.1  # how often the group is looked after
 
 
 class KafkaBus:
@@ -47,43 +38,17 @@ class KafkaBus:
     def __init__(self, url: str) -> None:
         self.address = KafkaAddress.parse(url)
         self.sender = f"{socket.gethostname()}:{os.getpid()}"
+        self.client = _client(self.address)
         self._subscriptions: list[KafkaSubscription] = []
-        self._undelivered: deque[tuple[Any, int]] = deque()
-        self._undelivered_bytes = 0
-        try:
-            admin = KafkaAdminClient(**self.address.client())
-            try:
-                create_topics(admin, self.address)
-            finally:
-                admin.close()
-            self._producer = KafkaProducer(
-                **self.address.client(),
-                acks="all",
-                enable_idempotence=True,
-                linger_ms=0,
-                batch_size=262_144,
-                delivery_timeout_ms=int(DELIVERY_S * 1000),
-                allow_auto_create_topics=False,
-            )
-        except KafkaError as error:
-            raise BusError(f"{self.address}: {_said(error)}; is the broker running?") from error
+        make_topics(self.address)
+        self._producer = self.client.producer()
 
     def publish(self, topic: str, record: Record) -> None:
-        data = encode(record, self.sender)
-        self._send(topic, self.partition_of(camera_of(record)), key_of(record).encode(), data)
-
-    def partition_of(self, camera_id: str) -> int:
-        """Return the partition number that a camera has in every topic: the one any Kafka client would choose."""
-        hashed: int = murmur2(camera_id.encode()) & 0x7FFFFFFF
-        return hashed % self.address.partitions
+        place = Place(self.address.topic(topic), partition_of(camera_of(record), self.address.partitions))
+        self._producer.send(place, key_of(record).encode(), encode(record, self.sender))
 
     def flush(self) -> None:
-        try:
-            self._producer.flush(timeout=DELIVERY_S)
-        except KafkaError as error:
-            raise BusError(f"{self.address}: {_said(error)}") from error
-        while self._undelivered:
-            self._settle_oldest()
+        self._producer.flush()
 
     def refuse(self, topic: str, record: Record, reason: str) -> None:
         self.refuse_bytes(topic, encode(record, self.sender), reason)
@@ -92,121 +57,62 @@ class KafkaBus:
         """Put raw bytes aside, with where they came from."""
         logger.error("%s: refused: %s", topic, reason)
         headers = [("topic", topic.encode()), ("reason", reason.encode()[:2000]), ("sender", sender_of(data).encode())]
-        self._send(DEAD_LETTER, 0, None, data, headers)
+        self._producer.send(Place(self.address.topic(DEAD_LETTER), 0), None, data, headers)
 
     def subscribe(self, topics: Sequence[str], group: str, follow: Sequence[str] = ()) -> KafkaSubscription:
-        try:
-            subscription = KafkaSubscription(self, topics, group, follow)
-        except KafkaError as error:
-            raise BusError(f"{self.address}: group {group}: {_said(error)}") from error
+        subscription = KafkaSubscription(self, topics, group, follow)
         self._subscriptions.append(subscription)
         return subscription
 
     def read_all(self, topic: str) -> Sequence[Record]:
-        consumer = KafkaConsumer(**self.address.client(), **_READING, fetch_max_wait_ms=self.address.wait_ms)
+        reader = self.client.reader()
         try:
-            partitions = [TopicPartition(self.address.topic(topic), p) for p in range(self.address.partitions)]
-            consumer.assign(partitions)
-            return latest(self.decoded(topic, m.value) for m in read_to_end(consumer, partitions))
-        except KafkaError as error:
-            raise BusError(f"{self.address}: {topic}: {_said(error)}") from error
+            places = [Place(self.address.topic(topic), number) for number in range(self.address.partitions)]
+            reader.assign(dict.fromkeys(places, BEGINNING))
+            return latest(self.decoded(m) for m in read_to_end(reader, places))
         finally:
-            consumer.close()
+            reader.close()
 
-    def decoded(self, topic: str, data: bytes) -> Record | None:
-        """Return the record in ``data``; None if it is none, which is then put aside."""
+    def decoded(self, message: Message) -> Record | None:
+        """Return the record in a message; None if it is none, which is then put aside."""
         try:
-            return decode(data)
+            return decode(message.value)
         except CodecError as error:
-            self.refuse_bytes(topic, data, str(error))
+            self.refuse_bytes(self.address.bare(message.place.topic), message.value, str(error))
             return None
 
     def close(self) -> None:
         for subscription in self._subscriptions:
             subscription.close()
-        self._producer.close(timeout=5)
-
-    def _send(self, topic: str, partition: int, key: bytes | None, data: bytes, headers: Any = None) -> None:
-        try:
-            future = self._producer.send(
-                self.address.topic(topic), data, key=key, partition=partition, headers=headers or []
-            )
-        except KafkaError as error:
-            raise BusError(f"{self.address}: {topic}: {_said(error)}") from error
-        self._undelivered.append((future, len(data)))
-        self._undelivered_bytes += len(data)
-        while self._undelivered and (self._undelivered[0][0].is_done or self._undelivered_bytes > MOST_UNDELIVERED):
-            self._settle_oldest()
-
-    def _settle_oldest(self) -> None:
-        future, size = self._undelivered.popleft()
-        self._undelivered_bytes -= size
-        try:
-            future.get(timeout=DELIVERY_S)
-        except KafkaError as error:
-            raise BusError(f"{self.address}: a record could not be delivered: {_said(error)}") from error
+        self._producer.close()
 
 
-_READING: dict[str, Any] = {
-    "group_id": None,
-    "enable_auto_commit": False,
-    "auto_offset_reset": "earliest",
-    "allow_auto_create_topics": False,
-}
-
-
-class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
-    """A member of a group, with a second consumer for the topics read beside, on the partitions the group gave it."""
+class KafkaSubscription:
+    """A member of a group, and a reader of its share and of the topics beside, on the same partition numbers."""
 
     def __init__(self, bus: KafkaBus, topics: Sequence[str], group: str, follow: Sequence[str]) -> None:
         self._bus = bus
-        self._follow = tuple(follow)
-        self._cameras: dict[TopicPartition, set[str]] = {}
-        self._gone: set[str] = set()
-        self._fresh: set[int] = set()  # partition numbers whose state is still to be read
-        self._next: dict[TopicPartition, int] = {}
-        self._polled: dict[int, tuple[Record, TopicPartition, int]] = {}  # by id: not yet committed
-        self._backlog: dict[TopicPartition, deque[Any]] = {}  # messages as they came, not yet given out
-        self._backlog_bytes = 0
-        self._held_back: frozenset[str] = frozenset()
-        self._taken_s = 0.0
-        self._closed = False
         address = bus.address
-        self._consumer = KafkaConsumer(
-            **address.client(),
-            **_READING
-            | {
-                "fetch_max_wait_ms": address.wait_ms,
-                "group_id": f"{address.site}.{group}",
-                "session_timeout_ms": 6_000,
-                "heartbeat_interval_ms": 1_000,
-                "partition_assignment_strategy": [CooperativeStickyAssignor],
-            },
-        )
-        beside = {**address.client(), **_READING, "fetch_max_wait_ms": address.wait_ms}
-        self._beside = KafkaConsumer(**beside) if follow else None
-        self._consumer.subscribe([address.topic(topic) for topic in topics], listener=self)
+        self._follow = tuple(address.topic(topic) for topic in follow)
+        self._reader = bus.client.reader()
+        self._member = bus.client.member(f"{address.site}.{group}", [address.topic(topic) for topic in topics])
+        self._at = Positions()
+        self._gone: set[str] = set()
+        self._held_back: frozenset[str] = frozenset()
+        self._turn_due = 0.0
+        self._closed = False
 
     def poll(self, timeout_s: float = 0.0) -> Sequence[Record]:
         end = time.monotonic() + timeout_s
-        try:
-            while True:
-                records = self._poll_once(max(0.0, min(end - time.monotonic(), SLICE_S if self._beside else 0.5)))
-                if records or time.monotonic() >= end:
-                    return records
-        except KafkaError as error:
-            raise BusError(f"{self._bus.address}: {_said(error)}") from error
+        while True:
+            records = self._poll_once(max(0.0, min(end - time.monotonic(), TURN_S)))
+            if records or time.monotonic() >= end:
+                return records
 
     def commit(self, held: Collection[Record] = ()) -> None:
-        kept = {id(record) for record in held}
-        self._polled = {key: entry for key, entry in self._polled.items() if key in kept}
-        offsets = dict(self._next)
-        for _, partition, offset in self._polled.values():
-            offsets[partition] = min(offsets[partition], offset)
-        try:
-            self._consumer.commit({p: OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()})
-        except KafkaError as error:  # a rebalance, or a broker that is away: the next commit covers this one
-            logger.info("%s: not committed: %s", self._bus.address, _said(error))
+        problem = self._member.commit(self._at.committable(held))
+        if problem is not None:  # a rebalance, or a broker that is away: the next commit covers this one
+            logger.info("%s: not committed: %s", self._bus.address, problem)
 
     def hold_back(self, cameras: Collection[str]) -> None:
         self._held_back = frozenset(cameras)
@@ -219,114 +125,85 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._closed:
             return
         self._closed = True
-        self._consumer.close(autocommit=False)
-        if self._beside is not None:
-            self._beside.close()
-
-    # Called by the client within `poll`, on its own loop: they take notes and do no I/O.
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._fresh |= {partition.partition for partition in assigned}
-        logger.info(
-            "joined: %s", ", ".join(sorted(f"{p.topic}[{p.partition}]" for p in assigned)) or "no partition yet"
-        )
-
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        for partition in revoked:
-            self._gone |= self._cameras.pop(partition, set())
-            self._next.pop(partition, None)
-            self._backlog_bytes -= sum(len(message.value) for message in self._backlog.pop(partition, ()))
-            self._polled = {key: entry for key, entry in self._polled.items() if entry[1] != partition}
-
-    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        self.on_partitions_revoked(lost)
+        self._member.close()
+        self._reader.close()
 
     def _poll_once(self, timeout_s: float) -> list[Record]:
-        self._take_in(timeout_s)
-        records = self._poll_beside()
-        for partition, waiting in self._backlog.items():
-            while waiting and len(records) < BATCH and self._held_back.isdisjoint(self._cameras.get(partition, ())):
-                record = self._give_out(partition, waiting.popleft())
-                if record is not None:
-                    records.append(record)
+        records = self._attend(timeout_s)
+        if not self._at.is_member:
+            return records
+        if self._at.turn_tide():
+            self._reader.assign(self._at.to_read())
+        ready = bool(records) or self._at.has_ready(self._held_back)
+        records += self._received(self._reader.poll(0.0 if ready else timeout_s, BATCH))
+        for place, message in self._at.given_out(self._held_back, BATCH - len(records)):
+            record = self._bus.decoded(message)
+            if record is not None:
+                self._at.note(record, camera_of(record), place, message.offset)
+                records.append(record)
         return records
 
-    def _take_in(self, timeout_s: float) -> None:
-        """Fetch what has come. While the backlog is full, ask now and then for one, to stay a member of the group.
+    def _received(self, messages: Iterable[Message]) -> list[Record]:
+        """Put what is shared into the backlog, and return what came beside."""
+        beside = [message for message in messages if not self._at.take(message)]
+        return [record for record in map(self._bus.decoded, beside) if record is not None]
 
-        The client's own pausing of partitions is not used: records that it had fetched already did not come again.
-        """
-        now = time.monotonic()
-        full = self._backlog_bytes > MOST_BACKLOG
-        if full and now - self._taken_s < 1.0:
-            time.sleep(timeout_s)
-            return
-        wait_ms = 0 if any(self._backlog.values()) else round(timeout_s * 1000)
-        self._taken_s = now
-        for partition, messages in self._consumer.poll(timeout_ms=wait_ms, max_records=1 if full else BATCH).items():
-            self._backlog.setdefault(partition, deque()).extend(messages)
-            self._backlog_bytes += sum(len(message.value) for message in messages)
-
-    def _give_out(self, partition: TopicPartition, message: Any) -> Record | None:
-        self._backlog_bytes -= len(message.value)
-        self._next[partition] = message.offset + 1
-        record = self._bus.decoded(self._bus.address.bare(partition.topic), message.value)
-        if record is not None:
-            self._cameras.setdefault(partition, set()).add(camera_of(record))
-            self._polled[id(record)] = (record, partition, message.offset)
-        return record
-
-    def _poll_beside(self) -> list[Record]:
-        """Return what came beside; after new partitions were assigned, their present state first."""
-        if self._beside is None:
+    def _attend(self, timeout_s: float) -> list[Record]:
+        """Take part in the group; where it gave new partitions, return the present state of the topics beside."""
+        if self._at.is_member and time.monotonic() < self._turn_due:
             return []
-        restored = self._restore() if self._fresh else []
-        bare = self._bus.address.bare
-        batches = self._beside.poll(timeout_ms=0) if self._beside.assignment() else {}
-        found = (
-            self._bus.decoded(bare(partition.topic), message.value)
-            for partition, messages in batches.items()
-            for message in messages
-        )
-        return [*restored, *(record for record in found if record is not None)]
-
-    def _restore(self) -> list[Record]:
-        assert self._beside is not None
-        address = self._bus.address
-        mine = {partition.partition for partition in self._consumer.assignment()}
-        fresh = [TopicPartition(address.topic(t), p) for t in self._follow for p in sorted(self._fresh & mine)]
-        before = {partition: self._beside.position(partition) for partition in self._beside.assignment()}
-        wanted = [TopicPartition(address.topic(t), p) for t in self._follow for p in sorted(mine)]
-        self._beside.assign(wanted)
-        for partition, offset in before.items():
-            if partition in wanted and partition not in fresh:
-                self._beside.seek(partition, offset)
-        self._fresh.clear()
-        if not fresh:
+        assigned, revoked = self._member.turn(0.0 if self._at.is_member else timeout_s)
+        self._turn_due = time.monotonic() + TURN_S
+        for place in revoked:
+            self._gone |= self._at.drop(place, self._follow)
+        if not assigned:
+            if revoked:
+                self._reader.assign(self._at.to_read())
             return []
-        messages = read_to_end(self._beside, fresh)
-        return latest(
-            self._bus.decoded(address.bare(m.topic), m.value)
-            for m in messages
-            if address.bare(m.topic) in STATE_TOPICS or TopicPartition(m.topic, m.partition) not in fresh
-        )
+        logger.info("joined: %s", ", ".join(f"{topic}[{number}]" for topic, number in sorted(assigned)))
+        return self._take_up(assigned)
+
+    def _take_up(self, assigned: Collection[Place]) -> list[Record]:
+        """Read the state beside new partitions to its end, and only then their own records."""
+        known = self._at.numbers()
+        fresh = [Place(topic, n) for topic in self._follow for n in sorted({p.partition for p in assigned} - known)]
+        restored: list[Record] = []
+        if fresh:
+            self._at.follow(fresh)
+            self._reader.assign(self._at.to_read())
+            messages = read_to_end(self._reader, fresh)
+            state = {self._bus.address.topic(topic) for topic in STATE_TOPICS}
+            restored = latest(
+                map(self._bus.decoded, (m for m in messages if m.place in fresh and m.place.topic in state))
+            )
+            for message in messages:
+                if message.place in fresh:
+                    self._at.take(message)
+            restored += self._received(message for message in messages if message.place not in fresh)
+        self._at.share(self._member.committed(assigned))
+        self._reader.assign(self._at.to_read())
+        return restored
 
 
-def read_to_end(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> list[Any]:
-    """Read ``partitions`` from their beginning to where they ended when this began; others go on as they stand.
+def read_to_end(reader: Reader, places: Sequence[Place]) -> list[Message]:
+    """Read until ``places``, which are read from their beginning, come to where they ended when this began.
 
-    A broker may state an end that is too early (the test bed's does), so one empty poll beyond it is asked for.
+    Others go on as they stand. A broker may state an end that is too early (the test bed's does), so one poll beyond it
+    must bring nothing more. Raises `BusError` if that takes longer than `RESTORE_S`.
     """
-    consumer.seek_to_beginning(*partitions)
-    ends = consumer.end_offsets(partitions)
+    ends, wanted = reader.ends(places), frozenset(places)
     deadline = time.monotonic() + RESTORE_S
-    messages: list[Any] = []
+    messages: list[Message] = []
     while True:
-        batches = consumer.poll(timeout_ms=100)
-        messages.extend(message for batch in batches.values() for message in batch)
-        if not batches and all(consumer.position(p) >= end for p, end in ends.items()):
+        came = reader.poll(0.1, 10 * BATCH)
+        messages.extend(came)
+        for message in came:
+            if message.offset + 1 >= ends.get(message.place, 0):
+                ends.pop(message.place, None)
+        if not ends and not any(message.place in wanted for message in came):
             return messages
         if time.monotonic() > deadline:
-            raise BusError(f"the state in {partitions[0].topic} could not be read within {RESTORE_S:.0f} s")
+            raise BusError(f"the state in {places[0].topic} could not be read within {RESTORE_S:.0f} s")
 
 
 def latest(records: Iterable[Record | None]) -> list[Record]:
@@ -340,5 +217,13 @@ def latest(records: Iterable[Record | None]) -> list[Record]:
     return list(found.values())
 
 
-def _said(error: KafkaError) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _client(address: KafkaAddress) -> Client:
+    if address.client == "kafka-python":
+        return PythonClient(address)
+    try:
+        from camlink.pipeline.bus.kafka_confluent import ConfluentClient
+    except ImportError as error:
+        raise BusError(
+            f"{address}: client=confluent needs confluent-kafka: pip install 'camlink[confluent]', or leave it out"
+        ) from error
+    return ConfluentClient(address)

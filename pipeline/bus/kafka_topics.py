@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -26,6 +27,7 @@ RETENTION_MS = {  # frames are large and of no use once they are late; results m
     "events": 7 * 24 * 60 * MINUTE_MS,
     DEAD_LETTER: 14 * 24 * 60 * MINUTE_MS,
 }
+CLIENTS = ("kafka-python", "confluent")
 _SITE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CREDENTIALS = {
     "security_protocol": "CAMLINK_KAFKA_SECURITY",
@@ -49,10 +51,11 @@ class KafkaAddress:
     partitions: int = 12
     replication: int = 1
     wait_ms: int = 200
+    client: str = CLIENTS[0]
 
     @classmethod
     def parse(cls, url: str) -> KafkaAddress:
-        """Read ``kafka://HOST:PORT/SITE?partitions=12&replication=1``. Raises `BusError` for anything else.
+        """Read ``kafka://HOST:PORT/SITE?partitions=12&client=confluent``. Raises `BusError` for anything else.
 
         >>> KafkaAddress.parse("kafka://a:9092,b:9092/north?partitions=3").servers
         ('a:9092', 'b:9092')
@@ -63,14 +66,11 @@ class KafkaAddress:
         site = parts.path.strip("/") or "camlink"
         if not parts.netloc or not _SITE.fullmatch(site):
             raise BusError(f'"{url}" is no broker; write kafka://HOST:PORT/SITE, SITE of letters, digits, "_" and "-"')
-        numbers = {"partitions": 12, "replication": 1, "wait_ms": 200}
-        for name, value in parse_qsl(parts.query, keep_blank_values=True):
-            if name not in numbers or not value.isdecimal() or not 1 <= int(value) <= 10_000:
-                raise BusError(
-                    f'"{url}": {name}={value} is not understood; there are partitions=N, replication=N and wait_ms=N'
-                )
-            numbers[name] = int(value)
-        return cls(tuple(parts.netloc.split(",")), site, **numbers)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        client = options.pop("client", CLIENTS[0])
+        if client not in CLIENTS:
+            raise BusError(f'"{url}": client={client} is not known; there are {" and ".join(CLIENTS)}')
+        return cls(tuple(parts.netloc.split(",")), site, **_numbers(url, options), client=client)
 
     def __str__(self) -> str:
         return f"kafka://{','.join(self.servers)}/{self.site}"
@@ -83,10 +83,22 @@ class KafkaAddress:
         """Return our name for a topic of the broker."""
         return topic.removeprefix(f"{self.site}.")
 
-    def client(self) -> dict[str, Any]:
-        """Return what every client is told: addresses, credentials, and reconnects that do not fall asleep."""
-        told = {option: os.environ[name] for option, name in _CREDENTIALS.items() if os.environ.get(name)}
-        return {"bootstrap_servers": list(self.servers), "reconnect_backoff_max_ms": 2000, **told}
+    def credentials(self) -> dict[str, str]:
+        """Return what the environment says of security, by kafka-python's names of options."""
+        return {option: os.environ[name] for option, name in _CREDENTIALS.items() if os.environ.get(name)}
+
+
+def _numbers(url: str, options: Mapping[str, str]) -> dict[str, int]:
+    for name, value in options.items():
+        if (
+            name not in ("partitions", "replication", "wait_ms")
+            or not value.isdecimal()
+            or not 1 <= int(value) <= 10_000
+        ):
+            raise BusError(
+                f'"{url}": {name}={value} is not understood; there are partitions, replication, wait_ms and client'
+            )
+    return {name: int(value) for name, value in options.items()}
 
 
 def create_topics(admin: Any, address: KafkaAddress) -> None:

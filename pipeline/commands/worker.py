@@ -88,10 +88,18 @@ def inference(
     state: StateOption,
     device: Annotated[str | None, typer.Option(envvar="CAMLINK_DEVICE", help="auto, cpu, cuda or cuda:N.")] = None,
     trace: TraceOption = None,
+    batch: Annotated[
+        int, typer.Option(envvar="CAMLINK_BATCH", min=1, help="Most frames that a model takes at once.")
+    ] = 16,
+    batch_wait_ms: Annotated[
+        float, typer.Option(envvar="CAMLINK_BATCH_WAIT_MS", min=0.0, help="Longest wait of a frame for a full batch.")
+    ] = 5.0,
     hold_s: HoldOption = 10.0,
     health: HealthOption = None,
 ) -> None:
-    """Run the models that decisions ask for: one process per GPU."""
+    """Run the models that decisions ask for: one process per GPU, batches across its cameras."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from camlink.pipeline import distributed
     from camlink.pipeline.commands.running import encode_picture
     from camlink.pipeline.graph import topic_of
@@ -100,7 +108,9 @@ def inference(
     if device is not None:
         site = site.model_copy(update={"device": device})
     pool, cameras = _models(site, trace)
-    with _connected(bus, state) as (connection, store):
+    pool.take_at_most(batch)
+    with ThreadPoolExecutor(1, "loading") as loader, _connected(bus, state) as (connection, store):
+        pool.load_beside(loader)
         operator = distributed.inference(site, pool, cameras, store, encode_picture, hold_s=hold_s)
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
@@ -110,7 +120,9 @@ def inference(
             pool.watch = telemetry.batch
             telemetry.gauge("models_loaded_gb", "Memory of the models that are loaded", lambda: pool.loaded_gb)
             telemetry.gauge("model_loads", "Times a model was brought into memory", lambda: pool.loads)
-        _serve("inference", _worker("inference", operator, connection, store), health, telemetry=telemetry)
+        gathering = {"batch": batch, "batch_wait_s": batch_wait_ms / 1000}
+        worker = _worker("inference", operator, connection, store, **gathering)
+        _serve("inference", worker, health, telemetry=telemetry)
         pool.close()
 
 
@@ -221,12 +233,12 @@ def _connected(bus: str, state: str) -> Iterator[tuple[Bus, StateStore]]:
         store.close()
 
 
-def _worker(step: str, operator: Any, bus: Bus, state: StateStore) -> Runs:
+def _worker(step: str, operator: Any, bus: Bus, state: StateStore, **gathering: Any) -> Runs:
     from camlink.pipeline.clock import WallClock
     from camlink.pipeline.graph import GRAPH
     from camlink.pipeline.worker import Worker
 
-    return Worker(next(s for s in GRAPH if s.name == step), operator, bus, state, WallClock())
+    return Worker(next(s for s in GRAPH if s.name == step), operator, bus, state, WallClock(), **gathering)
 
 
 @contextmanager

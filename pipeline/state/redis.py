@@ -2,8 +2,9 @@
 
     redis://HOST:PORT[/DB]    rediss:// for TLS
 
-Credentials come from the environment: ``CAMLINK_REDIS_USERNAME``, ``CAMLINK_REDIS_PASSWORD``. A store that does not
-answer is reported within a second or two, not after the client's own patience.
+Credentials come from the environment: ``CAMLINK_REDIS_USERNAME``, ``CAMLINK_REDIS_PASSWORD``, and for ``rediss://`` the
+authorities' file ``CAMLINK_REDIS_CA`` (without it, the system's). A store that does not answer is reported within a
+second or two, not after the client's own patience.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -45,6 +47,7 @@ class RedisState:
             socket_connect_timeout=TIMEOUT_S,
             retry=Retry(NoBackoff(), 1),  # one try more, for a connection that went stale
             health_check_interval=15,
+            **_trust(parts.scheme),
         )
 
     def put(self, key: str, value: Outputs, ttl_s: float) -> None:
@@ -91,3 +94,13 @@ class RedisState:
         except CodecError as error:
             logger.warning("%s: %s", self._shown, error)
             return None
+
+
+def _trust(scheme: str) -> dict[str, Any]:
+    """Return whom a TLS connection trusts. Raises `StateError` where that is said of an address without TLS."""
+    authorities = os.environ.get("CAMLINK_REDIS_CA")
+    if not authorities:
+        return {}
+    if scheme != "rediss":
+        raise StateError(f"CAMLINK_REDIS_CA is set, but {scheme}:// does not use TLS; write rediss://")
+    return {"ssl_ca_certs": authorities}

@@ -21,7 +21,10 @@ SITES = count()
 Connect = Callable[[], Bus]
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.broker)])
+BROKER = [pytest.param(client, marks=pytest.mark.broker) for client in ("kafka-python", "confluent")]
+
+
+@pytest.fixture(params=["memory", *BROKER])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     """Gives a connection to one bus, each time it is called."""
     opened: list[Bus] = []
@@ -33,7 +36,7 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     address, site = request.getfixturevalue("broker_address"), f"contract{next(SITES)}"
 
     def open_another() -> Bus:
-        opened.append(open_bus(f"kafka://{address}/{site}?partitions=4&wait_ms=5"))
+        opened.append(open_bus(f"kafka://{address}/{site}?partitions=4&wait_ms=5&client={request.param}"))
         return opened[-1]
 
     yield open_another
@@ -178,5 +181,7 @@ def test_an_unknown_scheme_is_answered_with_what_was_meant() -> None:
         open_bus("carrierpigeon://")
     with pytest.raises(BusError, match="CAMLINK_KAFKA_PASSWORD"):
         open_bus("kafka://me:secret@localhost:9092/x")
+    with pytest.raises(BusError, match="there are kafka-python and confluent"):
+        open_bus("kafka://localhost:9092/x?client=confluant")
     with pytest.raises(BusError, match="partitions=0 is not understood"):
         open_bus("kafka://localhost:9092/x?partitions=0")

@@ -118,3 +118,12 @@ def test_a_damaged_entry_counts_as_lost_and_harms_no_other(redis_url: str) -> No
     store.flush()
     assert [found is None for found in store.get_many(["damaged", "whole"])] == [True, False]
     store.close()
+
+
+def test_authorities_are_for_addresses_with_tls_and_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMLINK_REDIS_CA", "/etc/camlink/certificates/redis.pem")
+    with pytest.raises(StateError, match="write rediss://"):
+        open_state("redis://127.0.0.1:6379")
+    store = open_state("rediss://127.0.0.1:6379")
+    assert store._client.connection_pool.connection_kwargs["ssl_ca_certs"].endswith("redis.pem")  # type: ignore[attr-defined]
+    store.close()

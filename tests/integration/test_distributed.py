@@ -14,7 +14,7 @@ from kafka import KafkaProducer
 
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
-from camlink.pipeline.bus.kafka import KafkaBus
+from camlink.pipeline.bus.kafka_topics import KafkaAddress
 from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.config import load_config
 from camlink.pipeline.footage import rate_of
@@ -133,14 +133,13 @@ def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
 
 def throw_garbage(url: str, whole: bytes) -> None:
     """Put a truncated record, and what is none, on every partition of two topics."""
-    bus = KafkaBus(url)
-    producer = KafkaProducer(**bus.address.client())
+    address = KafkaAddress.parse(url)
+    producer = KafkaProducer(bootstrap_servers=list(address.servers))
     for partition in range(4):
-        producer.send(bus.address.topic("frames"), whole[:-3], key=b"hall", partition=partition)
-        producer.send(bus.address.topic("outputs"), b"\x80\x04garbage", key=b"hall", partition=partition)
+        producer.send(address.topic("frames"), whole[:-3], key=b"hall", partition=partition)
+        producer.send(address.topic("outputs"), b"\x80\x04garbage", key=b"hall", partition=partition)
     producer.flush()
     producer.close()
-    bus.close()
 
 
 def test_others_take_over_from_killed_workers_and_nothing_is_lost_or_doubled(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlink.models.base import Inference
@@ -76,6 +78,7 @@ def test_puts_guests_out_before_the_models_that_were_asked_for() -> None:
     assert pool.loaded == ("a", "c")
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(st.lists(st.sampled_from("abcd"), max_size=20), st.floats(4.0, 10.0))
 def test_never_holds_more_than_the_budget(names: list[str], budget_gb: float) -> None:
     pool = ModelPool(three(a=1.0, b=2.0, c=3.0, d=4.0), memory_budget_gb=budget_gb)
@@ -102,6 +105,142 @@ def test_halves_the_batch_when_memory_runs_out_and_remembers() -> None:
     pool.run("colour", [picture(i) for i in range(4)])
     assert model.batches[6:] == [2, 2]
     assert pool.executions["colour"] == 12
+
+
+class CudaOutOfMemoryError(RuntimeError):
+    """What torch raises is a RuntimeError that only its text tells from others."""
+
+    def __init__(self) -> None:
+        super().__init__("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB")
+
+
+class Greedy(MeanColour):
+    """Raises what torch would: on batches beyond ``largest_batch``, and on loading while ``no_room`` is set."""
+
+    no_room = False
+    attempts = 0
+
+    def load(self) -> None:
+        self.attempts += 1
+        if self.no_room:
+            raise CudaOutOfMemoryError
+        super().load()
+
+    def unload(self) -> None:
+        self.is_loaded = False
+
+    def run(self, frames: Sequence[Frame]) -> list[Inference]:
+        if self.largest_batch is not None and len(frames) > self.largest_batch:
+            self.batches.append(len(frames))
+            raise CudaOutOfMemoryError
+        return super().run(frames)
+
+
+def test_an_out_of_memory_of_torch_shrinks_the_batch_too() -> None:
+    model = Greedy(largest_batch=2)
+    pool = ModelPool([model], max_batch=8)
+    assert len(pool.run("colour", [picture(i) for i in range(5)])) == 5
+    assert model.batches == [5, 2, 2, 1]
+
+
+def test_another_error_of_a_model_is_not_taken_for_a_lack_of_memory() -> None:
+    class Wrong(MeanColour):
+        def run(self, frames: Sequence[Frame]) -> list[Inference]:
+            raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        ModelPool([Wrong()]).run("colour", [picture()])
+
+
+def test_keeps_the_old_set_where_memory_runs_out_on_loading_a_new_one() -> None:
+    old, new, other = Greedy("old"), Greedy("new"), Greedy("other")
+    pool = ModelPool([old, new, other])
+    pool.set_loaded(["old", "other"])
+    new.no_room = True
+    with pytest.raises(ModelError, match='"new": out of memory while loading it; keeping old, other'):
+        pool.set_loaded(["new", "other"])
+    assert pool.loaded == ("old", "other")
+    assert [model.is_loaded for model in (old, new, other)] == [True, False, True]
+    tries = new.attempts
+    for _ in range(3):
+        with pytest.raises(ModelError, match="out of memory while loading"):
+            pool.run("new", [picture()])
+    assert new.attempts == tries, "no frame waits for a loading that cannot succeed"
+    new.no_room = False
+    pool.set_loaded(["new"])
+    assert pool.loaded == ("new",)
+
+
+class Later(Executor):
+    """Runs what was submitted when it is told to, on this thread: no test waits for another."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def work(self) -> None:
+        for future, call in self.waiting:
+            try:
+                future.set_result(call())
+            except ModelError as error:
+                future.set_exception(error)
+        self.waiting = []
+
+
+def test_others_run_while_a_model_is_loaded_beside() -> None:
+    pool, loader = ModelPool(three(a=1.0, b=1.0, c=1.0), memory_budget_gb=2.0), Later()
+    pool.set_loaded(["a", "b"])
+    pool.load_beside(loader)
+    pool.set_loaded(["a", "c"])
+    assert pool.is_coming("c")
+    assert pool.loaded == ("a",)
+    assert pool.loaded_gb == 2.0, "the room is taken from the start"
+    assert len(pool.run("a", [picture()])) == 1
+    assert pool.is_coming("c"), "nothing waited for it"
+    loader.work()
+    assert not pool.is_coming("c")
+    assert pool.loaded == ("a", "c")
+    assert pool.loads == 3
+
+
+def test_keeps_the_old_set_where_memory_runs_out_beside() -> None:
+    models = [Greedy("a"), Greedy("b"), Greedy("c")]
+    pool, loader = ModelPool(models, memory_budget_gb=2.0), Later()
+    pool.set_loaded(["a", "b"])
+    pool.load_beside(loader)
+    models[2].no_room = True
+    pool.set_loaded(["a", "c"])
+    loader.work()
+    assert not pool.is_coming("c")
+    assert pool.is_coming("b"), "what made room for it comes back"
+    loader.work()
+    assert not pool.is_coming("b")
+    assert pool.loaded == ("a", "b")
+    with pytest.raises(ModelError, match="out of memory while loading"):
+        pool.run("c", [picture()])
+
+
+def test_closing_leaves_nothing_that_was_coming() -> None:
+    models = three(a=1.0, b=1.0, c=1.0)
+    pool, loader = ModelPool(models), Later()
+    pool.load_beside(loader)
+    pool.set_loaded(["a"])
+    loader.work()
+    pool.close()
+    assert pool.loaded == ()
+    assert not any(model.is_loaded for model in models)
+
+
+def test_takes_at_most_what_it_is_told_at_once() -> None:
+    model = MeanColour()
+    pool = ModelPool([model], max_batch=16)
+    pool.take_at_most(3)
+    pool.run("colour", [picture(i) for i in range(7)])
+    assert model.batches == [3, 3, 1]
 
 
 def test_gives_up_when_a_single_frame_is_too_much() -> None:

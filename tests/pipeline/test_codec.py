@@ -21,7 +21,8 @@ from hypothesis.extra import numpy as npst
 from camlink.pipeline import codec
 from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.errors import CodecError
-from camlink.pipeline.records import Frame, LinkPromotion, ModelOutput, RelabelRequest, Settled
+from camlink.pipeline.jpeg import JpegPicture
+from camlink.pipeline.records import Frame, FramePicture, LinkPromotion, ModelOutput, RelabelRequest, Settled
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTLED = Settled("hall", 7, NOW)
@@ -29,6 +30,8 @@ SETTLED = Settled("hall", 7, NOW)
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
     """Any value that a field of this type may hold; pictures have tests of their own, for JPEG does not keep pixels."""
+    if hint == FramePicture:
+        return st.just(np.zeros((0, 0, 3), np.uint8))
     if hint is datetime:
         return st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1))
     plain = {
@@ -53,8 +56,6 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     if origin is Mapping:
         return st.dictionaries(st.text(), values_of(arguments[1]), max_size=3)
     dtype = np.dtype(get_args(arguments[1])[0])
-    if dtype == np.uint8:
-        return st.just(np.zeros((0, 0, 3), np.uint8))
     return npst.arrays(dtype, npst.array_shapes(max_dims=2, min_side=0, max_side=5))
 
 
@@ -102,6 +103,40 @@ def test_a_picture_arrives_nearly_as_it_was_and_read_only() -> None:
     assert got.pixels.shape == (96, 128, 3)
     assert not got.pixels.flags.writeable
     assert np.abs(got.pixels.astype(int) - sent.pixels.astype(int)).mean() < 4
+
+
+def test_a_picture_is_decoded_when_it_is_looked_at_and_goes_on_as_the_bytes_it_came_as() -> None:
+    data = encode(frame(96, 128), "camera-side")
+    got = decode(data)
+    assert isinstance(got, Frame) and isinstance(got.picture, JpegPicture)
+    assert got.pixels is got.pixels, "decoded once"
+    assert encode(got, "camera-side") == data
+    rest = got.at_rest()
+    assert isinstance(rest.picture, JpegPicture) and rest.picture.jpeg is got.picture.jpeg
+    assert rest.picture._pixels is None, "what is kept for later is kept small"
+    assert np.array_equal(rest.pixels, got.pixels)
+
+
+def test_a_picture_that_came_as_jpeg_is_made_smaller_where_its_bytes_do_not_fit() -> None:
+    whole = decode(encode(frame(400, 400, noise=True)))
+    data = encode(whole, limit=30_000)
+    again = decode(data)
+    assert isinstance(again, Frame)
+    assert len(data) <= 30_000 and again.pixels.shape in ((200, 200, 3), (100, 100, 3))
+
+
+def test_a_damaged_picture_says_so_to_who_looks_at_it() -> None:
+    jpeg = JpegPicture.of(_jpeg(frame(96, 128))).jpeg
+    with pytest.raises(ValueError, match="no JPEG"):
+        JpegPicture.of(b"no picture")
+    with pytest.raises(ValueError, match="damaged"):
+        JpegPicture(jpeg[:200], (96, 128, 3)).pixels  # noqa: B018
+
+
+def _jpeg(sent: Frame) -> bytes:
+    travelled = decode(encode(sent))
+    assert isinstance(travelled, Frame) and isinstance(travelled.picture, JpegPicture)
+    return travelled.picture.jpeg
 
 
 def test_a_picture_over_the_limit_is_made_smaller_and_says_so_by_its_shape() -> None:
@@ -162,10 +197,10 @@ def with_body(record: Any, change: Any) -> bytes:
     ("record", "change", "complaint"),
     [
         (SETTLED, lambda b: [7, *b[1:]], "camera_id: 7 where a str belongs"),
-        (SETTLED, lambda b: [b[0], True, b[2]], "frame_index: True where a int belongs"),
-        (SETTLED, lambda b: [*b[:2], 10**30], "captured_at"),
-        (SETTLED, lambda b: b[:2], "3 fields of Settled"),
-        (SETTLED, lambda b: {"camera_id": "x"}, "3 fields of Settled"),
+        (SETTLED, lambda b: [b[0], True, *b[2:]], "frame_index: True where a int belongs"),
+        (SETTLED, lambda b: [*b[:2], 10**30, b[3]], "captured_at"),
+        (SETTLED, lambda b: b[:2], "4 fields of Settled"),
+        (SETTLED, lambda b: {"camera_id": "x"}, "4 fields of Settled"),
         (RelabelRequest("a", 1, NOW, ("m",), ""), lambda b: [*b[:3], "all", b[4]], "models: 'all' where a list"),
         (LinkPromotion("a", "m", 1, NOW, b"x"), lambda b: [*b[:4], 1], "payload: no blob 1"),
         (LinkPromotion("a", "m", 1, NOW, b"x"), lambda b: [*b[:4], -1], "payload: no blob -1"),

@@ -18,6 +18,7 @@ from camlink.models.pool import ModelPool
 from camlink.operators.pacing import Guard
 from camlink.pipeline.assembly import CameraFacts
 from camlink.pipeline.bus.memory import MemoryBus
+from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import inference
 from camlink.pipeline.errors import ResultsError, StateError
@@ -30,6 +31,7 @@ from camlink.pipeline.results_worker import ResultsWorker
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs
+from camlink.pipeline.worker import Worker
 from tests.integration.test_in_step import RULES, Site, models, people
 
 
@@ -89,6 +91,35 @@ def test_an_inference_worker_that_takes_a_camera_over_goes_on_where_the_other_st
     assert second.knows("hall")
     assert list(second.on_records(frames[:done])) == [], "what was done before is not done again"
     assert list(worker().on_records(frames[:5])), "without a snapshot it would be"
+
+
+def test_frames_of_other_cameras_share_a_batch_for_which_none_waits_too_long() -> None:
+    """The clock moves while the bus is polled, as far as it is asked to wait."""
+    now = [0.0]
+
+    class Trickle(MemoryBus):
+        def subscribe(self, topics: Any, group: str, follow: Any = ()) -> Any:
+            inbox, arrivals = (
+                super().subscribe(topics, group, follow),
+                iter([["a"], [], ["b", "c"], [], ["d"], *[[]] * 9]),
+            )
+
+            def poll(timeout_s: float = 0.0) -> Any:
+                now[0] += 0.004
+                return [make_frames(camera, 1)[0] for camera in next(arrivals)]
+
+            inbox.poll = poll  # type: ignore[method-assign]
+            return inbox
+
+    bus, state = Trickle(), MemoryState()
+    operator = inference(SiteConfig(models="building", **RULES), ModelPool(models()), {}, state, seconds=lambda: now[0])
+    step = next(step for step in GRAPH if step.name == "inference")
+    worker = Worker(step, operator, bus, state, ManualClock(START), batch=3, batch_wait_s=0.02, seconds=lambda: now[0])
+    assert worker.once(0.05) == 3, "a full batch goes at once"
+    assert worker.once(0.05) == 0, "nothing came, so nothing was waited for"
+    before = now[0]
+    assert worker.once(0.05) == 1, "a lonely frame goes when its time is up"
+    assert 0.02 <= now[0] - before <= 0.02 + 3 * 0.004
 
 
 def result(index: int) -> FrameResult:

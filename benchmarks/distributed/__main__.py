@@ -1,0 +1,204 @@
+"""The distributed site against what its client can do bare: frames a second and core, latency, and where time goes.
+
+    python -m benchmarks.distributed [--frames 3000] [--seed 0] [--client confluent] [--profile]
+    python -m benchmarks.distributed --soak 1800
+
+Starts the test bed's broker and Redis on free ports of loopback, and the real workers (`camlink worker ...`) with a
+recorded trace in place of models. CPU time per frame is what the processes used by the system's account, threads of the
+client included, so that other load on the machine matters little; latencies do depend on it, and so does their bare
+comparison. A site whose every worker has a core of its own carries as many frames as its busiest worker can: that
+figure stands beside the bare loop's, whose two ends have a core each as well.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.distributed import bare, soak, stages
+from benchmarks.distributed.load import cameras, write_trace
+from benchmarks.distributed.site import STEPS, Site, Watch, fed, feed
+from camlink.pipeline import testbed
+
+WARM_FRAMES = 60  # per camera: profile frames, the first decision, first links and their trial lie within
+MOST_WARM = 4000  # frames in all: with many cameras only profile frames and the decision (at least LEAST_WARM each)
+LEAST_WARM = 25
+WAIT_MS = 50  # how long the broker keeps requests open while there is nothing
+TIMED_FRAMES = 200  # for latencies
+TIMED_RATE = 20.0  # frames a second in all: far from any limit, so that nothing waits in a queue
+WORKERS = ("ingest", *STEPS)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """So many cameras with pictures of one size, which the source has as pixels or as JPEG."""
+
+    prefix: str
+    cameras: int
+    jpeg_bytes: int
+    source: str
+    frames: int  # in all, for throughput
+
+    @property
+    def warm(self) -> int:
+        return max(LEAST_WARM, min(WARM_FRAMES, MOST_WARM // self.cameras))
+
+    @property
+    def per_camera(self) -> int:
+        return max(1, self.frames // self.cameras)
+
+    @property
+    def timed_per_camera(self) -> int:
+        return max(1, TIMED_FRAMES // self.cameras)
+
+    @property
+    def last(self) -> int:
+        return self.warm + self.per_camera + self.timed_per_camera
+
+
+@dataclass(frozen=True)
+class Measured:
+    """CPU per frame of each worker in microseconds, frames a second by the clock, and sorted ages in milliseconds."""
+
+    cpu_us: dict[str, float]
+    wall_per_s: float
+    latency_ms: list[float]
+
+    @property
+    def busiest(self) -> str:
+        return max(self.cpu_us, key=lambda worker: self.cpu_us[worker])
+
+
+def measure(site: Site, watch: Watch, scenario: Scenario) -> Measured:
+    """Warm a scenario's cameras up, send frames at once for throughput, then at a steady rate for latency."""
+
+    def send(first: int, frames: int, rate: float = 0.0) -> tuple[dict[str, float], list[float]]:
+        told = (scenario.prefix, scenario.cameras, first, frames, scenario.jpeg_bytes, rate, scenario.source)
+        process = feed(site.bus, *told)
+        ages = watch.wait_for(frames * scenario.cameras)
+        return fed(process), ages
+
+    send(0, scenario.warm)
+    before, start = site.cpu_s(), time.monotonic()
+    ingest, _ = send(scenario.warm, scenario.per_camera)
+    wall, after = time.monotonic() - start, site.cpu_s()
+    _, ages = send(scenario.warm + scenario.per_camera, scenario.timed_per_camera, TIMED_RATE)
+    frames = scenario.per_camera * scenario.cameras
+    spent = {"ingest": ingest["cpu_s"], **{step: after[step] - before[step] for step in STEPS}}
+    return Measured({worker: s / frames * 1e6 for worker, s in spent.items()}, frames / wall, sorted(ages))
+
+
+def scenarios(frames: int, growth: list[int]) -> list[Scenario]:
+    """Return the two sizes, each from pixels and from JPEG, and 50 KB at growing numbers of cameras."""
+    sizes = [
+        Scenario(f"{size // 1000}k-{source}", 20, size, source, frames)
+        for size in (50_000, 200_000)
+        for source in ("pixels", "jpeg")
+    ]
+    return sizes + [Scenario(f"grow{count}", count, 50_000, "jpeg", max(frames // 2, 4 * count)) for count in growth]
+
+
+def shown(scenario: Scenario, got: Measured, alone: bare.Bare) -> list[str]:
+    """Return one row: the scenario, its figures, and their ratio to the bare loop's."""
+    bare_per_s = 1e6 / max(alone.produce_us, alone.consume_us)
+    per_s = 1e6 / got.cpu_us[got.busiest]
+    p50, p99 = np.percentile(got.latency_ms, (50, 99))
+    bare50, bare99 = np.percentile(alone.latency_ms, (50, 99))
+    return [
+        f"{scenario.cameras}",
+        f"{scenario.jpeg_bytes // 1000} KB {scenario.source}",
+        f"{per_s:,.0f} ({got.busiest})",
+        f"{bare_per_s:,.0f}",
+        f"{per_s / bare_per_s:.0%}",
+        f"{1e6 / sum(got.cpu_us.values()):,.0f} / {1e6 / (alone.produce_us + alone.consume_us):,.0f}",
+        f"{p50:.0f} / {p99:.0f}",
+        f"{bare50:.0f} / {bare99:.0f}",
+    ]
+
+
+def spelled(got: Measured) -> str:
+    """Return the CPU per frame of each worker on one line, for who cannot wait for the table."""
+    return " ".join(f"{worker} {got.cpu_us[worker]:,.0f}" for worker in WORKERS) + f" us, {got.wall_per_s:,.0f}/s here"
+
+
+def bare_loops(servers: str, client: str, frames: int) -> dict[int, bare.Bare]:
+    """Return the bare loop's figures per size: throughput from one run, latency from another."""
+    found = {}
+    for size in (50_000, 200_000):
+        fast = bare.run(servers, f"bare{size}", size, frames, 0.0, client, WAIT_MS)
+        timed = bare.run(servers, f"timed{size}", size, TIMED_FRAMES, TIMED_RATE, client, WAIT_MS)
+        found[size] = bare.Bare(fast.produce_us, fast.consume_us, fast.wall_per_s, timed.latency_ms)
+    return found
+
+
+def benchmark(console: Console, frames: int, growth: list[int], seed: int, client: str, profile: bool) -> None:
+    """Run all scenarios on one site and print the tables."""
+    chosen = scenarios(frames, growth)
+    needed = {camera: s.last for s in chosen for camera in cameras(s.prefix, s.cameras)}
+    with tempfile.TemporaryDirectory() as name, testbed.broker() as broker, testbed.redis_server() as redis:
+        folder, servers = Path(name), f"127.0.0.1:{broker.port}"
+        write_trace(folder / "trace", needed, seed)
+        alone = bare_loops(servers, client, frames)
+        bus = f"kafka://{servers}/bench?partitions={bare.PARTITIONS}&wait_ms={WAIT_MS}"
+        if client != "kafka-python":
+            bus += f"&client={client}"
+        with Site(folder, folder / "trace", bus, f"redis://127.0.0.1:{redis.port}", profile) as site:
+            watch = Watch(site)
+            got = []
+            for scenario in chosen:
+                got.append((scenario, measure(site, watch, scenario)))
+                console.print(" | ".join([*shown(*got[-1], alone[scenario.jpeg_bytes]), spelled(got[-1][1])]))
+            watch.close()
+        tables(console, got, alone, client)
+        if profile:
+            console.print(stages.table(folder, STEPS))
+
+
+def tables(console: Console, got: list[tuple[Scenario, Measured]], alone: dict[int, bare.Bare], client: str) -> None:
+    """Print throughput and latency beside the bare loop, and each worker's CPU per frame."""
+    table = Table(title=f"{client}: a core for each worker, against a core for each end of the bare loop")
+    for column in ("cameras", "frames", "frames/s", "bare", "ratio", "per core in all / bare", "ms p50/p99", "bare ms"):
+        table.add_column(column, justify="right")
+    for scenario, measured in got:
+        table.add_row(*shown(scenario, measured, alone[scenario.jpeg_bytes]))
+    console.print(table)
+    used = Table(title="CPU per frame, microseconds")
+    for column in ("cameras", "frames", *WORKERS, "sum", "by the clock here"):
+        used.add_column(column, justify="right")
+    for scenario, measured in got:
+        figures = [f"{measured.cpu_us[worker]:,.0f}" for worker in WORKERS]
+        total = f"{sum(measured.cpu_us.values()):,.0f}"
+        name = f"{scenario.jpeg_bytes // 1000} KB {scenario.source}"
+        used.add_row(str(scenario.cameras), name, *figures, total, f"{measured.wall_per_s:,.0f}/s")
+    for size, loop in alone.items():
+        used.add_row("bare", f"{size // 1000} KB", f"{loop.produce_us:,.0f}", f"{loop.consume_us:,.0f}")
+    console.print(used)
+
+
+def main(
+    frames: Annotated[int, typer.Option(help="Frames per scenario.")] = 3000,
+    cameras: Annotated[list[int] | None, typer.Option(help="Numbers of cameras to grow through.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of trace and pictures.")] = 0,
+    client: Annotated[str, typer.Option(help="kafka-python or confluent.")] = "kafka-python",
+    profile: Annotated[
+        bool, typer.Option(help="Also run the workers under cProfile: their figures are then slower.")
+    ] = False,
+    soak_s: Annotated[float, typer.Option("--soak", help="Instead: a steady load for so many seconds.")] = 0.0,
+) -> None:
+    console = Console(width=160)
+    if soak_s:
+        soak.run(console, soak_s, seed, client)
+    else:
+        benchmark(console, frames, cameras or [1, 10, 50, 200], seed, client, profile)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,50 @@
+"""An ingest worker fed with made pictures, as a process of its own: prints what it published and what that cost.
+
+python -m benchmarks.distributed.feed BUS PREFIX CAMERAS FIRST FRAMES BYTES RATE SOURCE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from benchmarks.distributed.load import cameras, jpeg_of, picture
+from camlink.pipeline.bus.base import open_bus
+from camlink.pipeline.ingest_worker import IngestWorker
+from camlink.pipeline.jpeg import JpegPicture
+from camlink.pipeline.records import Frame, Pixels
+
+VARIANTS = 8  # different pictures, so that no cache of the processor flatters the coder
+
+
+def frames(names: list[str], first: int, count: int, pictures: list[Pixels], rate: float) -> Iterator[Frame]:
+    """Yield ``count`` frames of each camera in turn, ``rate`` a second in all (0: at once), stamped with the time."""
+    start, sent = time.monotonic(), 0
+    for index in range(first, first + count):
+        for name in names:
+            if rate:
+                time.sleep(max(0.0, start + sent / rate - time.monotonic()))
+            yield Frame(name, index, datetime.now(UTC), pictures[sent % len(pictures)])
+            sent += 1
+
+
+def main() -> None:
+    bus, prefix, *numbers, source = sys.argv[1:]
+    count, first, per_camera, jpeg_bytes = map(int, numbers[:4])
+    pictures = [picture(jpeg_bytes, seed) for seed in range(VARIANTS)]
+    if source == "jpeg":
+        pictures = [JpegPicture.of(jpeg_of(pixels)) for pixels in pictures]
+    connection = open_bus(bus)
+    worker = IngestWorker(frames(cameras(prefix, count), first, per_camera, pictures, float(numbers[4])), connection)
+    wall, cpu = time.monotonic(), time.process_time()
+    worker.run(stop=lambda: False)
+    told = {"frames": worker.counts["Frame"], "cpu_s": time.process_time() - cpu, "wall_s": time.monotonic() - wall}
+    connection.close()
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

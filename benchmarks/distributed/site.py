@@ -1,0 +1,131 @@
+"""A site's real workers as processes, what each of them used, and who watches the results come in."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import yaml
+
+from camlink.pipeline.bus.base import open_bus
+from camlink.pipeline.records import FrameResult
+
+STEPS = ("inference", "linking", "adaptation", "scheduler", "results")
+PATIENCE_S = 600.0
+SETTINGS = {
+    "site": "bench",
+    "models": "building",
+    "period": "1h",
+    "policy": "mlink-exact",
+    "budgets": {"time_share": 0.4},
+    "links": {"bootstrap_frames": 20, "min_train_frames": 20},
+}
+
+
+class Site:
+    """The workers of one site on one trace, from joining their groups to a clean end. A context manager."""
+
+    def __init__(self, folder: Path, trace: Path, bus: str, state: str, profile: bool = False) -> None:
+        self.folder, self.bus = folder, bus
+        (folder / "site.yaml").write_text(yaml.safe_dump(SETTINGS))
+        environment = {
+            **os.environ,
+            **{"CAMLINK_BUS": bus, "CAMLINK_STATE": state, "CAMLINK_CONFIG": str(folder / "site.yaml")},
+            **{"CAMLINK_OUT": str(folder / "results"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        }
+        self.processes: dict[str, psutil.Popen] = {}
+        for step in STEPS:
+            profiler = ["-m", "cProfile", "-o", str(folder / f"{step}.prof")] if profile else []
+            options = ["--trace", str(trace)] if step == "inference" else []
+            with (folder / f"{step}.log").open("ab") as log:
+                self.processes[step] = psutil.Popen(
+                    [sys.executable, *profiler, "-m", "camlink.pipeline.cli", "--verbose", "worker", step, *options],
+                    **{"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, "env": environment},
+                )
+
+    def __enter__(self) -> Site:
+        deadline = time.monotonic() + PATIENCE_S
+        while not all("joined: " in self.log(step) for step in STEPS):
+            self.check(deadline, "the workers to join")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.wait(60)
+            except psutil.TimeoutExpired:
+                process.kill()
+
+    def log(self, step: str) -> str:
+        return (self.folder / f"{step}.log").read_text(errors="replace")
+
+    def check(self, deadline: float, what: str) -> None:
+        """Raise `RuntimeError` with a worker's last words when it died or time is up."""
+        for step, process in self.processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{step} ended with {process.poll()}: {self.log(step)[-2000:]}")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited too long for {what}")
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the CPU time that each worker has used."""
+        return {step: sum(process.cpu_times()[:2]) for step, process in self.processes.items()}
+
+    def resident_mb(self) -> dict[str, float]:
+        """Return the memory that each worker holds, from /proc."""
+        return {step: process.memory_info().rss / 1e6 for step, process in self.processes.items()}
+
+
+class Watch:
+    """Reads the results as a consumer of its own, and notes how old each frame is when its result comes."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._bus = open_bus(site.bus)
+        self._subscription = self._bus.subscribe(["results"], "benchmark")
+
+    def close(self) -> None:
+        self._bus.close()
+
+    def poll(self, latency_ms: list[float]) -> None:
+        """Take in what has come: served results, each with its frame's age."""
+        records = self._subscription.poll(0.1)
+        now = time.time()
+        latency_ms += [
+            (now - record.captured_at.timestamp()) * 1000
+            for record in records
+            if isinstance(record, FrameResult) and record.purpose != "relabel"
+        ]
+
+    def wait_for(self, count: int) -> list[float]:
+        """Return the ages in milliseconds of the next ``count`` results."""
+        latency_ms: list[float] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while len(latency_ms) < count:
+            self._site.check(deadline, f"{count} results; {len(latency_ms)} came")
+            self.poll(latency_ms)
+        return latency_ms
+
+
+def feed(
+    bus: str, prefix: str, cameras: int, first: int, frames: int, size: int, rate: float, source: str
+) -> psutil.Popen:
+    """Start an ingest worker on made pictures; `fed` says what it did."""
+    told = map(str, (bus, prefix, cameras, first, frames, size, rate, source))
+    return psutil.Popen([sys.executable, "-m", "benchmarks.distributed.feed", *told], stdout=subprocess.PIPE, text=True)
+
+
+def fed(process: psutil.Popen) -> dict[str, float]:
+    """Return what a feeding process published, and its CPU and wall time."""
+    out, _ = process.communicate(timeout=PATIENCE_S)
+    told: dict[str, float] = json.loads(out)
+    return told

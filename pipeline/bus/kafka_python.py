@@ -1,0 +1,225 @@
+"""kafka-python as the client, the one camlink always has; administration and partitioning are its as well."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
+from kafka.partitioner.default import murmur2
+from kafka.structs import OffsetAndMetadata
+
+from camlink.pipeline.bus.kafka_client import (
+    BEGINNING,
+    DELIVERY_S,
+    HEARTBEAT_MS,
+    MOST_REQUEST,
+    MOST_UNDELIVERED,
+    SESSION_MS,
+    Headers,
+    Message,
+    Place,
+    Shares,
+)
+from camlink.pipeline.bus.kafka_topics import KafkaAddress, create_topics
+from camlink.pipeline.errors import BusError
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """Return the partition that any Kafka client with Java's partitioner chooses for a key."""
+    hashed: int = murmur2(key.encode()) & 0x7FFFFFFF
+    return hashed % partitions
+
+
+def make_topics(address: KafkaAddress) -> None:
+    """Create the site's topics. Raises `BusError`."""
+    with _translated(address, "is the broker running?"):
+        admin = KafkaAdminClient(**_connection(address))
+        try:
+            create_topics(admin, address)
+        finally:
+            admin.close()
+
+
+class PythonClient:
+    """Makes producers, readers and members of kafka-python."""
+
+    def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
+
+    def producer(self) -> PythonProducer:
+        return PythonProducer(self._address)
+
+    def reader(self) -> PythonReader:
+        return PythonReader(self._address)
+
+    def member(self, group: str, topics: Sequence[str]) -> PythonMember:
+        return PythonMember(self._address, group, topics)
+
+
+class PythonProducer:
+    def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
+        self._undelivered: deque[tuple[Any, int]] = deque()
+        self._undelivered_bytes = 0
+        with _translated(address, "is the broker running?"):
+            self._producer = KafkaProducer(
+                **_connection(address),
+                acks="all",
+                enable_idempotence=True,
+                linger_ms=0,
+                batch_size=262_144,
+                max_request_size=MOST_REQUEST,
+                delivery_timeout_ms=int(DELIVERY_S * 1000),
+                allow_auto_create_topics=False,
+            )
+
+    def send(self, place: Place, key: bytes | None, value: bytes, headers: Headers = ()) -> None:
+        with _translated(self._address, place.topic):
+            future = self._producer.send(place.topic, value, key=key, partition=place.partition, headers=list(headers))
+        self._undelivered.append((future, len(value)))
+        self._undelivered_bytes += len(value)
+        while self._undelivered and (self._undelivered[0][0].is_done or self._undelivered_bytes > MOST_UNDELIVERED):
+            self._settle_oldest()
+
+    def flush(self) -> None:
+        with _translated(self._address, "what was published could not be delivered"):
+            self._producer.flush(timeout=DELIVERY_S)
+        while self._undelivered:
+            self._settle_oldest()
+
+    def close(self) -> None:
+        self._producer.close(timeout=5)
+
+    def _settle_oldest(self) -> None:
+        future, size = self._undelivered.popleft()
+        self._undelivered_bytes -= size
+        with _translated(self._address, "a record could not be delivered"):
+            future.get(timeout=DELIVERY_S)
+
+
+class PythonReader:
+    def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
+        self._consumer = KafkaConsumer(
+            **_connection(address), **_READING, group_id=None, fetch_max_wait_ms=address.wait_ms
+        )
+
+    def assign(self, places: Mapping[Place, int]) -> None:
+        with _translated(self._address, "assigning partitions"):
+            self._consumer.assign([TopicPartition(*place) for place in places])
+            for place, offset in places.items():
+                if offset == BEGINNING:
+                    self._consumer.seek_to_beginning(TopicPartition(*place))
+                else:
+                    self._consumer.seek(TopicPartition(*place), offset)
+
+    def poll(self, timeout_s: float, most: int) -> Sequence[Message]:
+        with _translated(self._address, "reading"):
+            batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=most)
+        return [
+            Message(place, message.offset, message.value)
+            for (topic, partition), messages in batches.items()
+            for place in [Place(topic, partition)]
+            for message in messages
+        ]
+
+    def ends(self, places: Collection[Place]) -> dict[Place, int]:
+        partitions = [TopicPartition(*place) for place in places]
+        with _translated(self._address, "asking where topics end"):
+            begins, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
+        return {Place(p.topic, p.partition): end for p, end in ends.items() if end > begins[p]}
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class PythonMember(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, address: KafkaAddress, group: str, topics: Sequence[str]) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._assigned: set[Place] = set()
+        self._revoked: set[Place] = set()
+        with _translated(address, f"group {group}"):
+            self._consumer = KafkaConsumer(
+                **_connection(address),
+                **_READING,
+                group_id=group,
+                session_timeout_ms=SESSION_MS,
+                heartbeat_interval_ms=HEARTBEAT_MS,
+                partition_assignment_strategy=[CooperativeStickyAssignor],
+            )
+            self._consumer.subscribe(list(topics), listener=self)
+
+    def turn(self, timeout_s: float) -> Shares:
+        with _translated(self._address, "taking part in the group"):
+            self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+        with self._lock:
+            told = Shares(frozenset(self._assigned), frozenset(self._revoked))
+            self._assigned.clear()
+            self._revoked.clear()
+        return told
+
+    def committed(self, places: Collection[Place]) -> dict[Place, int]:
+        with _translated(self._address, "asking what was committed"):
+            found = {place: self._consumer.committed(TopicPartition(*place)) for place in places}
+        return {place: BEGINNING if offset is None else offset for place, offset in found.items()}
+
+    def commit(self, offsets: Mapping[Place, int]) -> str | None:
+        told = {TopicPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
+        try:
+            self._consumer.commit(told)
+        except KafkaError as error:
+            return _said(error)
+        return None
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False)
+
+    # Called by the client on its own loop: they take notes and do no I/O.
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        partitions = list(assigned)
+        self._consumer.pause(*partitions)  # the reader reads them
+        places = {Place(p.topic, p.partition) for p in partitions}
+        with self._lock:
+            self._assigned |= places
+            self._revoked -= places
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        places = {Place(p.topic, p.partition) for p in revoked}
+        with self._lock:
+            self._assigned -= places
+            self._revoked |= places
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self.on_partitions_revoked(lost)
+
+
+_READING: dict[str, Any] = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "allow_auto_create_topics": False,
+}
+
+
+def _connection(address: KafkaAddress) -> dict[str, Any]:
+    """Addresses, credentials, and reconnects that do not fall asleep."""
+    return {"bootstrap_servers": list(address.servers), "reconnect_backoff_max_ms": 2000, **address.credentials()}
+
+
+@contextlib.contextmanager
+def _translated(address: KafkaAddress, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaError as error:
+        raise BusError(f"{address}: {_said(error)}; {doing}") from error
+
+
+def _said(error: KafkaError) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
