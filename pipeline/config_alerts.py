@@ -12,7 +12,7 @@ from camlink.pipeline.addresses import check_address, expand_environment, is_url
 from camlink.pipeline.config_sections import Duration, Names, Section
 from camlink.pipeline.suggestions import suggest
 
-SCHEMES = ("http", "https", "mqtt", "mqtts")
+SCHEMES = ("http", "https", "mqtt", "mqtts", "kafka")
 NEEDS = {
     "count_above": ("model", "above"),
     "label_seen": ("model", "label"),

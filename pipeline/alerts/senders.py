@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from camlink.pipeline.config_alerts import shown_place
-from camlink.pipeline.errors import AlertError
+from camlink.pipeline.errors import AlertError, BusError
 from camlink.pipeline.urls import open_backend
 
 TIMEOUT_S = 10.0
@@ -19,6 +19,7 @@ SENDERS = {
         ("https", "Webhook"),
         ("mqtt", "Mqtt"),
         ("mqtts", "Mqtt"),
+        ("kafka", "KafkaTopic"),
     )
 }
 
@@ -113,3 +114,35 @@ class Mqtt:
             self._running = False
             self._client.disconnect()
             self._client.loop_stop()
+
+
+class KafkaTopic:
+    """Publishes to a topic, which must be there, and waits until all replicas have it; its key is the alert's id.
+
+    Credentials come from the environment, as those of the bus: see `camlink.pipeline.bus.kafka_topics`.
+    """
+
+    def __init__(self, address: str) -> None:
+        from camlink.pipeline.bus.kafka_topics import KafkaAddress
+
+        try:
+            from camlink.pipeline.bus.kafka_client import Place
+            from camlink.pipeline.bus.kafka_python import PythonClient
+
+            self._address = KafkaAddress.parse(address)  # its site is the topic's name
+            self._place = Place(self._address.site, 0)
+            self._producer = PythonClient(self._address).producer()
+        except ImportError as error:
+            raise AlertError("kafka-python is not installed: pip install 'camlink[kafka]'") from error
+        except BusError as error:
+            raise AlertError(f"{shown_place(address)}: {error}") from error
+
+    def send(self, key: str, body: bytes) -> None:
+        try:
+            self._producer.send(self._place, key.encode(), body)
+            self._producer.flush()
+        except BusError as error:
+            raise AlertError(f"{self._address}: an alert could not be delivered: {error}") from error
+
+    def close(self) -> None:
+        self._producer.close()

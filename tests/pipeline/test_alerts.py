@@ -345,3 +345,74 @@ def test_addresses_are_shown_without_what_may_be_secret() -> None:
     )
     assert "hunter2" not in json.dumps(config.masked()) and "hunter2" not in repr(config)
     assert config.masked()["alerts"]["to"] == ["https://hooks.example"]
+
+
+@pytest.mark.broker
+def test_a_kafka_topic_gets_the_alert(broker_address: str) -> None:
+    from kafka import KafkaAdminClient
+
+    from camlink.pipeline.bus.kafka_client import BEGINNING, Place
+    from camlink.pipeline.bus.kafka_python import PythonClient
+    from camlink.pipeline.bus.kafka_topics import KafkaAddress
+
+    admin = KafkaAdminClient(bootstrap_servers=[broker_address])
+    admin.create_topics({"alerting": {"num_partitions": 1, "replication_factor": 1}})
+    admin.close()
+    sender = open_sender(f"kafka://{broker_address}/alerting")
+    sender.send("abc", b'{"rule": "crowd"}')
+    sender.close()
+    reader = PythonClient(KafkaAddress.parse(f"kafka://{broker_address}/alerting")).reader()
+    reader.assign({Place("alerting", 0): BEGINNING})
+    assert [message.value for message in reader.poll(10.0, 10)] == [b'{"rule": "crowd"}']
+    reader.close()
+
+
+def test_an_mqtt_broker_that_is_not_there_is_an_error_without_secrets() -> None:
+    with pytest.raises(AlertError, match="cannot be reached") as raised:
+        open_sender("mqtt://user:hunter2@127.0.0.1:9/alerts").send("abc", b"{}")
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.fixture
+def mqtt_broker(tmp_path: Path) -> Iterator[int]:
+    """The port of a broker of our own on loopback, for as long as the test lasts."""
+    import shutil
+
+    from camlink.pipeline.testbed import Server
+
+    binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    if binary is None:
+        pytest.skip("no mosquitto: apt-get install mosquitto")
+
+    def command(port: int, folder: Path) -> list[str]:
+        settings = folder / "mosquitto.conf"
+        settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+        return [binary, "-c", str(settings)]
+
+    server = Server(command, tmp_path / "log")
+    yield server.port
+    server.stop()
+
+
+@pytest.mark.broker
+def test_an_mqtt_broker_gets_the_alert_and_acknowledges_it(mqtt_broker: int) -> None:
+    import paho.mqtt.client as mqtt
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    got: list[bytes] = []
+    arrived, listening = threading.Event(), threading.Event()
+    receiver = mqtt.Client(CallbackAPIVersion.VERSION2)
+    receiver.on_message = lambda client, data, message: (got.append(message.payload), arrived.set())  # type: ignore[assignment]
+    receiver.on_subscribe = lambda *more: listening.set()  # type: ignore[assignment]
+    receiver.connect("127.0.0.1", mqtt_broker)
+    receiver.subscribe("site/alerts", qos=1)
+    receiver.loop_start()
+    assert listening.wait(20)
+    sender = open_sender(f"mqtt://127.0.0.1:{mqtt_broker}/site/alerts")
+    sender.send("abc", b'{"rule": "crowd"}')
+    sender.send("def", b'{"rule": "fall"}')
+    assert arrived.wait(20)
+    sender.close()
+    receiver.disconnect()
+    receiver.loop_stop()
+    assert got[0] == b'{"rule": "crowd"}'
