@@ -98,7 +98,6 @@ class Telemetry:
         self._lag = histogram("lag_seconds", "From capture until the outputs are known", LAG_SECONDS)
         self._took = histogram("inference_seconds", "One batch through a model", SECONDS, "model")
         self._batches = histogram("batch_frames", "Frames in a batch", BATCH_SIZES, "model")
-        self._decoded = histogram("decode_seconds", "Decoding of one frame", SECONDS)
         self.registry.register(_Agreements(self))
 
     def observe(self, records: Iterable[Record]) -> tuple[RelabelRequest, ...]:
@@ -123,10 +122,6 @@ class Telemetry:
         """Count one batch through a model (`ModelPool.watch`)."""
         self._took.labels(model).observe(took_ms / 1000.0)
         self._batches.labels(model).observe(frames)
-
-    def decoded(self, took_s: float) -> None:
-        """Count one decoded frame."""
-        self._decoded.observe(took_s)
 
     def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
         """Add a number that is asked for whenever metrics are."""
