@@ -251,7 +251,7 @@ class InferenceOperator:
             profile_ends=plan.profile_ends,
             trial=job.trial,
         )
-        if self._encode is not None and frame.pixels.size and self._is_pictured(job):
+        if self._encode is not None and self._is_pictured(job) and frame.pixels.size:
             yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)
 
     def _is_pictured(self, job: _Job) -> bool:

@@ -29,9 +29,8 @@ from camlink.pipeline.dashboard.models import models_view
 from camlink.pipeline.dashboard.pages import Pages
 from camlink.pipeline.dashboard.runs import compared, models_of
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.results import RunResults
 from camlink.pipeline.results_latest import latest_picture
-from camlink.pipeline.results_pictures import picture_file
+from camlink.pipeline.results_pictures import kept_pictures, picture_file
 
 Metrics = Callable[[], tuple[bytes, str]]
 
@@ -95,7 +94,7 @@ class _Site:
             found = camera_view(run.view, run.rollups, camera_id, span, self._clock())
             if found is None:
                 raise HTTPException(404, "This run has no such camera.")
-            pictures = RunResults(run.rollups.run_dir).pictures(camera_id)
+            pictures = kept_pictures(run.rollups.run_dir, camera_id)
             with run.rollups.lock:
                 wrong = gallery(run.rollups.cameras[camera_id], pictures)
                 names = sorted(run.rollups.cameras)

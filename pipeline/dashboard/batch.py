@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -33,14 +33,8 @@ class Piece:
 
     def kept(self, mask: NDArray[np.bool_]) -> Piece:
         """Return the rows for which ``mask`` (n,) is true."""
-        rows = ModelRows(
-            self.rows.spec,
-            *(
-                getattr(self.rows, name)[mask]
-                for name in ("frame_index", "times_us", "values", "how", "purpose", "served", "probability")
-            ),
-            on_trial=None if self.rows.on_trial is None else self.rows.on_trial[mask],
-        )
+        columns = ("frame_index", "times_us", "values", "how", "purpose", "served", "probability", "on_trial")
+        rows = replace(self.rows, **{name: getattr(self.rows, name)[mask] for name in columns})
         return Piece(self.camera_id, rows, self.link_version[mask], self.confidence[mask])
 
 

@@ -14,7 +14,7 @@ from camlink.pipeline.dashboard.fleet import FleetView, drawn_model
 from camlink.pipeline.dashboard.health import Health, health_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_of, target_states
-from camlink.pipeline.dashboard.trust import Trust
+from camlink.pipeline.dashboard.trust import Trust, trust_of_models
 from camlink.pipeline.results_latest import read_latest
 from camlink.pipeline.results_tables import microseconds
 from camlink.pipeline.run_info import RunInfo
@@ -69,7 +69,6 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
         camera = rollups.cameras.get(camera_id)
         if camera is None:
             return None
-        found = view.trust_of(camera)
         window = _window(camera, span)
         decisions = [_placed(decision) for decision in camera.decisions]
         scored = next((d for d in reversed(decisions) if d["link_scores"]), None)
@@ -79,8 +78,8 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             facts={**dict.fromkeys(("domain", "source", "fps")), **rollups.info.cameras.get(camera_id, {})},
             health=health_of(camera, rollups.info, now),
             span=span,
-            trust=found.everything,
-            models=[_model(rollups.info, camera, name, found.models[name], span, window) for name in camera.models],
+            trust=view.trust_of(camera),
+            models=[_model(rollups.info, camera, name, span, window) for name in camera.models],
             drawn=drawn_model(camera),
             strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
             decision=decisions[-1] if decisions else None,
@@ -97,7 +96,6 @@ def _model(
     info: RunInfo,
     camera: CameraState,
     name: str,
-    found: Trust | None,
     span: str,
     window: tuple[int, int] | None,
 ) -> ModelView:
@@ -108,7 +106,7 @@ def _model(
         name=name,
         caption=_caption(model.spec),
         chart=svg.over_time(model.spec, filled, window) if window and len(filled.starts_us) else None,
-        trust=found,
+        trust=trust_of_models([model]),
         served={how: model.served[how] for how in HOWS},
         executions=model.executions,
         executed_share=model.executions / total if total else None,

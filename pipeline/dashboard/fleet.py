@@ -13,7 +13,7 @@ from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.health import ORDER, Health, health_of
 from camlink.pipeline.dashboard.rollups import CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_states, worst
-from camlink.pipeline.dashboard.trust import Trust, TrustOfCamera, trust_of_cameras
+from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trusts_of_cameras
 
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
 
@@ -52,7 +52,7 @@ class FleetView:
 
     def __init__(self, rollups: RunRollups) -> None:
         self._rollups = rollups
-        self._trust: dict[str, TrustOfCamera] = {}
+        self._trust: dict[str, tuple[int, Trust | None]] = {}  # by camera, with the version it was made of
         self._sparks: dict[str, tuple[int, Markup]] = {}
         self._whole: tuple[int, Trust | None] = (-1, None)
 
@@ -61,6 +61,7 @@ class FleetView:
         rollups = self._rollups
         with rollups.lock:
             cameras = list(rollups.cameras.values())
+            self._update(cameras)
             lines = [self._line(camera, now) for camera in cameras]
             made, possible = _executions(cameras)
             return Fleet(
@@ -72,9 +73,20 @@ class FleetView:
                 trust=self._together(cameras),
             )
 
-    def trust_of(self, camera: CameraState) -> TrustOfCamera:
+    def warm(self) -> None:
+        """Do beforehand what is costly, so that no page waits for it."""
+        with self._rollups.lock:
+            self._update(list(self._rollups.cameras.values()))
+
+    def trust_of(self, camera: CameraState) -> Trust | None:
         """Return what audits say of one camera; the caller holds the lock."""
-        return self._trust.setdefault(camera.camera_id, TrustOfCamera()).update(camera)
+        self._update([camera])
+        return self._trust[camera.camera_id][1]
+
+    def _update(self, cameras: Sequence[CameraState]) -> None:
+        changed = [c for c in cameras if self._trust.get(c.camera_id, (-1, None))[0] != c.version]
+        for camera, found in zip(changed, trusts_of_cameras(changed), strict=True):
+            self._trust[camera.camera_id] = (camera.version, found)
 
     def _line(self, camera: CameraState, now: datetime) -> Line:
         made, possible = _executions([camera])
@@ -88,7 +100,7 @@ class FleetView:
             dropped=camera.dropped.total(),
             executed_share=made / possible if possible else None,
             abstained_share=abstained / served if served else 0.0,
-            trust=self.trust_of(camera).everything,
+            trust=self.trust_of(camera),
             spark=self._spark(camera),
             drawn=drawn_model(camera),
             target=worst(target_states(camera)),

@@ -36,7 +36,8 @@ class OpenRun:
         if now_s - self._refreshed_s < REFRESH_S or not self._refreshing.acquire(blocking=False):
             return
         try:
-            self.rollups.refresh()
+            if self.rollups.refresh():
+                self.view.warm()
             self.problem = ""
         except ResultsError as error:
             if not self.problem:

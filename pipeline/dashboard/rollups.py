@@ -11,6 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,11 @@ class RunRollups:
         new = self._parts.take()
         outputs = new.pop("outputs", [])
         for start in range(0, len(outputs), PARTS_AT_ONCE):
-            pieces = list(read_pieces(outputs[start : start + PARTS_AT_ONCE], self._specs))
-            with self.lock:
-                self._take(pieces)
+            pieces = read_pieces(outputs[start : start + PARTS_AT_ONCE], self._specs)
+            for _, of_camera in groupby(pieces, key=lambda piece: piece.camera_id):
+                new_rows = list(of_camera)
+                with self.lock:  # for a moment only: pages wait for it
+                    self._take(new_rows)
         for table, files in new.items():
             rows = _read_rows(table, files)
             with self.lock:

@@ -59,7 +59,7 @@ def pictured(frames: list[Frame]) -> list[Frame]:
     """Give frames a plain grey picture, so that there is one to show."""
     pixels = np.full((90, 160, 3), 96, np.uint8)
     pixels[60:] = 140
-    return [replace(frame, pixels=pixels) for frame in frames]
+    return [replace(frame, picture=pixels) for frame in frames]
 
 
 def write_run(folder: Path, cameras: dict[str, list[Frame]], *, live: bool = False) -> Path:

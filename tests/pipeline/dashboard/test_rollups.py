@@ -15,8 +15,9 @@ from camlink.operators.evidence import certify
 from camlink.pipeline.certificates import answers, camera_evidence, model_evidence
 from camlink.pipeline.dashboard.buckets import Buckets
 from camlink.pipeline.dashboard.parts import NewParts
-from camlink.pipeline.dashboard.rollups import N_ABSTAINED, N_EXECUTED, N_PREDICTED, RunRollups
+from camlink.pipeline.dashboard.rollups import N_ABSTAINED, N_EXECUTED, N_PREDICTED, CameraState, RunRollups
 from camlink.pipeline.dashboard.seen_frames import SeenFrames
+from camlink.pipeline.dashboard.trust import trust_of_cameras, trusts_of_cameras
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import RunResults
@@ -150,3 +151,13 @@ def test_buckets_hold_every_served_output_once(runs: Path) -> None:
     for model in camera.models.values():
         sums = model.series["all"].read().sums
         assert sums[:, [N_EXECUTED, N_PREDICTED, N_ABSTAINED]].sum() == model.served.total()
+
+
+def test_many_cameras_at_once_are_trusted_like_each_alone(runs: Path) -> None:
+    cameras = [*refreshed(runs / "replayed").cameras.values(), CameraState("new", {})]
+    for camera, found in zip(cameras, trusts_of_cameras(cameras), strict=True):
+        alone = trust_of_cameras([camera])
+        assert (found is None) == (alone is None) == (camera.camera_id == "new")
+        if found is not None and alone is not None:
+            assert (found.audits, found.baseline) == (alone.audits, alone.baseline)
+            assert (found.low, found.mean, found.high) == pytest.approx((alone.low, alone.mean, alone.high))
