@@ -25,12 +25,12 @@ class Measured:
     encode_ms: float = 1.2  # CPU to code such a picture
     decode_ms: float = 2.2  # CPU to decode it, once per frame
     cpu_us: tuple[tuple[str, float], ...] = (  # per frame, apart from coding pictures
-        ("ingest", 250.0),
-        ("inference", 1_400.0),
-        ("linking", 1_300.0),
-        ("adaptation", 1_200.0),
-        ("scheduler", 1_100.0),
-        ("results", 1_100.0),
+        ("ingest", 208.0),
+        ("inference", 890.0),
+        ("linking", 720.0),
+        ("adaptation", 640.0),
+        ("scheduler", 660.0),
+        ("results", 860.0),
     )
     outputs_bytes: int = 400  # one frame's executed outputs of three models as they lie in Redis
     links_per_s: float = 100.0  # links fitted by one core

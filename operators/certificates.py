@@ -43,6 +43,23 @@ class Judged:
     sampled: bool
 
 
+class RecentFrames:
+    """Knows a camera's latest frames again: what is delivered twice must not count twice."""
+
+    def __init__(self, most: int = 1024) -> None:
+        self._most = most
+        self._seen: dict[int, None] = {}
+
+    def is_new(self, frame_index: int) -> bool:
+        """Note a frame; say whether it was not among the last ``most``."""
+        if frame_index in self._seen:
+            return False
+        self._seen[frame_index] = None
+        if len(self._seen) > self._most:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+
 class Stream:
     """Evidence that grows frame by frame. Unaudited frames only count up until something else happens."""
 
@@ -81,10 +98,13 @@ class Ledger:
         self._specs = {name: spec for name, spec in specs.items() if spec.task in RULES}
         self._span = span
         self._streams: dict[tuple[str, str, datetime], Stream] = {}
+        self._recent: dict[str, RecentFrames] = {}
 
     def observe(self, result: FrameResult) -> None:
-        """Take one frame's outputs; those of profile and relabel frames say nothing here."""
+        """Take one frame's outputs; those of profile and relabel frames, and repeats, say nothing here."""
         if result.purpose not in ("serve", "audit"):
+            return
+        if not self._recent.setdefault(result.camera_id, RecentFrames()).is_new(result.frame_index):
             return
         start = result.captured_at - (result.captured_at - EPOCH) % self._span
         judged = judge(result, self._specs)

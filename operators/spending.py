@@ -35,7 +35,7 @@ class AuditAccount:
 
     def next_share(self, certificates: Iterable[Certificate]) -> float:
         """Return the chance for the frames of the next period, taken to be as many as in the last."""
-        width = max((_width(certificate) for certificate in certificates), default=0.0)
+        width = max((_width(certificate) for certificate in certificates), default=1.0)  # nothing is known yet
         wanted = self.share * min(max(width / NARROW, LEAST), MOST)
         allowed = self.share + max(self.saved, 0.0) / self.frames if self.frames else self.share
         self.frames = 0

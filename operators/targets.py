@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES, agreement
-from camlink.operators.certificates import Judged, Stream, is_on_trial, judge
+from camlink.operators.certificates import Judged, RecentFrames, Stream, is_on_trial, judge
 from camlink.operators.evidence import Certificate, TargetState, certify
 from camlink.operators.selection import CameraScores, Costs
 from camlink.pipeline.clock import EPOCH
@@ -64,13 +64,14 @@ class TargetWatch:
         self.targets = {m: t for m in scored if (t := target_of(camera_id, m)) is not None}
         self._specs = {m: spec for m, spec in scored.items() if every_model or m in self.targets}
         self._span = max(DAY, period)
+        self._recent = RecentFrames()
         self._start: datetime | None = None
         self._streams: dict[str, Stream] = {}
         self._failed: frozenset[str] = frozenset()  # not met when the last day ended
 
     def observe(self, result: FrameResult) -> None:
         """Take one frame's outputs."""
-        if result.purpose not in ("serve", "audit"):
+        if result.purpose not in ("serve", "audit") or not self._recent.is_new(result.frame_index):
             return
         start = result.captured_at - (result.captured_at - EPOCH) % self._span
         if self._start is not None and start > self._start:

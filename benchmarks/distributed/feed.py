@@ -39,6 +39,8 @@ def main() -> None:
         pictures = [JpegPicture.of(jpeg_of(pixels)) for pixels in pictures]
     connection = open_bus(bus)
     worker = IngestWorker(frames(cameras(prefix, count), first, per_camera, pictures, float(numbers[4])), connection)
+    print("ready", flush=True)
+    sys.stdin.readline()  # until it is told to begin
     wall, cpu = time.monotonic(), time.process_time()
     worker.run(stop=lambda: False)
     told = {"frames": worker.counts["Frame"], "cpu_s": time.process_time() - cpu, "wall_s": time.monotonic() - wall}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -25,6 +27,7 @@ SETTINGS = {
     "policy": "mlink-exact",
     "budgets": {"time_share": 0.4},
     "links": {"bootstrap_frames": 20, "min_train_frames": 20},
+    "adaptation": {"shadow_frames": 15},
 }
 
 
@@ -76,6 +79,17 @@ class Site:
         if time.monotonic() > deadline:
             raise RuntimeError(f"waited too long for {what}")
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop all workers, for less than their groups' patience, so that they find a backlog when they go on."""
+        for process in self.processes.values():
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in self.processes.values():
+                process.resume()
+
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU time that each worker has used."""
         return {step: sum(process.cpu_times()[:2]) for step, process in self.processes.items()}
@@ -116,16 +130,34 @@ class Watch:
         return latency_ms
 
 
-def feed(
-    bus: str, prefix: str, cameras: int, first: int, frames: int, size: int, rate: float, source: str
-) -> psutil.Popen:
-    """Start an ingest worker on made pictures; `fed` says what it did."""
-    told = map(str, (bus, prefix, cameras, first, frames, size, rate, source))
-    return psutil.Popen([sys.executable, "-m", "benchmarks.distributed.feed", *told], stdout=subprocess.PIPE, text=True)
+class Feed:
+    """An ingest worker on made pictures as a process, ready to begin."""
 
+    def __init__(
+        self, bus: str, prefix: str, cameras: int, first: int, frames: int, size: int, rate: float, source: str
+    ):
+        told = map(str, (bus, prefix, cameras, first, frames, size, rate, source))
+        command = [sys.executable, "-m", "benchmarks.distributed.feed", *told]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"feeding ended with {self._process.wait()}")
 
-def fed(process: psutil.Popen) -> dict[str, float]:
-    """Return what a feeding process published, and its CPU and wall time."""
-    out, _ = process.communicate(timeout=PATIENCE_S)
-    told: dict[str, float] = json.loads(out)
-    return told
+    def begin(self) -> None:
+        """Publish from now on."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until all is published, or so long."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def told(self) -> dict[str, float]:
+        """Return how many frames were published, and the CPU and wall time of that."""
+        out, _ = self._process.communicate(timeout=PATIENCE_S)
+        if self._process.returncode:
+            raise RuntimeError(f"feeding ended with {self._process.returncode}; its last words are above")
+        found: dict[str, float] = json.loads(out)
+        return found

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.distributed.bare import PARTITIONS
 from benchmarks.distributed.load import cameras, write_trace
-from benchmarks.distributed.site import STEPS, Site, Watch, feed
+from benchmarks.distributed.site import STEPS, Feed, Site, Watch
 from camlink.pipeline import testbed
 from camlink.pipeline.results import RunResults
 
@@ -35,8 +35,9 @@ def run(console: Console, seconds: float, seed: int, client: str) -> None:
         bus += "" if client == "kafka-python" else f"&client={client}"
         with Site(folder, folder / "trace", bus, f"redis://127.0.0.1:{redis.port}") as site:
             watch = Watch(site)
-            source = feed(bus, "soak", CAMERAS, 0, per_camera, JPEG_BYTES, RATE, "pixels")
-            memory, ages = _watched(site, watch, per_camera * CAMERAS, source)
+            source = Feed(bus, "soak", CAMERAS, 0, per_camera, JPEG_BYTES, RATE, "pixels")
+            source.begin()
+            memory, ages = _watched(site, watch, per_camera * CAMERAS)
             source.wait(60)
             watch.close()
         console.print(_memory_table(memory, seconds))
@@ -45,7 +46,7 @@ def run(console: Console, seconds: float, seed: int, client: str) -> None:
         console.print(_ledger(folder / "results", names, per_camera))
 
 
-def _watched(site: Site, watch: Watch, frames: int, source: object) -> tuple[list[dict[str, float]], list[float]]:
+def _watched(site: Site, watch: Watch, frames: int) -> tuple[list[dict[str, float]], list[float]]:
     memory, ages, due = [], list[float](), time.monotonic()
     quiet_since, known = time.monotonic(), 0
     while len(ages) < frames:

@@ -46,9 +46,9 @@ def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, camera in report["cameras"].items():
         last = {entry["model"]: entry for entry in camera["certificates"] if entry["target"] is not None}
         for model, entry in last.items():
-            proven = (
-                "" if entry["estimate"] is None else f" ({percent(entry['estimate'])}, {interval(entry)} at any time)"
-            )
+            proven = "" if entry["frames"] else " (nothing was predicted)"
+            if entry["estimate"] is not None:
+                proven = f" ({percent(entry['estimate'])}, {interval(entry)} at any time)"
             text = f"  {name}, {model}: target {percent(entry['target'])} {entry['target_state']}{proven}"
             lines.append((text, TARGET_STYLES[entry["target_state"]]))
     return lines

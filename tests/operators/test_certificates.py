@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from camlink.models.base import OutputSpec
-from camlink.operators.certificates import ALL, Judged, Ledger, Stream
+from camlink.operators.certificates import ALL, Judged, Ledger, RecentFrames, Stream
 from camlink.operators.evidence import certify, combined
 from camlink.pipeline.certificates import camera_answers, camera_evidence, model_evidence
 from camlink.pipeline.records import Frame, FrameResult, ModelOutput, Record
@@ -108,8 +109,11 @@ def test_spans_add_up_to_the_whole() -> None:
     assert list(ledger.spans("hall", "bags")) == list(spans)[1:]
 
 
+numbers = count()
+
+
 def result(purpose: str, *outputs: ModelOutput, chance: float | None = 0.1) -> FrameResult:
-    return FrameResult("hall", 0, START, purpose, outputs, chance)  # type: ignore[arg-type]
+    return FrameResult("hall", next(numbers), START, purpose, outputs, chance)  # type: ignore[arg-type]
 
 
 def output(how: str, value: float | None, purpose: str = "serve", *, served: bool = True) -> ModelOutput:
@@ -149,3 +153,13 @@ def test_a_changing_chance_is_recorded_frame_by_frame() -> None:
     assert stream.evidence.frames == 4
     assert stream.evidence.weight == pytest.approx(10.0)
     assert stream.evidence.unit == 0.5
+
+
+def test_what_is_delivered_twice_counts_once() -> None:
+    ledger = Ledger({"persons": specs()["persons"]}, timedelta(hours=1))
+    frame = result("audit", output("executed", 1.0, "audit"), output("linked", 1.0, "audit", served=False))
+    for _ in range(3):
+        ledger.observe(frame)
+    assert certify(ledger.evidence(model="persons")).audits == 1
+    recent = RecentFrames(most=2)
+    assert [recent.is_new(i) for i in (1, 2, 1, 3, 1)] == [True, True, False, True, True]

@@ -20,7 +20,7 @@ NARROW, WIDE = Certificate(0.99, 0.98, 1.0, 900, 9000), Certificate(0.7, 0.4, 0.
 
 def test_narrow_intervals_save_and_wide_ones_spend_what_was_saved() -> None:
     account = AuditAccount(0.02)
-    assert account.next_share([WIDE]) == 0.02  # nothing was saved yet
+    assert account.next_share([]) == account.next_share([WIDE]) == 0.02  # nothing was saved yet
     for _ in range(1000):
         account.observe(0.02)
     frugal = account.next_share([NARROW])
