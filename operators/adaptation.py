@@ -16,6 +16,7 @@ import numpy as np
 
 from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.links.memory import Recall
 from camlink.links.train import LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
@@ -27,6 +28,7 @@ from camlink.pipeline.records import (
     AdaptationEvent,
     FrameResult,
     LinkPromotion,
+    ModelOutput,
     Record,
     RelabelRequest,
     Value,
@@ -66,7 +68,7 @@ class _Duel:
     old_scores: list[float] = field(default_factory=list)
     new_scores: list[float] = field(default_factory=list)
 
-    def score(self, sources: Mapping[str, Value], recall: Recall | None, executed: Value) -> None:
+    def score(self, sources: Mapping[str, Array], recall: Recall | None, executed: Value) -> None:
         for version, scores in ((self.old, self.old_scores), (self.new, self.new_scores)):
             value, _ = version.ensemble.predict(sources, recall)
             scores.append(float(agreement(version.ensemble.target, value[None], executed[None])[0]))
@@ -100,23 +102,38 @@ class _Target:
     sources: tuple[str, ...] | None = None  # what the served predictions were made from, most recently
 
 
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    """One frame on which every model ran: what they said, and what links read of it."""
+
+    captured_at: datetime
+    values: Mapping[str, Value]
+    read: Mapping[str, Array]
+
+
 @dataclass
 class _Camera:
     relabel: RelabelPolicy
-    history: deque[tuple[datetime, Mapping[str, Value]]]
+    history: deque[_Learnt]
     targets: dict[str, _Target]
     last: LastExecuted = field(default_factory=LastExecuted)
     fresh: int = 0  # frames learnt from since the last training
-    pending: dict[int, dict[str, Value]] = field(default_factory=dict)
+    pending: dict[int, tuple[ModelOutput, ...]] = field(default_factory=dict)  # executed when it was served
 
 
 class AdaptationOperator:
     """Results in; relabel requests, link promotions and events out."""
 
     def __init__(
-        self, specs: Mapping[str, OutputSpec], rules: LearningRules, relabel: Callable[[], RelabelPolicy]
+        self,
+        specs: Mapping[str, OutputSpec],
+        rules: LearningRules,
+        relabel: Callable[[], RelabelPolicy],
+        inputs: LinkInputs | None = None,
     ) -> None:
+        """``inputs``: what links read of a frame, where that is more than the executed values."""
         self._specs = specs
+        self._inputs = inputs or LinkInputs(specs)
         self._rules = rules
         self._relabel = relabel
         self._cameras: dict[str, _Camera] = {}
@@ -155,25 +172,27 @@ class AdaptationOperator:
         if result.purpose == "serve":
             yield from self._maybe_relabel(camera, result)
             return
-        values = {**camera.pending.pop(result.frame_index, {}), **result.executed()}
+        outputs = (*camera.pending.pop(result.frame_index, ()), *(o for o in result.outputs if o.how == "executed"))
+        values = {o.model: o.value for o in outputs if o.value is not None}
         if len(values) < len(self._specs):
             return  # a model failed, or the request was forgotten: nothing complete to learn from
+        learnt = _Learnt(result.captured_at, values, self._inputs.of_outputs(outputs, result.captured_at, result.stats))
         if result.purpose != "relabel":
-            yield from self._test(camera, result, values)
+            yield from self._test(camera, result, learnt)
         camera.last.update(result.captured_at, values)
-        camera.history.append((result.captured_at, values))
+        camera.history.append(learnt)
         camera.fresh += 1
         yield from self._maybe_train(camera, result)
 
     def _camera(self, camera_id: str) -> _Camera:
         if camera_id not in self._cameras:
-            history: deque[tuple[datetime, Mapping[str, Value]]] = deque(maxlen=self._rules.history_frames)
+            history: deque[_Learnt] = deque(maxlen=self._rules.history_frames)
             self._cameras[camera_id] = _Camera(self._relabel(), history, {m: _Target() for m in self._specs})
         return self._cameras[camera_id]
 
     def _maybe_relabel(self, camera: _Camera, result: FrameResult) -> Iterable[Record]:
-        executed = result.executed()
-        missing = tuple(m for m in self._specs if m not in executed)
+        executed = tuple(o for o in result.outputs if o.how == "executed")
+        missing = tuple(m for m in self._specs if m not in {o.model for o in executed})
         for output in result.outputs:
             if output.how == "linked":
                 camera.targets[output.model].sources = output.sources
@@ -187,15 +206,15 @@ class AdaptationOperator:
             camera.pending.pop(next(iter(camera.pending)))
         yield RelabelRequest(result.camera_id, result.frame_index, result.captured_at, missing, reason)
 
-    def _test(self, camera: _Camera, result: FrameResult, values: Mapping[str, Value]) -> Iterable[Record]:
+    def _test(self, camera: _Camera, result: FrameResult, learnt: _Learnt) -> Iterable[Record]:
         """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
         for name, target in camera.targets.items():
-            sources = {m: values[m] for m in (target.sources or tuple(values)) if m != name}
+            sources = {m: learnt.read[m] for m in (target.sources or tuple(learnt.read)) if m != name}
             # Within a run of profile frames the last value is one frame old, which serving never enjoys.
             recall = camera.last.of(name, result.captured_at) if result.purpose == "audit" else None
             for duel in (target.trial, target.watch):
                 if duel is not None:
-                    duel.score(sources, recall, values[name])
+                    duel.score(sources, recall, learnt.values[name])
             if target.trial is not None and target.trial.is_settled(self._rules.shadow_frames):
                 yield from self._settle_trial(result, name, target, target.trial)
             elif target.watch is not None and target.watch.is_settled(self._rules.shadow_frames):
@@ -237,13 +256,14 @@ class AdaptationOperator:
         if not enough or on_trial or len(self._specs) < 2:
             return
         camera.fresh = 0
-        history = sorted(camera.history, key=lambda frame: frame[0])  # relabelled frames come late
-        samples: dict[str, Array] = {m: np.stack([values[m] for _, values in history]) for m in self._specs}
-        times_s = np.array([at.timestamp() for at, _ in history])
+        history = sorted(camera.history, key=lambda frame: frame.captured_at)  # relabelled frames come late
+        samples: dict[str, Array] = {m: np.stack([frame.values[m] for frame in history]) for m in self._specs}
+        read = self._inputs.stacked([frame.read for frame in history])
+        times_s = np.array([frame.captured_at.timestamp() for frame in history])
         number = 1 + max(t.last_number for t in camera.targets.values())
         try:
             ensembles = train_ensembles(
-                self._specs, samples, seed=rules.seed + number, times_s=times_s, kind=rules.kind
+                self._specs, samples, seed=rules.seed + number, times_s=times_s, kind=rules.kind, read=read
             )
         except LinkError as error:
             logger.warning('camera "%s": links not trained: %s', result.camera_id, error)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.models.base import OutputSpec
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
@@ -49,8 +50,11 @@ class SchedulerOperator:
         rules: SamplingRules,
         policy: str,
         target_of: TargetOf = no_targets,
+        inputs: LinkInputs | None = None,
     ) -> None:
+        """``inputs``: what links read of a frame, where that is more than the executed values."""
         self._specs = specs
+        self._inputs = inputs or LinkInputs(specs)
         self._target_of = target_of
         self._costs = costs
         self._budget = budget
@@ -98,7 +102,8 @@ class SchedulerOperator:
         if result.purpose in ("profile", "audit"):
             values = result.executed()
             if len(values) == len(self._specs):
-                camera.scorer.observe(result.captured_at, values, camera.ensembles)
+                read = self._inputs.of_outputs(result.outputs, result.captured_at, result.stats)
+                camera.scorer.observe(result.captured_at, values, camera.ensembles, read)
         if result.purpose in ("serve", "audit"):
             camera.watch.observe(result)
             camera.audits.observe(result.audit_probability or 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from camlink.links.inputs import LinkInputs
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator, LearningRules
@@ -61,16 +62,19 @@ def build_operators(
     """Return the operators of the graph by the names of its steps."""
     rules = sampling_rules(config)
     unknown = CameraFacts(fps=None)
+    inputs = link_inputs(config, pool.specs)
 
     def planner(camera_id: str) -> FramePlanner:
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
     return {
         "inference": InferenceOperator(pool, planner, state, encode_picture),
-        "linking": LinkingOperator(tuple(pool.specs), state),
-        "adaptation": AdaptationOperator(pool.specs, learning_rules(config), relabel_policy(config, pool.specs)),
+        "linking": LinkingOperator(tuple(pool.specs), state, inputs=inputs),
+        "adaptation": AdaptationOperator(
+            pool.specs, learning_rules(config), relabel_policy(config, pool.specs), inputs
+        ),
         "scheduler": SchedulerOperator(
-            pool.specs, costs_of(pool), budget_of(config), rules, config.policy, config.target_of
+            pool.specs, costs_of(pool), budget_of(config), rules, config.policy, config.target_of, inputs
         ),
     }
 
@@ -98,6 +102,11 @@ def learning_rules(config: SiteConfig) -> LearningRules:
         seed=config.seed,
         kind=config.links.kind,
     )
+
+
+def link_inputs(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> LinkInputs:
+    """Return what links read of a frame."""
+    return LinkInputs(specs, boxes=config.links.kind == "set", context=config.links.context)
 
 
 def relabel_policy(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Callable[[], RelabelPolicy]:

@@ -224,6 +224,6 @@ def _client(address: KafkaAddress) -> Client:
         from camlink.pipeline.bus.kafka_confluent import ConfluentClient
     except ImportError as error:
         raise BusError(
-            f"{address}: client=confluent needs confluent-kafka: pip install 'camlink[confluent]', or leave it out"
+            f"{address}: client=confluent needs confluent-kafka: pip install confluent-kafka, or leave it out"
         ) from error
     return ConfluentClient(address)

@@ -30,13 +30,16 @@ def run(
     port: Annotated[int | None, typer.Option(help="Port of the dashboard; 8765, or a free one if taken.")] = None,
     token: TokenOption = None,
 ) -> None:
-    """Run the cameras of a configuration live until Ctrl-C; results and report grow in the results folder."""
+    """Run the cameras of a configuration live until Ctrl-C; results and report grow in the results folder.
+
+    Cameras that are added, removed or changed in the file meanwhile are taken up, let go or reopened.
+    """
     from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
-    from camlink.pipeline.config import load_config
-    from camlink.pipeline.ingest.live import LiveSource, close_together
-    from camlink.pipeline.ingest.merge import gather
-    from camlink.pipeline.ingest.opening import open_source
+    from camlink.pipeline.config import SiteConfig, load_config
+    from camlink.pipeline.config_watch import ConfigWatch
+    from camlink.pipeline.ingest import Roster, SourceSpec
+    from camlink.pipeline.ingest.names import camera_id_from
     from camlink.pipeline.session import Camera, Listener, Session
 
     site = load_config(config)
@@ -46,35 +49,36 @@ def run(
     if device is not None:
         site = site.model_copy(update={"device": device})
     pool, descriptions = build_pool(site)
-    folder = out or Path("runs") / f"{site.site}-{datetime.now():%Y%m%d-%H%M%S}"
-    cameras = {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
+    folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
+
+    def cameras_of(site: SiteConfig) -> dict[str, Camera]:
+        return {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
+
     with ExitStack() as serving:
         telemetry = serving.enter_context(_served(folder, pool, host, port, token)) if dashboard else None
         listeners: list[Listener] = [telemetry.observe] if telemetry else []
         if site.alerts.rules:
             listeners.append(serving.enter_context(sent_alerts(site, pool.specs, folder, telemetry)).observe)
         session = Session(
-            site,
-            pool,
-            cameras,
-            folder,
+            *(site, pool, cameras_of(site), folder),
             model_notes=descriptions,
             encode_picture=encode_picture,
-            tick=min(len(cameras), 16),
+            tick=min(len(site.cameras), 16),
             live=True,
             listeners=listeners,
         )
-        opened = (open_source(c.source_spec(), live=True) for c in site.cameras)
-        sources = {s.camera_id: s for s in opened if isinstance(s, LiveSource)}
-        note_console().print(f"{len(sources)} cameras; Ctrl-C ends with a report in {folder}")
-        code = run_and_report(
-            session,
-            gather(list(sources.values())),
-            lambda: {camera: source.captured for camera, source in sources.items()},
-            None,
-            folder,
-            on_stop=lambda: close_together(sources.values()),
-        )
+        watch = ConfigWatch(config, site)
+
+        def edited() -> list[SourceSpec] | None:
+            site = watch.poll()
+            if site is None:
+                return None
+            session.update_cameras(site, cameras_of(site))
+            return [camera.source_spec() for camera in site.cameras]
+
+        roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited)
+        note_console().print(f"{len(site.cameras)} cameras; Ctrl-C ends with a report in {folder}")
+        code = run_and_report(session, roster, roster.captured, None, folder, on_stop=roster.close)
     raise typer.Exit(code)
 
 

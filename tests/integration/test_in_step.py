@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
+from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.operators.paced_inference import IDLE_S
 from camlink.operators.pacing import HOLD_S
@@ -19,7 +22,7 @@ from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import ModelFacts, inference, without_models
 from camlink.pipeline.graph import GRAPH
-from camlink.pipeline.records import Decision, Frame, FrameResult, Record
+from camlink.pipeline.records import Decision, Detections, Frame, FrameResult, Record
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import TinyModel, make_frames, outputs, run_frames
 from camlink.pipeline.worker import Worker
@@ -41,7 +44,11 @@ SHARED = {"retrain_after_frames": 20, "shadow_frames": 10}
 
 
 def people(frame: Frame) -> int:
-    return (frame.index * 7 // 20 + len(frame.camera_id)) % 6
+    return people_at(frame.camera_id, frame.index)
+
+
+def people_at(camera_id: str, index: int) -> int:
+    return (index * 7 // 20 + len(camera_id)) % 6
 
 
 def models(**more: Any) -> list[TinyModel]:
@@ -171,3 +178,33 @@ def test_a_scheduler_that_is_away_holds_frames_up_for_a_bounded_time_only() -> N
     assert round_trip() == 0
     site.now_s += HOLD_S + 0.1
     assert round_trip() == 50
+
+
+class DoubtfulDetector(TinyModel):
+    """Counts nobody, and shows everybody in boxes too doubtful to count."""
+
+    def run(self, frames: Sequence[Frame]) -> list[Inference]:
+        counted = zip(super().run(frames), frames, strict=True)
+        return [replace(inference, detections=_crowd(people(frame))) for inference, frame in counted]
+
+
+def _crowd(count: int) -> Detections:
+    corners = np.tile(np.float32([0.1, 0.1, 0.2, 0.4]), (count, 1))
+    return Detections(corners, np.full(count, 0.15, np.float32), np.zeros(count, np.int32))
+
+
+@pytest.mark.parametrize("policy", ["off", "uncertainty"])
+def test_boxes_reach_links_in_one_process_and_between_processes(policy: str) -> None:
+    frames = mixed(260, "hall", "yard")
+    rules = {
+        **RULES,
+        "links": {**RULES["links"], "kind": "set", "context": ["frame_statistics"]},
+        "adaptation": {**ADAPTATION[policy], **SHARED},
+    }
+    tiny = [DoubtfulDetector.count("doubtful", lambda f: 0, time_ms=1.0), TinyModel.count("persons", people)]
+    alone = run_frames(frames, tiny, tick=2, **rules)
+    linked = [o for o in outputs(alone) if o.how == "linked"]
+    right = np.mean([o.value == people_at(o.camera_id, o.frame_index) for o in linked])
+    assert right > 0.9, "only the boxes tell how many there are"
+    apart = Site(SiteConfig(models="building", **rules), tiny, ("hall", "yard")).run(frames, random.Random(5))
+    assert rows(apart) == rows(alone)
