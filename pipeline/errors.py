@@ -11,7 +11,8 @@
     ├── StateError         the state store cannot be reached
     ├── ResultsError       the results log cannot be written or read
     ├── TraceError         a recorded trace is malformed
-    └── AlertError         an alert could not be delivered
+    ├── AlertError         an alert could not be delivered
+    └── PolicyError        a policy cannot be made, or broke its contract: over budget, or a model that is not there
 
 Driver errors are translated at the edge, with their cause kept (``raise ... from``).
 """
@@ -85,3 +86,7 @@ class TraceError(CamlinkError):
 
 class AlertError(CamlinkError):
     """An alert could not be delivered."""
+
+
+class PolicyError(CamlinkError):
+    """A policy cannot be made, or broke its contract: over budget, or a model that is not there."""
