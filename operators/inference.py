@@ -13,7 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 RING_FRAMES = 16  # recent frames kept per camera, for relabel requests
 DEFER_FRAMES = 16  # fully executed frames that wait for models to be loaded in turn
 OUTPUT_TTL_S = 120.0
+PREVIEW_EVERY = timedelta(seconds=10)  # of event time: how often a camera's picture is given for people to look at
 
 Encode = Callable[[Frame], bytes]
 
@@ -66,6 +67,7 @@ class _Camera:
     planner: FramePlanner
     decision: Decision | None = None
     ring: OrderedDict[int, Frame] = field(default_factory=OrderedDict)
+    pictured: datetime | None = None  # captured_at of the frame whose picture was given last
 
 
 class InferenceOperator:
@@ -311,8 +313,19 @@ class InferenceOperator:
             trial=job.trial,
             answers=job.answers,
         )
-        if plan.purpose == "audit" and job.predict and self._encode is not None and frame.pixels.size:
-            yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame))
+        if self._encode is not None and self._is_pictured(job) and frame.pixels.size:
+            yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)
+
+    def _is_pictured(self, job: _Job) -> bool:
+        """Audit frames with predictions are, to show disagreements; others now and then, to show the camera."""
+        camera, at = self._camera(job.frame.camera_id), job.frame.captured_at
+        if job.plan.purpose == "relabel":
+            return False
+        due = camera.pictured is None or at - camera.pictured >= PREVIEW_EVERY
+        audited = job.plan.purpose == "audit" and bool(job.predict)
+        if due or audited:
+            camera.pictured = at
+        return due or audited
 
 
 def _waves(jobs: Sequence[_Job]) -> list[list[_Job]]:

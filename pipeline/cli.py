@@ -1,4 +1,4 @@
-"""The command line: `camlink replay | run | worker | report | why | record | compare | simulate | models | config`.
+"""The command line: `camlink replay | run | worker | report | dashboard | why | record | compare | simulate | …`.
 
 Exit codes: 0 done; 1 something went wrong while running; 2 wrong options, configuration or input files, nothing was
 run; 130 stopped by Ctrl-C, and what was done until then is kept and reported.
@@ -16,6 +16,7 @@ import camlink
 from camlink.pipeline.commands import config, models, worker
 from camlink.pipeline.commands.compare import ManyValues, compare
 from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, print_error
+from camlink.pipeline.commands.dashboard import dashboard
 from camlink.pipeline.commands.live import run
 from camlink.pipeline.commands.record import record
 from camlink.pipeline.commands.replay import replay
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(replay)
 app.command()(run)
 app.command()(report)
+app.command()(dashboard)
 app.command()(why)
 app.command()(record)
 app.command(cls=ManyValues)(compare)

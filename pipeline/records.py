@@ -232,12 +232,13 @@ class AdaptationEvent:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A small JPEG of an audit frame, kept by the results log when a prediction was wrong on it."""
+    """A small JPEG: of an audit frame, kept if a prediction was wrong on it; of others now and then, to show."""
 
     camera_id: str
     frame_index: int
     captured_at: datetime
     jpeg: bytes
+    purpose: Purpose = "audit"
 
 
 @dataclass(frozen=True, slots=True)

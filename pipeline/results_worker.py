@@ -14,10 +14,11 @@ from camlink.links.store import LinkStore
 from camlink.models.base import OutputSpec
 from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.graph import Step
+from camlink.pipeline.graph import Step, topic_of
 from camlink.pipeline.records import FrameDropped, FrameResult, LinkPromotion, Record
 from camlink.pipeline.results import ResultsLog
 from camlink.pipeline.run_info import RunInfo
+from camlink.pipeline.session import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,13 @@ class ResultsWorker:
         describe: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         flush_s: float = FLUSH_S,
         seconds: Callable[[], float] = time.monotonic,
+        listeners: Sequence[Listener] = (),
     ) -> None:
-        """``describe`` gives the cameras' entries of the header anew; asked when results of an unknown one come."""
+        """``describe`` gives the cameras' entries of the header anew; asked when results of an unknown one come.
+
+        ``listeners`` see what the log has taken, before it is committed; what they ask for is published.
+        """
+        self._bus, self._listeners = bus, tuple(listeners)
         self.counts: Counter[str] = Counter()
         self._log = ResultsLog(out, flush_rows=10**12, specs=specs)  # it is flushed here, where that may fail
         self._batch: Sequence[Record] = ()  # polled, not yet taken by the log
@@ -104,6 +110,8 @@ class ResultsWorker:
                 self._links.save(record.camera_id, record.target, record.version, record.payload)
                 self._links.promote(record.camera_id, record.target, record.version)
         self._log.write(self._batch)
+        for asked in (asked for listen in self._listeners for asked in listen(self._batch)):
+            self._bus.publish(topic_of(asked), asked)
         self._unflushed += len(self._batch)
         self._batch = ()
 

@@ -14,12 +14,15 @@ import typer
 from camlink.pipeline.commands.console import note_console
 
 if TYPE_CHECKING:
+    from camlink.models.base import OutputSpec
     from camlink.models.pool import ModelPool
     from camlink.operators.base import StateStore
     from camlink.pipeline.assembly import CameraFacts
     from camlink.pipeline.bus.base import Bus
     from camlink.pipeline.config import SiteConfig
     from camlink.pipeline.ingest.base import Reading, SourceSpec
+    from camlink.pipeline.session import Listener
+    from camlink.pipeline.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 app = typer.Typer(help="One step of the graph as a process: docs/distributed.md.", no_args_is_help=True)
@@ -30,7 +33,9 @@ StateOption = Annotated[str, typer.Option("--state", envvar="CAMLINK_STATE", hel
 HealthOption = Annotated[
     str | None,
     typer.Option(
-        "--health", envvar="CAMLINK_HEALTH", help="Serve /healthz and /readyz on HOST:PORT or a loopback PORT."
+        "--health",
+        envvar="CAMLINK_HEALTH",
+        help="Serve /healthz, /readyz, /metrics on HOST:PORT or a loopback PORT.",
     ),
 ]
 HoldOption = Annotated[
@@ -73,7 +78,7 @@ def ingest(
         readings = _readings(config, site, share, replay, trace, closing)
         recorded = replay or trace is not None
         worker = IngestWorker(readings, connection, None if recorded else Indexes(store))
-        _serve(worker, health)
+        _serve("ingest", worker, health)
 
 
 @app.command()
@@ -110,8 +115,14 @@ def inference(
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
         connection.flush()
+        telemetry = _telemetry(health, pool.specs)
+        if telemetry is not None:
+            pool.watch = telemetry.batch
+            telemetry.gauge("models_loaded_gb", "Memory of the models that are loaded", lambda: pool.loaded_gb)
+            telemetry.gauge("model_loads", "Times a model was brought into memory", lambda: pool.loads)
         gathering = {"batch": batch, "batch_wait_s": batch_wait_ms / 1000}
-        _serve(_worker("inference", operator, connection, store, **gathering), health)
+        worker = _worker("inference", operator, connection, store, **gathering)
+        _serve("inference", worker, health, telemetry=telemetry)
         pool.close()
 
 
@@ -163,6 +174,7 @@ def results(
 ) -> None:
     """Write results as Parquet, durably, before the bus may forget them."""
     from camlink.pipeline.bus.base import open_bus
+    from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.config_watch import ConfigWatch
     from camlink.pipeline.distributed import await_cards
     from camlink.pipeline.graph import GRAPH
@@ -170,16 +182,21 @@ def results(
 
     site = _site(config)
     connection = open_bus(bus)
-    with _stopping() as stop:
+    with _stopping() as stop, ExitStack() as closing:
         facts = await_cards(connection, stop)
         step = next(step for step in GRAPH if step.name == "results")
+        telemetry = _telemetry(health, facts.specs)
+        listeners: list[Listener] = [telemetry.observe] if telemetry is not None else []
+        if site.alerts.rules:
+            listeners.append(closing.enter_context(sent_alerts(site, facts.specs, out, telemetry)).observe)
         watch = ConfigWatch(config, site)
         worker = ResultsWorker(
             *(step, connection, out, dict(facts.specs), _header(site, facts, out)),
             describe=lambda: _described(watch.look() or site),
             flush_s=flush_s,
+            listeners=listeners,
         )
-        _serve(worker, health, stop)
+        _serve("results", worker, health, stop, telemetry)
     connection.close()
 
 
@@ -190,7 +207,7 @@ def _without_models(step: str, config: str, bus: str, state: str, hold_s: float,
     with _connected(bus, state) as (connection, store), _stopping() as stop:
         facts = await_cards(connection, stop)
         operator = without_models(step, site, facts, store, hold_s=hold_s)
-        _serve(_worker(step, operator, connection, store), health, stop)
+        _serve(step, _worker(step, operator, connection, store), health, stop)
 
 
 def _site(config: str) -> SiteConfig:
@@ -231,13 +248,39 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         yield stop
 
 
-def _serve(worker: Runs, health: str | None, stop: Callable[[], bool] | None = None) -> None:
-    """Run a worker until SIGTERM or Ctrl-C, with its health page."""
+def _telemetry(health: str | None, specs: Mapping[str, OutputSpec]) -> Telemetry | None:
+    """Return what counts for ``/metrics``; None where nobody can ask for it, or prometheus-client is not there."""
+    import time
+
+    from camlink.pipeline.telemetry import Telemetry
+
+    try:
+        return Telemetry(specs, now_s=time.time) if health else None
+    except ImportError as error:
+        logger.warning("no /metrics: %s; pip install 'camlink[dashboard]'", error)
+        return None
+
+
+def _serve(
+    step: str,
+    worker: Runs,
+    health: str | None,
+    stop: Callable[[], bool] | None = None,
+    telemetry: Telemetry | None = None,
+) -> None:
+    """Run a worker until SIGTERM or Ctrl-C, with its health and metrics."""
     import time
 
     from camlink.pipeline.health import Health
 
-    page = Health(health, lambda: time.monotonic() - worker.beat, lambda: worker.counts) if health else None
+    def age_s() -> float:
+        return time.monotonic() - worker.beat
+
+    telemetry = telemetry or _telemetry(health, {})
+    if telemetry is not None:
+        telemetry.worker(step, lambda: worker.counts, age_s)
+    render = telemetry.render if telemetry is not None else None
+    page = Health(health, age_s, lambda: worker.counts, render) if health else None
     try:
         if stop is not None:
             worker.run(stop)
