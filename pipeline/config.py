@@ -59,9 +59,12 @@ __all__ = [
     "SiteConfig",
     "built_in_configs",
     "check_config",
+    "config_file",
     "json_schema",
     "load_config",
 ]
+
+MOST_BYTES = 4_000_000  # a site of 20,000 cameras has half of that
 
 
 def _model_kind(item: Any) -> str:
@@ -240,11 +243,19 @@ def built_in_configs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
+def config_file(path: str | Path) -> Path:
+    """Return the file that `load_config` reads: the one at ``path``, else the built-in one of that name."""
+    return Path(path) if Path(path).exists() else built_in_configs().get(str(path), Path(path))
+
+
 def _read(path: Path, ignore_cameras: bool) -> tuple[SiteConfig | None, list[Problem]]:
-    built_in = built_in_configs()
-    file = path if path.exists() else built_in.get(str(path), path)
+    built_in, file = built_in_configs(), config_file(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            read = opened.read(MOST_BYTES + 1)  # of /dev/zero, say, there is no end
+        if len(read) > MOST_BYTES:
+            raise OSError(f"it is larger than {MOST_BYTES:,} bytes")
+        text = read.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         advice = f"{suggest(str(path), built_in)} (built in), or give the path of a YAML file"
         return None, [Problem(str(path), None, f"cannot be read as a configuration: {error}; {advice}")]

@@ -90,11 +90,11 @@ class FrameDropped:
 
 @dataclass(frozen=True, slots=True)
 class CameraEvent:
-    """A change in a camera's state that a person should see: down, recovered, frozen, resolution changed."""
+    """A change in a camera's state that a person should see: down, frozen, too slow, resolution changed, and back."""
 
     camera_id: str
     at: datetime
-    kind: Literal["down", "recovered", "frozen", "thawed", "resolution", "corrupt", "ended"]
+    kind: Literal["down", "recovered", "frozen", "thawed", "slow", "steady", "resolution", "corrupt", "ended"]
     detail: str
 
 

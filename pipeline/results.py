@@ -79,8 +79,9 @@ class ResultsLog:
         self._pictures = DisagreementPictures(self.run_dir, specs, pictures_per_camera)
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResultsError(f"{run_dir}: cannot be made: {error.strerror}; choose another folder") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ResultsError(f"{str(run_dir)!r:.200}: cannot be made: {why}; choose another folder") from error
 
     def write(self, records: Iterable[Record]) -> None:
         """Take any records; those that are no results (frames, requests, promotions) are ignored."""

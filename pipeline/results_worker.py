@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from camlink.links.store import LinkStore
 from camlink.models.base import OutputSpec
@@ -39,9 +40,11 @@ class ResultsWorker:
         specs: dict[str, OutputSpec],
         header: RunInfo,
         *,
+        describe: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         flush_s: float = FLUSH_S,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``describe`` gives the cameras' entries of the header anew; asked when results of an unknown one come."""
         self.counts: Counter[str] = Counter()
         self._log = ResultsLog(out, flush_rows=10**12, specs=specs)  # it is flushed here, where that may fail
         self._batch: Sequence[Record] = ()  # polled, not yet taken by the log
@@ -49,6 +52,8 @@ class ResultsWorker:
         self._captured = dict(header.captured)
         self._links = LinkStore(out / "links")
         self._out = out
+        self._describe = describe
+        self._asked: set[str] = set()  # cameras that nobody could describe
         self.info = header
         self._flush_s = flush_s
         self._seconds = seconds
@@ -87,7 +92,7 @@ class ResultsWorker:
         if not self._failing:
             self._unflushed = 0
             self._subscription.commit()
-            self.info = replace(self.info, captured=dict(self._captured))
+            self.info = replace(self.info, captured=dict(self._captured), cameras=self._cameras())
             self._attempt(lambda: self.info.save(self._out))
         self._due = self._seconds() + (RETRY_S if self._failing else self._flush_s)
 
@@ -111,6 +116,13 @@ class ResultsWorker:
             elif isinstance(record, FrameDropped):
                 end = record.first_index + record.count
                 captured[record.camera_id] = max(captured.get(record.camera_id, 0), end)
+
+    def _cameras(self) -> Mapping[str, Mapping[str, Any]]:
+        unknown = self._captured.keys() - self.info.cameras.keys() - self._asked
+        if not unknown:
+            return self.info.cameras
+        self._asked |= unknown
+        return {**self.info.cameras, **self._describe()}
 
     def _attempt(self, write: Callable[[], None]) -> None:
         try:

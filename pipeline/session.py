@@ -62,8 +62,10 @@ class Session:
         self._links = LinkStore(out / "links")
         self._log = ResultsLog(out, specs=pool.specs)
         self.progress = Progress(pool.specs)
-        facts = {camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()}
-        self._pipeline = build_embedded(config, pool, facts, self._receive, encode_picture=encode_picture, tick=tick)
+        self._facts = {camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()}
+        self._pipeline = build_embedded(
+            config, pool, self._facts, self._receive, encode_picture=encode_picture, tick=tick
+        )
         self.info = RunInfo(
             name=out.name,
             camlink_version=camlink.__version__,
@@ -101,6 +103,12 @@ class Session:
                 closing.callback(self._finish, stopped_by, started, captured)
                 closing.callback(self._log.close)
         return self.info
+
+    def update_cameras(self, config: SiteConfig, cameras: Mapping[str, Camera]) -> None:
+        """Take in cameras that were edited while the run goes on; the header keeps those that were removed."""
+        self._facts.update({camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()})
+        known = {**self.info.cameras, **{camera_id: vars(camera) for camera_id, camera in cameras.items()}}
+        self.info = replace(self.info, cameras=known, config=config.masked())
 
     def _finish(self, stopped_by: str | None, started: float, captured: Callable[[], Mapping[str, int]]) -> None:
         self.info = replace(

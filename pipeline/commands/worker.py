@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console
+from camlink.pipeline.commands.console import note_console
 
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.assembly import CameraFacts
     from camlink.pipeline.bus.base import Bus
     from camlink.pipeline.config import SiteConfig
-    from camlink.pipeline.ingest.base import Reading
+    from camlink.pipeline.ingest.base import Reading, SourceSpec
 
 logger = logging.getLogger(__name__)
 app = typer.Typer(help="One step of the graph as a process: docs/distributed.md.", no_args_is_help=True)
@@ -70,7 +70,7 @@ def ingest(
 
     site = _site(config)
     with _connected(bus, state) as (connection, store), ExitStack() as closing:
-        readings = _readings(site, share, replay, trace, closing)
+        readings = _readings(config, site, share, replay, trace, closing)
         recorded = replay or trace is not None
         worker = IngestWorker(readings, connection, None if recorded else Indexes(store))
         _serve(worker, health)
@@ -102,7 +102,7 @@ def inference(
     site = _site(config)
     if device is not None:
         site = site.model_copy(update={"device": device})
-    pool, cameras = _models(site, trace)
+    pool, cameras = _models(config, site, trace)
     pool.take_at_most(batch)
     with ThreadPoolExecutor(1, "loading") as loader, _connected(bus, state) as (connection, store):
         pool.load_beside(loader)
@@ -163,6 +163,7 @@ def results(
 ) -> None:
     """Write results as Parquet, durably, before the bus may forget them."""
     from camlink.pipeline.bus.base import open_bus
+    from camlink.pipeline.config_watch import ConfigWatch
     from camlink.pipeline.distributed import await_cards
     from camlink.pipeline.graph import GRAPH
     from camlink.pipeline.results_worker import ResultsWorker
@@ -172,7 +173,12 @@ def results(
     with _stopping() as stop:
         facts = await_cards(connection, stop)
         step = next(step for step in GRAPH if step.name == "results")
-        worker = ResultsWorker(step, connection, out, dict(facts.specs), _header(site, facts, out), flush_s=flush_s)
+        watch = ConfigWatch(config, site)
+        worker = ResultsWorker(
+            *(step, connection, out, dict(facts.specs), _header(site, facts, out)),
+            describe=lambda: _described(watch.look() or site),
+            flush_s=flush_s,
+        )
         _serve(worker, health, stop)
     connection.close()
 
@@ -244,13 +250,14 @@ def _serve(worker: Runs, health: str | None, stop: Callable[[], bool] | None = N
     logger.info("stopped: %s", dict(worker.counts))
 
 
-def _models(site: SiteConfig, trace: Path | None) -> tuple[ModelPool, dict[str, CameraFacts]]:
+def _models(config: str, site: SiteConfig, trace: Path | None) -> tuple[ModelPool, Mapping[str, CameraFacts]]:
     from camlink.models.pool import ModelPool
     from camlink.pipeline.assembly import CameraFacts
     from camlink.pipeline.commands.running import build_pool
+    from camlink.pipeline.config_watch import WatchedFacts
 
     if trace is None:
-        return build_pool(site)[0], {camera.id: CameraFacts(camera.fps) for camera in site.cameras}
+        return build_pool(site)[0], WatchedFacts(config, site)
     from camlink.models.recorded import open_trace
     from camlink.pipeline.footage import rate_of
 
@@ -259,33 +266,39 @@ def _models(site: SiteConfig, trace: Path | None) -> tuple[ModelPool, dict[str, 
     return ModelPool(recorded.models, site.budgets.memory_gb), facts
 
 
-def _readings(site: SiteConfig, share: str, replay: bool, trace: Path | None, closing: ExitStack) -> Iterator[Reading]:
-    from camlink.pipeline.ingest.live import LiveSource
-    from camlink.pipeline.ingest.merge import gather, merge
-    from camlink.pipeline.ingest.opening import open_source
+def _readings(
+    config: str, site: SiteConfig, share: str, replay: bool, trace: Path | None, closing: ExitStack
+) -> Iterable[Reading | None]:
+    from camlink.pipeline.config_watch import ConfigWatch
+    from camlink.pipeline.ingest import Roster, merge, open_source
 
     if trace is not None:
         from camlink.models.recorded import open_trace
 
         return iter(sorted(open_trace(trace).frames, key=lambda frame: (frame.captured_at, frame.camera_id)))
-    cameras = _shared(site, share)
+    specs = _shared(site, share)
+    if not specs:
+        note_console().print(f"no cameras for share {share} of {len(site.cameras)}", style="yellow")
     if replay:
-        return merge([open_source(camera.source_spec(), live=False) for camera in cameras])
-    sources = [s for s in (open_source(c.source_spec(), live=True) for c in cameras) if isinstance(s, LiveSource)]
-    for source in sources:
-        closing.callback(source.close)
-    return (reading for reading in gather(sources) if reading is not None)
+        return merge([open_source(spec, live=False) for spec in specs])
+    watch = ConfigWatch(config, site)
+
+    def edited() -> list[SourceSpec] | None:
+        site = watch.poll()
+        return None if site is None else _shared(site, share)
+
+    roster = Roster(specs, edits=edited)
+    closing.callback(roster.close)
+    return roster
 
 
-def _shared(site: SiteConfig, share: str) -> list[Any]:
+def _shared(site: SiteConfig, share: str) -> list[SourceSpec]:
+    from camlink.pipeline.ingest.roster import is_in_share
+
     number, _, of = share.partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise typer.BadParameter(f'"{share}" is no share; write I/N, such as 2/3', param_hint="--share")
-    cameras = [camera for place, camera in enumerate(site.cameras) if place % int(of) == int(number) - 1]
-    if not cameras:
-        note_console().print(f"no cameras for share {share} of {len(site.cameras)}; name some under `cameras:`")
-        raise typer.Exit(WRONG_USE)
-    return cameras
+    return [camera.source_spec() for camera in site.cameras if is_in_share(camera.id, int(number), int(of))]
 
 
 def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
@@ -303,14 +316,17 @@ def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
         }
         for name, spec in facts.specs.items()
     }
-    cameras = {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}
     return RunInfo(
         name=out.name,
         camlink_version=camlink.__version__,
         seed=site.seed,
         policy=site.policy,
         models=described,
-        cameras=cameras,
+        cameras=_described(site),
         started_at=datetime.now(UTC),
         config=site.masked(),
     )
+
+
+def _described(site: SiteConfig) -> dict[str, dict[str, Any]]:
+    return {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}
