@@ -108,11 +108,13 @@ class LinkingOperator:
         checked = self._last_checked.setdefault(ready.camera_id, LastExecuted())
         if ready.purpose != "relabel":
             values = {m: v for m, v in read.items() if m not in ready.predict}
-            rows += [
-                self._predict(ready, model, executed, values, last.of(model, ready.captured_at))
-                for model in ready.predict
-            ]
-            if ready.purpose == "audit":
+            rows += ready.answers
+            if not ready.answers:
+                rows += [
+                    self._predict(ready, model, executed, values, last.of(model, ready.captured_at))
+                    for model in ready.predict
+                ]
+            if ready.purpose == "audit" and not ready.answers:
                 rows += self._on_trial(ready, executed, read, checked)
             rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]
             known = {row.model for row in rows}

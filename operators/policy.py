@@ -64,6 +64,7 @@ class PolicySetup:
     costs: Costs
     budget: Budget
     seed: int = 0
+    target_agreement: float | None = None  # in place of a time budget: the least cost that meets it
     load_ms: float = 0.0
 
 

@@ -122,10 +122,11 @@ class SiteConfig(Section):
     )
     links: LinksConfig = Field(default=LinksConfig(), description="First training of the links.")
     adaptation: AdaptationConfig = Field(default=AdaptationConfig(), description="How links are relearnt.")
-    policy: Literal["mlink", "mlink-exact", "standalone", "all"] = Field(
+    policy: Literal["mlink", "mlink-exact", "standalone", "all", "camlink", "reducto", "periodic"] = Field(
         default="mlink",
-        description="What to execute: the paper's greedy choice, the best choice by enumeration, as many models as "
-        "fit without links, or everything.",
+        description="What to execute. Per period: the paper's greedy choice, the best choice by enumeration, as many "
+        "models as fit without links, or everything. On every frame: what is worth its time (camlink), what a frame "
+        "filter lets through (reducto), or each model every so many frames (periodic).",
     )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run: auto, cpu, cuda or cuda:N."

@@ -27,6 +27,7 @@ from camlink.pipeline.assembly import (
     CameraFacts,
     budget_of,
     costs_of,
+    gate_of,
     learning_rules,
     link_inputs,
     relabel_policy,
@@ -104,7 +105,7 @@ def inference(
     def planner(camera_id: str) -> FramePlanner:
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
-    operator = InferenceOperator(pool, planner, state, encode_picture)
+    operator = InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool))
     return PacedInference(operator, seconds, in_step=is_in_step(config, ModelFacts.of_pool(pool)), hold_s=hold_s)
 
 

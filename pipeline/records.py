@@ -147,6 +147,12 @@ class OutputReady:
     stats: FrameStats | None = None
     profile_ends: bool = False  # the last profile frame of its period: the scheduler may decide
     trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as of the decision in force
+    answers: tuple[ModelOutput, ...] = ()  # rows for models of ``predict``, where a policy decides on every frame
+
+    @property
+    def needs_links(self) -> bool:
+        """Whether any model of ``predict`` is left to the links."""
+        return bool(self.predict) and not self.answers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
