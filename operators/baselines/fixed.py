@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.warmup import LastValues
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
-from camlink.operators.selection import greedy
+from camlink.operators.selection import Budget, greedy
 from camlink.pipeline.records import Value
 
 
@@ -53,5 +54,5 @@ def standalone(setup: PolicySetup) -> Fixed:
 
 def everything(setup: PolicySetup) -> Fixed:
     """Return the reference: all models on every frame, whatever the budget."""
-    unlimited = PolicySetup(setup.camera_id, setup.specs, setup.costs, type(setup.budget)(), setup.seed, setup.load_ms)
+    unlimited = replace(setup, budget=Budget())
     return Fixed(unlimited, setup.costs.models)

@@ -171,7 +171,7 @@ def _play(
 ) -> Tally:
     entries = {m: trace.models[m] for m in camera.specs}
     costs = Costs({m: e.time_ms for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
-    setup = PolicySetup(camera.camera_id, camera.specs, costs, budget, seed, load_ms)
+    setup = PolicySetup(camera.camera_id, camera.specs, costs, budget, seed, load_ms=load_ms)
     cut = split(camera, period_s)
     return play(
         camera,
