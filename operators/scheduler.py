@@ -173,6 +173,7 @@ class SchedulerOperator:
             certificates={m: standing.figures() for m, standing in camera.standings.items()},
             trial=trials(camera.not_met(), execute, otherwise.execute[camera_id]),
             audit_share=camera.audit_share,
+            per_frame=self._per_frame,
         )
         logger.info('camera "%s": %s', camera_id, reason)
         return decision

@@ -193,6 +193,7 @@ class Decision:
     certificates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of those models: target, low, high…
     trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # executed as not met -> sources of its trials
     audit_share: float | None = None  # chance of audit from here on; None: the site's share
+    per_frame: bool = False  # the models of ``predict`` execute or are answered for as a policy says on each frame
 
 
 @dataclass(frozen=True, slots=True)

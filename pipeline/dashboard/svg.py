@@ -142,7 +142,11 @@ def strip(decisions: Sequence[Mapping[str, Any]], models: Sequence[str], window:
 
 
 def _state(decision: Mapping[str, Any], model: str) -> str:
-    return "executed" if model in decision["execute"] else "predicted" if model in decision["predict"] else "left out"
+    if model in decision["execute"]:
+        return "executed"
+    if decision["per_frame"] and model in decision["loaded"]:
+        return "per frame"
+    return "predicted" if model in decision["predict"] else "left out"
 
 
 def nice_ceiling(value: float) -> float:

@@ -14,6 +14,7 @@ import pytest
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
+from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.paced_inference import IDLE_S
 from camlink.operators.pacing import HOLD_S
 from camlink.pipeline.assembly import CameraFacts
@@ -148,6 +149,16 @@ def test_rows_are_those_of_one_process(policy: str, seed: int, more: dict[str, A
     if more:
         assert any("not met" in r.target_states.values() for r in alone if isinstance(r, Decision))
         assert all(r.audit_share is not None for r in alone if isinstance(r, Decision))
+
+
+@pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
+def test_rows_of_policies_that_decide_on_every_frame_are_those_of_one_process(policy: str) -> None:
+    frames = mixed(300, "hall", "yard")
+    rules = {**RULES, "policy": policy, "adaptation": {**ADAPTATION["periodic"], **SHARED}}
+    alone = run_frames(frames, models(), tick=2, **rules)
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard"))
+    assert rows(site.run(frames, random.Random(5))) == rows(alone)
+    assert {"executed", "reused"} <= {o.how for o in outputs(alone)}
 
 
 def test_models_loaded_in_turn_keep_every_promise_but_that_of_equal_rows() -> None:

@@ -24,7 +24,7 @@ from camlink.pipeline.lab.policies import find_policies, known_policies
 from tests.lab_traces import Spy, random_trace, setup_of, trace_of
 
 PERIOD_S = 20.0
-BOUND = ("standalone", "periodic", "reducto", "drls", "mlink", "mlink-exact", "mlink-paper", "oracle")
+BOUND = ("camlink", "standalone", "periodic", "reducto", "drls", "mlink", "mlink-exact", "mlink-paper", "oracle")
 TRAINER = LinkTrainer(keep=64)
 FEW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
