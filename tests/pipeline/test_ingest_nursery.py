@@ -21,8 +21,13 @@ from camlink.pipeline.ingest.order import Order
 PATIENCE_S = 60.0
 
 
+OTHERS: set[int] = set()  # processes that tests before have left running: the nursery that all cameras share
+
+
 @pytest.fixture
 def nursery() -> Iterator[Nursery]:
+    OTHERS.clear()
+    OTHERS.update(process.pid for process in decoders())
     nursery = Nursery()
     yield nursery
     nursery.close()
@@ -66,7 +71,8 @@ def items(feed: ChildFeed) -> Iterator[Item]:
 
 def decoders() -> list[psutil.Process]:
     """Return the nursery and its decoders."""
-    return [process for process in psutil.Process().children(recursive=True) if "nursery" in command(process)]
+    found = [process for process in psutil.Process().children(recursive=True) if "nursery" in command(process)]
+    return [process for process in found if process.pid not in OTHERS]
 
 
 def decoder_of(processes: list[psutil.Process]) -> psutil.Process:
