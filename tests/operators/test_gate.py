@@ -97,11 +97,15 @@ def test_baselines_ask_for_memory_for_all() -> None:
 
 
 def test_a_target_that_is_not_met_has_its_model_executed() -> None:
-    noisy = [*models()[:2], TinyModel.count("action", lambda f: (f.index * 7919) % 5)]
-    rules = RULES | {"targets": {"action": 1.0}, "audit": {"fraction": 0.4}, "budgets": {"time_share": 0.7}}
+    noisy = [
+        TinyModel.count("objects", lambda f: (f.index * 7919) % 5, time_ms=20.0),
+        TinyModel.count("persons", lambda f: (f.index * 104729) % 7),
+        TinyModel.count("bags", lambda f: (f.index * 1299709) % 11),
+    ]
+    rules = RULES | {"targets": {"objects": 1.0}, "audit": {"fraction": 0.4}, "budgets": {"time_share": 0.6}}
     records = run_frames(make_frames("hall", 1200), noisy, **rules)
-    forced = [r for r in records if isinstance(r, Decision) and "action" in r.execute]
+    forced = [r for r in records if isinstance(r, Decision) and "objects" in r.execute]
     assert forced
     late = [r for r in on_serve_frames(records) if r.captured_at > forced[0].start]
-    ran = [any(o.model == "action" and o.how == "executed" for o in r.outputs) for r in late]
+    ran = [any(o.model == "objects" and o.how == "executed" for o in r.outputs) for r in late]
     assert sum(ran) > 0.8 * len(ran)
