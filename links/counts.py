@@ -50,7 +50,7 @@ class CountCode:
 
     def encode(self, counts: Array) -> Array:
         """Write counts (..., size) as thresholds (..., width), 1 where the count is higher. Too high ones saturate."""
-        return np.asarray(counts[..., self._entry] > self._level, dtype=np.float32)
+        return (counts.take(self.entry, axis=-1) > self.level).astype(np.float32)
 
     def most_probable(self, more_than: Array) -> tuple[Array, NDArray[np.float64]]:
         """Turn P(count > k) (..., width) into the most probable counts (..., size) and their probabilities."""
@@ -60,24 +60,26 @@ class CountCode:
         ends[:-2] = frames
         ends[-2] = 1.0
         ends[-1] = 0.0
-        survival = ends.take(self._places, axis=0)  # (levels + 2, size, frames): 1, P(> 0), ..., 0
+        survival = ends.take(self.places, axis=0)  # (levels + 2, size, frames): 1, P(> 0), ..., 0
         np.minimum.accumulate(survival, axis=0, out=survival)
         chance = survival[:-1] - survival[1:]
         best = chance.argmax(axis=0)
-        surest = chance.max(axis=0)
+        surest = np.maximum.reduce(chance)
         shape = (*more_than.shape[:-1], len(self.levels))
         return best.T.astype(np.float32).reshape(shape), surest.T.astype(np.float64).reshape(shape)
 
     @cached_property
-    def _entry(self) -> NDArray[np.intp]:
+    def entry(self) -> NDArray[np.intp]:
+        """The entry that each threshold belongs to: (width,)."""
         return np.repeat(np.arange(len(self.levels)), self.levels)
 
     @cached_property
-    def _level(self) -> Array:
+    def level(self) -> Array:
+        """What a count must exceed for each threshold: (width,)."""
         return np.concatenate([np.arange(n) for n in self.levels]).astype(np.float32) + np.float32(0.5)
 
     @cached_property
-    def _places(self) -> NDArray[np.intp]:
+    def places(self) -> NDArray[np.intp]:
         """Rows (levels + 2, size) in which each entry's P(count > -1) = 1, P(count > 0), ..., 0, 0, ... stand."""
         places = np.full((len(self.levels), max(self.levels) + 2), self.width + 1)
         places[:, 0] = self.width

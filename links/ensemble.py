@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from camlink.links.base import Array
 from camlink.links.counts import CountCode
 from camlink.links.memory import Memory, Recall
+from camlink.links.one_frame import FramePredictor, compiled
+from camlink.links.scaling import FittedLink
 from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.models.scores import TaskRules, rules
 from camlink.pipeline.errors import LinkError
 
 SQRT_2 = sqrt(2.0)
+_ONE = np.ones(1, np.float32)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Trust:
     alone: Belief
     with_memory: Belief
     memory: Memory | None = None
+    memory_alone: Belief = Belief(0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,7 @@ class Ensemble:
     """
 
     target: OutputSpec
-    links: Mapping[str, VecToVec]
+    links: Mapping[str, FittedLink]
     weights: Mapping[str, float]
     spread: Array
     held_out_agreement: float
@@ -77,13 +81,15 @@ class Ensemble:
         return reduce(np.add, shares)
 
     def combine(self, pre_activations: Mapping[str, Array], recall: Recall | None = None) -> Array:
-        """Weigh, calibrate and activate: source -> (..., width), at least one -> (..., width).
+        """Weigh, calibrate and activate: source -> (..., width) -> (..., width).
 
-        Without a code that is a value in the target's own space; with one, P(count > k) for `finish` to read.
+        At least one source, or none with a ``recall`` that the ensemble `remembers` by. Without a code the result is
+        a value in the target's own space; with one, P(count > k) for `finish` to read.
         """
-        mixed = self.mix(pre_activations)
+        mixed = self.mix(pre_activations) if pre_activations else None
         if self.trust is not None:
             mixed = self._calibrate(mixed, self.trust, recall)
+        assert mixed is not None, "neither sources nor memory to combine"
         return self._rules.activate(mixed)
 
     def finish(self, activated: Array) -> Array:
@@ -96,20 +102,52 @@ class Ensemble:
         """Predict the target from executed values: source -> (..., size), and from what it said last, if known.
 
         Returns the served value (..., target.size) and its confidence (...,): the estimated agreement, 0..1.
-        Sources without a link are ignored. Raises `LinkError` if none is left, or if values do not fit.
+        Sources without a link are ignored. Without any values, `remembers` says whether ``recall`` alone can answer.
+        Raises `LinkError` if there is nothing to predict from, or if values do not fit.
         """
+        if self.code is not None and self.trust is not None and values:
+            served = self._one_frame(self.code, self.trust, values, recall)
+            if served is not None:
+                return served
         links = self.links
         pre = {s: links[s].predict(v) for s, v in values.items() if s in links}
-        if not pre:
-            known = ", ".join(self.links) or "nothing"
-            got = ", ".join(values) or "nothing"
-            raise LinkError(f"no link to {self.target.model} from {got}; links exist from {known}")
+        if not pre and (values or recall is None or not self.remembers):
+            raise LinkError(self._nothing_to_go_by(values, recall))
         activated = self.combine(pre, recall)
-        honesty = 1.0 if self.trust is None else self._belief(self.trust, recall).honesty
+        honesty = 1.0 if self.trust is None else self._belief(self.trust, bool(pre), recall).honesty
         if self.code is not None:
             value, chance = self.code.most_probable(activated)
             return value, np.asarray(chance.sum(axis=-1) * (honesty / self.target.size))
         return self._rules.finish(activated), self.confidence(activated) * honesty
+
+    def _one_frame(
+        self, code: CountCode, trust: Trust, values: Mapping[str, Array], recall: Recall | None
+    ) -> tuple[Array, NDArray[np.float64]] | None:
+        """Predict the counts of a single frame the fast way, or return None where the general way is needed."""
+        if recall is not None and (recall.value.shape != (self.target.size,) or isinstance(recall.age_s, np.ndarray)):
+            return None
+        memory = trust.memory if recall is not None else None
+        key = (tuple(values), memory is not None)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(code, trust, key[0], memory)
+        predictor = self._compiled[key]
+        return None if predictor is None else predictor(values, recall)
+
+    def _compile(
+        self, code: CountCode, trust: Trust, sources: tuple[str, ...], memory: Memory | None
+    ) -> FramePredictor | None:
+        known = {s: self.links[s] for s in sources if s in self.links}
+        links = {s: link for s, link in known.items() if isinstance(link, VecToVec)}
+        if not known or len(links) < len(known):
+            return None
+        total = sum(self.weights[s] for s in links)
+        weights = [self.weights[s] / total for s in links]
+        belief = trust.alone if memory is None else trust.with_memory
+        return compiled(links, weights, code, trust.constant, (belief.share, belief.honesty), memory)
+
+    @cached_property
+    def _compiled(self) -> dict[tuple[tuple[str, ...], bool], FramePredictor | None]:
+        return {}
 
     def confidence(self, activated: Array) -> NDArray[np.float64]:
         """Estimate the agreement of an activated value (..., width) -> (...,), from its own shape and `spread`.
@@ -143,6 +181,11 @@ class Ensemble:
         return ensemble_bytes.from_bytes(payload)
 
     @property
+    def remembers(self) -> bool:
+        """Whether a `Recall` changes what is predicted, and can answer without any source: counts and labels only."""
+        return self.trust is not None and self.trust.memory is not None
+
+    @property
     def output(self) -> OutputSpec:
         """The space that the links predict: the target's own, or its thresholds."""
         return self._output
@@ -155,22 +198,35 @@ class Ensemble:
     def _rules(self) -> TaskRules:
         return rules(self._output)
 
-    def _calibrate(self, mixed: Array, trust: Trust, recall: Recall | None) -> Array:
-        share = self._belief(trust, recall).share
+    def _calibrate(self, mixed: Array | None, trust: Trust, recall: Recall | None) -> Array | None:
         if recall is None or trust.memory is None:
-            return mixed if share == 1.0 else trust.constant + np.float32(share) * (mixed - trust.constant)
+            if mixed is None or trust.alone.share == 1.0:
+                return mixed
+            return trust.constant + np.float32(trust.alone.share) * (mixed - trust.constant)
         last = recall.value if self.code is None else self.code.encode(recall.value)
-        chances = trust.memory.chances(last, recall.age_s)
-        return log_odds(chances, self._output) + np.float32(share) * (mixed - trust.constant)
+        ground = log_odds(trust.memory.chances(last, recall.age_s), self._output)
+        if mixed is None:
+            return ground
+        return ground + np.float32(trust.with_memory.share) * (mixed - trust.constant)
 
     @staticmethod
-    def _belief(trust: Trust, recall: Recall | None) -> Belief:
-        return trust.alone if recall is None or trust.memory is None else trust.with_memory
+    def _belief(trust: Trust, has_sources: bool, recall: Recall | None) -> Belief:
+        if recall is None or trust.memory is None:
+            return trust.alone
+        return trust.with_memory if has_sources else trust.memory_alone
+
+    def _nothing_to_go_by(self, values: Mapping[str, Array], recall: Recall | None) -> str:
+        known, target = ", ".join(self.links) or "nothing", self.target.model
+        if values or recall is None:
+            return f"no link to {target} from {', '.join(values) or 'nothing'}; links exist from {known}"
+        return f"nothing was executed, and the links to {target} remember nothing; they exist from {known}"
 
 
 def log_odds(chances: Array, spec: OutputSpec) -> Array:
     """Return the pre-activations (..., width) whose activation is ``chances`` (up to scale, for a softmax)."""
-    return np.asarray(np.log(chances if spec.task == "single_label" else chances / (1.0 - chances)))
+    if spec.task == "single_label":
+        return np.asarray(np.log(chances))
+    return np.asarray(np.log(chances / (_ONE - chances)))
 
 
 def _chance_to_round_right(offset: Array, spread: Array) -> NDArray[np.float64]:

@@ -13,11 +13,14 @@ from camlink.links.base import Array
 from camlink.links.counts import CountCode
 from camlink.links.ensemble import Belief, Ensemble, Trust
 from camlink.links.memory import Memory
-from camlink.links.vec_to_vec import PARAMETERS, VecToVec
+from camlink.links.scaling import FittedLink
+from camlink.links.set_to_vec import SetToVec
+from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
-FORMAT = 2
+FORMAT = 3
+_BELIEFS = ("alone", "with_memory", "memory_alone")
 _MEMORY = ("base", "steady", "lifetime_s")
 
 
@@ -31,7 +34,7 @@ def to_bytes(ensemble: Ensemble) -> bytes:
         "weights": dict(ensemble.weights),
         "held_out_agreement": ensemble.held_out_agreement,
         "levels": None if code is None else code.levels,
-        "trust": None if trust is None else [asdict(trust.alone), asdict(trust.with_memory)],
+        "trust": None if trust is None else [asdict(getattr(trust, name)) for name in _BELIEFS],
     }
     arrays = {f"link/{s}/{name}": value for s, link in ensemble.links.items() for name, value in link.weights().items()}
     if trust is not None:
@@ -67,10 +70,7 @@ def _read(header: dict[str, Any], arrays: dict[str, Array]) -> Ensemble:
     target = _spec(header["target"])
     code = None if header["levels"] is None else CountCode(tuple(int(n) for n in header["levels"]))
     output = target if code is None else code.spec(target)
-    links = {
-        s: VecToVec(_spec(source), output, *(arrays[f"link/{s}/{name}"] for name in PARAMETERS))
-        for s, source in header["sources"].items()
-    }
+    links = {s: _link(_spec(source), output, s, arrays) for s, source in header["sources"].items()}
     weights = {s: float(header["weights"][s]) for s in links}
     return Ensemble(
         target,
@@ -83,14 +83,21 @@ def _read(header: dict[str, Any], arrays: dict[str, Array]) -> Ensemble:
     )
 
 
+def _link(source: OutputSpec, output: OutputSpec, name: str, arrays: dict[str, Array]) -> FittedLink:
+    kind = SetToVec if source.kind == "set" else VecToVec
+    own = f"link/{name}/"
+    return kind(source, output, **{key.removeprefix(own): a for key, a in arrays.items() if key.startswith(own)})
+
+
 def _trust(header: dict[str, Any], arrays: dict[str, Array], width: int) -> Trust | None:
     if header["trust"] is None:
         return None
-    alone, with_memory = (Belief(float(b["share"]), float(b["honesty"])) for b in header["trust"])
+    beliefs = (Belief(float(b["share"]), float(b["honesty"])) for b in header["trust"])
+    named = dict(zip(_BELIEFS, beliefs, strict=True))
     memory = None
     if "memory/base" in arrays:
         memory = Memory(*(_numbers(arrays[f"memory/{name}"], width) for name in _MEMORY))
-    return Trust(_numbers(arrays["constant"], width), alone, with_memory, memory)
+    return Trust(_numbers(arrays["constant"], width), memory=memory, **named)
 
 
 def _numbers(array: Array, size: int) -> Array:

@@ -1,4 +1,4 @@
-"""Fits vec-to-vec links, one or ten thousand, through the same code: RMSprop on soft labels (MLink Eq. 2, Sec. 6.3).
+"""Fits links, one or ten thousand, through the same code: RMSprop on soft labels (MLink Eq. 2, Sec. 6.3).
 
 Links with the same number of batches per epoch are stacked into one computation (`camlink.links.stack`). Inputs, and
 the targets of linear tasks, are standardised while fitting; the scaling is folded into the first and the last layer
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Literal
 
@@ -21,7 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.links.base import Array
+from camlink.links.scaling import FittedLink, Scaled, scale, unfold
+from camlink.links.set_stack import UNITS, Layout, SetStack
+from camlink.links.set_to_vec import POOLS
 from camlink.links.stack import RmsProp, Stack, StackLoss, pad
+from camlink.links.torch_engine import TorchEngine
 from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.models.scores import rules
@@ -29,7 +34,8 @@ from camlink.pipeline.errors import LinkError
 
 Rows = NDArray[np.bool_]
 Keep = Literal["best", "last"]
-STACK_LINKS = 64  # links per computation: beyond this a stack outgrows the processor's caches
+Backend = Literal["numpy", "torch"]
+STACK_LINKS: dict[Backend, int] = {"numpy": 64, "torch": 4096}  # beyond 64 a stack outgrows a processor's caches
 
 
 @dataclass(frozen=True)
@@ -89,49 +95,45 @@ class FitJob:
 class Fitted:
     """A link, the epoch it was taken from, and the watched loss before the first and after each epoch, if watched."""
 
-    link: VecToVec
+    link: FittedLink
     epoch: int
     losses: NDArray[np.float64] | None  # (epochs + 1,)
 
 
-@dataclass(frozen=True, eq=False)
-class _Scaled:
-    """A job in standardised space, with what is needed to fold the scaling back."""
-
-    job: FitJob
-    x: Array  # (n, source.size), fitted samples
-    y: Array
-    watched_x: Array  # (m, source.size)
-    watched_y: Array
-    x_mean: Array
-    x_std: Array
-    y_mean: Array
-    y_std: Array
+def fit_links(jobs: Sequence[FitJob], recipe: Recipe = RECIPE, backend: Backend = "numpy") -> list[VecToVec]:
+    """Fit many links between vectors at once and return them in the order of ``jobs``. Raises `LinkError`."""
+    sets = [job.source.model for job in jobs if job.source.kind == "set"]
+    if sets:
+        raise LinkError(f"links from sets of boxes ({', '.join(sets)}) come from `fit`, this is for vectors")
+    return [fitted.link for fitted in fit(jobs, recipe, backend=backend) if isinstance(fitted.link, VecToVec)]
 
 
-def fit_links(jobs: Sequence[FitJob], recipe: Recipe = RECIPE) -> list[VecToVec]:
-    """Fit many links at once and return them in the order of ``jobs``."""
-    return [fitted.link for fitted in fit(jobs, recipe)]
-
-
-def fit(jobs: Sequence[FitJob], recipe: Recipe = RECIPE, keep: Keep = "best") -> list[Fitted]:
+def fit(
+    jobs: Sequence[FitJob], recipe: Recipe = RECIPE, keep: Keep = "best", backend: Backend = "numpy"
+) -> list[Fitted]:
     """Fit many links at once: results in the order of ``jobs``, each as if it had been fitted alone.
 
-    Of watched links the ``best`` epoch is kept, or the ``last``. Raises `LinkError` for samples that do not fit.
+    Of watched links the ``best`` epoch is kept, or the ``last``. ``backend`` torch fits links between vectors on a GPU
+    where there is one, up to float rounding the same. Raises `LinkError` for samples that do not fit.
     """
     done: dict[int, Fitted] = {}
     for job in jobs:
         _check(job)
 
-    def steps(i: int) -> tuple[int, bool]:
-        return -(-jobs[i].fitted_rows() // recipe.batch), jobs[i].watched is not None
+    scaled = [scale(job) for job in jobs]
+
+    def steps(i: int) -> tuple[int, bool, tuple[Layout, ...]]:
+        layout = scaled[i].layout
+        sets = () if layout is None else (layout,)  # links between vectors come first
+        return -(-jobs[i].fitted_rows() // recipe.batch), jobs[i].watched is not None, sets
 
     order = sorted(range(len(jobs)), key=lambda i: (steps(i), rules(jobs[i].target).loss, _width(jobs[i]), i))
     for _, group in groupby(order, key=steps):
         indexes = list(group)
-        for start in range(0, len(indexes), STACK_LINKS):
-            part = sorted(indexes[start : start + STACK_LINKS], key=lambda i: (rules(jobs[i].target).loss, i))
-            for i, fitted in zip(part, _fit_stack([_scale(jobs[i]) for i in part], recipe, keep), strict=True):
+        most = STACK_LINKS[backend]
+        for start in range(0, len(indexes), most):
+            part = sorted(indexes[start : start + most], key=lambda i: (rules(jobs[i].target).loss, i))
+            for i, fitted in zip(part, _fit_stack([scaled[i] for i in part], recipe, keep, backend), strict=True):
                 done[i] = fitted
     return [done[i] for i in range(len(jobs))]
 
@@ -153,37 +155,6 @@ def _width(job: FitJob) -> int:
     return max(job.source.size, job.target.size)
 
 
-def _scale(job: FitJob) -> _Scaled:
-    rows = np.ones(len(job.x), np.bool_) if job.watched is None else ~job.watched
-    x, y = job.x[rows], job.y[rows]
-    x_mean, x_std = _moments(x, constant=np.inf)  # an input that never varied gets no weight at all
-    if rules(job.target).loss == "mse":
-        y_mean, y_std = _moments(y, constant=1.0)
-    else:
-        y_mean, y_std = np.zeros(job.target.size, np.float32), np.ones(job.target.size, np.float32)
-
-    def scaled(values: Array, mean: Array, std: Array) -> Array:
-        return ((values - mean) / std).astype(np.float32)
-
-    return _Scaled(
-        job,
-        scaled(x, x_mean, x_std),
-        scaled(y, y_mean, y_std),
-        scaled(job.x[~rows], x_mean, x_std),
-        scaled(job.y[~rows], y_mean, y_std),
-        x_mean,
-        x_std,
-        y_mean,
-        y_std,
-    )
-
-
-def _moments(values: Array, constant: float) -> tuple[Array, Array]:
-    """Return mean and standard deviation per entry; ``constant`` stands for the deviation of what does not vary."""
-    std = values.std(axis=0)
-    return values.mean(axis=0), np.where(std > 1e-6, std, constant).astype(np.float32)
-
-
 def constant_prediction(target: OutputSpec, y: Array) -> Array:
     """Return the pre-activation of the best constant: y (n, size) -> (size,)."""
     loss, count = rules(target).loss, len(y)
@@ -195,29 +166,61 @@ def constant_prediction(target: OutputSpec, y: Array) -> Array:
     return np.asarray(np.log((ones + 0.5) / (count - ones + 0.5)), dtype=np.float32)
 
 
-def _initial(scaled: _Scaled, recipe: Recipe) -> tuple[Array, Array, Array]:
-    """Return Glorot-uniform weights, the default of the authors' framework, and the last biases (1, out)."""
+def _glorot(rng: np.random.Generator, rows: int, columns: int) -> Array:
+    """Return uniform weights, the default of the authors' framework (Glorot and Bengio, AISTATS 2010)."""
+    bound = np.sqrt(6.0 / (rows + columns))
+    return rng.uniform(-bound, bound, (rows, columns)).astype(np.float32)
+
+
+def _initial(scaled: Scaled, recipe: Recipe) -> tuple[Array, Array, Array]:
+    """Return the weights of both layers and the last biases (1, out)."""
     job = scaled.job
     rng = np.random.default_rng(job.seed)
     hidden, size = recipe.hidden(job.target), job.target.size
-
-    def glorot(rows: int, columns: int) -> Array:
-        bound = np.sqrt(6.0 / (rows + columns))
-        return rng.uniform(-bound, bound, (rows, columns)).astype(np.float32)
-
-    first = glorot(job.source.size, hidden)
+    layout = scaled.layout
+    glorot = partial(_glorot, rng)
+    first = glorot(job.source.size if layout is None else layout.plain + POOLS * UNITS, hidden)
     if not recipe.start_at_constant:
         return first, glorot(hidden, size), np.zeros((1, size), np.float32)
     return first, np.zeros((hidden, size), np.float32), constant_prediction(job.target, scaled.y)[None]
 
 
-def _fit_stack(stack: Sequence[_Scaled], recipe: Recipe, keep: Keep) -> list[Fitted]:
-    """Fit links that share a number of batches and are sorted by kind of loss."""
+def _stacked(stack: Sequence[Scaled], recipe: Recipe) -> Stack | SetStack:
+    """Return the links as they start."""
     first, second, offsets = zip(*(_initial(s, recipe) for s in stack), strict=True)
-    links = Stack(first, second, offsets)
+    layout = stack[0].layout
+    if layout is None:
+        return Stack(first, second, offsets)
+    encoders = [_glorot(np.random.default_rng([s.job.seed, 2]), layout.features, UNITS) for s in stack]
+    return SetStack(layout, encoders, first, second, offsets, [s.x for s in stack])
+
+
+class _NumpyEngine:
+    """Moves a stack's parameters in place."""
+
+    def __init__(self, links: Stack | SetStack, loss: StackLoss) -> None:
+        self._links, self._loss = links, loss
+        self._optimizer = RmsProp(links.flat)
+
+    def step(self, x: Array, y: Array, share: Array, rate: float) -> None:
+        self._optimizer.step(self._links.gradient(x, partial(self._loss.gradient, y=y, share=share)), rate)
+
+    def settle(self) -> None:
+        """Nothing to bring back."""
+
+
+def _engine(links: Stack | SetStack, loss: StackLoss, backend: Backend) -> _NumpyEngine | TorchEngine:
+    if backend == "torch" and isinstance(links, Stack):
+        return TorchEngine(links, loss)
+    return _NumpyEngine(links, loss)
+
+
+def _fit_stack(stack: Sequence[Scaled], recipe: Recipe, keep: Keep, backend: Backend) -> list[Fitted]:
+    """Fit links that share a number of batches and are sorted by kind of loss."""
+    links = _stacked(stack, recipe)
     width = max(s.job.target.size for s in stack)
     loss = StackLoss([s.job.target for s in stack], width)
-    optimizer = RmsProp(links.flat)
+    engine = _engine(links, loss, backend)
     epochs = recipe.epochs_for(max(len(s.x) for s in stack))
     keeper = _Keeper(stack, links, loss, epochs, keep)
     keeper.look(0)
@@ -225,9 +228,9 @@ def _fit_stack(stack: Sequence[_Scaled], recipe: Recipe, keep: Keep) -> list[Fit
     for epoch in range(epochs):
         for step, (xb, yb, share) in enumerate(samples.epoch()):
             done = (epoch + step / samples.steps) / epochs
-            hidden, z = links.forward(xb)
             rate = recipe.rate * (1.0 - done) if recipe.falling_rate else recipe.rate
-            optimizer.step(links.backward(xb, hidden, loss.gradient(z, yb, share)), rate)
+            engine.step(xb, yb, share, rate)
+        engine.settle()
         keeper.look(epoch + 1)
         if keeper.finished(epoch + 1):
             break
@@ -237,7 +240,7 @@ def _fit_stack(stack: Sequence[_Scaled], recipe: Recipe, keep: Keep) -> list[Fit
 class _Samples:
     """Batches of all links at once; each link shuffles its samples by its own seed, every epoch anew."""
 
-    def __init__(self, stack: Sequence[_Scaled], batch: int) -> None:
+    def __init__(self, stack: Sequence[Scaled], batch: int) -> None:
         self._x, self._y = pad([s.x for s in stack]), pad([s.y for s in stack])  # (links, n, in), (links, n, out)
         self._counts = np.array([len(s.x) for s in stack])
         self._rngs = [np.random.default_rng([s.job.seed, 1]) for s in stack]
@@ -265,7 +268,9 @@ class _Samples:
 class _Keeper:
     """Keeps each link's parameters of the epoch it should be taken from: early stopping, one link at a time."""
 
-    def __init__(self, stack: Sequence[_Scaled], links: Stack, loss: StackLoss, epochs: int, keep: Keep) -> None:
+    def __init__(
+        self, stack: Sequence[Scaled], links: Stack | SetStack, loss: StackLoss, epochs: int, keep: Keep
+    ) -> None:
         self._stack, self._links, self._loss = stack, links, loss
         stops = (epochs if s.job.stop_after is None else min(epochs, s.job.stop_after) for s in stack)
         self._stop = np.fromiter(stops, np.intp, len(stack))
@@ -301,21 +306,15 @@ class _Keeper:
     def result(self, recipe: Recipe) -> list[Fitted]:
         losses = np.stack(self._losses) if self._watches else None  # (epochs + 1, links)
         return [
-            Fitted(_unfold(s, kept, recipe), int(epoch), None if losses is None else losses[:, i])
-            for i, (s, kept, epoch) in enumerate(zip(self._stack, self._kept, self._epoch, strict=True))
+            Fitted(self._unfolded(i, kept, recipe), int(epoch), None if losses is None else losses[:, i])
+            for i, (kept, epoch) in enumerate(zip(self._kept, self._epoch, strict=True))
             if kept is not None
         ]
 
+    def _unfolded(self, i: int, kept: Sequence[Array], recipe: Recipe) -> FittedLink:
+        scaled, links = self._stack[i], self._links
+        pools = (links.pool_mean[i, 0], links.pool_std[i, 0]) if isinstance(links, SetStack) else None
+        return unfold(scaled, kept, recipe.hidden(scaled.job.target), pools)
+
     def _keep(self, i: np.intp) -> None:
         self._kept[i] = [p[i].copy() for p in self._links.parameters]
-
-
-def _unfold(scaled: _Scaled, padded: Sequence[Array], recipe: Recipe) -> VecToVec:
-    """Cut the padding off and fold the standardisation into the layers."""
-    job = scaled.job
-    hidden, size = recipe.hidden(job.target), job.target.size
-    w1 = padded[0][: job.source.size, :hidden] / scaled.x_std[:, None]
-    b1 = padded[1][0, :hidden] - scaled.x_mean @ w1
-    w2 = padded[2][:hidden, :size] * scaled.y_std
-    b2 = padded[3][0, :size] * scaled.y_std + scaled.y_mean
-    return VecToVec(job.source, job.target, *(np.ascontiguousarray(p, dtype=np.float32) for p in (w1, b1, w2, b2)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ STEADY = (0.0, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
 LIFETIME_STEPS = 13  # lifetimes tried: the median spacing of the frames, doubled each time
 LOOK_BACK = (1, 2, 4, 8)  # pairs of samples so many places apart: serving asks for ages of one or two spacings
 SURE = 1e-3  # probabilities are kept this far from 0 and 1
+_LEAST, _MOST = np.full(1, SURE, np.float32), np.full(1, 1.0 - SURE, np.float32)
 Times = NDArray[np.float64]
 
 
@@ -46,10 +48,21 @@ class Memory:
 
     def chances(self, last: Array, age_s: float | Times) -> Array:
         """last (..., width) in 0..1, age (...,) in seconds -> probabilities (..., width), never quite 0 or 1."""
-        age = age_s[..., None] if isinstance(age_s, np.ndarray) else age_s
-        fresh = self.steady * np.exp(np.minimum(age / -self.lifetime_s, 0.0))
-        chances = self.base + fresh * (last - self.base)
-        return np.asarray(np.minimum(np.maximum(chances, SURE), 1.0 - SURE), dtype=np.float32)
+        if isinstance(age_s, np.ndarray):
+            chances = np.maximum(age_s, 0.0)[..., None] * self._fading
+        else:
+            chances = np.float32(max(age_s, 0.0)) * self._fading
+        # In place from here: on one frame, calls are all that costs.
+        chances = np.exp(chances, dtype=np.float32)
+        chances *= self.steady
+        chances *= last - self.base
+        chances += self.base
+        np.maximum(chances, _LEAST, out=chances)
+        return np.minimum(chances, _MOST, out=chances)
+
+    @cached_property
+    def _fading(self) -> Array:
+        return np.asarray(-1.0 / self.lifetime_s, dtype=np.float32)
 
 
 def base_rates(coded: Array) -> Array:
@@ -64,19 +77,19 @@ def fit_memory(coded: Array, times_s: Times) -> Memory:
     """
     base = base_rates(coded)
     width = coded.shape[1]
-    memory = Memory(base, np.zeros(width, np.float32), np.ones(width, np.float32))
+    steady, lifetime_s = np.zeros(width, np.float32), np.ones(width, np.float32)
     later, earlier = earlier_frames(len(coded))
     if not len(later):
-        return memory
+        return Memory(base, steady, lifetime_s)
     age, last, now = times_s[later] - times_s[earlier], coded[earlier], coded[later]
-    best = _surprise(memory.chances(last, age), now)
-    for steady, lifetime in _candidates(times_s):
-        trial = Memory(base, np.full(width, steady, np.float32), np.full(width, lifetime, np.float32))
+    best = _surprise(Memory(base, steady, lifetime_s).chances(last, age), now)
+    for share, lifetime in _candidates(times_s):
+        trial = Memory(base, np.full(width, share, np.float32), np.full(width, lifetime, np.float32))
         surprise = _surprise(trial.chances(last, age), now)
         better = surprise < best - 1e-9
         best[better] = surprise[better]
-        memory.steady[better], memory.lifetime_s[better] = steady, lifetime
-    return memory
+        steady[better], lifetime_s[better] = share, lifetime
+    return Memory(base, steady, lifetime_s)
 
 
 def earlier_frames(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

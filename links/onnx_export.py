@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from camlink.links.scaling import FittedLink
 from camlink.links.vec_to_vec import VecToVec
 from camlink.models.scores import rules
 from camlink.pipeline.errors import LinkError
@@ -12,11 +13,16 @@ OPSET = 17
 _ACTIVATION = {"cross_entropy": "Softmax", "binary_cross_entropy": "Sigmoid", "mse": "Identity"}
 
 
-def export_onnx(link: VecToVec, path: Path) -> None:
+def export_onnx(link: FittedLink, path: Path) -> None:
     """Write ``link`` with its activation: input "source" (n, source.size), output "target" (n, target.size), float32.
 
-    Counts come as regressed, before rounding; for links to thresholds of counts the output is P(count > k).
+    Counts come as regressed, before rounding; for links to thresholds of counts the output is P(count > k). Raises
+    `LinkError` for links from sets of boxes.
     """
+    if not isinstance(link, VecToVec):
+        raise LinkError(
+            f"link {link.name}: only links between vectors can be exported, this one reads {link.source.kind}s"
+        )
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,9 +1,9 @@
 """From the outputs of all models on the same frames to links and ensembles (MLink Eq. 2 and 3).
 
-Two kinds of links stand side by side (`LinkKind`): ``vec_to_vec`` is the paper's, ``count_distribution`` (the
+Three kinds of links stand side by side (`LinkKind`): ``vec_to_vec`` is the paper's, ``count_distribution`` (the
 default) predicts distributions of counts, stops each link where held-out frames say so, calibrates, and remembers
-what the target said last. Held-out frames are short stretches, not single frames: neighbours of a fitted frame look
-so much like it that they would vouch for anything.
+what the target said last; ``set`` does the same from boxes, where `SourceSamples` hold them. Held-out frames are short
+stretches, not single frames: neighbours of a fitted frame look so much like it that they would vouch for anything.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from numpy.typing import NDArray
 from camlink.links.base import Array
 from camlink.links.counts import CountCode, code_for
 from camlink.links.ensemble import Belief, Ensemble, Trust, log_odds
-from camlink.links.fit import PAPER, RECIPE, FitJob, Fitted, Recipe, constant_prediction, fit
+from camlink.links.fit import PAPER, RECIPE, Backend, FitJob, Fitted, Recipe, constant_prediction, fit
+from camlink.links.inputs import SourceSamples
 from camlink.links.memory import Times, earlier_frames, fit_memory
+from camlink.links.scaling import FittedLink
+from camlink.links.set_to_vec import SetToVec
+from camlink.links.sets import plain_size
 from camlink.links.stack import RmsProp, StackLoss
 from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement, rules
 from camlink.pipeline.errors import LinkError
 
-LinkKind = Literal["count_distribution", "vec_to_vec"]
+LinkKind = Literal["count_distribution", "vec_to_vec", "set"]
 FOLDS = 4
 STRETCHES = 20  # the frames are cut into so many stretches in time, dealt to the folds in turn
 MIN_FRAMES = 10
@@ -55,43 +59,84 @@ def train_ensembles(
     targets: Sequence[str] | None = None,
     times_s: Times | None = None,
     kind: LinkKind = "count_distribution",
+    read: SourceSamples | None = None,
+    backend: Backend = "numpy",
 ) -> dict[str, Ensemble]:
     """Return, for each target, links from all other models and their ensemble weights.
 
     ``samples`` maps each model to its outputs (n, size) on the same n frames, oldest first; ``times_s`` (n,) are the
-    frames' times in seconds, without which nothing is remembered. Every frame is held out once from a trial fit, and
-    only those predictions set weights, calibration and confidence; the links that are served are then fitted on all.
-    Raises `LinkError` for fewer than 10 frames, uneven lengths or values that are not finite.
+    frames' times in seconds, without which nothing is remembered. ``read`` is what links read of the sources, where
+    that is more than their outputs. Every frame is held out once from a trial fit, and only those predictions set
+    weights, calibration and confidence; the links that are served are then fitted on all. Raises `LinkError` for
+    fewer than 10 frames, uneven lengths or values that are not finite.
     """
     frames = _check_samples(specs, samples, times_s)
     wanted = [t for t in (targets or list(specs)) if len(specs) > 1]
     recipe = PAPER if kind == "vec_to_vec" else RECIPE
     plans = [_plan(specs, samples, t, kind) for t in wanted]
     folds = (np.arange(frames) * min(STRETCHES, frames // 2) // frames) % FOLDS
+    read = read or SourceSamples(specs, samples)
     jobs = {
         (plan.spec.model, s): FitJob(
-            specs[s], plan.output, samples[s], plan.coded, _pair_seed(seed, s, plan.spec.model)
+            read.specs[s], plan.output, read.samples[s], plan.coded, _pair_seed(seed, s, plan.spec.model)
         )
         for plan in plans
         for s in plan.sources
     }
-    trials = cross_fit(list(jobs.values()), folds, recipe, early_stopping=kind != "vec_to_vec")
-    held_out = {key: trial.held_out for key, trial in zip(jobs, trials, strict=True)}
-    links = dict(zip(jobs, (trial.link for trial in trials), strict=True))
+    trials = _cross_fit_pairs(jobs, folds, recipe, kind != "vec_to_vec", backend)
+    held_out = {key: trial.held_out for key, trial in trials.items()}
+    links = {key: trial.link for key, trial in trials.items()}
     return {plan.spec.model: _assemble(plan, links, held_out, kind, times_s) for plan in plans}
+
+
+def _cross_fit_pairs(
+    jobs: Mapping[tuple[str, str], FitJob],
+    folds: NDArray[np.intp],
+    recipe: Recipe,
+    early_stopping: bool,
+    backend: Backend,
+) -> dict[tuple[str, str], CrossFitted]:
+    """Fit all links; one from a set is fitted with a plain one beside it, weighed by what held-out frames say of both.
+
+    Boxes tell more than counts and are easier to learn by heart: where they mislead, the plain link has the weight.
+    """
+    plain = {key: _without_boxes(job) for key, job in jobs.items() if job.source.kind == "set"}
+    fitted = cross_fit([*jobs.values(), *plain.values()], folds, recipe, early_stopping=early_stopping, backend=backend)
+    trials = dict(zip(jobs, fitted, strict=False))
+    for key, beside in zip(plain, fitted[len(jobs) :], strict=True):
+        trials[key] = _fused(jobs[key], trials[key], beside)
+    return trials
+
+
+def _without_boxes(job: FitJob) -> FitJob:
+    size = plain_size(job.source)
+    return replace(job, source=OutputSpec(job.source.model, "vector", size, "regression"), x=job.x[:, :size])
+
+
+def _fused(job: FitJob, boxes: CrossFitted, plain: CrossFitted) -> CrossFitted:
+    assert isinstance(boxes.link, SetToVec)
+    assert isinstance(plain.link, VecToVec)
+    share, rest = fit_weights(job.target, np.stack([boxes.held_out, plain.held_out]), job.y)
+    held_out = np.float32(share) * boxes.held_out + np.float32(rest) * plain.held_out
+    return CrossFitted(boxes.link.beside(plain.link, share), held_out, boxes.epoch)
 
 
 @dataclass(frozen=True, eq=False)
 class CrossFitted:
     """A link fitted on all frames, and what trial fits without a frame said of it: ``held_out`` (n, output size)."""
 
-    link: VecToVec
+    link: FittedLink
     held_out: Array
     epoch: int
 
 
 def cross_fit(
-    jobs: Sequence[FitJob], folds: NDArray[np.intp], recipe: Recipe, *, early_stopping: bool = True
+    jobs: Sequence[FitJob],
+    folds: NDArray[np.intp],
+    recipe: Recipe,
+    *,
+    early_stopping: bool = True,
+    backend: Backend = "numpy",
 ) -> list[CrossFitted]:
     """Fit every link once per fold without that fold, then on all frames, as long as served the trial fits best.
 
@@ -100,10 +145,12 @@ def cross_fit(
     count = int(folds.max()) + 1
     trial_jobs = [replace(job, watched=folds == fold, seed=job.seed + fold) for job in jobs for fold in range(count)]
     stop = None if early_stopping else recipe.epochs
-    fitted = fit(trial_jobs, recipe, keep="best" if early_stopping else "last")
+    fitted = fit(trial_jobs, recipe, keep="best" if early_stopping else "last", backend=backend)
     trials = [fitted[i * count : (i + 1) * count] for i in range(len(jobs))]
     epochs = [_best_epoch(trial) if stop is None else stop for trial in trials]
-    final = fit([replace(job, stop_after=epoch) for job, epoch in zip(jobs, epochs, strict=True)], recipe)
+    final = fit(
+        [replace(job, stop_after=epoch) for job, epoch in zip(jobs, epochs, strict=True)], recipe, backend=backend
+    )
     result = []
     for job, trial, last, epoch in zip(jobs, trials, final, epochs, strict=True):
         held_out = np.empty_like(job.y, dtype=np.float32)
@@ -120,7 +167,7 @@ def _best_epoch(trial: Sequence[Fitted]) -> int:
 
 def _plan(specs: Mapping[str, OutputSpec], samples: Mapping[str, Array], target: str, kind: LinkKind) -> _Target:
     spec, y = specs[target], samples[target]
-    code = code_for(spec, y) if kind == "count_distribution" else None
+    code = code_for(spec, y) if kind != "vec_to_vec" else None
     sources = tuple(s for s in specs if s != target)
     if code is None:
         return _Target(spec, spec, None, y, y, sources)
@@ -150,7 +197,7 @@ def _pair_seed(seed: int, source: str, target: str) -> int:
 
 def _assemble(
     plan: _Target,
-    links: Mapping[tuple[str, str], VecToVec],
+    links: Mapping[tuple[str, str], FittedLink],
     held_out: Mapping[tuple[str, str], Array],
     kind: LinkKind,
     times_s: Times | None,
@@ -161,7 +208,7 @@ def _assemble(
     weights = dict(zip(z, fit_weights(plan.output, np.stack(list(z.values())), plan.coded), strict=True))
     spread = np.ones(plan.spec.size, np.float32)
     draft = Ensemble(plan.spec, {s: links[name, s] for s in z}, weights, spread, 0.0, plan.code)
-    if kind == "count_distribution" and rules(plan.output).loss != "mse":
+    if kind != "vec_to_vec" and rules(plan.output).loss != "mse":
         draft = replace(draft, trust=_fit_trust(plan, draft, draft.mix(z), times_s))
     value = draft.combine(z)
     served = draft.finish(value)
@@ -181,8 +228,10 @@ def _fit_trust(plan: _Target, draft: Ensemble, mixed: Array, times_s: Times | No
     later, earlier = earlier_frames(len(plan.coded))
     chances = memory.chances(plan.coded[earlier], times_s[later] - times_s[earlier])
     ground = log_odds(chances, plan.output)
-    with_memory = _belief(plan, draft, ground, evidence[later], plan.coded[later], plan.samples[later])
-    return Trust(constant, alone, with_memory, memory)
+    coded, executed = plan.coded[later], plan.samples[later]
+    with_memory = _belief(plan, draft, ground, evidence[later], coded, executed)
+    memory_alone = _belief(plan, draft, ground, np.zeros_like(ground), coded, executed)
+    return Trust(constant, alone, with_memory, memory, memory_alone)
 
 
 def _belief(plan: _Target, draft: Ensemble, ground: Array, evidence: Array, coded: Array, executed: Array) -> Belief:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 
@@ -30,7 +31,8 @@ class ModelPool:
     """Models by name, never more of them in memory than ``memory_budget_gb`` allows (None: no limit).
 
     ``loads`` counts loadings; ``busy_ms`` and ``executions`` say, per model, the wall time spent running it and on how
-    many frames: the report's model-seconds.
+    many frames: the report's model-seconds. ``batch_sizes`` counts batches by their size, and ``watch`` is called after
+    each with the model, its frames and its milliseconds.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class ModelPool:
         self.loads = 0
         self.busy_ms = dict.fromkeys(self.specs, 0.0)
         self.executions = dict.fromkeys(self.specs, 0)
+        self.batch_sizes: dict[str, Counter[int]] = {name: Counter() for name in self.specs}
+        self.watch: Callable[[str, int, float], None] = lambda name, frames, ms: None
         for name in self.specs:
             self._check_fits((name,))
 
@@ -151,9 +155,12 @@ class ModelPool:
                 self._halve_batch(name, len(batch), error)
                 continue
             finally:
-                self.busy_ms[name] += (self._clock() - start) * 1000
+                took_ms = (self._clock() - start) * 1000
+                self.busy_ms[name] += took_ms
             _check_answers(model.spec, batch, answers)
             self.executions[name] += len(batch)
+            self.batch_sizes[name][len(batch)] += 1
+            self.watch(name, len(batch), took_ms)
             found.extend(answers)
         return found
 

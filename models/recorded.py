@@ -37,6 +37,10 @@ class RecordedModel:
     def unload(self) -> None:
         """Do nothing: the answers stay, for they are also what predictions are judged by."""
 
+    def knows(self, camera_id: str, index: int) -> bool:
+        """Say whether the trace holds this model's output on that frame."""
+        return index in self._answers.get(camera_id, {})
+
     def run(self, frames: Sequence[Frame]) -> list[Inference]:
         """Return what the model gave on these frames. Raises `ModelError` for a frame the trace does not hold."""
         answers = self._answers

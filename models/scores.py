@@ -22,6 +22,7 @@ from camlink.models.base import OutputSpec
 Array = NDArray[np.float32]
 Loss = Literal["mse", "cross_entropy", "binary_cross_entropy"]
 
+_MOST_ODDS, _ONE = np.full(1, 60.0, np.float32), np.ones(1, np.float32)
 COUNT_TOLERANCE = 0.5  # MLink extended, Sec. 6.2: a count is right when it is off by less than this
 
 
@@ -41,7 +42,10 @@ def _softmax(z: Array) -> Array:
 
 
 def _sigmoid(z: Array) -> Array:
-    return np.asarray(1.0 / (1.0 + np.exp(np.minimum(-z, 60.0))), dtype=np.float32)
+    odds = np.minimum(np.negative(z), _MOST_ODDS)  # in place from here: on one frame, calls are all that costs
+    np.exp(odds, out=odds)
+    odds += _ONE
+    return np.reciprocal(odds, out=odds)
 
 
 def _linear(z: Array) -> Array:

@@ -17,11 +17,12 @@ import numpy as np
 
 from camlink.models.base import Inference, OutputSpec
 from camlink.pipeline.errors import TraceError
-from camlink.pipeline.records import Frame, FrameStats
+from camlink.pipeline.records import Detections, Frame, FrameStats
 
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 _NO_PIXELS.flags.writeable = False
 _STATS = ("pixel_change", "edge_density", "mean_luma")
+_BOX_COLUMNS = 6  # x1, y1, x2, y2, score, class
 _SPEC_FIELDS = ("kind", "size", "task", "labels", "max_steps", "scale")
 
 Answers = dict[str, dict[int, Inference]]  # camera id -> frame index -> inference
@@ -75,17 +76,17 @@ def read_frames(folder: Path) -> tuple[Frame, ...]:
 
 def read_outputs(folder: Path, specs: Mapping[str, OutputSpec]) -> dict[str, Answers]:
     """Read the outputs table into answers per model. Raises `TraceError`."""
-    path, rows = _table(folder, "outputs", ("camera_id", "frame_index", "model", "value"), ())
+    path, rows = _table(folder, "outputs", ("camera_id", "frame_index", "model", "value"), ("detections",))
     answers: dict[str, Answers] = {name: {} for name in specs}
     parsed: dict[str, dict[Any, Inference]] = {name: {} for name in specs}  # equal values share one inference
-    for line, (camera, index, model, value) in rows:
+    for line, (camera, index, model, value, boxes) in rows:
         where = f"{path}:{line}"
         if model not in answers:
             raise TraceError(f'{where}: model "{model}" is not in trace.yaml, which has {", ".join(specs)}')
-        key = tuple(value) if isinstance(value, list) else value
+        key = (_hashable(value), _hashable(boxes))
         inference = parsed[model].get(key)
         if inference is None:
-            inference = parsed[model][key] = _inference(key, specs[model], where)
+            inference = parsed[model][key] = _inference(*key, specs[model], where)
         number = _index(index, where)
         earlier = answers[model].setdefault(camera, {}).setdefault(number, inference)
         if earlier is not inference and not np.array_equal(earlier.value, inference.value):
@@ -191,8 +192,12 @@ def _stats(raw: list[Any], where: str) -> FrameStats | None:
         raise TraceError(f"{where}: frame statistics {raw} are not all numbers") from None
 
 
-def _inference(raw: Any, spec: OutputSpec, where: str) -> Inference:
-    """Parse one value: a JSON list (text), or the numbers themselves."""
+def _hashable(raw: Any) -> Any:
+    return tuple(map(_hashable, raw)) if isinstance(raw, list) else raw
+
+
+def _inference(raw: Any, boxes: Any, spec: OutputSpec, where: str) -> Inference:
+    """Parse one value and its boxes, if there are any: JSON lists (text), or the numbers themselves."""
     try:
         numbers = json.loads(raw) if isinstance(raw, str) else raw
         value = np.array(numbers, np.float32)
@@ -202,4 +207,26 @@ def _inference(raw: Any, spec: OutputSpec, where: str) -> Inference:
     if not fits or not np.isfinite(value).all():
         raise TraceError(f'{where}: value {raw!r} of "{spec.model}", wanted {spec.size} finite numbers')
     value.flags.writeable = False
-    return Inference(value)
+    return Inference(value, None if boxes in (None, "") else _detections(boxes, spec, where))
+
+
+def _detections(raw: Any, spec: OutputSpec, where: str) -> Detections:
+    """Parse boxes: a list of [x1, y1, x2, y2, score, class]."""
+    try:
+        rows = np.array(json.loads(raw) if isinstance(raw, str) else raw, np.float32)
+    except (TypeError, ValueError):
+        raise TraceError(f'{where}: detections {raw!r:.60} of "{spec.model}" are no JSON list of boxes') from None
+    if rows.size and rows.shape[1:] != (_BOX_COLUMNS,):
+        raise TraceError(
+            f'{where}: detections {raw!r:.60} of "{spec.model}", wanted [x1, y1, x2, y2, score, class] each'
+        )
+    rows = rows.reshape(-1, _BOX_COLUMNS)
+    classes = rows[:, 5].astype(np.int32)
+    known = (classes >= 0) & (classes < spec.size)
+    if not np.isfinite(rows).all() or not known.all() or (classes != rows[:, 5]).any():
+        wanted = f"wanted finite numbers, and classes 0 to {spec.size - 1}"
+        raise TraceError(f'{where}: detections {raw!r:.60} of "{spec.model}", {wanted}')
+    arrays = rows[:, :4].copy(), rows[:, 4].copy(), classes
+    for array in arrays:
+        array.flags.writeable = False
+    return Detections(*arrays)

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from camlink.links.base import Array
+from camlink.links.inputs import LinkInputs
 from camlink.links.train import LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.operators.learning import (
     CameraLearning,
     Duel,
+    Learnt,
     TargetLinks,
     Version,
     relabelling_of,
@@ -38,7 +40,6 @@ from camlink.pipeline.records import (
     LinkPromotion,
     Record,
     RelabelRequest,
-    Value,
 )
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,15 @@ class AdaptationOperator:
     """Results in; relabel requests, link promotions and events out."""
 
     def __init__(
-        self, specs: Mapping[str, OutputSpec], rules: LearningRules, relabel: Callable[[], RelabelPolicy]
+        self,
+        specs: Mapping[str, OutputSpec],
+        rules: LearningRules,
+        relabel: Callable[[], RelabelPolicy],
+        inputs: LinkInputs | None = None,
     ) -> None:
+        """``inputs``: what links read of a frame, where that is more than the executed values."""
         self._specs = specs
+        self._inputs = inputs or LinkInputs(specs)
         self._rules = rules
         self._relabel = relabel
         self._cameras: dict[str, CameraLearning] = {}
@@ -99,7 +106,7 @@ class AdaptationOperator:
 
     def snapshot(self, camera_id: str) -> bytes:
         """Return what a camera's links were and are learnt from, for `restore`: large, changes with learnt frames."""
-        return to_snapshot(self._camera(camera_id), self._specs, self._payloads)
+        return to_snapshot(self._camera(camera_id), self._specs, self._inputs, self._payloads)
 
     def restore(self, camera_id: str, snapshot: bytes) -> None:
         """Take up a camera from its snapshot. Raises `StateError`, and leaves it as it was, if that cannot be read.
@@ -108,8 +115,8 @@ class AdaptationOperator:
         """
         camera = self._camera(camera_id)
         known = {name for name, target in camera.targets.items() if target.current is not None}
-        restore(camera, snapshot, self._specs, self._payloads)
-        at = max((at for at, _ in camera.history), default=EPOCH)
+        restore(camera, snapshot, self._specs, self._inputs, self._payloads)
+        at = max((frame.captured_at for frame in camera.history), default=EPOCH)
         for name, target in camera.targets.items():
             if target.current is not None and name not in known:
                 version, payload = target.current.number, self._payloads.of(target.current.ensemble)
@@ -126,7 +133,7 @@ class AdaptationOperator:
 
     def resume_relabelling(self, camera_id: str, told: Mapping[str, Any]) -> None:
         """Go on where another worker's relabelling stood. Raises `StateError`."""
-        resume_relabelling(self._camera(camera_id), told, {m: spec.size for m, spec in self._specs.items()})
+        resume_relabelling(self._camera(camera_id), told, self._specs, self._inputs)
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
@@ -137,21 +144,28 @@ class AdaptationOperator:
         if result.purpose == "serve":
             yield from self._maybe_relabel(camera, result)
             return
-        values = {**camera.pending.pop(result.frame_index, {}), **result.executed()}
-        if len(values) < len(self._specs):
+        learnt = self._read(result)
+        if result.frame_index in camera.pending:
+            learnt = camera.pending.pop(result.frame_index).joined(learnt)
+        if len(learnt.values) < len(self._specs):
             return  # a model failed, or the request was forgotten: nothing complete to learn from
         if result.purpose != "relabel":
-            yield from self._test(camera, result, values)
-        camera.last.update(result.captured_at, values)
-        camera.history.append((result.captured_at, values))
+            yield from self._test(camera, result, learnt)
+        camera.last.update(result.captured_at, learnt.values)
+        camera.history.append(learnt)
         camera.fresh += 1
         yield from self._maybe_train(camera, result)
 
     def _camera(self, camera_id: str) -> CameraLearning:
         if camera_id not in self._cameras:
-            history: deque[tuple[datetime, Mapping[str, Value]]] = deque(maxlen=self._rules.history_frames)
+            history: deque[Learnt] = deque(maxlen=self._rules.history_frames)
             self._cameras[camera_id] = CameraLearning(self._relabel(), history, {m: TargetLinks() for m in self._specs})
         return self._cameras[camera_id]
+
+    def _read(self, result: FrameResult) -> Learnt:
+        """Return what the models that executed said, and what links read of it."""
+        read = self._inputs.of_outputs(result.outputs, result.captured_at, result.stats)
+        return Learnt(result.captured_at, result.executed(), read)
 
     def _maybe_relabel(self, camera: CameraLearning, result: FrameResult) -> Iterable[Record]:
         executed = result.executed()
@@ -164,20 +178,20 @@ class AdaptationOperator:
         reason = camera.relabel.wants(result)
         if reason is None:
             return
-        camera.pending[result.frame_index] = executed
+        camera.pending[result.frame_index] = self._read(result)
         if len(camera.pending) > PENDING_RELABELS:
             camera.pending.pop(next(iter(camera.pending)))
         yield RelabelRequest(result.camera_id, result.frame_index, result.captured_at, missing, reason)
 
-    def _test(self, camera: CameraLearning, result: FrameResult, values: Mapping[str, Value]) -> Iterable[Record]:
+    def _test(self, camera: CameraLearning, result: FrameResult, learnt: Learnt) -> Iterable[Record]:
         """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
         for name, target in camera.targets.items():
-            sources = {m: values[m] for m in (target.sources or tuple(values)) if m != name}
+            sources = {m: learnt.read[m] for m in (target.sources or tuple(learnt.read)) if m != name}
             # Within a run of profile frames the last value is one frame old, which serving never enjoys.
             recall = camera.last.of(name, result.captured_at) if result.purpose == "audit" else None
             for duel in (target.trial, target.watch):
                 if duel is not None:
-                    duel.score(sources, recall, values[name])
+                    duel.score(sources, recall, learnt.values[name])
             if target.trial is not None and target.trial.is_settled(self._rules.shadow_frames):
                 yield from self._settle_trial(result, name, target, target.trial)
             elif target.watch is not None and target.watch.is_settled(self._rules.shadow_frames):
@@ -219,13 +233,14 @@ class AdaptationOperator:
         if not enough or on_trial or len(self._specs) < 2:
             return
         camera.fresh = 0
-        history = sorted(camera.history, key=lambda frame: frame[0])  # relabelled frames come late
-        samples: dict[str, Array] = {m: np.stack([values[m] for _, values in history]) for m in self._specs}
-        times_s = np.array([at.timestamp() for at, _ in history])
+        history = sorted(camera.history, key=lambda frame: frame.captured_at)  # relabelled frames come late
+        samples: dict[str, Array] = {m: np.stack([frame.values[m] for frame in history]) for m in self._specs}
+        read = self._inputs.stacked([frame.read for frame in history])
+        times_s = np.array([frame.captured_at.timestamp() for frame in history])
         number = 1 + max(t.last_number for t in camera.targets.values())
         try:
             ensembles = train_ensembles(
-                self._specs, samples, seed=rules.seed + number, times_s=times_s, kind=rules.kind
+                self._specs, samples, seed=rules.seed + number, times_s=times_s, kind=rules.kind, read=read
             )
         except LinkError as error:
             logger.warning('camera "%s": links not trained: %s', result.camera_id, error)

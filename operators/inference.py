@@ -2,6 +2,9 @@
 
 Profile and audit frames run every model. When not all models fit the memory budget together, such frames wait in a
 small buffer and the models are loaded in turn (design ruling 2).
+
+Where a policy decides on every frame (`camlink.operators.policy`), it is asked here, model by model, and its answers
+for the others go out with the word of the executed ones.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.operators.base import StateStore
+from camlink.operators.gate import Gate
 from camlink.operators.sampling import FramePlan, FramePlanner
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import (
@@ -33,6 +37,7 @@ logger = logging.getLogger(__name__)
 RING_FRAMES = 16  # recent frames kept per camera, for relabel requests
 DEFER_FRAMES = 16  # fully executed frames that wait for models to be loaded in turn
 OUTPUT_TTL_S = 120.0
+PREVIEW_EVERY = timedelta(seconds=10)  # of event time: how often a camera's picture is given for people to look at
 
 Encode = Callable[[Frame], bytes]
 
@@ -52,6 +57,9 @@ class _Job:
     predict: tuple[str, ...] = ()
     abstain: tuple[str, ...] = ()
     trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    answers: tuple[ModelOutput, ...] = ()  # of a policy that decides on every frame
+    done: tuple[ModelOutput, ...] = ()  # what ran before the job had to wait
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,6 +67,7 @@ class _Camera:
     planner: FramePlanner
     decision: Decision | None = None
     ring: OrderedDict[int, Frame] = field(default_factory=OrderedDict)
+    pictured: datetime | None = None  # captured_at of the frame whose picture was given last
 
 
 class InferenceOperator:
@@ -70,8 +79,11 @@ class InferenceOperator:
         planner: Callable[[str], FramePlanner],
         state: StateStore,
         encode_picture: Encode | None = None,
+        gate: Gate | None = None,
     ) -> None:
+        """``gate``: the policies that decide on every frame, where there are such."""
         self._pool = pool
+        self._gate = gate
         self._models = tuple(pool.specs)
         self._planner = planner
         self._state = state
@@ -117,6 +129,8 @@ class InferenceOperator:
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
         self._cameras.pop(camera_id, None)
+        if self._gate is not None:
+            self._gate.forget(camera_id)
         self._deferred = [job for job in self._deferred if job.frame.camera_id != camera_id]
         self._awaiting = [job for job in self._awaiting if job.frame.camera_id != camera_id]
 
@@ -132,6 +146,8 @@ class InferenceOperator:
             self._pool.set_loaded(decision.loaded)
         except ModelError as error:
             logger.error('camera "%s": %s', decision.camera_id, error)
+        if self._gate is not None:
+            self._gate.decide(decision)
 
     def _plan(self, frame: Frame) -> _Job:
         camera = self._camera(frame.camera_id)
@@ -160,9 +176,52 @@ class InferenceOperator:
             jobs.append(_Job(frame, FramePlan("relabel"), request.models))
 
     def _process(self, jobs: Sequence[_Job]) -> Iterable[Record]:
-        if self._pool.fits_together:
+        if self._gate is not None:
+            yield from self._process_gated(self._gate, jobs)
+        elif self._pool.fits_together:
             yield from self._run(jobs)
-            return
+        else:
+            yield from self._process_in_turn(jobs)
+
+    def _process_gated(self, gate: Gate, jobs: Sequence[_Job]) -> Iterable[Record]:
+        """Take the frames one per camera at a time: what a policy learns from one, it knows on the next."""
+        for wave in _waves(jobs):
+            asked = self._ask(gate, wave)
+            yield from self._run(asked) if self._pool.fits_together else self._process_in_turn(asked)
+
+    def _ask(self, gate: Gate, jobs: Sequence[_Job]) -> list[_Job]:
+        """Let the policies choose and answer; what they choose runs here, the rest of a full frame later."""
+        outputs: list[list[ModelOutput]] = [[] for _ in jobs]
+        failed: list[dict[str, str]] = [{} for _ in jobs]
+        asked = {i: job for i, job in enumerate(jobs) if job.plan.purpose in ("serve", "audit") and job.predict}
+        for i, job in enumerate(jobs):
+            if job.plan.purpose != "relabel" and (self._pool.fits_together or i in asked):
+                gate.begin(job.frame)
+        open_ = dict(asked)
+        while open_:
+            choices = {i: gate.choose(job.frame.camera_id, outputs[i]) for i, job in open_.items()}
+            for model in self._models:
+                places = [i for i, choice in choices.items() if choice == model]
+                self._run_model(model, jobs, outputs, failed, places)
+            open_ = {i: job for i, job in open_.items() if choices[i] is not None and choices[i] not in failed[i]}
+        return [self._answered(gate, job, outputs[i], failed[i]) if i in asked else job for i, job in enumerate(jobs)]
+
+    def _answered(self, gate: Gate, job: _Job, outputs: Sequence[ModelOutput], failed: Mapping[str, str]) -> _Job:
+        ran = {o.model for o in outputs}
+        answers = gate.answer(job.frame, job.plan, outputs, job.trial)
+        left = tuple(m for m in self._models if m not in ran)
+        if not self._pool.fits_together:  # a full frame has to wait for its other models: later frames come first
+            gate.learn(job.frame.camera_id, outputs, chosen=True)
+        return replace(
+            job,
+            run=tuple(m for m in job.run if m not in ran and m not in failed),
+            predict=left,
+            answers=answers,
+            done=tuple(outputs),
+            failed=failed,
+        )
+
+    def _process_in_turn(self, jobs: Sequence[_Job]) -> Iterable[Record]:
         yield from self._run_arrived()
         coming = {model for model in self._models if self._pool.is_coming(model)}
         loaded = set(self._pool.loaded)
@@ -188,11 +247,14 @@ class InferenceOperator:
     def _run(self, jobs: Sequence[_Job]) -> Iterable[Record]:
         if not jobs:
             return
-        outputs: list[list[ModelOutput]] = [[] for _ in jobs]
-        failed: list[dict[str, str]] = [{} for _ in jobs]
+        outputs = [list(job.done) for job in jobs]
+        failed = [dict(job.failed) for job in jobs]
         for model in self._models:
-            self._run_model(model, jobs, outputs, failed)
+            places = [i for i, job in enumerate(jobs) if model in job.run]
+            self._run_model(model, jobs, outputs, failed, places)
         for job, done, reasons in zip(jobs, outputs, failed, strict=True):
+            if self._gate is not None and self._pool.fits_together and job.plan.purpose != "relabel":
+                self._gate.learn(job.frame.camera_id, done, chosen=job.plan.purpose == "serve")
             yield from self._announce(job, tuple(done), reasons)
 
     def _run_model(
@@ -201,11 +263,12 @@ class InferenceOperator:
         jobs: Sequence[_Job],
         outputs: Sequence[list[ModelOutput]],
         failed: Sequence[dict[str, str]],
+        places: Sequence[int],
     ) -> None:
-        chosen = [i for i, job in enumerate(jobs) if model in job.run]
-        if not chosen:
+        """Run ``model`` on the jobs at ``places`` as one batch."""
+        if not places:
             return
-        for i, inference in self._infer(model, {i: jobs[i].frame for i in chosen}, failed).items():
+        for i, inference in self._infer(model, {i: jobs[i].frame for i in places}, failed).items():
             job = jobs[i]
             outputs[i].append(
                 ModelOutput(
@@ -251,6 +314,31 @@ class InferenceOperator:
             stats=frame.stats,
             profile_ends=plan.profile_ends,
             trial=job.trial,
+            answers=job.answers,
         )
-        if plan.purpose == "audit" and job.predict and self._encode is not None and frame.pixels.size:
-            yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame))
+        if self._encode is not None and self._is_pictured(job) and frame.pixels.size:
+            yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)
+
+    def _is_pictured(self, job: _Job) -> bool:
+        """Audit frames with predictions are, to show disagreements; others now and then, to show the camera."""
+        camera, at = self._camera(job.frame.camera_id), job.frame.captured_at
+        if job.plan.purpose == "relabel":
+            return False
+        due = camera.pictured is None or at - camera.pictured >= PREVIEW_EVERY
+        audited = job.plan.purpose == "audit" and bool(job.predict)
+        if due or audited:
+            camera.pictured = at
+        return due or audited
+
+
+def _waves(jobs: Sequence[_Job]) -> list[list[_Job]]:
+    """Deal the jobs into waves with each camera once in a wave at most, its frames in order."""
+    waves: list[list[_Job]] = []
+    taken: dict[str, int] = {}
+    for job in jobs:
+        place = taken.get(job.frame.camera_id, 0)
+        taken[job.frame.camera_id] = place + 1
+        if place == len(waves):
+            waves.append([])
+        waves[place].append(job)
+    return waves

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.links.memory import Recall
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
@@ -53,7 +55,7 @@ class Duel:
     old_scores: list[float] = field(default_factory=list)
     new_scores: list[float] = field(default_factory=list)
 
-    def score(self, sources: Mapping[str, Value], recall: Recall | None, executed: Value) -> None:
+    def score(self, sources: Mapping[str, Array], recall: Recall | None, executed: Value) -> None:
         """Let both predict one frame that every model ran on."""
         for version, scores in ((self.old, self.old_scores), (self.new, self.new_scores)):
             value, _ = version.ensemble.predict(sources, recall)
@@ -89,29 +91,46 @@ class TargetLinks:
     sources: tuple[str, ...] | None = None  # what the served predictions were made from, most recently
 
 
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What models said on one frame, and what links read of it. Only frames with all models are learnt from."""
+
+    captured_at: datetime
+    values: Mapping[str, Value]
+    read: Mapping[str, Array]  # model -> (LinkInputs.sources[model].size,)
+
+    def joined(self, later: Learnt) -> Learnt:
+        """Return this with what the models said that ran on the same frame later."""
+        return Learnt(self.captured_at, {**self.values, **later.values}, {**self.read, **later.read})
+
+
 @dataclass
 class CameraLearning:
     """All that adaptation knows of one camera."""
 
     relabel: RelabelPolicy
-    history: deque[tuple[datetime, Mapping[str, Value]]]
+    history: deque[Learnt]
     targets: dict[str, TargetLinks]
     last: LastExecuted = field(default_factory=LastExecuted)
     fresh: int = 0  # frames learnt from since the last training
-    pending: dict[int, dict[str, Value]] = field(default_factory=dict)
+    pending: dict[int, Learnt] = field(default_factory=dict)  # to be relabelled: what executed when served
 
 
-def to_snapshot(camera: CameraLearning, specs: Mapping[str, OutputSpec], payloads: EnsembleBytes) -> bytes:
+def to_snapshot(
+    camera: CameraLearning, specs: Mapping[str, OutputSpec], inputs: LinkInputs, payloads: EnsembleBytes
+) -> bytes:
     """Return all that is known of a camera as bytes; `restore` reads them."""
     parts = {
-        f"history/{model}": array_bytes([values[model] for _, values in camera.history], (spec.size,))
+        f"history/{model}": array_bytes([frame.values[model] for frame in camera.history], (spec.size,))
         for model, spec in specs.items()
     }
+    for model, size in _read_sizes(specs, inputs).items():
+        parts[f"read/{model}"] = array_bytes([frame.read[model] for frame in camera.history], (size,))
     for name, target in camera.targets.items():
         for version in _versions(target):
             parts[f"links/{name}/{version.number}"] = payloads.of(version.ensemble)
     told = {
-        "times": [put_time(at) for at, _ in camera.history],
+        "times": [put_time(frame.captured_at) for frame in camera.history],
         "fresh": camera.fresh,
         "last": camera.last.state(),
         "targets": {name: _told_of(target) for name, target in camera.targets.items()},
@@ -119,7 +138,13 @@ def to_snapshot(camera: CameraLearning, specs: Mapping[str, OutputSpec], payload
     return Snapshot(told, parts).to_bytes()
 
 
-def restore(camera: CameraLearning, data: bytes, specs: Mapping[str, OutputSpec], payloads: EnsembleBytes) -> None:
+def restore(
+    camera: CameraLearning,
+    data: bytes,
+    specs: Mapping[str, OutputSpec],
+    inputs: LinkInputs,
+    payloads: EnsembleBytes,
+) -> None:
     """Fill a camera that is new here from its snapshot. Raises `StateError`, and leaves it as it was, for a bad one.
 
     Links that were promoted after the snapshot was written stand: they came from the topic of promotions.
@@ -129,12 +154,11 @@ def restore(camera: CameraLearning, data: bytes, specs: Mapping[str, OutputSpec]
     with reading():
         if set(told["targets"]) != set(specs):
             raise StateError(f"a snapshot of other models: {', '.join(told['targets'])}")
-        times = get_times(told["times"])
-        columns = {m: array_of(snapshot.parts[f"history/{m}"], len(times), (size,)) for m, size in sizes.items()}
+        history = _history_of(get_times(told["times"]), snapshot.parts, specs, inputs)
         targets = {name: _target_of(name, told["targets"][name], snapshot.parts, payloads) for name in specs}
         last = LastExecuted.of_state(told["last"], sizes)
         fresh = int(told["fresh"])
-    camera.history.extend((at, {m: columns[m][place] for m in sizes}) for place, at in enumerate(times))
+    camera.history.extend(history)
     camera.targets = {name: _newer(camera.targets[name], target) for name, target in targets.items()}
     camera.last, camera.fresh = last, fresh
 
@@ -143,20 +167,49 @@ def relabelling_of(camera: CameraLearning) -> dict[str, Any]:
     """Return what changes with every served frame, as plain values; `resume_relabelling` reads them."""
     return {
         "policy": camera.relabel.state(),
-        "pending": [[index, put_values(values)] for index, values in camera.pending.items()],
+        "pending": [
+            [index, put_time(frame.captured_at), put_values(frame.values), put_values(frame.read)]
+            for index, frame in camera.pending.items()
+        ],
         "sources": {name: target.sources for name, target in camera.targets.items()},
     }
 
 
-def resume_relabelling(camera: CameraLearning, told: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+def resume_relabelling(
+    camera: CameraLearning, told: Mapping[str, Any], specs: Mapping[str, OutputSpec], inputs: LinkInputs
+) -> None:
     """Go on where another worker stood. Raises `StateError`, and leaves the camera as it was, for what is amiss."""
+    sizes, read_sizes = ({m: spec.size for m, spec in spaces.items()} for spaces in (specs, inputs.sources))
     with reading():
-        pending = {int(index): get_values(values, sizes) for index, values in told["pending"]}
+        pending = {
+            int(index): Learnt(get_times([at])[0], get_values(values, sizes), get_values(read, read_sizes))
+            for index, at, values, read in told["pending"]
+        }
         sources = {name: None if named is None else tuple(map(str, named)) for name, named in told["sources"].items()}
         camera.relabel.resume(told["policy"])
     camera.pending = pending
     for name, target in camera.targets.items():
         target.sources = sources.get(name)
+
+
+def _read_sizes(specs: Mapping[str, OutputSpec], inputs: LinkInputs) -> dict[str, int]:
+    """Return the models of which links read more than the value, and how many numbers that is."""
+    return {m: inputs.sources[m].size for m, spec in specs.items() if inputs.sources[m].size != spec.size}
+
+
+def _history_of(
+    times: Sequence[datetime], parts: Mapping[str, bytes], specs: Mapping[str, OutputSpec], inputs: LinkInputs
+) -> list[Learnt]:
+    """Return the frames in a snapshot's ``parts``. Raises `StateError` for what is not of these models and inputs."""
+
+    def columns(kind: str, sizes: Mapping[str, int]) -> dict[str, Array]:
+        return {m: array_of(parts[f"{kind}/{m}"], len(times), (size,)) for m, size in sizes.items()}
+
+    values = columns("history", {m: spec.size for m, spec in specs.items()})
+    read = {**values, **columns("read", _read_sizes(specs, inputs))}
+    return [
+        Learnt(at, {m: values[m][row] for m in specs}, {m: read[m][row] for m in specs}) for row, at in enumerate(times)
+    ]
 
 
 def _versions(target: TargetLinks) -> list[Version]:

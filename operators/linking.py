@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.links.memory import Recall
 from camlink.operators.base import Outputs, StateStore
 from camlink.operators.certificates import ON_TRIAL
@@ -35,9 +37,15 @@ class _InForce:
 class LinkingOperator:
     """Word of executed outputs in, complete frame results out: every model executed, linked or abstained."""
 
-    def __init__(self, models: Sequence[str], state: StateStore, clock: Clock | None = None) -> None:
-        """With a ``clock``, frames wait for lost outputs from when they come; without, from when they were captured."""
+    def __init__(
+        self, models: Sequence[str], state: StateStore, clock: Clock | None = None, inputs: LinkInputs | None = None
+    ) -> None:
+        """With a ``clock``, frames wait for lost outputs from when they come; without, from when they were captured.
+
+        ``inputs``: what links read of a frame, where that is more than the executed values.
+        """
         self._clock = clock
+        self._inputs = inputs or LinkInputs({})
         self._models = tuple(models)
         self._state = state
         self._links: dict[str, dict[str, _InForce]] = {}  # camera -> target -> links
@@ -113,14 +121,15 @@ class LinkingOperator:
     def _result(self, ready: OutputReady, outputs: Outputs, lost: str | None = None) -> FrameResult:
         self._came.pop(_key_of(ready), None)
         executed = {o.model: o.value for o in outputs if o.value is not None}
+        read = self._inputs.of_outputs(outputs, ready.captured_at, ready.stats)
         rows = list(outputs)
         last = self._last.setdefault(ready.camera_id, LastExecuted())
         checked = self._last_checked.setdefault(ready.camera_id, LastExecuted())
         if ready.purpose != "relabel":
-            if lost is None:
-                rows += self._predicted(ready, executed, last, checked)
+            if ready.answers or lost is None:
+                rows += self._predicted(ready, executed, read, last, checked)
             rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]
-            known = {row.model for row in rows}
+            known = {row.model for row in rows if row.served}  # a shadow answers for nothing
             reasons = {m: ready.failed.get(m, lost or NOT_CHOSEN) for m in self._models}
             rows += [_abstain(ready, model, reasons[model]) for model in self._models if model not in known]
         last.update(ready.captured_at, executed)  # after predicting: a frame never tells its own answer
@@ -139,15 +148,29 @@ class LinkingOperator:
         )
 
     def _predicted(
-        self, ready: OutputReady, executed: Mapping[str, Value], last: LastExecuted, checked: LastExecuted
+        self,
+        ready: OutputReady,
+        executed: Mapping[str, Value],
+        read: Mapping[str, Array],
+        last: LastExecuted,
+        checked: LastExecuted,
     ) -> list[ModelOutput]:
-        values = {m: v for m, v in executed.items() if m not in ready.predict}
+        """Return the answers of the policy that decides on every frame, if there is one; else what links predict."""
+        if ready.answers:
+            return list(ready.answers)
+        values = {m: v for m, v in read.items() if m not in ready.predict}
         made = [
             self._predict(ready, model, executed, values, last.of(model, ready.captured_at)) for model in ready.predict
         ]
-        return made + (self._on_trial(ready, executed, checked) if ready.purpose == "audit" else [])
+        return made + (self._on_trial(ready, executed, read, checked) if ready.purpose == "audit" else [])
 
-    def _on_trial(self, ready: OutputReady, executed: Mapping[str, Value], checked: LastExecuted) -> list[ModelOutput]:
+    def _on_trial(
+        self,
+        ready: OutputReady,
+        executed: Mapping[str, Value],
+        read: Mapping[str, Array],
+        checked: LastExecuted,
+    ) -> list[ModelOutput]:
         """Predict what executes only because it has to, as it would be predicted: never served, never shown as such.
 
         It may know what the model said on profile, audit and relabel frames: it would not run on any others.
@@ -157,7 +180,7 @@ class LinkingOperator:
                 ready,
                 target,
                 executed,
-                {m: executed[m] for m in sources if m in executed},
+                {m: read[m] for m in sources if m in read},
                 checked.of(target, ready.captured_at),
             )
             for target, sources in ready.trial.items()
@@ -170,16 +193,17 @@ class LinkingOperator:
         ready: OutputReady,
         target: str,
         executed: Mapping[str, Value],
-        values: Mapping[str, Value],
+        values: Mapping[str, Array],
         recall: Recall | None,
     ) -> ModelOutput:
-        """Predict one target from ``values``; on audit frames as a shadow beside the executed value."""
+        """Predict one target from what links read in ``values``; on audit frames as a shadow beside the truth."""
         shadow = target in executed
         in_force = self._links.get(ready.camera_id, {}).get(target)
         if in_force is None:
             return _abstain(ready, target, f"no links to {target} were learnt yet", served=not shadow)
         try:
-            value, confidence = in_force.ensemble.predict(values, recall)
+            # Where nothing was executed at all, nothing is predicted: that is for a policy to allow, not for links.
+            value, confidence = in_force.ensemble.predict(values, recall if values else None)
         except LinkError as error:
             return _abstain(ready, target, str(error), served=not shadow)
         return ModelOutput(

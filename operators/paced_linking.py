@@ -123,7 +123,7 @@ class PacedLinking:
     def _may_go(self, name: str, camera: _Camera) -> bool:
         head = camera.queue[0]
         assert isinstance(head, OutputReady)
-        if camera.waits_for is None or not (head.predict or camera.waits_always):
+        if camera.waits_for is None or not (head.needs_links or camera.waits_always):
             return True
         if not camera.patience.is_over(name, "word that its last frame is settled"):
             return False

@@ -56,6 +56,7 @@ class PolicySetup:
 
     ``budget.time_share`` holds over every span that starts with the first frame for which `FramePolicy.choose` was
     asked: what the policy chose may never have cost more than that share of executing everything on the frames so far.
+    ``load_ms`` is what bringing a model into memory costs on top, each time (`camlink.operators.allowance`).
     """
 
     camera_id: str
@@ -63,6 +64,8 @@ class PolicySetup:
     costs: Costs
     budget: Budget
     seed: int = 0
+    target_agreement: float | None = None  # in place of a time budget: the least cost that meets it
+    load_ms: float = 0.0
 
 
 class FramePolicy(Protocol):

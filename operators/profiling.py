@@ -42,14 +42,22 @@ class LinkScorer:
         self._specs = specs
         self._recent: dict[str, deque[_Scored]] = {t: deque(maxlen=window) for t in specs}
 
-    def observe(self, captured_at: datetime, values: Mapping[str, Value], ensembles: Mapping[str, Ensemble]) -> None:
+    def observe(
+        self,
+        captured_at: datetime,
+        values: Mapping[str, Value],
+        ensembles: Mapping[str, Ensemble],
+        read: Mapping[str, Array] | None = None,
+    ) -> None:
         """Score one frame on which all models executed; targets without links are left out.
 
+        ``read`` is what links read of it, where that is more than the values.
         What a model said last is not used here: on consecutive profile frames it would be fresher than serving ever
         has it, and every link would look perfect.
         """
+        read = values if read is None else read
         for target, ensemble in ensembles.items():
-            pre = {s: link.predict(values[s]) for s, link in ensemble.links.items() if s in values}
+            pre = {s: link.predict(read[s]) for s, link in ensemble.links.items() if s in read}
             if pre and target in values:
                 self._recent[target].append(_Scored(captured_at, ensemble, pre, values[target]))
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.models.base import OutputSpec
+from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
 from camlink.operators.selection import Budget, CameraScores, Costs, Selection, expected_agreement, select
@@ -51,13 +53,18 @@ class SchedulerOperator:
         rules: SamplingRules,
         policy: str,
         target_of: TargetOf = no_targets,
+        inputs: LinkInputs | None = None,
     ) -> None:
+        """``inputs``: what links read of a frame, where that is more than the executed values."""
         self._specs = specs
+        self._inputs = inputs or LinkInputs(specs)
         self._target_of = target_of
         self._costs = costs
         self._budget = budget
         self._rules = rules
-        self._policy = policy if len(specs) > 1 else "all"  # one model cannot be predicted, so it always executes
+        self._per_frame = policy in PER_FRAME_POLICIES  # then only what is loaded is decided per period
+        policy = "mlink-exact" if self._per_frame else policy
+        self._policy = policy if len(specs) > 1 or self._per_frame else "all"  # one model cannot be predicted by links
         self._cameras: dict[str, _Camera] = {}
         self._loaded: tuple[str, ...] | None = None
         self._payloads = EnsembleBytes()
@@ -124,7 +131,8 @@ class SchedulerOperator:
         if result.purpose in ("profile", "audit"):
             values = result.executed()
             if len(values) == len(self._specs):
-                camera.scorer.observe(result.captured_at, values, camera.ensembles)
+                read = self._inputs.of_outputs(result.outputs, result.captured_at, result.stats)
+                camera.scorer.observe(result.captured_at, values, camera.ensembles, read)
         if result.purpose in ("serve", "audit"):
             camera.watch.observe(result)
             camera.audits.observe(result.audit_probability or 0.0)
@@ -185,12 +193,13 @@ class SchedulerOperator:
             activation=selection.activation[camera_id],
             budget=budget,
             link_scores=camera.scores.pairs,
-            expected_agreement=expected,
+            expected_agreement=None if self._per_frame else expected,
             reason=reason,
             target_states={m: standing.state for m, standing in camera.standings.items()},
             certificates={m: standing.figures() for m, standing in camera.standings.items()},
             trial=trials(camera.not_met(), execute, otherwise.execute[camera_id]),
             audit_share=camera.audit_share,
+            per_frame=self._per_frame,
         )
         logger.info('camera "%s": %s', camera_id, reason)
         return decision
@@ -200,6 +209,8 @@ class SchedulerOperator:
     ) -> tuple[tuple[str, ...], tuple[str, ...], str]:
         """Turn a selection into execute, predict and a sentence that a person can read."""
         models = self._costs.models
+        if self._per_frame:
+            return self._gated(camera, chosen)
         share = self._costs.time(chosen) / (self._costs.time(models) or 1.0)
         cost = f"{share:.0%} of the time of executing everything"
         if self._policy == "standalone":
@@ -217,6 +228,13 @@ class SchedulerOperator:
             f"executes {_names(chosen)} ({cost}) and predicts {guesses}, "
             f"{expected:.0%} over all models, judged on {frames} frames{_below(camera.not_met(), chosen)}",
         )
+
+    def _gated(self, camera: _Camera, chosen: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+        """Leave everything to the policy that decides on every frame, except what has to execute for its target."""
+        forced = tuple(m for m in camera.not_met() if m in chosen)
+        left = tuple(m for m in self._costs.models if m not in forced)
+        share = "" if self._budget.time_share is None else f" within {self._budget.time_share:.0%} of the time"
+        return forced, left, f"decides on every frame{share}{_below(camera.not_met(), forced)}"
 
 
 def _below(not_met: Sequence[str], executed: Sequence[str]) -> str:

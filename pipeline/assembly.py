@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
+from camlink.links.train import MIN_FRAMES, LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator, LearningRules
 from camlink.operators.base import Operator, StateStore
+from camlink.operators.baselines.periodic import Periodic
+from camlink.operators.baselines.reducto import Reducto
+from camlink.operators.baselines.warmup import WarmUp
+from camlink.operators.gate import PER_FRAME_POLICIES, Gate
 from camlink.operators.inference import Encode, InferenceOperator
 from camlink.operators.linking import LinkingOperator
+from camlink.operators.per_frame import PerFrame
+from camlink.operators.policy import FramePolicy, PolicySetup
 from camlink.operators.relabelling import (
     NoRelabelling,
     PeriodicRelabelling,
@@ -61,18 +70,42 @@ def build_operators(
     """Return the operators of the graph by the names of its steps."""
     rules = sampling_rules(config)
     unknown = CameraFacts(fps=None)
+    inputs = link_inputs(config, pool.specs)
 
     def planner(camera_id: str) -> FramePlanner:
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
     return {
-        "inference": InferenceOperator(pool, planner, state, encode_picture),
-        "linking": LinkingOperator(tuple(pool.specs), state),
-        "adaptation": AdaptationOperator(pool.specs, learning_rules(config), relabel_policy(config, pool.specs)),
+        "inference": InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool)),
+        "linking": LinkingOperator(tuple(pool.specs), state, inputs=inputs),
+        "adaptation": AdaptationOperator(
+            pool.specs, learning_rules(config), relabel_policy(config, pool.specs), inputs
+        ),
         "scheduler": SchedulerOperator(
-            pool.specs, costs_of(pool), budget_of(config), rules, config.policy, config.target_of
+            pool.specs, costs_of(pool), budget_of(config), rules, config.policy, config.target_of, inputs
         ),
     }
+
+
+def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
+    """Return the policies that decide on every frame, or None where the decisions of a period say it all."""
+    if config.policy not in PER_FRAME_POLICIES:
+        return None
+    costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
+    kind: LinkKind = "vec_to_vec" if config.links.kind == "vec_to_vec" else "count_distribution"  # from values alone
+
+    def train(warm_up: WarmUp) -> Mapping[str, Ensemble]:
+        if len(warm_up) < max(MIN_FRAMES, config.links.min_train_frames) or len(specs) < 2:
+            return {}
+        return train_ensembles(specs, warm_up.samples(), seed=config.seed, times_s=warm_up.times_s(), kind=kind)
+
+    def make(camera_id: str) -> FramePolicy:
+        setup = PolicySetup(camera_id, specs, costs, budget, config.seed)
+        if config.policy == "camlink":
+            return PerFrame(setup, train)
+        return Reducto(setup) if config.policy == "reducto" else Periodic(setup)
+
+    return Gate(make)
 
 
 def sampling_rules(config: SiteConfig) -> SamplingRules:
@@ -98,6 +131,11 @@ def learning_rules(config: SiteConfig) -> LearningRules:
         seed=config.seed,
         kind=config.links.kind,
     )
+
+
+def link_inputs(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> LinkInputs:
+    """Return what links read of a frame."""
+    return LinkInputs(specs, boxes=config.links.kind == "set", context=config.links.context)
 
 
 def relabel_policy(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Callable[[], RelabelPolicy]:
@@ -128,10 +166,11 @@ def check_budgets(config: SiteConfig, pool: ModelPool) -> None:
                 )
             ]
         )
-    if config.policy == "all" and not pool.fits_together:
+    if config.policy in ("all", "reducto", "periodic") and not pool.fits_together:
         needed = costs.memory(costs.models)
-        message = f"policy all holds all models at once, {needed:.2f} GB, but budgets.memory_gb is {budget.memory_gb}"
-        raise ConfigError([Problem(config.site, None, f"{message}; raise it, or choose another policy")])
+        message = f"policy {config.policy} holds all models at once, {needed:.2f} GB"
+        allowed = f"but budgets.memory_gb is {budget.memory_gb}; raise it, or choose another policy"
+        raise ConfigError([Problem(config.site, None, f"{message}, {allowed}")])
 
 
 def costs_of(pool: ModelPool) -> Costs:

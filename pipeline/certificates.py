@@ -89,7 +89,7 @@ def camera_evidence(
         return Evidence()
     joined = Answers(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
     inside = _within(joined, since_us, until_us)
-    return _evidence(_frame_means(joined.only(inside & ~joined.executes if predicted_only else inside)))
+    return _evidence(frame_means(joined.only(inside & ~joined.executes if predicted_only else inside)))
 
 
 def _within(told: Answers, since_us: int | None, until_us: int | None) -> Flags:
@@ -97,7 +97,7 @@ def _within(told: Answers, since_us: int | None, until_us: int | None) -> Flags:
     return inside if until_us is None else inside & (told.times_us < until_us)
 
 
-def _frame_means(told: Answers) -> Answers:
+def frame_means(told: Answers) -> Answers:
     """Reduce several models' answers to one per frame: the mean, unknown where one is."""
     frames, first, inverse = np.unique(told.frame_index, return_index=True, return_inverse=True)
     mean = np.bincount(inverse, weights=told.agreement) / np.maximum(np.bincount(inverse), 1)

@@ -1,4 +1,4 @@
-"""The command line: `camlink replay | run | worker | report | why | record | models | config | version`.
+"""The command line: `camlink replay | run | worker | report | dashboard | why | record | compare | simulate | …`.
 
 Exit codes: 0 done; 1 something went wrong while running; 2 wrong options, configuration or input files, nothing was
 run; 130 stopped by Ctrl-C, and what was done until then is kept and reported.
@@ -14,11 +14,14 @@ import typer
 
 import camlink
 from camlink.pipeline.commands import config, models, worker
+from camlink.pipeline.commands.compare import ManyValues, compare
 from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, print_error
+from camlink.pipeline.commands.dashboard import dashboard
 from camlink.pipeline.commands.live import run
 from camlink.pipeline.commands.record import record
 from camlink.pipeline.commands.replay import replay
 from camlink.pipeline.commands.report import report
+from camlink.pipeline.commands.simulate import simulate
 from camlink.pipeline.commands.why import why
 from camlink.pipeline.errors import CamlinkError, ConfigError, SourceError, TraceError
 
@@ -33,8 +36,11 @@ app = typer.Typer(
 app.command()(replay)
 app.command()(run)
 app.command()(report)
+app.command()(dashboard)
 app.command()(why)
 app.command()(record)
+app.command(cls=ManyValues)(compare)
+app.command()(simulate)
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 app.add_typer(worker.app, name="worker")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.pipeline.clock import EPOCH
+from camlink.pipeline.ingest.base import CAMERA_ID
 from camlink.pipeline.jpeg import MOST_SIDE, JpegPicture, jpeg_size
 from camlink.pipeline.records import FramePicture, Pixels
 
@@ -97,6 +98,23 @@ def _plain(kind: type) -> Field:
         return value
 
     return Field(kind.__name__, lambda w, v: kind(v), get)
+
+
+def _names_a_folder(kind: type, name: str) -> bool:
+    return name == "camera_id" or (kind.__name__, name) == ("LinkPromotion", "target")
+
+
+def _folder_name() -> Field:
+    """Text after which readers name folders and keys: what could lead elsewhere is refused where it comes in."""
+
+    text = _plain(str)
+
+    def get(reader: Reader, value: Any) -> Any:
+        if not CAMERA_ID.fullmatch(text.get(reader, value)):
+            raise ValueError(f"{value!r:.80} is not 1 to 64 letters, digits, '_', '.' or '-', which name a folder")
+        return value
+
+    return Field(text.shape, text.put, get)
 
 
 def _number(value: Any) -> float:
@@ -225,7 +243,10 @@ _SPECIAL[FramePicture] = Field("picture", _put_picture, _get_picture)
 
 def _record(kind: type) -> Field:
     hints = typing.get_type_hints(kind)
-    parts = [(f.name, field_of(hints[f.name])) for f in dataclasses.fields(kind)]
+    parts = [
+        (f.name, _folder_name() if _names_a_folder(kind, f.name) else field_of(hints[f.name]))
+        for f in dataclasses.fields(kind)
+    ]
     shape = f"{kind.__name__}({', '.join(f'{name}: {part.shape}' for name, part in parts)})"
 
     def put(writer: Writer, value: Any) -> Any:

@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 import camlink
+from camlink.pipeline.config_alerts import AlertRule, AlertsConfig, shown_place
 from camlink.pipeline.config_problems import read_section
 from camlink.pipeline.config_sections import (
     AdaptationConfig,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptationConfig",
+    "AlertRule",
+    "AlertsConfig",
     "AuditConfig",
     "Budgets",
     "CameraConfig",
@@ -59,9 +62,12 @@ __all__ = [
     "SiteConfig",
     "built_in_configs",
     "check_config",
+    "config_file",
     "json_schema",
     "load_config",
 ]
+
+MOST_BYTES = 4_000_000  # a site of 20,000 cameras has half of that
 
 
 def _model_kind(item: Any) -> str:
@@ -84,6 +90,13 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 def _models_kind(value: Any) -> str:
     return "<list>" if isinstance(value, list | tuple) else "<set>"
+
+
+def _definitions(models: str | tuple[str | ModelConfig, ...]) -> list[ModelDefinition]:
+    from camlink.models import catalogue
+
+    names = catalogue.sets()[models] if isinstance(models, str) else models
+    return [catalogue.definition(entry) if isinstance(entry, str) else entry.definition() for entry in names]
 
 
 ModelEntry = Annotated[
@@ -119,10 +132,12 @@ class SiteConfig(Section):
     )
     links: LinksConfig = Field(default=LinksConfig(), description="First training of the links.")
     adaptation: AdaptationConfig = Field(default=AdaptationConfig(), description="How links are relearnt.")
-    policy: Literal["mlink", "mlink-exact", "standalone", "all"] = Field(
+    alerts: AlertsConfig = Field(default=AlertsConfig(), description="Events that are told: docs/alerts.md.")
+    policy: Literal["mlink", "mlink-exact", "standalone", "all", "camlink", "reducto", "periodic"] = Field(
         default="mlink",
-        description="What to execute: the paper's greedy choice, the best choice by enumeration, as many models as "
-        "fit without links, or everything.",
+        description="What to execute. Per period: the paper's greedy choice, the best choice by enumeration, as many "
+        "models as fit without links, or everything. On every frame: what is worth its time (camlink), what a frame "
+        "filter lets through (reducto), or each model every so many frames (periodic).",
     )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run: auto, cpu, cuda or cuda:N."
@@ -176,6 +191,18 @@ class SiteConfig(Section):
             raise PydanticCustomError("duplicate_id", 'camera id "{id}" is used twice', {"id": repeated[0]})
         return cameras
 
+    @field_validator("alerts")
+    @classmethod
+    def _check_alerts(cls, alerts: AlertsConfig, info: ValidationInfo) -> AlertsConfig:
+        definitions = {d.name: d for d in _definitions(info.data.get("models", ())) if alerts.rules}
+        for rule in alerts.rules if definitions else ():
+            if rule.model is not None and rule.model not in definitions:
+                advice = suggest(rule.model, definitions)
+                raise ValueError(f'rule "{rule.name}": the model "{rule.model}" is not run here; {advice}')
+            if rule.label is not None and rule.label not in (labels := definitions[str(rule.model)].labels):
+                raise ValueError(f'rule "{rule.name}": no label "{rule.label}"; {suggest(rule.label, labels)}')
+        return alerts
+
     def target_of(self, camera_id: str, model: str) -> float | None:
         """Return the agreement that predictions of a model on a camera must reach; None where none is asked."""
         own = next((c.target_agreement for c in self.cameras if c.id == camera_id), None)
@@ -196,16 +223,15 @@ class SiteConfig(Section):
 
     def model_definitions(self) -> list[ModelDefinition]:
         """Return the definitions of the models to run, in order. Raises `ModelError` for an unknown name."""
-        from camlink.models import catalogue
-
-        names = catalogue.sets()[self.models] if isinstance(self.models, str) else self.models
-        return [catalogue.definition(entry) if isinstance(entry, str) else entry.definition() for entry in names]
+        return _definitions(self.models)
 
     def masked(self) -> dict[str, Any]:
         """Return plain JSON data without passwords, for run.json and pages."""
         data = self.model_dump(mode="json")
         for camera, shown in zip(data["cameras"], self.cameras, strict=True):
             camera["source"] = shown.source if isinstance(shown.source, int) else shown.shown_source
+        for places in (data["alerts"], *data["alerts"]["rules"]):
+            places["to"] = [shown_place(place) for place in places["to"] or ()]
         return data
 
 
@@ -240,11 +266,19 @@ def built_in_configs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
+def config_file(path: str | Path) -> Path:
+    """Return the file that `load_config` reads: the one at ``path``, else the built-in one of that name."""
+    return Path(path) if Path(path).exists() else built_in_configs().get(str(path), Path(path))
+
+
 def _read(path: Path, ignore_cameras: bool) -> tuple[SiteConfig | None, list[Problem]]:
-    built_in = built_in_configs()
-    file = path if path.exists() else built_in.get(str(path), path)
+    built_in, file = built_in_configs(), config_file(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            read = opened.read(MOST_BYTES + 1)  # of /dev/zero, say, there is no end
+        if len(read) > MOST_BYTES:
+            raise OSError(f"it is larger than {MOST_BYTES:,} bytes")
+        text = read.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         advice = f"{suggest(str(path), built_in)} (built in), or give the path of a YAML file"
         return None, [Problem(str(path), None, f"cannot be read as a configuration: {error}; {advice}")]

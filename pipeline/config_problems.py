@@ -115,7 +115,8 @@ def _describe(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> s
         field = _section_at(path[:-1], model).model_fields.get(str(path[-1]))
         return f"is missing. {field.description if field else ''}".rstrip()
     if kind == "value_error":
-        return str(context["error"])
+        text, value = str(context["error"]), details["input"]
+        return text.replace(value, mask_url(value)) if isinstance(value, str) and value else text
     if kind == "literal_error":
         choices = [word.strip("' ") for word in str(context["expected"]).replace(" or ", ",").split(",")]
         return f"{_show(details['input'])} is not a choice here; {suggest(str(details['input']), choices)}"

@@ -5,8 +5,8 @@ Descriptions appear in the JSON Schema, where editors show them. `camlink.pipeli
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
@@ -30,6 +30,7 @@ from camlink.pipeline.addresses import check_address, check_scheme, expand_envir
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.ingest.base import CAMERA_ID, SourceSpec
 from camlink.pipeline.ingest.masking import mask_url
+from camlink.pipeline.ingest.names import camera_id_from
 from camlink.pipeline.suggestions import suggest
 
 if TYPE_CHECKING:
@@ -91,15 +92,33 @@ class CameraConfig(Section):
     timezone: str = Field(
         default="UTC", description='How times without a zone in names of recorded files are read, as "Asia/Singapore".'
     )
+    decode: Literal["auto", "all", "keyframes"] = Field(
+        default="all",
+        description="Which frames are decoded: all; keyframes, which costs far less where frames are looked at less "
+        "often than key frames come (needs PyAV); auto, key frames wherever they suffice.",
+    )
+    frozen_after: Duration | None = Field(
+        default=None,
+        description="How long a live camera's picture may stay the very same, to the last bit, before it counts as "
+        "frozen; 4s when not given.",
+    )
     _shown_source: str = PrivateAttr("")
+
+    @field_validator("decode")
+    @classmethod
+    def _check_decode(cls, decode: str) -> str:
+        if decode == "keyframes" and find_spec("av") is None:
+            raise ValueError("keyframes needs PyAV, which is not installed: pip install 'camlink[keyframes]'")
+        return decode
 
     @field_validator("id")
     @classmethod
     def _check_id(cls, camera_id: str) -> str:
         if not CAMERA_ID.fullmatch(camera_id):
-            tidy = re.sub(r"[^A-Za-z0-9_.-]+", "-", camera_id).strip("-")[:64] or "camera-1"
+            shown = camera_id if len(camera_id) <= 80 else f"{camera_id[:80]}..."
             raise ValueError(
-                f'"{camera_id}" is not a camera id: use 1 to 64 letters, digits, "_", "." or "-", such as "{tidy}"'
+                f'"{shown}" is not a camera id: use 1 to 64 letters of English, digits, "_", "." or "-", '
+                f'such as "{camera_id_from(camera_id)}"'
             )
         return camera_id
 
@@ -152,13 +171,17 @@ class CameraConfig(Section):
             timezone=self.timezone,
             domain=self.domain,
             shown=self.shown_source,
+            decode=self.decode,
+            frozen_after_s=None if self.frozen_after is None else self.frozen_after.total_seconds(),
         )
 
 
 class ModelConfig(Section):
     """A model that is not in the catalogue."""
 
-    name: str = Field(min_length=1, description="Name of the model in results and reports.")
+    name: str = Field(
+        min_length=1, description="Name of the model in results and reports: letters, digits, '_', '.', '-'; up to 64."
+    )
     adapter: Literal["ultralytics", "onnx", "torchvision", "tflite"] = Field(description="What runs the weights.")
     weights: str = Field(min_length=1, description="Weight file: a path, or the name of a pinned file.")
     task: Literal["count", "single_label", "multi_label", "regression"] = Field(description="What the output means.")
@@ -178,6 +201,16 @@ class ModelConfig(Section):
     memory_gb: Gigabytes | None = Field(default=None, description="Peak memory in GB; measured when absent.")
     description: str = Field(default="", description="What the model is, shown in reports.")
     licence: str = Field(default="as stated by its publisher", description="Licence of the weights, shown in reports.")
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not CAMERA_ID.fullmatch(name):  # links are kept in folders of that name
+            raise ValueError(
+                f'"{name[:80]}" cannot name a model: use 1 to 64 letters of English, digits, "_", "." or "-", '
+                f'such as "{camera_id_from(name)}"'
+            )
+        return name
 
     @field_validator("weights", "class_names")
     @classmethod
@@ -238,10 +271,16 @@ class AuditConfig(Section):
 class LinksConfig(Section):
     """Which links predict, and how they get their first training."""
 
-    kind: Literal["count_distribution", "vec_to_vec"] = Field(
+    kind: Literal["count_distribution", "set", "vec_to_vec"] = Field(
         default="count_distribution",
         description="count_distribution: predicts how probable each count is, calibrated, and remembers what the "
-        "model said last. vec_to_vec: the links of the MLink paper, which regress counts.",
+        "model said last. set: the same, from all boxes of the detectors, doubtful ones included. vec_to_vec: the "
+        "links of the MLink paper, which regress counts.",
+    )
+    context: Annotated[tuple[Literal["time_of_day", "frame_statistics"], ...], Strict(False)] = Field(
+        default=(),
+        description="What links read beside other models' outputs: time_of_day (UTC), frame_statistics (change, edges "
+        "and brightness of the picture).",
     )
     bootstrap_frames: int = Field(default=100, ge=1, description="First frames of a camera, on which every model runs.")
     min_train_frames: int = Field(default=40, ge=2, description="No link is trained on fewer frames than these.")

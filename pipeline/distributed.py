@@ -24,7 +24,16 @@ from camlink.operators.pacing import HOLD_S, PacedOperator
 from camlink.operators.sampling import FramePlanner
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Costs
-from camlink.pipeline.assembly import CameraFacts, budget_of, costs_of, learning_rules, relabel_policy, sampling_rules
+from camlink.pipeline.assembly import (
+    CameraFacts,
+    budget_of,
+    costs_of,
+    gate_of,
+    learning_rules,
+    link_inputs,
+    relabel_policy,
+    sampling_rules,
+)
 from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.config import SiteConfig
@@ -100,7 +109,7 @@ def inference(
     def planner(camera_id: str) -> FramePlanner:
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
-    operator = InferenceOperator(pool, planner, state, encode_picture)
+    operator = InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool))
     in_step = is_in_step(config, ModelFacts.of_pool(pool))
     return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=behind == "drop-oldest")
 
@@ -116,17 +125,20 @@ def without_models(
 ) -> PacedOperator:
     """Return linking, adaptation or the scheduler for one process. Raises `ValueError` for another name."""
     in_step, specs = is_in_step(config, facts), facts.specs
+    inputs = link_inputs(config, specs)
     if step == "linking":
-        operator = LinkingOperator(tuple(specs), state, clock)
+        operator = LinkingOperator(tuple(specs), state, clock, inputs)
         return PacedLinking(
             operator, seconds, in_step=in_step, relabels=config.adaptation.policy != "off", hold_s=hold_s
         )
     if step == "adaptation":
-        learning = AdaptationOperator(specs, learning_rules(config), relabel_policy(config, specs))
+        learning = AdaptationOperator(specs, learning_rules(config), relabel_policy(config, specs), inputs)
         return PacedAdaptation(learning, seconds, in_step=in_step, hold_s=hold_s)
     if step == "scheduler":
         rules = sampling_rules(config)
-        scheduler = SchedulerOperator(specs, facts.costs, budget_of(config), rules, config.policy, config.target_of)
+        scheduler = SchedulerOperator(
+            specs, facts.costs, budget_of(config), rules, config.policy, config.target_of, inputs
+        )
         return PacedScheduler(scheduler, seconds, in_step=in_step, hold_s=hold_s)
     raise ValueError(f'"{step}" is no step without models; there are linking, adaptation and scheduler')
 

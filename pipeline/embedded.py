@@ -14,11 +14,11 @@ from camlink.pipeline.graph import GRAPH, topic_of
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, Record
 
 Reading = Frame | FrameDropped | CameraEvent
-Sink = Callable[[Sequence[Record]], None]
+Sink = Callable[[Sequence[Record]], Iterable[Record] | None]
 
 
 class EmbeddedPipeline:
-    """Operators over an in-memory bus. ``sink`` receives what the step "results" reads.
+    """Operators over an in-memory bus. ``sink`` receives what the step "results" reads, and may ask for something back.
 
     ``tick`` is the number of frames, of different cameras, that enter together, so that models get batches.
     """
@@ -74,7 +74,7 @@ class EmbeddedPipeline:
                     continue
                 busy = True
                 if operator is None:
-                    self._sink(records)
+                    self._publish(self._sink(records) or ())
                 else:
                     self._publish(operator.on_records(records))
                 subscription.commit()

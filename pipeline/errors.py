@@ -10,7 +10,9 @@
     │   └── CodecError     bytes are no well-formed record, or a record does not fit
     ├── StateError         the state store cannot be reached
     ├── ResultsError       the results log cannot be written or read
-    └── TraceError         a recorded trace is malformed
+    ├── TraceError         a recorded trace is malformed
+    ├── AlertError         an alert could not be delivered
+    └── PolicyError        a policy cannot be made, or broke its contract: over budget, or a model that is not there
 
 Driver errors are translated at the edge, with their cause kept (``raise ... from``).
 """
@@ -80,3 +82,11 @@ class ResultsError(CamlinkError):
 
 class TraceError(CamlinkError):
     """A recorded trace is malformed."""
+
+
+class AlertError(CamlinkError):
+    """An alert could not be delivered."""
+
+
+class PolicyError(CamlinkError):
+    """A policy cannot be made, or broke its contract: over budget, or a model that is not there."""

@@ -1,4 +1,4 @@
-"""A worker's health for supervisors: ``/healthz`` (its loop goes round) and ``/readyz`` (it has begun to work).
+"""A worker's health for supervisors: ``/healthz`` (its loop goes round), ``/readyz`` (it works), ``/metrics``.
 
 Answers on loopback unless told otherwise, and says nothing but counts.
 """
@@ -17,19 +17,25 @@ class Health:
     """Serves until closed. ``age_s`` says how long ago the loop last went round; None before it has begun."""
 
     def __init__(
-        self, address: str, age_s: Callable[[], float | None], counts: Callable[[], Mapping[str, int]]
+        self,
+        address: str,
+        age_s: Callable[[], float | None],
+        counts: Callable[[], Mapping[str, int]],
+        metrics: Callable[[], tuple[bytes, str]] | None = None,
     ) -> None:
-        """``address`` is HOST:PORT or PORT; port 0 takes a free one. Raises `OSError` if it is taken."""
+        """``address`` is HOST:PORT or PORT; port 0 takes a free one. Raises `OSError` if it is taken.
+
+        ``metrics`` gives the Prometheus text and its content type.
+        """
         host, _, port = address.rpartition(":")
-        self._age_s, self._counts = age_s, counts
+        self._age_s, self._counts, self._metrics = age_s, counts, metrics
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                code, told = outer.answer(self.path)
-                body = json.dumps(told).encode()
+                code, kind, body = outer.respond(self.path)
                 self.send_response(code)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -42,6 +48,14 @@ class Health:
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def respond(self, path: str) -> tuple[int, str, bytes]:
+        """Return the status code, the content type and the body for a path."""
+        if path == "/metrics" and self._metrics is not None:
+            body, kind = self._metrics()
+            return 200, kind, body
+        code, told = self.answer(path)
+        return code, "application/json", json.dumps(told).encode()
+
     def answer(self, path: str) -> tuple[int, dict[str, object]]:
         """Return the status code and what is told for a path."""
         age = self._age_s()
@@ -50,7 +64,7 @@ class Health:
             return (200 if age is None or age < STUCK_AFTER_S else 503), told
         if path == "/readyz":
             return (200 if age is not None and age < STUCK_AFTER_S else 503), told
-        return 404, {"error": "there are /healthz and /readyz"}
+        return 404, {"error": "there are /healthz, /readyz and, with prometheus-client, /metrics"}
 
     def close(self) -> None:
         """Stop answering."""

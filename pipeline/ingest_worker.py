@@ -99,12 +99,15 @@ class IngestWorker:
 
     def __init__(
         self,
-        readings: Iterable[Reading],
+        readings: Iterable[Reading | None],
         bus: Bus,
         indexes: Indexes | None = None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``indexes``: for live cameras; recorded ones count from 0 each time, so that a repeat is recognised."""
+        """``readings``: None among them says that nothing is to be had at the moment.
+
+        ``indexes``: for live cameras; recorded ones count from 0 each time, so that a repeat is recognised.
+        """
         self._readings = readings
         self._bus = bus
         self._indexes = indexes
@@ -116,7 +119,8 @@ class IngestWorker:
     def run(self, stop: Callable[[], bool]) -> None:
         """Publish; return once all that was published is durable. Raises `BusError`."""
         for reading in self._until(stop):
-            self._publish(self._indexes.shifted(reading) if self._indexes else reading)
+            if reading is not None:
+                self._publish(self._indexes.shifted(reading) if self._indexes else reading)
             self.beat = self._seconds()
             if self._indexes is not None and self.beat >= self._refresh_at:
                 self._indexes.refresh()
@@ -126,7 +130,7 @@ class IngestWorker:
         if self._indexes is not None:
             self._indexes.release()
 
-    def _until(self, stop: Callable[[], bool]) -> Iterator[Reading]:
+    def _until(self, stop: Callable[[], bool]) -> Iterator[Reading | None]:
         for reading in self._readings:
             yield reading
             if stop():

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.pipeline.embedded import Reading, ticks
@@ -19,7 +21,7 @@ from camlink.pipeline.progress import Progress
 from camlink.pipeline.records import Frame, FrameDropped
 
 FRAME_COLUMNS = ("camera_id", "frame_index", "captured_at", "pixel_change", "edge_density", "mean_luma")
-OUTPUT_COLUMNS = ("camera_id", "frame_index", "model", "value")
+OUTPUT_COLUMNS = ("camera_id", "frame_index", "model", "value", "detections")
 BATCH = 8
 
 
@@ -55,7 +57,7 @@ class TraceWriter:
         self._frames.writerow((frame.camera_id, frame.index, frame.captured_at.isoformat(), *shown))
         for model, inference in values.items():
             value = [round(float(entry), 5) for entry in inference.value]
-            self._outputs.writerow((frame.camera_id, frame.index, model, json.dumps(value)))
+            self._outputs.writerow((frame.camera_id, frame.index, model, json.dumps(value), _boxes(inference)))
         self.frames += 1
 
     def _table(self, path: Path, columns: Sequence[str]) -> Any:
@@ -104,6 +106,15 @@ def record_trace(
         on_tick()
         if stop():
             return
+
+
+def _boxes(inference: Inference) -> str:
+    """Return a detector's boxes as a JSON list of [x1, y1, x2, y2, score, class]; nothing for models without boxes."""
+    found = inference.detections
+    if found is None:
+        return ""
+    rows = np.column_stack([found.xyxy, found.scores]).astype(np.float64).round(5).tolist()
+    return json.dumps([[*row, int(number)] for row, number in zip(rows, found.classes, strict=True)])
 
 
 def _header(pool: ModelPool) -> str:

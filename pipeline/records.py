@@ -90,11 +90,11 @@ class FrameDropped:
 
 @dataclass(frozen=True, slots=True)
 class CameraEvent:
-    """A change in a camera's state that a person should see: down, recovered, frozen, resolution changed."""
+    """A change in a camera's state that a person should see: down, frozen, too slow, resolution changed, and back."""
 
     camera_id: str
     at: datetime
-    kind: Literal["down", "recovered", "frozen", "thawed", "resolution", "corrupt", "ended"]
+    kind: Literal["down", "recovered", "frozen", "thawed", "slow", "steady", "resolution", "corrupt", "ended"]
     detail: str
 
 
@@ -148,6 +148,12 @@ class OutputReady:
     profile_ends: bool = False  # the last profile frame of its period: the scheduler may decide
     trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as of the decision in force
     outputs: tuple[ModelOutput, ...] = ()  # the executed outputs themselves, where the state store did not take them
+    answers: tuple[ModelOutput, ...] = ()  # rows for models of ``predict``, where a policy decides on every frame
+
+    @property
+    def needs_links(self) -> bool:
+        """Whether any model of ``predict`` is left to the links."""
+        return bool(self.predict) and not self.answers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +194,7 @@ class Decision:
     certificates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of those models: target, low, high…
     trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # executed as not met -> sources of its trials
     audit_share: float | None = None  # chance of audit from here on; None: the site's share
+    per_frame: bool = False  # the models of ``predict`` execute or are answered for as a policy says on each frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +234,13 @@ class AdaptationEvent:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A small JPEG of an audit frame, kept by the results log when a prediction was wrong on it."""
+    """A small JPEG: of an audit frame, kept if a prediction was wrong on it; of others now and then, to show."""
 
     camera_id: str
     frame_index: int
     captured_at: datetime
     jpeg: bytes
+    purpose: Purpose = "audit"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
     RUN/outputs/day=YYYY-MM-DD/camera=ID/part-*.parquet   one row per model output
     RUN/{decisions,drops,camera_events,adaptation}/part-*.parquet
     RUN/pictures/CAMERA/INDEX.jpg                         audit frames on which predictions were wrong
+    RUN/latest/                                           each camera's latest picture, for people to look at
 
 Delivery is at least once (design ruling 7), so a row may be written twice; `RunResults` lets repeats fall out.
 """
@@ -20,6 +21,7 @@ from camlink.models.base import OutputSpec
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.records import FrameResult, ModelOutput, Picture, Record
+from camlink.pipeline.results_latest import LatestPictures
 from camlink.pipeline.results_pictures import DisagreementPictures
 from camlink.pipeline.results_read import RunResults
 from camlink.pipeline.results_tables import (
@@ -77,10 +79,12 @@ class ResultsLog:
         self._written = 0
         self._token = secrets.token_hex(4)  # keeps part names of several writers apart
         self._pictures = DisagreementPictures(self.run_dir, specs, pictures_per_camera)
+        self._latest = LatestPictures(self.run_dir, specs)
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResultsError(f"{run_dir}: cannot be made: {error.strerror}; choose another folder") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ResultsError(f"{str(run_dir)!r:.200}: cannot be made: {why}; choose another folder") from error
 
     def write(self, records: Iterable[Record]) -> None:
         """Take any records; those that are no results (frames, requests, promotions) are ignored."""
@@ -88,7 +92,9 @@ class ResultsLog:
             if type(record) is FrameResult:
                 self._write_result(record)
             elif type(record) is Picture:
-                self._pictures.on_picture(record)
+                self._latest.on_picture(record)
+                if record.purpose == "audit":
+                    self._pictures.on_picture(record)
             elif type(record) in SELDOM:
                 table, row = SELDOM[type(record)]
                 self._seldom.setdefault(table, []).append(row(record))
@@ -137,6 +143,7 @@ class ResultsLog:
         rows.times_us.extend([time_us] * len(outputs))
         rows.changes.extend([None if result.stats is None else result.stats.pixel_change] * len(outputs))
         self._rows += len(outputs)
+        self._latest.on_result(result)
         if result.purpose == "audit":
             self._pictures.on_result(result)
         if self._rows >= self._flush_rows:

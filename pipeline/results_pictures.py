@@ -91,6 +91,12 @@ def picture_file(run_dir: Path, camera_id: str, index: int) -> Path:
     return run_dir / "pictures" / folder_name(camera_id) / f"{index}.jpg"
 
 
+def kept_pictures(run_dir: Path, camera_id: str) -> dict[int, Path]:
+    """Return the kept pictures of a camera: frame index -> JPEG file."""
+    folder = picture_file(run_dir, camera_id, 0).parent
+    return {int(file.stem): file for file in sorted(folder.glob("*.jpg")) if file.stem.isdigit()}
+
+
 def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.results_pictures import picture_file
+from camlink.pipeline.results_pictures import kept_pictures
 from camlink.pipeline.results_tables import KEYS, TABLES, folder_name, schema
 from camlink.pipeline.run_info import RunInfo
 
@@ -69,8 +69,7 @@ class RunResults:
 
     def pictures(self, camera: str) -> dict[int, Path]:
         """Return the kept pictures of a camera: frame index -> JPEG file."""
-        folder = picture_file(self.run_dir, camera, 0).parent
-        return {int(file.stem): file for file in sorted(folder.glob("*.jpg")) if file.stem.isdigit()}
+        return kept_pictures(self.run_dir, camera)
 
     def query(self, sql: str, table: str, camera: str | None = None) -> pa.Table:
         """Run ``sql`` over ``table``, repeats removed, of one camera or all."""

@@ -53,6 +53,7 @@ TABLES: dict[str, dict[str, str]] = {
         "certificates": "string",
         "trial": "string",
         "audit_share": "float64",
+        "per_frame": "bool",
     },
     "drops": {
         "camera_id": "string",
@@ -190,6 +191,7 @@ def _decision_row(d: Decision) -> Row:
         "certificates": _json({model: dict(figures) for model, figures in d.certificates.items()}),
         "trial": _json({model: list(sources) for model, sources in d.trial.items()}),
         "audit_share": d.audit_share,
+        "per_frame": d.per_frame,
     }
 
 

@@ -9,16 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from camlink.links.store import LinkStore
 from camlink.models.base import OutputSpec
 from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.graph import Step
+from camlink.pipeline.graph import Step, topic_of
 from camlink.pipeline.records import FrameDropped, FrameResult, LinkPromotion, Record
 from camlink.pipeline.results import ResultsLog
 from camlink.pipeline.run_info import RunInfo
+from camlink.pipeline.session import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +43,16 @@ class ResultsWorker:
         specs: dict[str, OutputSpec],
         header: RunInfo,
         *,
+        describe: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         flush_s: float = FLUSH_S,
         seconds: Callable[[], float] = time.monotonic,
+        listeners: Sequence[Listener] = (),
     ) -> None:
+        """``describe`` gives the cameras' entries of the header anew; asked when results of an unknown one come.
+
+        ``listeners`` see what the log has taken, before it is committed; what they ask for is published.
+        """
+        self._bus, self._listeners = bus, tuple(listeners)
         self.counts: Counter[str] = Counter()
         self._log = ResultsLog(out, flush_rows=10**12, specs=specs)  # it is flushed here, where that may fail
         self._batch: Sequence[Record] = ()  # polled, not yet taken by the log
@@ -52,6 +61,8 @@ class ResultsWorker:
         self._gaps = _Gaps(out, bus.generation, self._captured)
         self._links = LinkStore(out / "links")
         self._out = out
+        self._describe = describe
+        self._asked: set[str] = set()  # cameras that nobody could describe
         self.info = header
         self._flush_s = flush_s
         self._seconds = seconds
@@ -90,7 +101,7 @@ class ResultsWorker:
         if not self._failing:
             self._unflushed = 0
             self._subscription.commit()
-            self.info = replace(self.info, captured=dict(self._captured))
+            self.info = replace(self.info, captured=dict(self._captured), cameras=self._cameras())
             self._attempt(lambda: self.info.save(self._out))
             self._attempt(self._gaps.save)
         self._due = self._seconds() + (RETRY_S if self._failing else self._flush_s)
@@ -104,6 +115,8 @@ class ResultsWorker:
                 self._links.save(record.camera_id, record.target, record.version, record.payload)
                 self._links.promote(record.camera_id, record.target, record.version)
         self._log.write([*lost, *self._batch])
+        for asked in (asked for listen in self._listeners for asked in listen([*lost, *self._batch])):
+            self._bus.publish(topic_of(asked), asked)
         self._unflushed += len(self._batch)
         self._batch = ()
 
@@ -116,6 +129,13 @@ class ResultsWorker:
             elif isinstance(record, FrameDropped):
                 end = record.first_index + record.count
                 captured[record.camera_id] = max(captured.get(record.camera_id, 0), end)
+
+    def _cameras(self) -> Mapping[str, Mapping[str, Any]]:
+        unknown = self._captured.keys() - self.info.cameras.keys() - self._asked
+        if not unknown:
+            return self.info.cameras
+        self._asked |= unknown
+        return {**self.info.cameras, **self._describe()}
 
     def _attempt(self, write: Callable[[], None]) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +41,9 @@ class RunInfo:
     wall_s: float = 0.0
     busy_ms: Mapping[str, float] = field(default_factory=dict)  # measured, per model
     loads: int = 0
+    loaded: Sequence[str] = field(default_factory=list)  # models in memory at the time of writing
+    batch_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # frames in a batch -> batches
+    live: bool = False  # frames are captured now, so that the age of the last one says something
 
     def specs(self) -> dict[str, OutputSpec]:
         """Return the models' output specs. Raises `ResultsError` when a model's entry does not describe one."""

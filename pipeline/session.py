@@ -20,14 +20,16 @@ from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import Reading
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.progress import Progress
-from camlink.pipeline.records import LinkPromotion, Record
+from camlink.pipeline.records import LinkPromotion, Record, RelabelRequest
 from camlink.pipeline.results import ResultsLog
 from camlink.pipeline.run_info import RunInfo
 
 logger = logging.getLogger(__name__)
 
+Listener = Callable[[Sequence[Record]], Iterable[RelabelRequest]]
+
 HEADER_EVERY_S = 10.0
-FLUSH_EVERY_S = 30.0
+FLUSH_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,14 @@ class Session:
         model_notes: Mapping[str, Mapping[str, Any]] | None = None,
         encode_picture: Encode | None = None,
         tick: int = 1,
+        live: bool = False,
+        listeners: Sequence[Listener] = (),
     ) -> None:
-        """``model_notes`` adds description and licence to the report. Raises `ResultsError` if ``out`` holds a run."""
+        """``model_notes`` adds description and licence to the report; ``live``: event time is the present.
+
+        ``listeners`` see every record that reaches the results log, after it, and may ask for relabelled frames.
+        Raises `ResultsError` if ``out`` holds a run.
+        """
         if (out / "run.json").exists():
             raise ResultsError(f"{out} already holds a run; choose another folder, or say --overwrite")
         check_budgets(config, pool)
@@ -62,8 +70,11 @@ class Session:
         self._links = LinkStore(out / "links")
         self._log = ResultsLog(out, specs=pool.specs)
         self.progress = Progress(pool.specs)
-        facts = {camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()}
-        self._pipeline = build_embedded(config, pool, facts, self._receive, encode_picture=encode_picture, tick=tick)
+        self._listeners = tuple(listeners)
+        self._facts = {camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()}
+        self._pipeline = build_embedded(
+            config, pool, self._facts, self._receive, encode_picture=encode_picture, tick=tick
+        )
         self.info = RunInfo(
             name=out.name,
             camlink_version=camlink.__version__,
@@ -74,6 +85,7 @@ class Session:
             started_at=datetime.now(UTC),
             config=config.masked(),
             captured=dict.fromkeys(cameras, 0),
+            live=live,
         )
 
     def run(
@@ -102,19 +114,26 @@ class Session:
                 closing.callback(self._log.close)
         return self.info
 
+    def update_cameras(self, config: SiteConfig, cameras: Mapping[str, Camera]) -> None:
+        """Take in cameras that were edited while the run goes on; the header keeps those that were removed."""
+        self._facts.update({camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()})
+        known = {**self.info.cameras, **{camera_id: vars(camera) for camera_id, camera in cameras.items()}}
+        self.info = replace(self.info, cameras=known, config=config.masked())
+
     def _finish(self, stopped_by: str | None, started: float, captured: Callable[[], Mapping[str, int]]) -> None:
         self.info = replace(
             self.info, finished_at=datetime.now(UTC), complete=stopped_by is None, stopped_by=stopped_by
         )
         self._write_header(started, captured())
 
-    def _receive(self, records: Sequence[Record]) -> None:
+    def _receive(self, records: Sequence[Record]) -> list[Record]:
         self._log.write(records)
         self.progress.observe(records)
         for record in records:
             if isinstance(record, LinkPromotion):
                 self._links.save(record.camera_id, record.target, record.version, record.payload)
                 self._links.promote(record.camera_id, record.target, record.version)
+        return [asked for listen in self._listeners for asked in listen(records)]
 
     def _watched(
         self,
@@ -143,6 +162,8 @@ class Session:
             wall_s=time.monotonic() - started,
             busy_ms=dict(self._pool.busy_ms),
             loads=self._pool.loads,
+            loaded=list(self._pool.loaded),
+            batch_sizes={name: {str(k): n for k, n in sizes.items()} for name, sizes in self._pool.batch_sizes.items()},
         )
         self.info.save(self._out)
 

@@ -12,6 +12,8 @@ import yaml
 
 KeyPath = tuple[str | int, ...]
 MERGE_TAG = "tag:yaml.org,2002:merge"
+MOST_ENTRIES = 500_000  # aliases of aliases multiply: ten lines may stand for a billion entries
+MOST_DEPTH = 50
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,29 @@ class _Reader:
         self._loader = yaml.SafeLoader(text)
         self._document = Document()
         self._open: set[int] = set()  # nodes being built: an alias to one of them would never end
+        self._entries = 0
 
     def read(self) -> Document:
         try:
-            node = self._loader.get_single_node()
+            node = self._root()
             if node is not None:
                 self._document.data = self._build(node, ())
         finally:
             self._loader.dispose()
         return self._document
 
+    def _root(self) -> yaml.Node | None:
+        try:
+            return self._loader.get_single_node()
+        except RecursionError:
+            mark = self._loader.get_mark()
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MOST_DEPTH} levels", problem_mark=mark) from None
+
     def _build(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._entries += 1
+        if self._entries > MOST_ENTRIES or len(path) > MOST_DEPTH:
+            limit = f"nested deeper than {MOST_DEPTH} levels" if len(path) > MOST_DEPTH else "it stands for too much"
+            raise yaml.MarkedYAMLError(problem=f"{limit}; write less by aliases", problem_mark=node.start_mark)
         self._document.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)

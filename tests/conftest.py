@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -34,9 +36,11 @@ def footage() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs footage or servers where there are none, and say so."""
+    """Skip what needs footage, servers or a browser where there are none, and say so."""
     no_servers = _why_no_broker()
-    reasons: dict[str, str | None] = {"footage": None, "broker": no_servers, "faults": no_servers}
+    reasons: dict[str, str | None] = {"footage": None, "broker": no_servers, "faults": no_servers, "browser": None}
+    if not CHROMIUM:
+        reasons["browser"] = "no chromium: apt-get install chromium"
     if footage_folder() is None:
         reasons["footage"] = "no recorded footage: set CAMLINK_FOOTAGE to its folder, or put it at ../shared/footage"
     for item in items:

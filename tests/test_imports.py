@@ -23,7 +23,11 @@ ONLY_IN = {
     "confluent_kafka": "pipeline/bus/kafka_confluent.py",
     "redis": "pipeline/state/redis.py",
 }
-HEAVY = ("cv2", "duckdb", "onnxruntime", "pandas", "plotly", "polars", "pyarrow", "torch", "torchvision", "ultralytics")
+HEAVY = (
+    *("av", "cv2", "duckdb", "onnxruntime", "pandas", "plotly", "polars"),
+    *("pyarrow", "torch", "torchvision", "ultralytics"),
+)
+MAY_USE_TEST_BEDS = ("pipeline/testbed", "pipeline/compose_local.py")  # the latter is for trying without Docker
 
 
 def source_files(*folders: str) -> list[Path]:
@@ -71,6 +75,17 @@ def test_a_driver_is_imported_in_one_file_only(driver: str) -> None:
         if within(name, driver)
     ]
     assert not breaches, f"only {ONLY_IN[driver]} imports {driver}"
+
+
+def test_nothing_that_runs_at_a_site_imports_a_test_bed() -> None:
+    breaches = [
+        f"{where}: {name}"
+        for path in source_files(*FOLDERS)
+        if not path.relative_to(REPOSITORY).as_posix().startswith(MAY_USE_TEST_BEDS)
+        for where, name in imports_of(path)
+        if "testbed" in name
+    ]
+    assert not breaches
 
 
 def test_folders_are_imported_through_the_bridge_and_never_by_their_bare_names() -> None:

@@ -77,7 +77,7 @@ def test_every_requirement_has_a_tested_version() -> None:
     lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower() for line in lines if "==" in line}
     names = {requirement.split("[")[0].split(">")[0].split("<")[0].strip().lower() for requirement in wanted}
-    assert not names - pinned
+    assert not names - pinned - {"camlink"}  # extras that contain others name camlink itself
 
 
 def test_the_version_is_in_the_changelog() -> None:

@@ -1,4 +1,4 @@
-"""Do better links survive the whole pipeline? Both kinds in the running operators, on recorded traces.
+"""Do better links survive the whole pipeline? All kinds in the running operators, on recorded traces.
 
     python -m benchmarks.links.live TRACE... [--seed 0]
 
@@ -24,7 +24,7 @@ from camlink.pipeline.assembly import CameraFacts, build_embedded
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import FrameResult, Record
 
-KINDS: tuple[LinkKind, ...] = ("vec_to_vec", "count_distribution")
+KINDS: tuple[LinkKind, ...] = ("vec_to_vec", "count_distribution", "set")
 
 
 def site(trace: Trace, kind: LinkKind, share: float, seed: int) -> SiteConfig:

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from camlink.links.inputs import LinkInputs, SourceSamples
 from camlink.models.base import OutputSpec
 from camlink.models.recorded import open_trace
-from camlink.pipeline.records import Frame
+from camlink.pipeline.records import Detections, Frame
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class CameraSamples:
-    """``values``: model -> (n, size); ``statistics`` (n, 3): pixel change, edge density, luma; ``times_s`` (n,)."""
+    """``values``: model -> (n, size); ``times_s`` (n,); ``boxes``: model -> a list per frame, of detectors only."""
 
     name: str
     specs: Mapping[str, OutputSpec]
     values: Mapping[str, Array]
-    statistics: Array
     times_s: NDArray[np.float64]
+    frames: Sequence[Frame]
+    boxes: Mapping[str, Sequence[Detections | None]]
+
+    def read_by(self, inputs: LinkInputs) -> SourceSamples:
+        """Return what links with these inputs read of every frame."""
+        frames = [
+            inputs.read(
+                {m: v[i] for m, v in self.values.items()},
+                {m: b[i] for m, b in self.boxes.items()},
+                frame.captured_at,
+                frame.stats,
+            )
+            for i, frame in enumerate(self.frames)
+        ]
+        return inputs.stacked(frames)
 
 
 def cameras_of(path: Path) -> Iterator[CameraSamples]:
@@ -34,17 +49,12 @@ def cameras_of(path: Path) -> Iterator[CameraSamples]:
     for frame in trace.frames:
         cameras.setdefault(frame.camera_id, []).append(frame)
     for camera_id, frames in cameras.items():
+        said = {m.spec.model: m.run(frames) for m in trace.models}
         yield CameraSamples(
             camera_id,
             trace.specs,
-            {m.spec.model: np.stack([i.value for i in m.run(frames)]) for m in trace.models},
-            np.stack([_statistics(frame) for frame in frames]),
+            {m: np.stack([i.value for i in inferences]) for m, inferences in said.items()},
             np.array([frame.captured_at.timestamp() for frame in frames]),
+            frames,
+            {m: [i.detections for i in inferences] for m, inferences in said.items()},
         )
-
-
-def _statistics(frame: Frame) -> Array:
-    stats = frame.stats
-    if stats is None:
-        return np.zeros(3, np.float32)
-    return np.array([stats.pixel_change, stats.edge_density, stats.mean_luma / 255.0], np.float32)

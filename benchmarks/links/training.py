@@ -1,10 +1,11 @@
 """How fast links are fitted: one link against the usual loops, and whole fleets at once.
 
-    python -m benchmarks.links.training [--largest 10000] [--seed 0]
+    python -m benchmarks.links.training [--largest 10000] [--backend numpy] [--seed 0]
 
 First table: 100 inputs, 100 outputs, 1,000 samples, 100 epochs, batches of 32, the same perceptron and optimiser in
 camlink, in a plain torch loop (module, autograd, optimiser, one batch after another) and, where TensorFlow is
-installed (it is no dependency of camlink), in Keras. Second table: fleets of links 16 -> 16 on 100 samples each.
+installed (it is no dependency of camlink), in Keras. Second table: fleets of links 16 -> 16 on 100 samples each, 100
+epochs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from camlink.links.fit import PAPER, FitJob, fit_links
+from camlink.links.fit import PAPER, Backend, FitJob, fit_links
 from camlink.models.base import OutputSpec
 
 Array = NDArray[np.float32]
@@ -73,7 +74,11 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def main(largest: Annotated[int, typer.Option(help="Links of the largest fleet.")] = 10_000, seed: int = 0) -> None:
+def main(
+    largest: Annotated[int, typer.Option(help="Links of the largest fleet.")] = 10_000,
+    backend: Annotated[Backend, typer.Option(help="numpy, or torch: on a GPU where there is one.")] = "numpy",
+    seed: int = 0,
+) -> None:
     console, job = Console(), jobs(1, 1000, 100, seed)[0]
     ways: dict[str, Callable[[FitJob], None]] = {"camlink": with_camlink, "plain torch loop": with_torch}
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("keras"):
@@ -85,10 +90,10 @@ def main(largest: Annotated[int, typer.Option(help="Links of the largest fleet."
     console.print(table)
     if "Keras, TensorFlow" not in ways:
         console.print("Keras: not measured, TensorFlow is not installed (pip install tensorflow-cpu)")
-    fleet = Table("links", "seconds", "links per second", title="Fleets 16 -> 16, 100 samples, 100 epochs")
+    fleet = Table("links", "seconds", "links per second", title=f"Fleets 16 -> 16, {backend}")
     for count in (n for n in (10, 100, 348, 1000, 10_000) if n <= largest):
         batch = jobs(count, 100, 16, seed)
-        time_s = seconds(lambda batch=batch: fit_links(batch, PAPER))
+        time_s = seconds(lambda batch=batch: fit_links(batch, PAPER, backend))
         fleet.add_row(f"{count:,}", f"{time_s:.2f}", f"{count / time_s:.0f}")
     console.print(fleet)
 

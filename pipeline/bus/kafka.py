@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 BATCH = 200  # records given out at once
 RESTORE_S = 60.0  # how long reading the present state may take
 TURN_S = 0.1  # how often the group is looked after
+REJOIN_S = 3.0  # how long a turn may take while the group shares its partitions out anew
 
 
 class KafkaBus:
@@ -114,6 +115,7 @@ class KafkaSubscription:
         self._gone: set[str] = set()
         self._held_back: frozenset[str] = frozenset()
         self._turn_due = 0.0
+        self._rejoining = False
         self._closed = False
 
     def poll(self, timeout_s: float = 0.0) -> Sequence[Record]:
@@ -126,8 +128,10 @@ class KafkaSubscription:
 
     def commit(self, held: Collection[Record] = ()) -> None:
         problem = self._member.commit(self._at.committable(held))
+        self._rejoining = problem is not None  # then the next turns are given time: a client cannot rejoin in none
         if problem is not None:  # a rebalance, or a broker that is away: the next commit covers this one
             logger.info("%s: not committed: %s", self._bus.address, problem)
+            self._turn_due = 0.0
 
     def hold_back(self, cameras: Collection[str]) -> None:
         self._held_back = frozenset(cameras)
@@ -167,7 +171,8 @@ class KafkaSubscription:
         """Take part in the group; where it gave new partitions, return the present state of the topics beside."""
         if self._at.is_member and time.monotonic() < self._turn_due:
             return []
-        assigned, revoked = self._member.turn(0.0 if self._at.is_member else timeout_s)
+        patience = REJOIN_S if self._rejoining else 0.0
+        assigned, revoked = self._member.turn(patience if self._at.is_member else timeout_s)
         self._turn_due = time.monotonic() + TURN_S
         for place in revoked:
             self._gone |= self._at.drop(place, self._follow)
@@ -239,6 +244,6 @@ def _client(address: KafkaAddress) -> Client:
         from camlink.pipeline.bus.kafka_confluent import ConfluentClient
     except ImportError as error:
         raise BusError(
-            f"{address}: client=confluent needs confluent-kafka: pip install 'camlink[confluent]', or leave it out"
+            f"{address}: client=confluent needs confluent-kafka: pip install confluent-kafka, or leave it out"
         ) from error
     return ConfluentClient(address)

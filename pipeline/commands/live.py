@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from camlink.pipeline.commands.console import WRONG_USE, note_console
+from camlink.pipeline.commands.dashboard import TokenOption
+
+if TYPE_CHECKING:
+    from camlink.models.pool import ModelPool
+    from camlink.pipeline.telemetry import Telemetry
 
 
 def run(
     config: Annotated[str, typer.Argument(help="Configuration file with cameras, or a built-in name such as webcam.")],
     out: Annotated[Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    dashboard: Annotated[bool, typer.Option(help="Serve live pages and /metrics while running.")] = True,
+    host: Annotated[
+        str, typer.Option(help="Address of the dashboard; other than localhost it needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port of the dashboard; 8765, or a free one if taken.")] = None,
+    token: TokenOption = None,
 ) -> None:
-    """Run the cameras of a configuration live until Ctrl-C; results and report grow in the results folder."""
+    """Run the cameras of a configuration live until Ctrl-C; results and report grow in the results folder.
+
+    Cameras that are added, removed or changed in the file meanwhile are taken up, let go or reopened.
+    """
+    from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
-    from camlink.pipeline.config import load_config
-    from camlink.pipeline.ingest.live import LiveSource, close_together
-    from camlink.pipeline.ingest.merge import gather
-    from camlink.pipeline.ingest.opening import open_source
-    from camlink.pipeline.session import Camera, Session
+    from camlink.pipeline.config import SiteConfig, load_config
+    from camlink.pipeline.config_watch import ConfigWatch
+    from camlink.pipeline.ingest import Roster, SourceSpec
+    from camlink.pipeline.ingest.names import camera_id_from
+    from camlink.pipeline.session import Camera, Listener, Session
 
     site = load_config(config)
     if not site.cameras:
@@ -31,21 +49,60 @@ def run(
     if device is not None:
         site = site.model_copy(update={"device": device})
     pool, descriptions = build_pool(site)
-    folder = out or Path("runs") / f"{site.site}-{datetime.now():%Y%m%d-%H%M%S}"
-    cameras = {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
-    session = Session(
-        site, pool, cameras, folder, model_notes=descriptions, encode_picture=encode_picture, tick=min(len(cameras), 16)
-    )
-    sources = [s for s in (open_source(c.source_spec(), live=True) for c in site.cameras) if isinstance(s, LiveSource)]
-    note_console().print(f"{len(sources)} cameras; Ctrl-C ends with a report in {folder}")
-    captured = {s.camera_id: s for s in sources}
-    raise typer.Exit(
-        run_and_report(
-            session,
-            gather(sources),
-            lambda: {camera: source.captured for camera, source in captured.items()},
-            None,
-            folder,
-            on_stop=lambda: close_together(sources),
+    folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
+
+    def cameras_of(site: SiteConfig) -> dict[str, Camera]:
+        return {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
+
+    with ExitStack() as serving:
+        telemetry = serving.enter_context(_served(folder, pool, host, port, token)) if dashboard else None
+        listeners: list[Listener] = [telemetry.observe] if telemetry else []
+        if site.alerts.rules:
+            listeners.append(serving.enter_context(sent_alerts(site, pool.specs, folder, telemetry)).observe)
+        session = Session(
+            *(site, pool, cameras_of(site), folder),
+            model_notes=descriptions,
+            encode_picture=encode_picture,
+            tick=min(len(site.cameras), 16),
+            live=True,
+            listeners=listeners,
         )
-    )
+        watch = ConfigWatch(config, site)
+
+        def edited() -> list[SourceSpec] | None:
+            site = watch.poll()
+            if site is None:
+                return None
+            session.update_cameras(site, cameras_of(site))
+            return [camera.source_spec() for camera in site.cameras]
+
+        roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited)
+        note_console().print(f"{len(site.cameras)} cameras; Ctrl-C ends with a report in {folder}")
+        code = run_and_report(session, roster, roster.captured, None, folder, on_stop=roster.close)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _served(
+    folder: Path, pool: ModelPool, host: str, port: int | None, token: str | None
+) -> Iterator[Telemetry | None]:
+    """Serve the dashboard over ``folder``, and give what counts for its metrics; None where it is not installed."""
+    from camlink.pipeline.dashboard.server import Dashboard, DashboardMissing
+    from camlink.pipeline.telemetry import Telemetry
+
+    try:
+        telemetry = Telemetry(pool.specs, now_s=time.time)
+        pool.watch = telemetry.batch
+        telemetry.gauge("models_loaded_gb", "Memory of the models that are loaded", lambda: pool.loaded_gb)
+        telemetry.gauge("model_loads", "Times a model was brought into memory", lambda: pool.loads)
+        dashboard = Dashboard([folder], host=host, port=port, token=token, metrics=telemetry.render)
+    except (DashboardMissing, ImportError) as error:
+        note_console().print(f"no dashboard: {error}", style="yellow", markup=False, soft_wrap=True)
+        yield None
+        return
+    dashboard.start()
+    note_console().print(f"Dashboard: {dashboard.url}", style="bold", soft_wrap=True)
+    try:
+        yield telemetry
+    finally:
+        dashboard.close()

@@ -36,7 +36,10 @@ def replay(
         float | None, typer.Option(help="Time budget as a share (0..1) of executing everything.")
     ] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory budget for loaded models, in GB.")] = None,
-    policy: Annotated[str | None, typer.Option(help="mlink, mlink-exact, standalone or all.")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="mlink, mlink-exact, standalone, all; on every frame: camlink, reducto, periodic."),
+    ] = None,
     bootstrap: Annotated[
         int | None, typer.Option(help="First frames of a camera on which every model runs, to learn from.")
     ] = None,

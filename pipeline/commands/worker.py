@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console
+from camlink.pipeline.commands.console import note_console
 
 if TYPE_CHECKING:
+    from camlink.models.base import OutputSpec
     from camlink.models.pool import ModelPool
     from camlink.operators.base import StateStore
     from camlink.pipeline.assembly import CameraFacts
     from camlink.pipeline.bus.base import Bus
     from camlink.pipeline.clock import Clock
     from camlink.pipeline.config import SiteConfig
-    from camlink.pipeline.ingest.base import Reading
+    from camlink.pipeline.ingest.base import Reading, SourceSpec
+    from camlink.pipeline.session import Listener
+    from camlink.pipeline.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 app = typer.Typer(help="One step of the graph as a process: docs/distributed.md.", no_args_is_help=True)
@@ -31,7 +34,9 @@ StateOption = Annotated[str, typer.Option("--state", envvar="CAMLINK_STATE", hel
 HealthOption = Annotated[
     str | None,
     typer.Option(
-        "--health", envvar="CAMLINK_HEALTH", help="Serve /healthz and /readyz on HOST:PORT or a loopback PORT."
+        "--health",
+        envvar="CAMLINK_HEALTH",
+        help="Serve /healthz, /readyz, /metrics on HOST:PORT or a loopback PORT.",
     ),
 ]
 HoldOption = Annotated[
@@ -73,10 +78,10 @@ def ingest(
 
     site = _site(config)
     with _connected(bus, state) as (connection, store), ExitStack() as closing:
-        readings = _readings(site, share, replay, trace, closing)
+        readings = _readings(config, site, share, replay, trace, closing)
         recorded = replay or trace is not None
         worker = IngestWorker(readings, connection, None if recorded else Indexes(store))
-        _serve(worker, health)
+        _serve("ingest", worker, health)
 
 
 @app.command()
@@ -115,7 +120,7 @@ def inference(
     site = _site(config)
     if device is not None:
         site = site.model_copy(update={"device": device})
-    pool, cameras = _models(site, trace)
+    pool, cameras = _models(config, site, trace)
     pool.take_at_most(batch)
     with ThreadPoolExecutor(1, "loading") as loader, _connected(bus, state) as (connection, store):
         pool.load_beside(loader)
@@ -123,8 +128,14 @@ def inference(
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
         connection.flush()
+        telemetry = _telemetry(health, pool.specs)
+        if telemetry is not None:
+            pool.watch = telemetry.batch
+            telemetry.gauge("models_loaded_gb", "Memory of the models that are loaded", lambda: pool.loaded_gb)
+            telemetry.gauge("model_loads", "Times a model was brought into memory", lambda: pool.loads)
         gathering = {"batch": batch, "batch_wait_s": batch_wait_ms / 1000, "drains": behind == "drop-oldest"}
-        _serve(_worker("inference", operator, connection, store, SteadyClock(), **gathering), health)
+        worker = _worker("inference", operator, connection, store, SteadyClock(), **gathering)
+        _serve("inference", worker, health, telemetry=telemetry)
         pool.close()
 
 
@@ -176,17 +187,29 @@ def results(
 ) -> None:
     """Write results as Parquet, durably, before the bus may forget them."""
     from camlink.pipeline.bus.base import open_bus
+    from camlink.pipeline.commands.alerting import sent_alerts
+    from camlink.pipeline.config_watch import ConfigWatch
     from camlink.pipeline.distributed import await_cards
     from camlink.pipeline.graph import GRAPH
     from camlink.pipeline.results_worker import ResultsWorker
 
     site = _site(config)
     connection = open_bus(bus)
-    with _stopping() as stop:
+    with _stopping() as stop, ExitStack() as closing:
         facts = await_cards(connection, stop)
         step = next(step for step in GRAPH if step.name == "results")
-        worker = ResultsWorker(step, connection, out, dict(facts.specs), _header(site, facts, out), flush_s=flush_s)
-        _serve(worker, health, stop)
+        telemetry = _telemetry(health, facts.specs)
+        listeners: list[Listener] = [telemetry.observe] if telemetry is not None else []
+        if site.alerts.rules:
+            listeners.append(closing.enter_context(sent_alerts(site, facts.specs, out, telemetry)).observe)
+        watch = ConfigWatch(config, site)
+        worker = ResultsWorker(
+            *(step, connection, out, dict(facts.specs), _header(site, facts, out)),
+            describe=lambda: _described(watch.look() or site),
+            flush_s=flush_s,
+            listeners=listeners,
+        )
+        _serve("results", worker, health, stop, telemetry)
     connection.close()
 
 
@@ -199,7 +222,7 @@ def _without_models(step: str, config: str, bus: str, state: str, hold_s: float,
         facts = await_cards(connection, stop)
         clock = SteadyClock()
         operator = without_models(step, site, facts, store, clock, hold_s=hold_s)
-        _serve(_worker(step, operator, connection, store, clock), health, stop)
+        _serve(step, _worker(step, operator, connection, store, clock), health, stop)
 
 
 def _site(config: str) -> SiteConfig:
@@ -239,13 +262,39 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         yield stop
 
 
-def _serve(worker: Runs, health: str | None, stop: Callable[[], bool] | None = None) -> None:
-    """Run a worker until SIGTERM or Ctrl-C, with its health page."""
+def _telemetry(health: str | None, specs: Mapping[str, OutputSpec]) -> Telemetry | None:
+    """Return what counts for ``/metrics``; None where nobody can ask for it, or prometheus-client is not there."""
+    import time
+
+    from camlink.pipeline.telemetry import Telemetry
+
+    try:
+        return Telemetry(specs, now_s=time.time) if health else None
+    except ImportError as error:
+        logger.warning("no /metrics: %s; pip install 'camlink[dashboard]'", error)
+        return None
+
+
+def _serve(
+    step: str,
+    worker: Runs,
+    health: str | None,
+    stop: Callable[[], bool] | None = None,
+    telemetry: Telemetry | None = None,
+) -> None:
+    """Run a worker until SIGTERM or Ctrl-C, with its health and metrics."""
     import time
 
     from camlink.pipeline.health import Health
 
-    page = Health(health, lambda: time.monotonic() - worker.beat, lambda: worker.counts) if health else None
+    def age_s() -> float:
+        return time.monotonic() - worker.beat
+
+    telemetry = telemetry or _telemetry(health, {})
+    if telemetry is not None:
+        telemetry.worker(step, lambda: worker.counts, age_s)
+    render = telemetry.render if telemetry is not None else None
+    page = Health(health, age_s, lambda: worker.counts, render) if health else None
     try:
         if stop is not None:
             worker.run(stop)
@@ -258,13 +307,14 @@ def _serve(worker: Runs, health: str | None, stop: Callable[[], bool] | None = N
     logger.info("stopped: %s", dict(worker.counts))
 
 
-def _models(site: SiteConfig, trace: Path | None) -> tuple[ModelPool, dict[str, CameraFacts]]:
+def _models(config: str, site: SiteConfig, trace: Path | None) -> tuple[ModelPool, Mapping[str, CameraFacts]]:
     from camlink.models.pool import ModelPool
     from camlink.pipeline.assembly import CameraFacts
     from camlink.pipeline.commands.running import build_pool
+    from camlink.pipeline.config_watch import WatchedFacts
 
     if trace is None:
-        return build_pool(site)[0], {camera.id: CameraFacts(camera.fps) for camera in site.cameras}
+        return build_pool(site)[0], WatchedFacts(config, site)
     from camlink.models.recorded import open_trace
     from camlink.pipeline.footage import rate_of
 
@@ -273,33 +323,39 @@ def _models(site: SiteConfig, trace: Path | None) -> tuple[ModelPool, dict[str, 
     return ModelPool(recorded.models, site.budgets.memory_gb), facts
 
 
-def _readings(site: SiteConfig, share: str, replay: bool, trace: Path | None, closing: ExitStack) -> Iterator[Reading]:
-    from camlink.pipeline.ingest.live import LiveSource
-    from camlink.pipeline.ingest.merge import gather, merge
-    from camlink.pipeline.ingest.opening import open_source
+def _readings(
+    config: str, site: SiteConfig, share: str, replay: bool, trace: Path | None, closing: ExitStack
+) -> Iterable[Reading | None]:
+    from camlink.pipeline.config_watch import ConfigWatch
+    from camlink.pipeline.ingest import Roster, merge, open_source
 
     if trace is not None:
         from camlink.models.recorded import open_trace
 
         return iter(sorted(open_trace(trace).frames, key=lambda frame: (frame.captured_at, frame.camera_id)))
-    cameras = _shared(site, share)
+    specs = _shared(site, share)
+    if not specs:
+        note_console().print(f"no cameras for share {share} of {len(site.cameras)}", style="yellow")
     if replay:
-        return merge([open_source(camera.source_spec(), live=False) for camera in cameras])
-    sources = [s for s in (open_source(c.source_spec(), live=True) for c in cameras) if isinstance(s, LiveSource)]
-    for source in sources:
-        closing.callback(source.close)
-    return (reading for reading in gather(sources) if reading is not None)
+        return merge([open_source(spec, live=False) for spec in specs])
+    watch = ConfigWatch(config, site)
+
+    def edited() -> list[SourceSpec] | None:
+        site = watch.poll()
+        return None if site is None else _shared(site, share)
+
+    roster = Roster(specs, edits=edited)
+    closing.callback(roster.close)
+    return roster
 
 
-def _shared(site: SiteConfig, share: str) -> list[Any]:
+def _shared(site: SiteConfig, share: str) -> list[SourceSpec]:
+    from camlink.pipeline.ingest.roster import is_in_share
+
     number, _, of = share.partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise typer.BadParameter(f'"{share}" is no share; write I/N, such as 2/3', param_hint="--share")
-    cameras = [camera for place, camera in enumerate(site.cameras) if place % int(of) == int(number) - 1]
-    if not cameras:
-        note_console().print(f"no cameras for share {share} of {len(site.cameras)}; name some under `cameras:`")
-        raise typer.Exit(WRONG_USE)
-    return cameras
+    return [camera.source_spec() for camera in site.cameras if is_in_share(camera.id, int(number), int(of))]
 
 
 def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
@@ -317,14 +373,17 @@ def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
         }
         for name, spec in facts.specs.items()
     }
-    cameras = {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}
     return RunInfo(
         name=out.name,
         camlink_version=camlink.__version__,
         seed=site.seed,
         policy=site.policy,
         models=described,
-        cameras=cameras,
+        cameras=_described(site),
         started_at=datetime.now(UTC),
         config=site.masked(),
     )
+
+
+def _described(site: SiteConfig) -> dict[str, dict[str, Any]]:
+    return {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}

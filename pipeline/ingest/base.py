@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from camlink.pipeline.errors import SourceError
+from camlink.pipeline.ingest.order import Decode
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
 
 Reading = Frame | FrameDropped | CameraEvent
 Crop = tuple[float, float, float, float]
 
-CAMERA_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+CAMERA_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")  # "." and ".." would name other folders
 
 
 class Source(Protocol):
@@ -48,11 +49,13 @@ class SourceSpec:
     device number. ``fps``: sampling rate, None for every frame. ``crop``: (x, y, width, height) as fractions of the
     picture. ``start``: event time of the first frame of a clip; ``timezone`` is how naive times are read.
     ``total_frames``: sampled frames to expect, when already known. ``shown``: the source as logs and events may show
-    it, for one that holds secrets `mask_url` cannot know, such as a key in the path.
+    it, for one that holds secrets `mask_url` cannot know, such as a key in the path. ``frozen_after_s``: a live camera
+    whose picture has not changed in the least for so long counts as frozen; None for the default. ``decode``: all
+    frames, key frames only, or "auto": whichever suffices.
     """
 
     camera_id: str
-    sources: tuple[str | int, ...]
+    sources: tuple[str | int, ...] = field(repr=False)  # may hold passwords
     fps: float | None = None
     crop: Crop | None = None
     start: datetime | None = None
@@ -60,6 +63,8 @@ class SourceSpec:
     domain: str = "default"
     total_frames: int | None = None
     shown: str = ""
+    frozen_after_s: float | None = None
+    decode: Decode = "all"
 
     def __post_init__(self) -> None:
         if not CAMERA_ID.fullmatch(self.camera_id):

@@ -7,33 +7,10 @@ from collections import deque
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
-import numpy as np
-
 from camlink.pipeline.ingest.base import Reading, SourceSpec
 from camlink.pipeline.ingest.framing import FrameCounter, seal
+from camlink.pipeline.ingest.vigilance import FrozenRule
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, Pixels
-
-
-class FrozenRule:
-    """Tells a camera that sends the very same picture again and again from one that looks at a still scene.
-
-    Sensor noise makes two pictures of a still scene differ; only a frozen encoder repeats every pixel. (A clock burnt
-    into the picture hides that: crop it away.)
-    """
-
-    def __init__(self, after_s: float) -> None:
-        self._after = timedelta(seconds=after_s)
-        self._picture: Pixels | None = None
-        self._since: datetime | None = None
-        self.is_frozen = False
-
-    def update(self, pixels: Pixels, at: datetime) -> bool:
-        """Take a picture and return whether the camera counts as frozen now."""
-        same = self._picture is not None and np.array_equal(self._picture, pixels)
-        if not same or self._since is None:
-            self._picture, self._since = pixels, at
-        self.is_frozen = same and at - self._since > self._after
-        return self.is_frozen
 
 
 class Channel:
@@ -43,9 +20,9 @@ class Channel:
     Readers write with a token; after `revoke` a reader that hung and comes back to life is no longer heard.
     """
 
-    def __init__(self, spec: SourceSpec, frozen_after_s: float, with_stats: bool) -> None:
+    def __init__(self, spec: SourceSpec, frozen_after_s: float, with_stats: bool, first_index: int = 0) -> None:
         self._spec = spec
-        self._counter = FrameCounter(spec.camera_id, spec.crop, with_stats)
+        self._counter = FrameCounter(spec.camera_id, spec.crop, with_stats, first_index)
         self._frozen = FrozenRule(frozen_after_s)
         self._readings: deque[Reading] = deque()
         self._token = 0
@@ -86,11 +63,11 @@ class Channel:
             else:
                 self._put_frame(pixels, at)
 
-    def lost(self, token: int, now: datetime, reason: str) -> None:
-        """Account for a sampled picture that could not be had."""
+    def lost(self, token: int, now: datetime, reason: str, count: int = 1) -> None:
+        """Account for sampled pictures that could not be had."""
         with self._changed:
             if self.accepts(token):
-                self._drop(self._advance(now), reason)
+                self._drop(self._advance(now), reason, count)
 
     def event(self, token: int, event: CameraEvent | None) -> None:
         """Pass on a change in the camera's state, if there is one."""
@@ -136,8 +113,8 @@ class Channel:
             self._readings[place - 1] = joined
             del self._readings[place]
 
-    def _drop(self, at: datetime, reason: str) -> None:
-        dropped = self._counter.dropped(1, at, reason)
+    def _drop(self, at: datetime, reason: str, count: int = 1) -> None:
+        dropped = self._counter.dropped(count, at, reason)
         joined = _join(self._readings[-1], dropped) if self._readings else None
         if joined is None:
             self._put(dropped)

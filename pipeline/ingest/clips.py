@@ -124,7 +124,7 @@ class ClipSource:
     def _read(self, clip: Clip) -> Iterator[Reading]:
         start = self._begin(clip)
         try:
-            capture, info = open_clip(self.camera_id, clip.path)
+            capture, info = open_sampled(self._spec, clip.path)
         except SourceError as error:
             logger.warning("%s; going on without it", error)
             yield CameraEvent(self.camera_id, start, "corrupt", f"{clip.path.name} cannot be opened")
@@ -256,11 +256,26 @@ def open_clip(camera_id: str, path: Path) -> tuple[Capture, ClipInfo]:
     return capture, info
 
 
+def open_sampled(spec: SourceSpec, path: Path) -> tuple[Capture, ClipInfo]:
+    """Open a clip as ``spec.decode`` says: all frames, or key frames only. Raises `SourceError` as `open_clip` does."""
+    if spec.decode == "all":
+        return open_clip(spec.camera_id, path)
+    from camlink.pipeline.ingest.keyframes import is_installed, key_frames_of, open_key_frames
+
+    if spec.decode == "auto" and not is_installed():
+        return open_clip(spec.camera_id, path)
+    keys = key_frames_of(path)
+    if not keys.suffice(spec.fps) and (spec.decode == "auto" or not keys.count):
+        return open_clip(spec.camera_id, path)
+    rate = (keys.count - 1) / keys.span_s if keys.span_s > 0 else _FALLBACK_FPS
+    return open_key_frames(str(path)), ClipInfo(max(rate, 1e-6), keys.count, is_counted=True)
+
+
 def expected_of_clips(spec: SourceSpec, paths: Sequence[Path]) -> int | None:
     """Return how many frames will be sampled by what the containers say, without decoding; None if one does not say."""
     total = 0
     for path in paths:
-        capture, info = open_clip(spec.camera_id, path)
+        capture, info = open_sampled(spec, path)
         capture.release()
         if info.frames is None:
             return None

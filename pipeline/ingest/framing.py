@@ -56,9 +56,9 @@ def seal(pixels: Pixels, crop: Crop | None = None) -> Pixels:
 class FrameCounter:
     """Numbers one camera's sampled frames, delivered or dropped, and notices when the resolution changes."""
 
-    def __init__(self, camera_id: str, crop: Crop | None, with_stats: bool) -> None:
+    def __init__(self, camera_id: str, crop: Crop | None, with_stats: bool, first_index: int = 0) -> None:
         self.camera_id = camera_id
-        self.captured = 0
+        self.captured = first_index
         self._crop = crop
         self._meter = FrameStatsMeter() if with_stats else None
         self._resolution: tuple[int, int] | None = None

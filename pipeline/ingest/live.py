@@ -1,4 +1,5 @@
-"""Live cameras: a thread reads each so that a slow user never lags behind, and a watchdog outlives reads that hang."""
+"""Live cameras: each decoded in a process of its own, which a thread listens to, so that neither a slow user nor a
+driver that hangs holds up anything else."""
 
 from __future__ import annotations
 
@@ -6,25 +7,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.ingest.base import Reading, SourceSpec
 from camlink.pipeline.ingest.channel import Channel
-from camlink.pipeline.ingest.reader import CaptureFactory, LiveLimits, Outage, Reader
+from camlink.pipeline.ingest.feed import ChildFeed, FeedFactory
+from camlink.pipeline.ingest.order import Order
+from camlink.pipeline.ingest.reader import LiveLimits, Outage, Reader
 from camlink.pipeline.records import Frame, FrameDropped
-
-if TYPE_CHECKING:
-    from camlink.pipeline.ingest.opencv import Capture
 
 logger = logging.getLogger(__name__)
 
-_HUNG_MOST = 4  # threads of one camera that may hang in a driver at a time; each holds a socket and memory
 _WATCH_EVERY_S = 0.5
-_CLOSE_MOST_S = 1.0  # a thread that hangs in a driver is not waited for any longer
+_CLOSE_MOST_S = 1.0  # a step takes a quarter of that
 
 
 class Runner(Protocol):
@@ -36,7 +34,7 @@ class Runner(Protocol):
 
 
 class ThreadRunner:
-    """Runs a reader in a daemon thread: one that hangs for ever does not keep the program from ending."""
+    """Runs a reader in a daemon thread, which does not keep the program from ending."""
 
     def __init__(self, reader: Reader, delay_s: float) -> None:
         self._stopped = threading.Event()
@@ -66,7 +64,7 @@ class ThreadRunner:
 class LiveSource:
     """A camera that is there now: frames as they come, reconnected for ever. Made by `open_source`.
 
-    Iterate it, or call `poll` in turn with other cameras (`gather`). ``hangs`` and ``reconnects`` are counters.
+    Iterate it, or call `poll` in turn with other cameras (`Roster`). ``hangs`` and ``reconnects`` are counters.
     """
 
     def __init__(
@@ -78,34 +76,33 @@ class LiveSource:
         with_stats: bool = True,
         limits: LiveLimits | None = None,
         seed: int = 0,
-        capture_factory: CaptureFactory | None = None,
+        first_index: int = 0,
+        open_feed: FeedFactory = ChildFeed,
+        seconds: Callable[[], float] = time.monotonic,
         run: Callable[[Reader, float], Runner] = ThreadRunner,
         wait: Callable[[float], object] | None = None,
     ) -> None:
+        """``first_index``: of its first frame, for a camera that goes on where another source left off."""
         self.camera_id = spec.camera_id
         self.captured = 0
-        self.hangs = 0
         self._clock = clock
         self._limits = limits or LiveLimits()
-        self._channel = Channel(spec, self._limits.frozen_after_s, with_stats)
+        self._channel = Channel(spec, spec.frozen_after_s or self._limits.frozen_after_s, with_stats, first_index)
         self._outage = Outage(spec, address, self._limits, seed)
         self._run = run
         self._wait = wait or self._channel.wait
         self._closed = False
-        self._hung: list[Runner] = []
         self._new_reader = partial(
             Reader,
             spec,
-            address,
+            order_for(spec, address, self._limits),
             self._channel,
             outage=self._outage,
             clock=clock,
-            capture_factory=capture_factory or _opener(self._limits),
+            open_feed=open_feed,
             limits=self._limits,
-            is_file=isinstance(address, str) and Path(address).is_file(),
+            seconds=seconds,
         )
-        self._reader: Reader | None = None
-        self._retry_s = 0.0
         self._start(delay_s=0.0)
 
     @property
@@ -114,9 +111,14 @@ class LiveSource:
         return self._outage.reconnects
 
     @property
+    def hangs(self) -> int:
+        """Decoding processes that were killed because nothing came from them, ever."""
+        return self._outage.hangs
+
+    @property
     def is_finished(self) -> bool:
         """Whether nothing will come any more: closed, or a file that stood in for a camera has been played."""
-        return self._closed or (self._reader is not None and self._reader.is_finished and not self._channel.wait(0))
+        return self._closed or (self._reader.is_finished and not self._channel.wait(0))
 
     def __iter__(self) -> Iterator[Reading]:
         while not self.is_finished:
@@ -140,7 +142,7 @@ class LiveSource:
         return reading
 
     def close(self) -> None:
-        """Let go of the camera; a reading thread that hangs is left behind."""
+        """Let go of the camera, and kill the process that decodes it."""
         close_together([self])
 
     def let_go(self) -> Runner | None:
@@ -158,38 +160,15 @@ class LiveSource:
         return FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "stale")
 
     def _watch(self) -> None:
-        if self._reader is None:
-            self._start_if_room()
+        """Replace a thread that ended before it was asked to: only a fault in camlink can do that."""
+        if self._reader.is_finished or self._runner.is_alive() or self._reader.is_finished:  # it may end while asked
             return
-        if self._reader.is_finished:
-            return
-        since, now = self._reader.blocked_since, self._clock.now()
-        blocked_s = 0.0 if since is None else (now - since).total_seconds()
-        if blocked_s > self._limits.hung_after_s:
-            self.hangs += 1
-            self._give_up(f"no frame for {blocked_s:.1f} s (the read hangs)", now)
-        elif not self._runner.is_alive() and not self._reader.is_finished:  # it may have ended since it was asked
-            logger.error('camera "%s": its reading thread died; starting another', self.camera_id)
-            self._give_up("the reading thread died", now)
-
-    def _give_up(self, why: str, now: datetime) -> None:
+        logger.error('camera "%s": its reading thread died; starting another', self.camera_id)
         with self._channel.exclusively():
             token = self._channel.revoke()
-            self._retry_s, event = self._outage.failed(why, now)
+            delay_s, event = self._outage.failed("the reading thread died", self._clock.now())
             self._channel.event(token, event)
-        self._hung.append(self._runner)
-        self._reader = None
-        self._start_if_room()
-        if self._reader is None:
-            logger.error(
-                'camera "%s": %d reads hang in the driver; waiting for one to return; restart the camera or camlink',
-                *(self.camera_id, len(self._hung)),
-            )
-
-    def _start_if_room(self) -> None:
-        self._hung = [runner for runner in self._hung if runner.is_alive()]
-        if len(self._hung) < _HUNG_MOST:
-            self._start(self._retry_s)
+        self._start(delay_s)
 
     def _start(self, delay_s: float) -> None:
         self._reader = self._new_reader(self._channel.revoke())
@@ -204,10 +183,13 @@ def close_together(sources: Iterable[LiveSource]) -> None:
         runner.join(max(0.0, deadline - time.monotonic()))
 
 
-def _opener(limits: LiveLimits) -> CaptureFactory:
-    def open_capture(source: str | int) -> Capture:
-        from camlink.pipeline.ingest.opencv import open_live
-
-        return open_live(source, limits.open_timeout_s, limits.read_timeout_s)
-
-    return open_capture
+def order_for(spec: SourceSpec, address: str | int, limits: LiveLimits) -> Order:
+    """Return what the process is told that decodes a camera."""
+    return Order(
+        address=address,
+        fps=spec.fps,
+        open_timeout_s=limits.open_timeout_s,
+        read_timeout_s=limits.silence_s(spec.fps) - 0.5,  # FFmpeg's own limit first: it needs no killing
+        is_file=isinstance(address, str) and Path(address).is_file(),
+        decode=spec.decode if isinstance(address, str) and "://" in address else "all",
+    )

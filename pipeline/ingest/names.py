@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
+from unicodedata import combining, normalize
 from zoneinfo import ZoneInfo
 
 DEFAULT_START = datetime(2026, 1, 1, tzinfo=UTC)  # event time of footage that carries no time of its own
@@ -68,12 +70,20 @@ def to_utc(moment: datetime, timezone: str) -> datetime:
 
 
 def camera_id_from(text: str) -> str:
-    """Return ``text`` as a camera id.
+    """Return ``text`` as a camera id. Where that loses letters, a hash of the whole keeps different names apart.
 
     >>> camera_id_from("Hall (north)")
     'Hall-north'
+    >>> camera_id_from("Eingang Süd"), camera_id_from("Eingang Sud")
+    ('Eingang-Sud-a1bd9b', 'Eingang-Sud')
     """
-    return _NOT_IN_ID.sub("-", text).strip("-")[:64] or "camera"
+    latin = "".join(letter for letter in normalize("NFKD", text) if not combining(letter))
+    plain = _NOT_IN_ID.sub("-", latin).strip("-")
+    plain = "" if set(plain) <= {"."} else plain
+    if normalize("NFC", text).isascii() and len(plain) <= 64:
+        return plain or "camera"
+    mark = blake2b(normalize("NFC", text).encode("utf-8", "surrogateescape"), digest_size=3).hexdigest()
+    return f"{plain[:57].rstrip('-') or 'camera'}-{mark}"
 
 
 def _moment(match: re.Match[str], timezone: str) -> datetime | None:

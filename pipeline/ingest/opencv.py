@@ -18,6 +18,8 @@ from camlink.pipeline.records import Pixels
 
 logger = logging.getLogger(__name__)
 
+LOG_LEVEL, QUIET, ERRORS_ONLY = "OPENCV_FFMPEG_LOGLEVEL", "-8", "16"  # AV_LOG_QUIET, AV_LOG_ERROR
+
 
 class Capture(Protocol):
     """The part of ``cv2.VideoCapture`` that is used; tests hand in fakes. Property numbers are OpenCV's."""
@@ -36,7 +38,7 @@ def open_file(path: Path) -> Capture:
 
 
 def open_live(source: str | int, open_timeout_s: float, read_timeout_s: float) -> Capture:
-    """Open a URL or device, giving up after the time limits (which only FFmpeg heeds: hence the watchdog in live.py).
+    """Open a URL or device, giving up after the time limits (which only FFmpeg heeds: hence the limits in reader.py).
 
     URLs go to FFmpeg alone: on failure other backends would print the address, with its password.
     """
@@ -49,6 +51,7 @@ def open_live(source: str | int, open_timeout_s: float, read_timeout_s: float) -
     limits = [
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(open_timeout_s * 1000)),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(read_timeout_s * 1000)),
+        *(cv2.CAP_PROP_N_THREADS, 1),  # more would hold frames back, and cameras are many already
     ]
     return cast(Capture, cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits))
 
@@ -121,7 +124,7 @@ def _quieten() -> None:
 
     ``OPENCV_LOG_LEVEL`` and ``OPENCV_FFMPEG_LOGLEVEL`` still bring it back, to look into a camera that will not open.
     """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when the first video is opened
+    os.environ.setdefault(LOG_LEVEL, QUIET)  # read when the first video is opened
     if "OPENCV_LOG_LEVEL" not in os.environ:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

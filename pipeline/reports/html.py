@@ -65,8 +65,8 @@ class Page:
             "percent": notes.percent,
             "interval": notes.interval,
             "moment": _moment,
-            "rate": _rate,
-            "memory": _memory,
+            "rate": rate,
+            "memory": memory,
         }
         return environment.get_template("template.html").render(
             report=report,
@@ -80,7 +80,7 @@ class Page:
             open_cameras=OPEN_CAMERAS,
             list_rows=LIST_ROWS,
             brief_rows=BRIEF_ROWS,
-            style=_asset("report.css"),
+            style=_asset("colours.css") + _asset("report.css"),  # the dashboard has the same colours
             script=_asset("report.js"),
             plotlyjs=get_plotlyjs(),
         )
@@ -99,10 +99,10 @@ def _moment(iso: str | None, form: str = "%d %b %H:%M:%S") -> str:
     return "" if iso is None else datetime.fromisoformat(iso).strftime(form)
 
 
-def _rate(fps: float) -> str:
+def rate(fps: float) -> str:
     """Return a sampling rate as people say it, also a slow one.
 
-    >>> _rate(10.0), _rate(0.5), _rate(0.000477), _rate(1 / 7200)
+    >>> rate(10.0), rate(0.5), rate(0.000477), rate(1 / 7200)
     ('10 frames per second', '1 frame per 2 s', '1 frame per 35 min', '1 frame per 2 h')
     """
     if fps >= 1.0:
@@ -114,10 +114,10 @@ def _rate(fps: float) -> str:
     return f"1 frame per {gap_s:.2g} s"
 
 
-def _memory(gigabytes: float) -> str:
+def memory(gigabytes: float) -> str:
     """Return a model's memory with a unit that fits it.
 
-    >>> _memory(1.3), _memory(0.031)
+    >>> memory(1.3), memory(0.031)
     ('1.3 GB', '31 MB')
     """
     return f"{gigabytes:.2g} GB" if gigabytes >= 0.1 else f"{gigabytes * 1000:.2g} MB"
@@ -173,13 +173,13 @@ def _disagreements(name: str, model: ModelRows) -> list[tuple[int, int, dict[str
             int(audit.frame_index[row]),
             int(audit.times_us[row]),
             {"model": name, "agreement": float(scores[row])}
-            | _said(model.spec, audit.predicted[row], audit.executed[row]),
+            | said(model.spec, audit.predicted[row], audit.executed[row]),
         )
         for row in wrong
     ]
 
 
-def _said(spec: OutputSpec, predicted: Any, executed: Any) -> dict[str, str]:
+def said(spec: OutputSpec, predicted: Any, executed: Any) -> dict[str, str]:
     """Return both values in words; of a long count vector only the entries that differ."""
     differ = np.arange(spec.size)
     if spec.task == "count" and spec.size > 1:

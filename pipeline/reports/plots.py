@@ -29,8 +29,14 @@ BASELINE_MARKS = {
     "hourly_mode": ("hourly mode", "triangle-up-open"),
     "persistence": ("persistence", "cross-thin-open"),
 }
-STATES = {"executed": "@executed", "predicted": "@predicted", "left out": "@abstained", "profiling": "@profile"}
-PATTERNS = {"predicted": "/", "left out": "x"}
+STATES = {
+    "executed": "@executed",
+    "predicted": "@predicted",
+    "per frame": "@executed",
+    "left out": "@abstained",
+    "profiling": "@profile",
+}
+PATTERNS = {"predicted": "/", "per frame": "/", "left out": "x"}
 MOMENT = "%d %b %H:%M:%S"
 ROW_PX = 148
 TIME_PLOT_LEFT_PX = 96  # one edge for both plots over time, so that they can be read together
@@ -187,6 +193,8 @@ def _state(name: str, decision: Mapping[str, Any]) -> str:
     """Return what a decision does with a model; one that it cannot even predict, for want of sources, is left out."""
     if name in decision["execute"]:
         return "executed"
+    if decision["per_frame"] and name in decision["loaded"]:
+        return "per frame"
     return "predicted" if decision["execute"] and name in decision["predict"] else "left out"
 
 

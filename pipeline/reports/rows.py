@@ -184,7 +184,7 @@ def _model_rows(spec: OutputSpec, table: pa.Table, mask: NDArray[np.bool_]) -> M
         spec=spec,
         frame_index=rows.column("frame_index").to_numpy(),
         times_us=rows.column("captured_at").cast(pa.int64()).to_numpy(),
-        values=_matrix(rows.column("value").combine_chunks(), spec.size),
+        values=value_matrix(rows.column("value").combine_chunks(), spec.size),
         how=_strings(rows, "how"),
         purpose=_strings(rows, "purpose"),
         served=rows.column("served").to_numpy(),
@@ -214,7 +214,7 @@ def _strings(table: pa.Table, name: str) -> Strings:
     return np.asarray(table.column(name).to_numpy(), dtype=np.str_)
 
 
-def _matrix(values: Any, size: int) -> NDArray[np.float32]:
+def value_matrix(values: Any, size: int) -> NDArray[np.float32]:
     """Return a list column as (n, size); null lists, and lists of another length, become NaN rows."""
     import pyarrow.compute as pc
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
+from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
+from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.paced_inference import IDLE_S
 from camlink.operators.pacing import HOLD_S
 from camlink.pipeline.assembly import CameraFacts
@@ -19,7 +23,7 @@ from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import ModelFacts, inference, without_models
 from camlink.pipeline.graph import GRAPH, topic_of
-from camlink.pipeline.records import Decision, Frame, FrameResult, Record
+from camlink.pipeline.records import Decision, Detections, Frame, FrameResult, Record
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import TinyModel, make_frames, outputs, run_frames
 from camlink.pipeline.worker import Worker
@@ -41,7 +45,11 @@ SHARED = {"retrain_after_frames": 20, "shadow_frames": 10}
 
 
 def people(frame: Frame) -> int:
-    return (frame.index * 7 // 20 + len(frame.camera_id)) % 6
+    return people_at(frame.camera_id, frame.index)
+
+
+def people_at(camera_id: str, index: int) -> int:
+    return (index * 7 // 20 + len(camera_id)) % 6
 
 
 def models(**more: Any) -> list[TinyModel]:
@@ -210,6 +218,16 @@ def lose_again_and_again(step: str, policy: str, seed: int) -> tuple[Site, list[
     return site, site.run(frames, random.Random(seed), crashes=step), alone
 
 
+@pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
+def test_rows_of_policies_that_decide_on_every_frame_are_those_of_one_process(policy: str) -> None:
+    frames = mixed(300, "hall", "yard")
+    rules = {**RULES, "policy": policy, "adaptation": {**ADAPTATION["periodic"], **SHARED}}
+    alone = run_frames(frames, models(), tick=2, **rules)
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard"))
+    assert rows(site.run(frames, random.Random(5))) == rows(alone)
+    assert {"executed", "reused"} <= {o.how for o in outputs(alone)}
+
+
 def test_models_loaded_in_turn_keep_every_promise_but_that_of_equal_rows() -> None:
     frames = mixed(500, "hall", "yard")
     rules = {**RULES, "budgets": {"memory_gb": 1.5}, "adaptation": {**ADAPTATION["periodic"], **SHARED}}
@@ -238,3 +256,33 @@ def test_a_scheduler_that_is_away_holds_frames_up_for_a_bounded_time_only() -> N
     assert round_trip() == 0
     site.now_s += HOLD_S + 0.1
     assert round_trip() == 50
+
+
+class DoubtfulDetector(TinyModel):
+    """Counts nobody, and shows everybody in boxes too doubtful to count."""
+
+    def run(self, frames: Sequence[Frame]) -> list[Inference]:
+        counted = zip(super().run(frames), frames, strict=True)
+        return [replace(inference, detections=_crowd(people(frame))) for inference, frame in counted]
+
+
+def _crowd(count: int) -> Detections:
+    corners = np.tile(np.float32([0.1, 0.1, 0.2, 0.4]), (count, 1))
+    return Detections(corners, np.full(count, 0.15, np.float32), np.zeros(count, np.int32))
+
+
+@pytest.mark.parametrize("policy", ["off", "uncertainty"])
+def test_boxes_reach_links_in_one_process_and_between_processes(policy: str) -> None:
+    frames = mixed(260, "hall", "yard")
+    rules = {
+        **RULES,
+        "links": {**RULES["links"], "kind": "set", "context": ["frame_statistics"]},
+        "adaptation": {**ADAPTATION[policy], **SHARED},
+    }
+    tiny = [DoubtfulDetector.count("doubtful", lambda f: 0, time_ms=1.0), TinyModel.count("persons", people)]
+    alone = run_frames(frames, tiny, tick=2, **rules)
+    linked = [o for o in outputs(alone) if o.how == "linked"]
+    right = np.mean([o.value == people_at(o.camera_id, o.frame_index) for o in linked])
+    assert right > 0.9, "only the boxes tell how many there are"
+    apart = Site(SiteConfig(models="building", **rules), tiny, ("hall", "yard")).run(frames, random.Random(5))
+    assert rows(apart) == rows(alone)

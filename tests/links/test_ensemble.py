@@ -92,6 +92,31 @@ def test_one_frame_and_a_batch_agree() -> None:
         assert float(confidence) == pytest.approx(float(sure[i]), abs=1e-5)
 
 
+@pytest.mark.parametrize("recall", [None, 0.5, 1e5])
+@pytest.mark.parametrize("target", ["objects", "persons"])
+def test_the_fast_way_for_one_frame_and_the_way_for_batches_agree(target: str, recall: float | None) -> None:
+    """The counts of one frame are predicted by other code: `camlink.links.one_frame`."""
+    ensemble = ENSEMBLES[target]
+    others = [m for m in SPECS if m != target]
+    for sources in chain.from_iterable(combinations(others, n) for n in (1, 2, 3)):
+        read = {s: SAMPLES[s][1:31] for s in sources}
+        last = None if recall is None else Recall(SAMPLES[target][:30], np.full(30, recall))
+        batch, sure = ensemble.predict(read, last)
+        for i in range(30):
+            one = None if recall is None else Recall(SAMPLES[target][i], recall)
+            value, confidence = ensemble.predict({s: v[i] for s, v in read.items()}, one)
+            np.testing.assert_array_equal(value, batch[i])
+            assert float(confidence) == pytest.approx(float(sure[i]), abs=1e-5)
+        assert ensemble._compiled[sources, recall is not None] is not None
+
+
+def test_values_that_fit_only_together_are_refused() -> None:
+    """Two sources whose sizes add up, but are each wrong."""
+    wrong = {"objects": np.zeros(2, np.float32), "action": np.zeros(3, np.float32)}
+    with pytest.raises(LinkError, match="link objects -> persons: got values of size 2, expected 3"):
+        ENSEMBLES["persons"].predict(wrong)
+
+
 def test_no_known_source_is_an_error_that_names_both_sides() -> None:
     with pytest.raises(LinkError, match="no link to persons from depth; links exist from objects"):
         ENSEMBLES["persons"].predict({"depth": np.zeros(3, np.float32)})
@@ -168,6 +193,34 @@ def test_a_fresh_memory_outweighs_a_source_that_says_nothing_and_fades() -> None
         forgotten, _ = ensemble.predict({"noise": noise[0]})
         assert stale[0] == forgotten[0]
         assert unsure < sure
+
+
+def test_memory_alone_answers_where_nothing_was_executed() -> None:
+    """Counts stay for 40 frames at a time: what was said a frame ago is nearly always still so, and is stated so."""
+    rng = np.random.default_rng(5)
+    blocks = np.repeat(rng.integers(0, 6, 20), 40).astype(np.float32)[:, None]
+    specs = {"noise": OutputSpec("noise", "vector", 1, "regression"), "people": PEOPLE}
+    noise = rng.normal(size=(len(blocks), 1)).astype(np.float32)
+    times = np.arange(len(blocks), dtype=np.float64)
+    ensemble = train_ensembles(specs, {"noise": noise, "people": blocks}, seed=0, times_s=times)["people"]
+    ages = np.ones(len(blocks) - 1)
+    value, confidence = ensemble.predict({}, Recall(blocks[:-1], ages))
+    right = (value == blocks[1:])[:, 0]
+    assert right.mean() > 0.95
+    assert float(confidence.mean()) == pytest.approx(right.mean(), abs=0.1)
+    _, stale = ensemble.predict({}, Recall(blocks[0], 1e6))
+    assert stale < confidence.min()
+
+
+def test_without_sources_or_memory_there_is_no_prediction() -> None:
+    assert ENSEMBLES["persons"].remembers
+    assert not PAPER["persons"].remembers
+    with pytest.raises(LinkError, match="no link to persons from nothing"):
+        ENSEMBLES["persons"].predict({})
+    with pytest.raises(LinkError, match="the links to persons remember nothing"):
+        PAPER["persons"].predict({}, Recall(SAMPLES["persons"][0], 1.0))
+    with pytest.raises(LinkError, match="no link to persons from depth"):
+        ENSEMBLES["persons"].predict({"depth": np.zeros(3, np.float32)}, Recall(SAMPLES["persons"][0], 1.0))
 
 
 def test_noise_is_not_believed() -> None:

@@ -155,3 +155,22 @@ def test_the_same_seed_gives_the_same_link(task: str) -> None:
     one, two = (fit_links([job], Recipe(epochs=3))[0] for _ in range(2))
     for name, value in one.weights().items():
         np.testing.assert_array_equal(value, two.weights()[name])
+
+
+@pytest.mark.parametrize("task", ["count", "multi_label", "single_label", "regression"])
+@pytest.mark.parametrize("watches", [False, True])
+def test_torch_gives_the_links_that_numpy_gives(task: str, watches: bool) -> None:
+    """Fleets of links of several sizes, on whatever device torch has here."""
+    rng = np.random.default_rng(2)
+    jobs = []
+    for seed, (samples, size) in enumerate(((40, 2), (60, 3), (50, 3))):
+        x = rng.normal(size=(samples, 4)).astype(np.float32)
+        y = np.abs(x[:, :size]) if task in ("count", "regression") else (x[:, :size] > 0).astype(np.float32)
+        if task == "single_label":
+            y = np.eye(size, dtype=np.float32)[x[:, :size].argmax(axis=1)]
+        watched = np.arange(samples) % 5 == 0 if watches else None
+        jobs.append(FitJob(spec("source", 4), spec("target", size, task), x, y, seed, watched))
+    recipe = Recipe(epochs=20)
+    for job, by_numpy, by_torch in zip(jobs, fit(jobs, recipe), fit(jobs, recipe, backend="torch"), strict=True):
+        np.testing.assert_allclose(by_torch.link.predict(job.x), by_numpy.link.predict(job.x), atol=2e-2)
+        assert by_torch.epoch == by_numpy.epoch

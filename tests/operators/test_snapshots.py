@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from datetime import timedelta
 from typing import Any
@@ -9,22 +10,35 @@ from typing import Any
 import numpy as np
 import pytest
 
+from camlink.links.inputs import LinkInputs
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator, LearningRules
-from camlink.operators.learning import CameraLearning, Duel, TargetLinks, Version, restore, to_snapshot
+from camlink.operators.learning import (
+    CameraLearning,
+    Duel,
+    Learnt,
+    TargetLinks,
+    Version,
+    relabelling_of,
+    restore,
+    resume_relabelling,
+    to_snapshot,
+)
 from camlink.operators.relabelling import NoRelabelling, PeriodicRelabelling, RelabelPolicy, UncertaintyRelabelling
 from camlink.operators.snapshots import EnsembleBytes, array_bytes, array_of
 from camlink.pipeline.clock import WallClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import ModelFacts, without_models
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import FrameResult
+from camlink.pipeline.records import Detections, FrameResult, FrameStats
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 
 SPECS = {name: OutputSpec(name, "vector", size, "count") for name, size in {"objects": 2, "persons": 1}.items()}
+PLAIN = LinkInputs(SPECS)
+RICH = LinkInputs(SPECS, boxes=True, context=("time_of_day", "frame_statistics"))
 
 
 def learnt(frames: int = 30) -> CameraLearning:
@@ -34,8 +48,8 @@ def learnt(frames: int = 30) -> CameraLearning:
     samples = {m: np.stack([row[m] for row in rows]) for m in SPECS}
     first, second = ({m: Version(n, e) for m, e in train_ensembles(SPECS, samples, seed=n).items()} for n in (1, 2))
     targets = {m: TargetLinks(first[m], Duel(first[m], second[m], [0.5], [1.0]), None, 2, ("objects",)) for m in SPECS}
-    history = deque(((START + timedelta(seconds=i), row) for i, row in enumerate(rows)), maxlen=100)
-    return CameraLearning(NoRelabelling(), history, targets, fresh=7)  # type: ignore[arg-type]
+    history = deque((Learnt(START + timedelta(seconds=i), row, row) for i, row in enumerate(rows)), maxlen=100)
+    return CameraLearning(NoRelabelling(), history, targets, fresh=7)
 
 
 def empty() -> CameraLearning:
@@ -44,19 +58,55 @@ def empty() -> CameraLearning:
 
 def test_a_camera_goes_on_in_the_middle_of_a_trial() -> None:
     before, after, payloads = learnt(), empty(), EnsembleBytes()
-    restore(after, to_snapshot(before, SPECS, payloads), SPECS, payloads)
-    assert to_snapshot(after, SPECS, payloads) == to_snapshot(before, SPECS, payloads)
+    restore(after, to_snapshot(before, SPECS, PLAIN, payloads), SPECS, PLAIN, payloads)
+    assert to_snapshot(after, SPECS, PLAIN, payloads) == to_snapshot(before, SPECS, PLAIN, payloads)
     trial = after.targets["persons"].trial
     assert trial is not None
     assert trial.old is after.targets["persons"].current, "one version is one object, whoever names it"
     assert (trial.new.number, trial.new_scores, after.fresh) == (2, [1.0], 7)
 
 
+def read_in_full(index: int, *models: str) -> Learnt:
+    """A frame of which links read boxes and context, too."""
+    at, rng = START + timedelta(seconds=index), np.random.default_rng(index)
+    values = {m: rng.integers(0, 4, SPECS[m].size).astype(np.float32) for m in models}
+    boxes = Detections(rng.random((3, 4), np.float32), rng.random(3, np.float32), np.arange(3, dtype=np.int32))
+    return Learnt(at, values, RICH.read(values, dict.fromkeys(models, boxes), at, FrameStats(0.1, 0.2, index)))
+
+
+def test_boxes_and_context_of_frames_to_learn_from_are_kept() -> None:
+    before, after, payloads = empty(), empty(), EnsembleBytes()
+    before.history.extend(read_in_full(i, *SPECS) for i in range(5))
+    snapshot = to_snapshot(before, SPECS, RICH, payloads)
+    restore(after, snapshot, SPECS, RICH, payloads)
+    assert [frame.captured_at for frame in after.history] == [frame.captured_at for frame in before.history]
+    for one, other in zip(before.history, after.history, strict=True):
+        for model in SPECS:
+            np.testing.assert_array_equal(other.values[model], one.values[model])
+            np.testing.assert_array_equal(other.read[model], one.read[model])
+    with pytest.raises(StateError, match="read/objects"):
+        restore(empty(), to_snapshot(learnt(), SPECS, PLAIN, payloads), SPECS, RICH, payloads)
+
+
+def test_a_frame_that_is_being_relabelled_is_joined_with_what_comes_after_a_crash() -> None:
+    before, after = empty(), empty()
+    before.pending[3] = read_in_full(3, "objects")
+    resume_relabelling(after, json.loads(json.dumps(relabelling_of(before))), SPECS, RICH)
+    joined, alone = (camera.pending[3].joined(read_in_full(3, "persons")) for camera in (after, before))
+    assert joined.captured_at == alone.captured_at
+    assert set(joined.values) == set(joined.read) == set(SPECS)
+    for model in SPECS:
+        np.testing.assert_array_equal(joined.values[model], alone.values[model])
+        np.testing.assert_array_equal(joined.read[model], alone.read[model])
+    with pytest.raises(StateError, match="shape"):
+        resume_relabelling(empty(), relabelling_of(before), SPECS, PLAIN)
+
+
 def test_links_that_were_promoted_after_the_snapshot_stand() -> None:
     before, after, payloads = learnt(), empty(), EnsembleBytes()
     newer = Version(3, before.targets["persons"].current.ensemble)  # type: ignore[union-attr]
     after.targets["persons"] = TargetLinks(newer, last_number=3)
-    restore(after, to_snapshot(before, SPECS, payloads), SPECS, payloads)
+    restore(after, to_snapshot(before, SPECS, PLAIN, payloads), SPECS, PLAIN, payloads)
     assert after.targets["persons"].current is newer
     assert after.targets["persons"].trial is None, "its rival is no longer in force"
     assert after.targets["objects"].trial is not None
@@ -75,7 +125,7 @@ def test_links_that_were_promoted_after_the_snapshot_stand() -> None:
 def test_what_is_no_snapshot_is_refused_and_changes_nothing(damage: Any, said: str) -> None:
     payloads, camera = EnsembleBytes(), empty()
     with pytest.raises(StateError, match=said):
-        restore(camera, damage(to_snapshot(learnt(), SPECS, payloads)), SPECS, payloads)
+        restore(camera, damage(to_snapshot(learnt(), SPECS, PLAIN, payloads)), SPECS, PLAIN, payloads)
     assert (camera.targets, list(camera.history), camera.fresh) == (empty().targets, [], 0)
 
 

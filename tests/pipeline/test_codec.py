@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as npst
 from camlink.pipeline import codec
 from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.errors import CodecError
+from camlink.pipeline.ingest.base import CAMERA_ID
 from camlink.pipeline.jpeg import JpegPicture
 from camlink.pipeline.records import Frame, FramePicture, LinkPromotion, ModelOutput, RelabelRequest, Settled
 
@@ -45,7 +46,9 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         return plain[hint]
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
-        return st.builds(hint, **{f.name: values_of(hints[f.name]) for f in dataclasses.fields(hint)})
+        fields = {f.name: values_of(hints[f.name]) for f in dataclasses.fields(hint)}
+        names = {name: st.from_regex(CAMERA_ID, fullmatch=True) for name in ("camera_id", "target") if name in fields}
+        return st.builds(hint, **fields | names)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return st.sampled_from(arguments)
@@ -248,3 +251,13 @@ def test_garbage_is_refused_and_never_anything_else(tail: bytes, place: int, byt
     except CodecError:
         return
     assert not tail  # only a changed letter or digit within a field can pass
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc", "/etc", "..", ".", "a/b", "a\\b", "hall\0", "", "h" * 65, "hall\n", "Süd"]
+)
+def test_a_name_that_could_lead_out_of_its_folder_is_refused_with_the_sender(name: str) -> None:
+    promotions = LinkPromotion("hall", name, 1, NOW, b""), LinkPromotion(name, "persons", 1, NOW, b"")
+    for record in (Settled(name, 7, NOW), *promotions):
+        with pytest.raises(CodecError, match='record from "mallory" refused'):
+            decode(encode(record, "mallory"))

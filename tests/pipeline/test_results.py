@@ -95,7 +95,7 @@ def test_camera_named_like_a_path_cannot_leave_the_run_folder(run_dir):
         with ResultsLog(run_dir, specs=SPECS) as log:
             log.write([replace(audit(1, (9.0, 9.0)), camera_id=name), Picture(name, 1, START, b"x")])
     assert [path.name for path in run_dir.parent.iterdir()] == ["one"]
-    assert {path.name for path in run_dir.iterdir()} == {"run.json", "outputs", "pictures"}
+    assert {path.name for path in run_dir.iterdir()} == {"run.json", "outputs", "pictures", "latest"}
     assert RunResults(run_dir).pictures("..").keys() == {1}
 
 

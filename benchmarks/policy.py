@@ -1,0 +1,110 @@
+"""`python -m benchmarks.policy TRACE...`: what each part of `policy: camlink` brings, and what it costs per frame.
+
+Every variant plays the same traces at the same budgets (docs/compare.md, "Protocol"). "Best baseline" is, for each
+camera and budget, the best of standalone, periodic, reducto, drls, mlink and mlink-exact: no single policy does that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from camlink.models.trace_arrays import open_arrays
+from camlink.operators.belief import Frequencies, Guess, Leveled
+from camlink.operators.per_frame import PerFrame
+from camlink.operators.policy import FrameFacts, FramePolicy, PolicySetup
+from camlink.operators.selection import Budget, Costs
+from camlink.pipeline.lab.play import play, split
+from camlink.pipeline.lab.policies import known_policies
+from camlink.pipeline.records import Value
+
+SHARES = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
+BASELINES = ("standalone", "periodic", "reducto", "drls", "mlink", "mlink-exact")
+PERIODS = 10
+
+
+class Myopic(PerFrame):
+    """Values this frame only, not those that will reuse what it executes."""
+
+    def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
+        worth = super()._worth(name, executed)
+        return worth if worth == float("inf") else self._guess(name, executed).wrong
+
+
+class Blind(PerFrame):
+    """Sees no frame statistics."""
+
+    def begin(self, frame: FrameFacts) -> None:
+        super().begin(replace(frame, stats=None))
+
+
+class LastOnly(Leveled):
+    """Always repeats the last output."""
+
+    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
+        return Guess(self._value, (1.0 - fresh) * self.stale, True)
+
+
+class Repeating(PerFrame):
+    """Never answers with the usual value in place of a stale one."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        super().__init__(setup)
+        for name, model in self._models.items():
+            if isinstance(model.belief, Leveled):
+                model.belief = LastOnly(setup.specs[name])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("traces", nargs="+", type=Path)
+    known = known_policies(3600.0)
+    full = known["camlink"].make
+    variants = {
+        "camlink": full,
+        "without links": lambda camera, setup, cut: PerFrame(setup),
+        "without movement": lambda camera, setup, cut: Blind(setup),
+        "without usual values": lambda camera, setup, cut: Repeating(setup),
+        "without the future": lambda camera, setup, cut: Myopic(setup),
+    } | {name: known[name].make for name in BASELINES}
+    found: dict[str, list[list[float]]] = {name: [] for name in variants}
+    spent: dict[str, list[float]] = {name: [] for name in variants}
+    for path in parser.parse_args().traces:
+        trace = open_arrays(path)
+        specs = {m: entry.spec for m, entry in trace.models.items()}
+        costs = Costs(
+            {m: e.time_ms for m, e in trace.models.items()}, {m: e.memory_gb for m, e in trace.models.items()}
+        )
+        for camera in trace.cameras:
+            cut = split(camera, float(np.ptp(camera.time_s)) / PERIODS + 1.0)
+            for name, make in variants.items():
+                row = []
+                for share in SHARES:
+                    setup = PolicySetup(camera.camera_id, specs, costs, Budget(time_share=share))
+                    start = time.process_time()
+
+                    def made(setup: PolicySetup, make=make, camera=camera, cut=cut) -> FramePolicy:  # type: ignore[no-untyped-def]
+                        return make(camera, setup, cut)
+
+                    tally = play(camera, made, setup, cut, name=name)
+                    spent[name].append((time.process_time() - start) / len(camera) * 1e6)
+                    row.append(float(tally.agreed.sum() / (tally.frames.sum() * len(specs))))
+                found[name].append(row)
+    best = np.max([found[name] for name in BASELINES], axis=0)
+    print(f"agreement in %, mean over {len(best)} cameras; in brackets the difference to the best baseline of each")
+    print(f"{'':22s}" + "".join(f"{share:>16.0%}" for share in SHARES) + "   us/frame")
+    for name, rows in found.items():
+        mean, gap = 100 * np.mean(rows, axis=0), 100 * np.mean(np.array(rows) - best, axis=0)
+        cells = "".join(f"{m:8.1f} ({g:+5.1f})" for m, g in zip(mean, gap, strict=True))
+        print(f"{name:22s}{cells}   {np.median(spent[name]):8.0f}")
+    print(f"{'best baseline':22s}" + "".join(f"{100 * m:8.1f}        " for m in best.mean(axis=0)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What a policy may still spend: a time budget without debt, and a memory budget with models swapped in and out.
+
+The lab judges policies with this, and policies keep to their budget with the very same object.
+
+>>> costs = Costs({"small": 10.0, "large": 30.0}, {"small": 1.0, "large": 3.0})
+>>> allowance = Allowance(costs, Budget(time_share=0.25))
+>>> allowance.next_frame(); allowance.affords("small"), allowance.affords("large")
+(True, False)
+>>> allowance.spend("small"); allowance.affords("small")
+False
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from camlink.operators.selection import Budget, Costs
+
+ROUNDING = 1e-6  # of executing everything once: sums of floats may miss a limit by this much
+
+
+class Allowance:
+    """Spending of one camera since its first frame that counts: never more than share x frames x everything.
+
+    ``load_ms`` is charged for each model brought into memory. Where the memory budget is tight, loading a model puts
+    out those that were used longest ago, so what is loaded never exceeds the budget.
+    """
+
+    def __init__(self, costs: Costs, budget: Budget, load_ms: float = 0.0) -> None:
+        self.costs, self.budget, self.load_ms = costs, budget, load_ms
+        self.frames = 0
+        self.spent_ms = 0.0
+        self.loads = 0
+        self._per_frame = budget.time_ms(costs)
+        self._memory = budget.memory_limit()
+        self._slack = ROUNDING * max(costs.time(costs.models), 1.0)
+        self._loaded: dict[str, None] = {}  # in order of last use
+
+    @property
+    def left_ms(self) -> float:
+        """What may be spent now, in ms."""
+        return self._per_frame * self.frames - self.spent_ms
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The models in memory, the one used longest ago first."""
+        return tuple(self._loaded)
+
+    def next_frame(self) -> None:
+        """Add what one more frame allows."""
+        self.frames += 1
+
+    def price(self, model: str) -> float:
+        """Return what executing ``model`` costs now, in ms: its time, and its loading if it is not in memory."""
+        return self.costs.time_ms[model] + (0.0 if model in self._loaded else self.load_ms)
+
+    def fits(self, model: str) -> bool:
+        """Say whether ``model`` alone stays within the memory budget."""
+        return self.costs.memory_gb[model] <= self._memory + ROUNDING
+
+    def affords(self, model: str) -> bool:
+        """Say whether ``model`` may be executed now."""
+        return self.price(model) <= self.left_ms + self._slack and self.fits(model)
+
+    def affords_all(self, models: tuple[str, ...]) -> bool:
+        """Say whether all of ``models`` may be executed on this frame; loading is priced for all not in memory."""
+        price = sum(self.price(m) for m in models)
+        return price <= self.left_ms + self._slack and all(self.fits(m) for m in models)
+
+    def frames_held(self, models: tuple[str, ...], frames: int) -> int:
+        """Return on how many of the next ``frames`` all of ``models`` can be executed, once they are in memory."""
+        if any(m not in self._loaded for m in models):
+            return 0
+        gain = self._per_frame - self.costs.time(models)
+        if gain >= 0.0:
+            return frames
+        return min(frames, int((self.left_ms + self._slack / 2) / -gain))
+
+    def frames_until(self, price_ms: float, models: tuple[str, ...]) -> float:
+        """Return after how many frames of executing ``models`` on each, ``price_ms`` can be paid on the next one."""
+        missing = price_ms - self._slack - self.left_ms - self._per_frame
+        gain = self._per_frame - self.costs.time(models)
+        return 0.0 if missing <= 0.0 else missing / gain if gain > 0.0 else inf
+
+    def spend_block(self, models: tuple[str, ...], frames: int) -> None:
+        """Execute ``models``, which are all in memory, on each of the next ``frames``."""
+        self.frames += frames
+        self.spent_ms += frames * self.costs.time(models)
+        for model in models:
+            self._loaded[model] = self._loaded.pop(model)
+
+    def spend(self, model: str) -> None:
+        """Execute ``model``: pay, and load it if need be. Whether it is afforded is the caller's to ask before."""
+        self.spent_ms += self.price(model)
+        if model in self._loaded:
+            del self._loaded[model]
+        else:
+            self.loads += 1
+            self._make_room(self.costs.memory_gb[model])
+        self._loaded[model] = None
+
+    def _make_room(self, memory_gb: float) -> None:
+        while self._loaded and self.costs.memory(self.loaded) + memory_gb > self._memory + ROUNDING:
+            del self._loaded[next(iter(self._loaded))]

@@ -1,0 +1,1 @@
+"""Baselines that every policy is compared with, each through `camlink.operators.policy.FramePolicy`."""

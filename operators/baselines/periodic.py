@@ -1,0 +1,112 @@
+"""`periodic`: execute each model every k-th frame and repeat its last value in between.
+
+The intervals are the best there are under the budget, found on the warm-up: what a value is still worth after so many
+frames is measured there for each model, and the intervals that give most in total are chosen exactly
+(`camlink.operators.baselines.options`). Models take turns: those longest overdue execute first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
+from camlink.operators.allowance import Allowance
+from camlink.operators.baselines.options import Option, within_memory
+from camlink.operators.baselines.warmup import Array, LastValues, WarmUp
+from camlink.operators.policy import Answer, FrameFacts, PolicySetup
+from camlink.pipeline.records import Value
+
+NEVER = inf
+LONGEST = 4096  # frames; beyond, a model may as well not execute
+
+
+class Periodic:
+    """One camera's staggered refresh."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        self._setup = setup
+        self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
+        self._warm_up = WarmUp(tuple(setup.specs))
+        self._last = LastValues()
+        self._frame = FrameFacts(-1, 0.0)
+        self._interval: dict[str, float] | None = None
+        self._age: dict[str, float] = {}  # frames since the model executed
+        self._due: list[str] = []
+
+    def begin(self, frame: FrameFacts) -> None:
+        """Take in the next frame."""
+        self._frame = frame
+        for model in self._age:
+            self._age[model] += 1
+
+    def choose(self, executed: Mapping[str, Value]) -> str | None:
+        """Return the model that is longest overdue, as long as that can be paid."""
+        if not executed:
+            interval = self._intervals()
+            self._allowance.next_frame()
+            overdue = {m: self._age[m] / k for m, k in interval.items() if self._age[m] >= k}
+            self._due = sorted(overdue, key=lambda m: -overdue[m])
+        if self._due and self._allowance.affords(self._due[0]):
+            self._allowance.spend(self._due[0])
+            return self._due.pop(0)
+        return None
+
+    def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
+        """Repeat the last executed values."""
+        return self._last.answer(executed)
+
+    def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
+        """Keep what was executed."""
+        self._last.update(executed)
+        for model in executed:
+            self._age[model] = 0
+        if self._interval is None and not chosen:
+            self._warm_up.add(self._frame, executed)
+
+    def _intervals(self) -> dict[str, float]:
+        if self._interval is None:
+            self._interval = tune(self._setup, self._warm_up.samples())
+            self._warm_up.clear()
+            self._age = {m: float(place) for place, m in enumerate(self._setup.specs, start=1)}  # staggered
+        return self._interval
+
+
+def tune(setup: PolicySetup, samples: Mapping[str, Array]) -> dict[str, float]:
+    """Return each model's interval in frames, `NEVER` for one that need not run. Warm-up: model -> (n, size)."""
+    options = {
+        m: interval_options(spec, samples.get(m, np.zeros((0, spec.size), np.float32)), setup.costs.time_ms[m])
+        for m, spec in setup.specs.items()
+    }
+    return {m: option.how for m, option in within_memory(options, setup.costs, setup.budget).items()}
+
+
+def interval_options(spec: OutputSpec, values: Array, time_ms: float) -> list[Option[float]]:
+    """Return what each interval costs and gives, from a model's values (n, size) on consecutive frames.
+
+    With interval k the answers are 0, 1, ..., k - 1 frames old in equal shares.
+    """
+    longest = max(1, min(LONGEST, len(values) // 2))
+    worth = _worth_by_age(spec, values, longest)
+    total = np.cumsum(worth)
+    options = [Option(time_ms / k, float(total[k - 1]) / k, float(k)) for k in _grid(longest)]
+    return [*options, Option(0.0, float(worth[len(worth) // 2 :].mean()) if len(values) > 1 else 0.0, NEVER)]
+
+
+def _grid(longest: int) -> list[int]:
+    """Every interval up to 16, then ever wider steps of about a tenth."""
+    grid = [k for k in range(1, 17) if k <= longest]
+    while grid and grid[-1] < longest:
+        grid.append(min(longest, max(grid[-1] + 1, round(grid[-1] * 1.1))))
+    return grid
+
+
+def _worth_by_age(spec: OutputSpec, values: Array, ages: int) -> NDArray[np.float64]:
+    """Return the mean agreement of a value with that of so many frames later: (ages,); measured on a grid of ages."""
+    known = [0, *(age for age in _grid(ages) if age < ages)]
+    measured = [1.0, *(float(agreement(spec, values[:-age], values[age:]).mean()) for age in known[1:])]
+    return np.interp(np.arange(ages), known, measured)

@@ -1,0 +1,167 @@
+"""`reducto`: filter frames by low-level features, and repeat the last value of a model until enough has changed.
+
+After Li et al., "Reducto: on-camera filtering for resource-efficient real-time video analytics" (SIGCOMM 2020), as the
+MLink paper uses it (Sec. 6.5): per model one feature and one threshold, the best on the warm-up under the budget.
+Of Reducto's pixel, area, edge and corner differences a trace carries two, ``pixel_change`` (pixel) and the change of
+``edge_density`` (edge); the change of ``mean_luma`` stands in for area. Changes add up since the model last executed.
+Without statistics the only feature is the number of frames that passed, which is periodic refresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
+from camlink.operators.allowance import Allowance
+from camlink.operators.baselines.options import Option, within_memory
+from camlink.operators.baselines.warmup import Array, LastValues, WarmUp
+from camlink.operators.policy import Answer, FrameFacts, PolicySetup
+from camlink.pipeline.records import FrameStats, Value
+
+Trigger = tuple[str, float]  # feature, threshold
+FRAMES = "frames"  # the feature that is always there: one per frame
+NEVER: Trigger = (FRAMES, inf)
+THRESHOLDS = 32  # tried per feature
+TUNED_ON = 4000  # newest frames of the warm-up that thresholds are tried on
+
+
+class Reducto:
+    """One camera's frame filter."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        self._setup = setup
+        self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
+        self._warm_up = WarmUp(tuple(setup.specs))
+        self._last = LastValues()
+        self._frame = FrameFacts(-1, 0.0)
+        self._seen: FrameStats | None = None
+        self._trigger: dict[str, Trigger] | None = None
+        self._change: dict[str, float] = {}  # of the model's feature since it executed
+        self._due: list[str] = []
+
+    def begin(self, frame: FrameFacts) -> None:
+        """Take in the next frame: add up what changed."""
+        self._frame = frame
+        if self._trigger is not None:
+            change = change_of(frame.stats, self._seen)
+            for model, (feature, _) in self._trigger.items():
+                self._change[model] += change[feature]
+        self._seen = frame.stats
+
+    def choose(self, executed: Mapping[str, Value]) -> str | None:
+        """Return the model whose feature is furthest above its threshold, as long as that can be paid."""
+        if not executed:
+            trigger = self._triggers()
+            self._allowance.next_frame()
+            excess = {m: self._change[m] / max(t, 1e-12) for m, (_, t) in trigger.items() if self._change[m] >= t}
+            self._due = sorted(excess, key=lambda m: -excess[m])
+        if self._due and self._allowance.affords(self._due[0]):
+            self._allowance.spend(self._due[0])
+            return self._due.pop(0)
+        return None
+
+    def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
+        """Repeat the last executed values."""
+        return self._last.answer(executed)
+
+    def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
+        """Keep what was executed."""
+        self._last.update(executed)
+        for model in executed:
+            self._change[model] = 0.0
+        if self._trigger is None and not chosen:
+            self._warm_up.add(self._frame, executed)
+
+    def _triggers(self) -> dict[str, Trigger]:
+        if self._trigger is None:
+            self._trigger = tune(self._setup, self._warm_up.samples(), changes(self._warm_up))
+            self._warm_up.clear()
+            self._change = {m: change_of(self._seen, None)[f] for m, (f, _) in self._trigger.items()}
+        return self._trigger
+
+
+def change_of(now: FrameStats | None, before: FrameStats | None) -> dict[str, float]:
+    """Return how far each feature moved from one frame to the next."""
+    if now is None:
+        return {FRAMES: 1.0, "pixel_change": 0.0, "edge_density": 0.0, "mean_luma": 0.0}
+    last = before or now
+    return {
+        FRAMES: 1.0,
+        "pixel_change": now.pixel_change,  # a difference already
+        "edge_density": abs(now.edge_density - last.edge_density),
+        "mean_luma": abs(now.mean_luma - last.mean_luma),
+    }
+
+
+def changes(warm_up: WarmUp) -> dict[str, NDArray[np.float64]]:
+    """Return feature -> (n,) change from frame to frame: the image features, or only the number of frames."""
+    found = {}
+    for name, seen in warm_up.features().items():
+        moved = seen if name == "pixel_change" else np.abs(np.diff(seen, prepend=seen[:1]))
+        if moved.any():
+            found[name] = moved
+    return found or {FRAMES: np.ones(len(warm_up))}
+
+
+def tune(
+    setup: PolicySetup, samples: Mapping[str, Array], moved: Mapping[str, NDArray[np.float64]]
+) -> dict[str, Trigger]:
+    """Return each model's feature and threshold: the best together under the budget, on the warm-up."""
+    if not samples:
+        return dict.fromkeys(setup.specs, (FRAMES, 1.0))
+    options = {
+        m: [
+            *(
+                option
+                for feature, change in moved.items()
+                for option in threshold_options(spec, samples[m], change, setup.costs.time_ms[m], feature)
+            ),
+            _never(spec, samples[m]),
+        ]
+        for m, spec in setup.specs.items()
+    }
+    return {m: option.how for m, option in within_memory(options, setup.costs, setup.budget).items()}
+
+
+def threshold_options(
+    spec: OutputSpec, values: Array, change: NDArray[np.float64], time_ms: float, feature: str
+) -> list[Option[Trigger]]:
+    """Return what thresholds on one feature cost and give, by filtering the warm-up: values (n, size), change (n,)."""
+    values, change = values[-TUNED_ON:], change[-TUNED_ON:]
+    total = np.cumsum(change)
+    options = []
+    if total[-1] <= 0.0:  # nothing moved: no threshold tells frames apart
+        return [Option(time_ms, 1.0, (feature, 0.0))]
+    lowest = max(float(np.median(change)) / 2.0, float(total[-1]) / len(change) / 4.0)
+    for threshold in np.geomspace(lowest, total[-1], THRESHOLDS):
+        last = last_executed(total, float(threshold))
+        executions = int((last == np.arange(len(last))).sum())
+        given = float(agreement(spec, values[last], values).mean())
+        options.append(Option(time_ms * executions / len(last), given, (feature, float(threshold))))
+    return [*options, Option(time_ms, 1.0, (feature, 0.0))]
+
+
+def last_executed(total: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
+    """Return for every frame the last one that executed, if one does whenever ``total`` has grown by ``threshold``.
+
+    ``total`` (n,) is the running sum of changes; the first frame executes.
+    """
+    executed, at = [0], 0
+    while (at := int(np.searchsorted(total, total[at] + threshold))) < len(total):
+        at = max(at, executed[-1] + 1)
+        if at >= len(total):
+            break
+        executed.append(at)
+    return np.repeat(executed, np.diff([*executed, len(total)]))
+
+
+def _never(spec: OutputSpec, values: Array) -> Option[Trigger]:
+    """Staying at one value: what frames half the warm-up apart have in common."""
+    half = max(1, len(values) // 2)
+    kept = agreement(spec, values[:-half], values[half:])
+    return Option(0.0, float(kept.mean()) if len(kept) else 0.0, NEVER)

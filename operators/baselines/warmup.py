@@ -1,0 +1,75 @@
+"""What a baseline keeps of a camera's first frames, on which every model ran: what it is tuned on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.operators.policy import Answer, FrameFacts
+from camlink.pipeline.records import Value
+
+Array = NDArray[np.float32]
+MOST_FRAMES = 20_000  # of the warm-up that are kept, the newest: memory stays flat
+FEATURES = ("pixel_change", "edge_density", "mean_luma")
+
+
+class WarmUp:
+    """The newest fully executed frames: facts and values, in order."""
+
+    def __init__(self, models: tuple[str, ...]) -> None:
+        self.models = models
+        self._frames: deque[FrameFacts] = deque(maxlen=MOST_FRAMES)
+        self._values: deque[Mapping[str, Value]] = deque(maxlen=MOST_FRAMES)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, frame: FrameFacts, executed: Mapping[str, Value]) -> None:
+        """Keep a frame on which all models ran; others are not kept."""
+        if all(m in executed for m in self.models):
+            self._frames.append(frame)
+            self._values.append(executed)
+
+    def clear(self) -> None:
+        """Let go of everything, once tuned."""
+        self._frames.clear()
+        self._values.clear()
+
+    def samples(self) -> dict[str, Array]:
+        """Return model -> (n, size)."""
+        return {m: np.stack([v[m] for v in self._values]) for m in self.models} if self._values else {}
+
+    def times_s(self) -> NDArray[np.float64]:
+        """Return the frames' event times (n,)."""
+        return np.array([f.time_s for f in self._frames], np.float64)
+
+    def last_time_s(self) -> float | None:
+        """Return the event time of the newest frame."""
+        return self._frames[-1].time_s if self._frames else None
+
+    def features(self) -> dict[str, NDArray[np.float64]]:
+        """Return feature -> (n,) as they were seen; nothing where a frame had no statistics."""
+        stats = [f.stats for f in self._frames]
+        known = [s for s in stats if s is not None]
+        if not known or len(known) < len(stats):
+            return {}
+        return {name: np.array([getattr(s, name) for s in known], np.float64) for name in FEATURES}
+
+
+class LastValues:
+    """The last executed value of each model: the answer of all who reuse."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Answer] = {}
+
+    def update(self, executed: Mapping[str, Value]) -> None:
+        """Take in a frame's executed values."""
+        for model, value in executed.items():
+            self._last[model] = Answer(value, "reused")
+
+    def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
+        """Answer for all models that were executed before and not now."""
+        return {m: a for m, a in self._last.items() if m not in executed}

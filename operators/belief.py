@@ -1,0 +1,189 @@
+"""What a model would say now, given what it said last, how fresh that is, and what it usually says.
+
+Outputs are read as levels per entry: whole counts, the top label, each label's side of one half (the same reading that
+`camlink.models.scores` judges agreement by). Per entry,
+
+    P(level) = fresh * [level executed last] + (1 - fresh) * usual(level)
+
+where ``usual`` are frequencies, recent and long-run in equal parts of trust, or what links say of this very frame. The
+most probable level is served. So an output that has gone stale gives way to the usual one, and a rare value goes stale
+sooner than a common one. Tasks without levels (numbers, boxes, tokens) repeat the last output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
+from camlink.pipeline.records import Value
+
+Frequencies = NDArray[np.float64]  # (entries, levels), rows sum to 1
+Levels = NDArray[np.intp]  # (entries,)
+Reading = Any  # Levels, or a Value where the task has none
+MOST_LEVELS = 256  # counts above are read as this many
+RECENT = 0.7  # share of the recent frequencies
+HALF_LIFE = 60.0  # executions
+PSEUDO = 1.0  # executions that say nothing, spread over all levels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guess:
+    """An answer without executing: ``wrong``, its expected disagreement; ``stays``: it is what was executed last."""
+
+    value: Value
+    wrong: float
+    stays: bool
+
+
+class Belief(Protocol):
+    """One model on one camera."""
+
+    stale: float  # expected disagreement of the last output once it has nothing but the usual on its side
+    renewed: float  # the same for an output that would be executed when all is gone
+
+    def take(self, value: Value) -> None:
+        """Take in an executed output."""
+        ...
+
+    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
+        """Answer with the most probable value; ``usual`` in place of the model's own frequencies."""
+        ...
+
+    def read(self, value: Value) -> Reading:
+        """Return what `disagreement` compares: the level of each entry, or the value itself."""
+        ...
+
+    def disagreement(self, old: Reading, new: Reading) -> float:
+        """Return how far two outputs of the model disagree, 0..1."""
+        ...
+
+
+def belief_of(spec: OutputSpec) -> Belief:
+    """Return the belief that fits the task of ``spec``."""
+    return Leveled(spec) if spec.task in ("count", "single_label", "multi_label") else Plain(spec)
+
+
+class Leveled:
+    """For counts and labels."""
+
+    def __init__(self, spec: OutputSpec) -> None:
+        self._task = spec.task
+        self._entries = 1 if spec.task == "single_label" else spec.size
+        self._rows = np.arange(self._entries)
+        levels = {"count": 4, "single_label": spec.size, "multi_label": 2}[spec.task]
+        self._seen = np.zeros((2, self._entries, levels))  # recent and all executions
+        self._total = np.zeros(2)
+        self._typical: dict[tuple[int, int], Value | float] = {}  # (entry, level) -> what was last executed there
+        self._fade = np.array([0.5 ** (1.0 / HALF_LIFE), 1.0])
+        self._value: Value = np.zeros(spec.size, np.float32)
+        self.last: Levels = np.zeros(self._entries, np.intp)
+        self._learn_usual()
+
+    @property
+    def levels(self) -> int:
+        """Number of levels that are told apart by now."""
+        return int(self._seen.shape[2])
+
+    def read(self, value: Value) -> Levels:
+        """Return the level of each entry of ``value`` (size,)."""
+        if self._task == "single_label":
+            return np.array([value.argmax()])
+        if self._task == "multi_label":
+            return np.asarray(value >= 0.5, dtype=np.intp)
+        return np.asarray(np.minimum(np.maximum(value + 0.5, 0.0), MOST_LEVELS - 1), dtype=np.intp)
+
+    def take(self, value: Value) -> None:
+        """Take in an executed output."""
+        self._value, self.last = value, self.read(value)
+        top = int(self.last.max())
+        if top >= self.levels:
+            self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, top + 2 - self.levels)))
+        self._seen *= self._fade[:, None, None]
+        self._seen[:, self._rows, self.last] += 1.0
+        self._total = self._total * self._fade + 1.0
+        if self._task == "single_label":
+            self._typical[0, int(self.last[0])] = value
+        else:
+            self._typical.update(zip(enumerate(self.last.tolist()), value.tolist(), strict=True))
+        self._learn_usual()
+
+    def _learn_usual(self) -> None:
+        spread = PSEUDO / self.levels
+        recent, always = (self._seen + spread) / (self._total + PSEUDO)[:, None, None]
+        self.usual = RECENT * recent + (1.0 - RECENT) * always
+        self._mode = self.usual.argmax(axis=1)
+        self._at_last = self.usual[self._rows, self.last]
+        self._at_mode = self.usual[self._rows, self._mode]
+        self._settled = bool((self._mode == self.last).all())
+        self.stale = 1.0 - float(np.add.reduce(self._at_last)) / self._entries
+        self.renewed = 1.0 - float(np.vdot(self.usual, self.usual)) / self._entries
+
+    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
+        """Answer with the most probable level of each entry."""
+        if usual is None:
+            if self._settled:
+                return Guess(self._value, (1.0 - fresh) * self.stale, True)
+            mode, at_last, at_mode = self._mode, self._at_last, self._at_mode
+        else:
+            mode = usual.argmax(axis=1)
+            at_last, at_mode = usual[self._rows, self.last], usual[self._rows, mode]
+        stay, leave = fresh + (1.0 - fresh) * at_last, (1.0 - fresh) * at_mode
+        leaves = (leave > stay) & (mode != self.last)
+        wrong = 1.0 - float(np.add.reduce(np.where(leaves, leave, stay))) / self._entries
+        if not leaves.any():
+            return Guess(self._value, wrong, True)
+        return Guess(self._write(leaves, mode), wrong, False)
+
+    def _write(self, leaves: NDArray[np.bool_], mode: Levels) -> Value:
+        """Write the levels in ``mode`` where the entry ``leaves``, the last value elsewhere."""
+        if self._task == "single_label":
+            known = self._typical.get((0, int(mode[0])))
+            return np.asarray(np.eye(len(self._value))[mode[0]] if known is None else known, dtype=np.float32)
+        value = self._value.copy()
+        for entry in np.flatnonzero(leaves).tolist():
+            level = int(mode[entry])
+            value[entry] = self._typical.get((entry, level), float(level))
+        return value
+
+    def disagreement(self, old: Levels, new: Levels) -> float:
+        """Return the share of entries whose levels differ."""
+        return float(np.count_nonzero(old != new)) / self._entries
+
+
+class Plain:
+    """For tasks without levels: repeats the last output, and learns how far outputs far apart disagree."""
+
+    def __init__(self, spec: OutputSpec) -> None:
+        self._spec = spec
+        self._value: Value = np.zeros(spec.size, np.float32)
+        self._far: Value | None = None  # an output from long ago
+        self._taken = 0
+        self.stale = self.renewed = 1.0
+
+    def take(self, value: Value) -> None:
+        """Take in an executed output."""
+        if self._far is not None:
+            apart = self.disagreement(self._far, value)
+            self.stale += (apart - self.stale) / min(self._taken, HALF_LIFE)
+            self.renewed = self.stale
+        if self._taken % 16 == 0:
+            self._far = self._value if self._taken else value
+        self._taken += 1
+        self._value = value
+
+    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
+        """Answer with the last output."""
+        return Guess(self._value, (1.0 - fresh) * self.stale, True)
+
+    def read(self, value: Value) -> Value:
+        """Return the value: it has no levels."""
+        return value
+
+    def disagreement(self, old: Value, new: Value) -> float:
+        """Return one minus the agreement of the task."""
+        return 1.0 - float(agreement(self._spec, old[None], new[None])[0])

@@ -1,0 +1,86 @@
+"""The gate before the models: one policy per camera that decides, frame by frame, what is let through to them.
+
+Between `camlink.operators.inference`, which knows frames and rows, and `camlink.operators.policy`, which knows values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from camlink.operators.certificates import ON_TRIAL
+from camlink.operators.per_frame import PerFrame
+from camlink.operators.policy import FrameFacts, FramePolicy
+from camlink.operators.sampling import FramePlan
+from camlink.pipeline.records import Decision, Frame, ModelOutput, Value
+
+PER_FRAME_POLICIES = ("camlink", "reducto", "periodic")  # by their names in the configuration
+
+
+class Gate:
+    """The policies of all cameras of one inference worker."""
+
+    def __init__(self, make: Callable[[str], FramePolicy]) -> None:
+        """``make``: from a camera's id to its policy."""
+        self._make = make
+        self._policies: dict[str, FramePolicy] = {}
+
+    def decide(self, decision: Decision) -> None:
+        """Take in which models are loaded, and which of them have to execute for their targets."""
+        policy = self._policy(decision.camera_id)
+        if isinstance(policy, PerFrame):
+            policy.allow(decision.loaded, required=decision.execute)
+
+    def forget(self, camera_id: str) -> None:
+        """Drop a camera that another worker has now."""
+        self._policies.pop(camera_id, None)
+
+    def begin(self, frame: Frame) -> None:
+        """Show the camera's next frame to its policy."""
+        self._policy(frame.camera_id).begin(FrameFacts(frame.index, frame.captured_at.timestamp(), frame.stats))
+
+    def choose(self, camera_id: str, executed: Sequence[ModelOutput]) -> str | None:
+        """Return the model to execute next, or None."""
+        return self._policy(camera_id).choose(_values(executed))
+
+    def answer(
+        self, frame: Frame, plan: FramePlan, executed: Sequence[ModelOutput], trial: Mapping[str, tuple[str, ...]]
+    ) -> tuple[ModelOutput, ...]:
+        """Return rows for the models that were not executed, shadows on audit frames.
+
+        On audit frames also for those that executed only because they had to (``trial``), marked as such.
+        """
+        audit = plan.purpose == "audit"
+        values = _values(executed)
+        policy = self._policy(frame.camera_id)
+        rows = []
+        for model, answer in policy.answer({m: v for m, v in values.items() if not (audit and m in trial)}).items():
+            rows.append(
+                ModelOutput(
+                    frame.camera_id,
+                    frame.index,
+                    frame.captured_at,
+                    model,
+                    answer.value,
+                    plan.purpose,
+                    answer.how,
+                    served=not audit,
+                    sources=answer.sources,
+                    confidence=answer.confidence,
+                    audit_probability=plan.audit_probability,
+                    reason=ON_TRIAL if model in values else None,
+                )
+            )
+        return tuple(rows)
+
+    def learn(self, camera_id: str, executed: Sequence[ModelOutput], *, chosen: bool) -> None:
+        """Tell the policy what was executed on the frame it was shown last."""
+        self._policy(camera_id).learn(_values(executed), chosen=chosen)
+
+    def _policy(self, camera_id: str) -> FramePolicy:
+        if camera_id not in self._policies:
+            self._policies[camera_id] = self._make(camera_id)
+        return self._policies[camera_id]
+
+
+def _values(executed: Sequence[ModelOutput]) -> dict[str, Value]:
+    return {o.model: o.value for o in executed if o.value is not None}

@@ -1,0 +1,240 @@
+"""`policy: camlink`: on every frame, execute what is worth its time, and answer for the rest from what is known.
+
+For each model it knows how fresh the last output still is (`camlink.operators.freshness`), what would be answered
+without executing and how wrong that is likely to be (`camlink.operators.belief`), and what executing is worth for this
+frame and those after (`camlink.operators.worth`). It executes the model with most worth per millisecond as long as that
+is above a price, which is set so that the time budget is just used up; credit is saved for when the scene moves, debt
+is never made. Links, where they are given, say what the others' outputs on this very frame tell of a model; how far
+they are believed is learnt from frames on which both executed.
+
+It learns from executed outputs only. What it chose to execute is no random sample, but given what the choice was made
+by (age, movement, the last value) the outcome is; on audit frames, where everything runs, it learns of all models.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import exp, inf, isinf
+
+from camlink.links.ensemble import Ensemble
+from camlink.models.base import OutputSpec
+from camlink.operators.allowance import Allowance
+from camlink.operators.baselines.options import Option, within_memory
+from camlink.operators.baselines.warmup import WarmUp
+from camlink.operators.belief import Belief, Guess, Leveled, Reading, belief_of
+from camlink.operators.freshness import Freshness
+from camlink.operators.link_evidence import LinkEvidence
+from camlink.operators.policy import Answer, FrameFacts, PolicySetup
+from camlink.operators.scene import Moment, Scene
+from camlink.operators.worth import Outlook, Prices
+from camlink.pipeline.records import Value
+
+TrainLinks = Callable[[WarmUp], Mapping[str, Ensemble]]  # from fully executed frames: target -> ensemble
+BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
+BACK_CHOSEN = (1, 2)
+WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not independent
+FIT_EVERY = 25  # frames
+FIRST_STEPS = 25  # of fitting, when the policy is first asked
+CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
+CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
+HONESTY_PRIOR = 10.0  # frames
+_MARGIN = 1e-6  # even a model that never changed is worth its memory
+
+
+@dataclass(eq=False)
+class _Model:
+    """What is known of one model."""
+
+    name: str
+    spec: OutputSpec
+    time_ms: float
+    belief: Belief
+    freshness: Freshness = field(default_factory=Freshness)
+    past: deque[tuple[Moment, Reading, float]] = field(default_factory=lambda: deque(maxlen=max(BACK)))
+    outlook: Outlook | None = None
+    foreseen: float = HONESTY_PRIOR * 0.1  # sum of expected disagreements, where it could be checked,
+    occurred: float = HONESTY_PRIOR * 0.1  # and of the actual ones
+
+    def learn(self, now: Moment, value: Value, chosen: bool) -> None:
+        reading = self.belief.read(value)
+        for back in BACK_CHOSEN if chosen else BACK:
+            if back <= len(self.past):
+                then, old, stale = self.past[-back]
+                weight = (1.0 if back == 1 else 0.5) if chosen else WEIGHT
+                self.freshness.observe(now.since(then), stale, self.belief.disagreement(old, reading), weight)
+        self.belief.take(value)
+        self.past.append((now, reading, self.belief.stale))
+
+    def look(self, activity: float) -> Outlook:
+        self.outlook = Outlook(
+            self.belief.stale,
+            self.belief.renewed,
+            self.freshness.steady,
+            self.freshness.hazard(activity),
+            self.time_ms,
+        )
+        return self.outlook
+
+    @property
+    def honesty(self) -> float:
+        """Actual over expected disagreement."""
+        return self.occurred / self.foreseen
+
+
+class PerFrame:
+    """One camera's policy; see the module. ``setup.target_agreement`` takes the place of the time budget."""
+
+    def __init__(self, setup: PolicySetup, train: TrainLinks | None = None) -> None:
+        """With ``train``, links are learnt from the frames that are fully executed before the policy is first asked."""
+        self._setup = setup
+        self._train = train
+        self._warm_up = WarmUp(tuple(setup.specs))
+        self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
+        self._models = {m: _Model(m, s, setup.costs.time_ms[m], belief_of(s)) for m, s in setup.specs.items()}
+        self._total_ms = max(setup.costs.time(setup.costs.models), 1e-9)
+        self._allowed: frozenset[str] | None = None
+        self._required: frozenset[str] = frozenset()
+        self._scene = Scene()
+        self._evidence = LinkEvidence()
+        self._frame = FrameFacts(-1, 0.0)
+        self._now: Moment = self._scene.now
+        self._price = 0.0
+        self._until_fit = 0
+        self._gone: dict[str, float] = {}  # of this frame
+        self._guesses: dict[str, Guess] = {}  # of this frame, without links
+        self._asked = False
+
+    def use_links(self, ensembles: Mapping[str, Ensemble]) -> None:
+        """Put links in force: target -> ensemble."""
+        self._evidence.use(ensembles)
+
+    def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
+        """Say which models may be chosen, those that are loaded, and which of them must be on every frame.
+
+        Without, the policy sees to the memory budget itself.
+        """
+        self._allowed, self._required = frozenset(models), frozenset(required)
+
+    def begin(self, frame: FrameFacts) -> None:
+        """Take in the next frame."""
+        self._frame = frame
+        self._now = self._scene.add(frame)
+        self._gone = {n: m.freshness.gone(self._now.since(m.past[-1][0])) for n, m in self._models.items() if m.past}
+        self._guesses = {}
+        self._asked = False
+
+    def choose(self, executed: Mapping[str, Value]) -> str | None:
+        """Return the model that is worth most per millisecond, if that is above the price and can be paid."""
+        if not self._asked:
+            self._ask()
+        best, best_worth = None, 0.0
+        for name in self._candidates(executed):
+            worth = self._worth(name, executed) / max(self._models[name].time_ms, 1e-9)
+            if worth > best_worth:
+                best, best_worth = name, worth
+        if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
+            return None
+        self._allowance.spend(best)
+        return best
+
+    def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
+        """Answer for models that did not execute; those that never have abstain."""
+        answers = {}
+        for name, model in self._models.items():
+            if name in executed or not model.past:
+                continue
+            guess = self._guess(name, executed)
+            sources = tuple(executed) if executed and self._evidence.share(name) > 0.0 else ()
+            confidence = 1.0 - min(1.0, guess.wrong * model.honesty)
+            answers[name] = Answer(guess.value, "linked" if sources else "reused", confidence, sources)
+        return answers
+
+    def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
+        """Learn from what was executed: a few models, or all of them."""
+        if self._asked:
+            self._check(executed)
+        for name, value in executed.items():
+            self._models[name].learn(self._now, value, chosen)
+        if self._train is not None:
+            self._warm_up.add(self._frame, executed)
+        self._until_fit -= 1
+
+    def _check(self, executed: Mapping[str, Value]) -> None:
+        """Hold what would have been answered against what was executed; links, by the model that came last."""
+        before = dict(executed)
+        for place, (name, value) in enumerate(reversed(list(executed.items()))):
+            model, belief = self._models[name], self._models[name].belief
+            del before[name]
+            if not model.past:
+                continue
+            guess = self._guess(name, {})
+            model.foreseen += guess.wrong
+            model.occurred += belief.disagreement(belief.read(guess.value), belief.read(value))
+            if place == 0 and before and isinstance(belief, Leveled):
+                self._evidence.learn(name, belief, self._fresh(name), before, value)
+
+    def _ask(self) -> None:
+        """A frame begins that is the policy's to decide on."""
+        self._asked = True
+        self._allowance.next_frame()
+        if self._allowed is None:
+            self._allowed = self._what_fits()
+        if self._train is not None:
+            self.use_links(self._train(self._warm_up))
+            self._train = None
+            self._warm_up.clear()
+        if self._until_fit <= 0:
+            steps = 1 if self._price else FIRST_STEPS
+            for model in self._models.values():
+                if model.freshness.new:
+                    model.freshness.fit(steps)
+            self._price = self._set_price()
+            self._until_fit = FIT_EVERY
+
+    def _set_price(self) -> float:
+        """Return the price per ms at which the budget is used up, or the target just met."""
+        known = [m.look(self._scene.recent) for m in self._models.values() if m.past]
+        prices = Prices(known)
+        if self._setup.target_agreement is not None:
+            return prices.for_agreement(self._setup.target_agreement)
+        limit = self._setup.budget.time_ms(self._setup.costs)
+        return 0.0 if isinf(limit) else prices.for_time(limit)
+
+    def _price_now(self) -> float:
+        if self._setup.budget.time_share is None:
+            return self._price
+        return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
+
+    def _candidates(self, executed: Mapping[str, Value]) -> Iterator[str]:
+        allowed = self._allowed or frozenset()
+        return (m for m in self._models if m in allowed and m not in executed)
+
+    def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
+        model = self._models[name]
+        if name in self._required or not model.past or model.outlook is None:
+            return inf  # where nothing is known yet, to know something is worth any price
+        return model.outlook.worth(self._guess(name, executed).wrong, self._gone[name])
+
+    def _fresh(self, name: str) -> float:
+        return self._models[name].freshness.steady * (1.0 - self._gone[name])
+
+    def _guess(self, name: str, executed: Mapping[str, Value]) -> Guess:
+        belief = self._models[name].belief
+        if executed and isinstance(belief, Leveled):
+            usual = self._evidence.usual(name, belief, executed)
+            if usual is not None:
+                return belief.guess(self._fresh(name), usual)
+        if name not in self._guesses:
+            self._guesses[name] = belief.guess(self._fresh(name))
+        return self._guesses[name]
+
+    def _what_fits(self) -> frozenset[str]:
+        """Return the models that fit into memory together and whose outputs are hardest to do without."""
+        options = {
+            name: [Option(0.0, -model.belief.guess(0.0).wrong - _MARGIN, False), Option(0.0, 0.0, True)]
+            for name, model in self._models.items()
+        }
+        chosen = within_memory(options, self._setup.costs, self._setup.budget)
+        return frozenset(name for name, option in chosen.items() if option.how)

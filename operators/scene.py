@@ -1,0 +1,95 @@
+"""A camera's own clock and unrest: time in steps between its frames, movement in multiples of its mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+from camlink.operators.freshness import Passed
+from camlink.operators.policy import FrameFacts
+
+MEMORY = 500.0  # frames over which means are kept
+LONGEST_STEP = 4.0  # a longer pause counts in full, but does not say how far frames lie apart
+MOST = 3.0  # standard deviations
+_LEAST = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One frame on the camera's own scales. ``steps`` and ``activity`` are sums since the first frame."""
+
+    steps: float
+    activity: float
+    edge: float
+    luma: float
+    edge_scale: float = 1.0
+    luma_scale: float = 1.0
+
+    def since(self, then: Moment) -> Passed:
+        """Return what has passed since ``then``."""
+        return Passed(
+            self.steps - then.steps,
+            self.activity - then.activity,
+            min(MOST, abs(self.edge - then.edge) / self.edge_scale),
+            min(MOST, abs(self.luma - then.luma) / self.luma_scale),
+        )
+
+
+class _Running:
+    """A mean and a standard deviation that forget slowly."""
+
+    def __init__(self, scale: float) -> None:
+        self.count, self.mean, self.square, self._scale = 0.0, 0.0, 0.0, scale
+
+    def add(self, x: float) -> None:
+        self.count = min(self.count + 1.0, MEMORY)
+        off = x - self.mean
+        self.mean += off / self.count
+        self.square += (off * (x - self.mean) - self.square) / self.count
+
+    @property
+    def deviation(self) -> float:
+        return max(sqrt(self.square), self._scale)
+
+
+class Scene:
+    """Takes a camera's frames in order. Without statistics, activity is time and frames do not differ."""
+
+    def __init__(self) -> None:
+        self.now = Moment(0.0, 0.0, 0.0, 0.0)
+        self.recent = 1.0  # activity per step of late
+        self._time_s: float | None = None
+        self._spacing = _Running(0.0)
+        self._change, self._edge, self._luma = _Running(_LEAST), _Running(1e-3), _Running(0.5)
+
+    def add(self, frame: FrameFacts) -> Moment:
+        """Take in the next frame and return it on the camera's scales."""
+        steps = self._steps(frame.time_s)
+        stats = frame.stats
+        if stats is None:
+            self.now = Moment(self.now.steps + steps, self.now.activity + steps, 0.0, 0.0)
+            return self.now
+        if self._edge.count:  # the first frame of a camera has nothing to differ from
+            self._change.add(stats.pixel_change)
+        self._edge.add(stats.edge_density)
+        self._luma.add(stats.mean_luma)
+        moved = stats.pixel_change / max(self._change.mean, _LEAST)
+        self.recent += 0.02 * (moved - self.recent)
+        self.now = Moment(
+            self.now.steps + steps,
+            self.now.activity + moved,
+            stats.edge_density,
+            stats.mean_luma,
+            self._edge.deviation,
+            self._luma.deviation,
+        )
+        return self.now
+
+    def _steps(self, time_s: float) -> float:
+        before, self._time_s = self._time_s, time_s
+        if before is None:
+            return 1.0
+        passed = max(time_s - before, 0.0)
+        usual = self._spacing.mean
+        self._spacing.add(min(passed, LONGEST_STEP * usual) if usual > 0.0 else passed)
+        return passed / usual if usual > 0.0 else 1.0

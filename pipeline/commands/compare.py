@@ -1,0 +1,191 @@
+"""`camlink compare`: every policy and baseline on recorded outputs, at the same budgets (docs/compare.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from camlink.pipeline.commands.console import note_console, out_console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from camlink.operators.selection import Budget
+    from camlink.pipeline.lab.compare import Rules
+    from camlink.pipeline.lab.summary import Cell
+
+TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
+MANY = ("--budget-gb", "--budget-time", "--policy", "--seed")
+
+
+class ManyValues(TyperCommand):
+    """A command whose options in `MANY` take several values after one name: ``--budget-time 0.17 0.33``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread(args))
+
+
+def spread(args: Sequence[str]) -> list[str]:
+    """Repeat an option's name before each of its values, as click wants it.
+
+    >>> spread(["TRACE", "--budget-time", "0.17", "0.5", "--json"])
+    ['TRACE', '--budget-time', '0.17', '--budget-time', '0.5', '--json']
+    """
+    result: list[str] = []
+    option: str | None = None
+    for arg in args:
+        if arg.startswith("--"):
+            option = arg if arg in MANY else None
+            if option is None:
+                result.append(arg)
+        elif option is not None and _is_value(option, arg, first=result[-2:-1] != [option]):
+            result += [option, arg]
+        else:
+            option = None
+            result.append(arg)
+    return result
+
+
+def _is_value(option: str, arg: str, *, first: bool) -> bool:
+    """Say whether ``arg`` belongs to ``option``: the first one does, and further ones that can be no trace."""
+    if first or arg == "none":
+        return True
+    if option == "--policy":
+        return not Path(arg).exists()
+    return arg.replace(".", "", 1).isdigit()
+
+
+def compare(
+    traces: Annotated[list[Path], typer.Argument(help="Trace folders, see `camlink record`.", show_default=False)],
+    budget_time: Annotated[
+        list[str] | None,
+        typer.Option(help='Time budgets as shares (0..1) of executing everything; "none": unlimited.'),
+    ] = None,
+    budget_gb: Annotated[list[str] | None, typer.Option(help='Memory budgets in GB; "none": unlimited.')] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Policies by name, or your own as module:Class; all when not given.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds; several give a mean and a spread.")] = None,
+    period: Annotated[
+        str | None, typer.Option(help="How long a selection holds; 1h or a tenth of the trace when not given.")
+    ] = None,
+    load_ms: Annotated[float, typer.Option(help="What bringing a model into memory costs, in ms.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows as a CSV table.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page: frontiers, tables and segments.")] = None,
+) -> None:
+    """Compare policies on recorded traces: what would each budget have cost, without a GPU."""
+    import json
+
+    from camlink.pipeline.lab.compare import Rules
+    from camlink.pipeline.lab.page import render
+    from camlink.pipeline.lab.summary import as_csv
+
+    _check_names(policy or [])
+    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms)
+    said: list[str] = []
+    rows = _play_all(traces, rules, said)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        out_console().print(table(rows))
+    if csv is not None:
+        csv.write_text(as_csv(rows), encoding="utf-8")
+    if html is not None:
+        html.write_text(render(rows, said), encoding="utf-8")
+
+
+def _play_all(traces: Sequence[Path], rules: Rules, said: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of all traces; notes go to standard error and ``said``."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from camlink.models.trace_arrays import open_arrays
+    from camlink.pipeline.lab.compare import compare as compared
+
+    notes = note_console()
+    rows: list[dict[str, Any]] = []
+
+    def note(text: str) -> None:
+        said.append(text)
+        notes.print(text, style="yellow", markup=False, soft_wrap=True)
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        task = progress.add_task("")
+        for path in traces:
+            trace = open_arrays(path)
+            for text in trace.notes:
+                note(text)
+            rows += [r.row() for r in compared(trace, rules, note, lambda now: progress.update(task, description=now))]
+    return rows
+
+
+def _check_names(names: list[str]) -> None:
+    """Raise `typer.BadParameter` for a policy that cannot be found, before anything is played."""
+    from camlink.pipeline.errors import PolicyError
+    from camlink.pipeline.lab.policies import find_policies
+
+    try:
+        find_policies(names, period_s=1.0)
+    except PolicyError as error:
+        raise typer.BadParameter(str(error), param_hint="--policy") from error
+
+
+def _seconds(period: str | None) -> float | None:
+    from camlink.pipeline.quantities import parse_duration
+
+    try:
+        return None if period is None else parse_duration(period).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--period") from error
+
+
+def budgets(memory: list[str] | None, time: list[str] | None) -> list[Budget]:
+    """Return every pair of a memory and a time budget. Raises `typer.BadParameter` for what is no budget."""
+    from camlink.operators.selection import Budget
+
+    times = time or (["none"] if memory else list(TIMES))
+    return [
+        Budget(_number(gb, "--budget-gb", 1e6), _number(share, "--budget-time", 1.0))
+        for gb in memory or ["none"]
+        for share in times
+    ]
+
+
+def _number(text: str, option: str, most: float) -> float | None:
+    if text == "none":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.0 < number <= most:
+        raise typer.BadParameter(f'"{text}" is no number above 0 and up to {most:g}, nor "none"', param_hint=option)
+    return number
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Return the rows as a table: one line per trace and policy, one column per budget; the best are bold."""
+    from rich.table import Table
+
+    from camlink.pipeline.lab.summary import cells, ties, winners
+
+    found = cells(rows)
+    best = {(c.trace, c.budget): c for c in winners(found)}
+    columns = list(dict.fromkeys(c.budget for c in found))
+    shown = Table("trace", "policy", *columns, title="agreement / cost, in %")
+    for trace, policy in dict.fromkeys((c.trace, c.policy) for c in found):
+        mine = {c.budget: c for c in found if (c.trace, c.policy) == (trace, policy)}
+        last = policy == [c.policy for c in found if c.trace == trace][-1]
+        texts = [_cell(mine[c], bold=ties(mine[c], best.get((trace, c)))) for c in columns]
+        shown.add_row(trace, policy, *texts, end_section=last)
+    return shown
+
+
+def _cell(cell: Cell, *, bold: bool) -> str:
+    agreement = f"{100 * cell.agreement:.1f}" + (f" ± {100 * cell.spread:.1f}" if cell.spread >= 5e-4 else "")
+    return f"{f'[bold]{agreement}[/bold]' if bold else agreement} / {100 * cell.cost:.0f}"

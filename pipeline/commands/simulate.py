@@ -1,0 +1,38 @@
+"""`camlink simulate`: a synthetic trace of many cameras over many days, for trying out scale and drift."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from camlink.pipeline.commands.console import note_console
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Trace folder to write.", show_default=False)],
+    cameras: Annotated[int, typer.Option(min=1, help="Number of cameras: streets, buildings and roads in turn.")] = 12,
+    days: Annotated[float, typer.Option(min=0.01, help="Days, from a Monday on.")] = 7.0,
+    every: Annotated[str, typer.Option(help="Time from frame to frame: 10s, 1min.")] = "10s",
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a trace that is there already.")] = False,
+) -> None:
+    """Write a SYNTHETIC trace of a city: real daily profiles, everything else by chance. For scale and drift only."""
+    from camlink.models.trace_writing import write_arrays
+    from camlink.pipeline.errors import TraceError
+    from camlink.pipeline.lab.city import MODELS, City
+    from camlink.pipeline.lab.city import simulate as simulated
+    from camlink.pipeline.quantities import parse_duration
+
+    try:
+        every_s = parse_duration(every).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--every") from error
+    if (out / "trace.yaml").exists() and not overwrite:
+        raise TraceError(f"{out}: holds a trace already; name another folder, or add --overwrite")
+    city = City(cameras, days, every_s, seed)
+    done = list(simulated(city))
+    write_arrays(out, MODELS, done, note=city.note())
+    frames = sum(len(camera) for camera in done)
+    note_console().print(f"{out}: SYNTHETIC trace, {cameras} cameras, {frames:,} frames", markup=False)

@@ -1,0 +1,132 @@
+"""What audit frames say of one camera and model as they come: evidence for a certificate, and baselines beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from camlink.models.base import OutputSpec
+from camlink.models.scores import RULES
+from camlink.operators.evidence import Evidence, gathered, known, observe
+from camlink.pipeline.accuracy import BASELINES, EXECUTES, PREDICTED, AuditScores, Executions, score_audit
+from camlink.pipeline.certificates import Answers, answers, frame_means
+from camlink.pipeline.reports.html import said
+from camlink.pipeline.reports.rows import ModelRows
+
+DISAGREEMENTS = 500  # latest wrong predictions kept per camera and model, to be shown
+HISTORY = 500  # latest executed values that the baselines know: a page must not hold a whole run in memory
+MANY = 40  # audits at once, from which on they are taken as a stream of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """One audit frame on which the prediction was not what the model said."""
+
+    frame_index: int
+    at_us: int
+    wrongness: float  # 1 - agreement
+    predicted: str
+    executed: str
+
+
+@dataclass(slots=True)
+class Weighted:
+    """Weighted sums of the baselines' agreement on audit frames (weights 1/p); they add up over models and cameras.
+
+    On an audit frame every model runs, so the mean over models and frames is the mean of the models' means.
+    """
+
+    weight: float = 0.0
+    sums: tuple[float, ...] = (0.0,) * len(BASELINES)
+
+    def __add__(self, other: Weighted) -> Weighted:
+        return Weighted(self.weight + other.weight, tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)))
+
+    @classmethod
+    def of(cls, scores: AuditScores, rows: np.ndarray) -> Weighted:
+        """Return the sums of some rows (n,) of scores."""
+        weights = 1.0 / scores.probability[rows]
+        return cls(float(weights.sum()), tuple(float(weights @ scores.baselines[name][rows]) for name in BASELINES))
+
+    def best(self) -> tuple[str, float] | None:
+        """Return the baseline that agrees most, and its agreement; None without audit frames."""
+        if not self.weight:
+            return None
+        place = int(np.argmax(self.sums))
+        return BASELINES[place], min(1.0, self.sums[place] / self.weight)
+
+
+class AuditLedger:
+    """Scores audit frames once and keeps what certificates need. Pieces come in the order of capture.
+
+    The baselines are those of `accuracy.score_audit`, over the latest `HISTORY` executed values.
+    """
+
+    def __init__(self, spec: OutputSpec) -> None:
+        self._spec = spec
+        self._past = Executions(np.zeros(0, np.int64), np.zeros((0, spec.size), np.float32))
+        self.evidence = Evidence()  # on predicted outputs, abstained ones included
+        self.everything, self.predicted = Weighted(), Weighted()  # baselines on all outputs, on predicted ones
+        self.wrong: dict[int, Disagreement] = {}  # by frame
+
+    def add(self, rows: ModelRows) -> Answers | None:
+        """Take new rows; return what they say of each served frame, None where the task has no agreement."""
+        if self._spec.task not in RULES:
+            return None
+        executions = self._with_past(rows.executions())
+        if (rows.purpose == "audit").any():
+            scores = score_audit(self._spec, rows.audit, executions)
+            if scores is not None:
+                self.everything += Weighted.of(scores, np.arange(len(scores.shadow)))
+                self.predicted += Weighted.of(scores, np.flatnonzero(scores.shadow != EXECUTES))
+                self._note_wrong(rows, scores)
+        self._past = Executions(executions.times_us[-HISTORY:], executions.values[-HISTORY:])
+        told = answers(rows)
+        self.evidence = extended(self.evidence, told.only(~told.executes))
+        return told
+
+    def _note_wrong(self, rows: ModelRows, scores: AuditScores) -> None:
+        audit = rows.audit
+        for row in np.flatnonzero((scores.shadow == PREDICTED) & (scores.camlink < 1.0)):
+            index = int(audit.frame_index[row])
+            self.wrong[index] = Disagreement(
+                index,
+                int(audit.times_us[row]),
+                1.0 - float(scores.camlink[row]),
+                **said(self._spec, audit.predicted[row], audit.executed[row]),
+            )
+            if len(self.wrong) > DISAGREEMENTS:
+                del self.wrong[next(iter(self.wrong))]
+
+    def _with_past(self, new: Executions) -> Executions:
+        times = np.concatenate((self._past.times_us, new.times_us))
+        values = np.concatenate((self._past.values, new.values))
+        order = np.argsort(times, kind="stable")
+        return Executions(times[order], values[order])
+
+
+def of_all_models(parts: Sequence[Answers]) -> Answers:
+    """Return, per frame, the mean over its models (MLink Eq. 1)."""
+    return frame_means(Answers(**{name: np.concatenate([vars(p)[name] for p in parts]) for name in vars(parts[0])}))
+
+
+def extended(evidence: Evidence, told: Answers) -> Evidence:
+    """Return ``evidence`` with later frames of the same stream added, in the order of capture."""
+    exact = told.only(~told.sampled)
+    if len(exact.agreement):
+        mean = float(exact.agreement.mean())
+        evidence = evidence + known(mean, frames=len(exact.agreement), audits=int(exact.audited.sum()))
+    sampled = told.only(told.sampled)
+    audits = np.flatnonzero(~np.isnan(sampled.agreement))
+    if len(audits) > MANY:
+        return evidence + gathered(sampled.chance, sampled.agreement)
+    start = 0
+    for row in (*audits.tolist(), len(sampled.chance)):
+        for chance, frames in zip(*np.unique(sampled.chance[start:row], return_counts=True), strict=True):
+            evidence = observe(evidence, chance, frames=int(frames))
+        if row < len(sampled.chance):
+            evidence = observe(evidence, sampled.chance[row], sampled.agreement[row])
+        start = row + 1
+    return evidence

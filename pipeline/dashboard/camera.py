@@ -1,0 +1,175 @@
+"""One camera in full: what it shows, what was served, what was decided, where predictions were wrong, what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from markupsafe import Markup
+
+from camlink.pipeline.dashboard import svg
+from camlink.pipeline.dashboard.fleet import FleetView, drawn_model
+from camlink.pipeline.dashboard.health import Health, health_of
+from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CameraState, RunRollups
+from camlink.pipeline.dashboard.targets import target_of, target_states
+from camlink.pipeline.dashboard.trust import Trust, trust_of_models
+from camlink.pipeline.results_latest import read_latest
+from camlink.pipeline.results_tables import microseconds
+from camlink.pipeline.run_info import RunInfo
+
+SPAN_S = {"1h": 3600, "24h": 86_400}
+SPANS = {"1h": "1 hour", "24h": "24 hours", "all": "All"}
+HAPPENED = 40
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """What the page says of one model on this camera."""
+
+    name: str
+    caption: str
+    chart: Markup | None
+    trust: Trust | None  # of predicted outputs alone
+    served: Mapping[str, int]
+    executions: int
+    executed_share: float | None
+    link_version: int | None
+    confidence: float | None  # mean of what the links said of themselves
+    target: float | None
+    state: str | None  # of the target, as the last decision found it
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """Everything on one camera's page."""
+
+    camera_id: str
+    facts: Mapping[str, Any]
+    health: Health
+    span: str
+    trust: Trust | None
+    models: list[ModelView]
+    drawn: str
+    strip: Markup | None
+    decision: Mapping[str, Any] | None
+    matrix: list[tuple[str, list[tuple[str, float | None]]]]
+    latest: Mapping[str, Any] | None
+    happened: Sequence[Mapping[str, Any]]
+    dropped: Mapping[str, int]
+    frames: int
+    in_flight: int
+
+
+def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str, now: datetime) -> CameraView | None:
+    """Return the page of a camera; None if the run has no such camera. ``span`` is one of `SPANS`."""
+    latest = read_latest(rollups.run_dir, camera_id) if camera_id in rollups.cameras else None
+    with rollups.lock:
+        camera = rollups.cameras.get(camera_id)
+        if camera is None:
+            return None
+        window = _window(camera, span)
+        decisions = [_placed(decision) for decision in camera.decisions]
+        scored = next((d for d in reversed(decisions) if d["link_scores"]), None)
+        captured = rollups.info.captured.get(camera_id, 0)
+        return CameraView(
+            camera_id=camera_id,
+            facts={**dict.fromkeys(("domain", "source", "fps")), **rollups.info.cameras.get(camera_id, {})},
+            health=health_of(camera, rollups.info, now),
+            span=span,
+            trust=view.trust_of(camera),
+            models=[_model(rollups.info, camera, name, span, window) for name in camera.models],
+            drawn=drawn_model(camera),
+            strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
+            decision=decisions[-1] if decisions else None,
+            matrix=_matrix(scored["link_scores"], list(camera.models)) if scored else [],
+            latest=latest,
+            happened=_happened(camera),
+            dropped=dict(camera.dropped.most_common()),
+            frames=camera.frames(),
+            in_flight=_in_flight(rollups.info, captured, camera),
+        )
+
+
+def _model(
+    info: RunInfo,
+    camera: CameraState,
+    name: str,
+    span: str,
+    window: tuple[int, int] | None,
+) -> ModelView:
+    model = camera.models[name]
+    total = model.served.total()
+    filled = model.series[span].read()
+    return ModelView(
+        name=name,
+        caption=_caption(model.spec),
+        chart=svg.over_time(model.spec, filled, window) if window and len(filled.starts_us) else None,
+        trust=trust_of_models([model]),
+        served={how: model.served[how] for how in HOWS},
+        executions=model.executions,
+        executed_share=model.executions / total if total else None,
+        link_version=model.link_version,
+        confidence=model.confidence_sum / model.confidences if model.confidences else None,
+        target=target_of(info, camera.camera_id, name),
+        state=target_states(camera).get(name),
+    )
+
+
+def _caption(spec: Any) -> str:
+    if spec.task == "count":
+        return f"count of {spec.labels[0]}" if spec.size == 1 and spec.labels else "count, all labels together"
+    if spec.task in ("single_label", "multi_label"):
+        return "labels given"
+    return str(spec.labels[0] if spec.labels else "first entry")
+
+
+def _window(camera: CameraState, span: str) -> tuple[int, int] | None:
+    if camera.first_us is None or camera.last_us is None:
+        return None
+    first, last = camera.first_us, camera.last_us + SECOND_US // 10
+    if span in SPAN_S:
+        first = max(first, last - SPAN_S[span] * SECOND_US)
+    return first, last
+
+
+def _placed(decision: Mapping[str, Any]) -> dict[str, Any]:
+    return {**decision, "start_us": microseconds(decision["start"]), "end_us": microseconds(decision["end"])}
+
+
+def _matrix(
+    scores: Mapping[str, Mapping[str, float]], models: list[str]
+) -> list[tuple[str, list[tuple[str, float | None]]]]:
+    """Return, per source, how well it predicts each target."""
+    return [(source, [(target, scores.get(source, {}).get(target)) for target in models]) for source in models]
+
+
+def _happened(camera: CameraState) -> Sequence[Mapping[str, Any]]:
+    """Return the newest events of all kinds, newest first."""
+    events = [
+        {"at": e["at"], "kind": e["kind"], "what": f"camera {e['kind']}", "detail": e["detail"]} for e in camera.events
+    ]
+    learnt = [{"at": e["at"], "kind": e["kind"], "what": _learnt(e), "detail": e["detail"]} for e in camera.adaptation]
+    drops = [
+        {"at": d["captured_at"], "kind": "dropped", "what": _dropped(d["count"]), "detail": d["reason"]}
+        for d in camera.drops
+    ]
+    return sorted([*learnt, *events, *drops], key=lambda event: event["at"])[::-1][:HAPPENED]
+
+
+def _dropped(count: int) -> str:
+    return f"{count:,} frame{'' if count == 1 else 's'} dropped"
+
+
+def _learnt(event: Mapping[str, Any]) -> str:
+    if event["kind"] == "relabel_missed":
+        return "relabelling came too late"
+    return f"links to {event['target']} v{event['version']} {str(event['kind']).replace('_', ' ')}"
+
+
+def _in_flight(info: RunInfo, captured: int, camera: CameraState) -> int:
+    """Return frames that were read but have no outputs in the folder yet, as of the header's last writing."""
+    if info.finished_at is not None:
+        return 0
+    return max(0, captured - camera.frames() - camera.dropped.total())

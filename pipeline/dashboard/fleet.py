@@ -1,0 +1,143 @@
+"""The fleet at a glance: one line per camera, worst first if asked, and what all of them come to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from markupsafe import Markup
+
+from camlink.pipeline.dashboard import svg
+from camlink.pipeline.dashboard.health import ORDER, Health, health_of
+from camlink.pipeline.dashboard.rollups import CameraState, RunRollups
+from camlink.pipeline.dashboard.targets import target_states, worst
+from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trusts_of_cameras
+
+SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the fleet page says of one camera."""
+
+    camera_id: str
+    domain: str
+    health: Health
+    frames: int
+    dropped: int
+    executed_share: float | None
+    abstained_share: float
+    trust: Trust | None
+    spark: Markup
+    drawn: str  # the model behind the sparkline
+    target: str | None  # met, not met or not known, of the model that is worst off; None: no target is set
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All lines and their sums."""
+
+    lines: Sequence[Line]
+    states: Counter[str]
+    frames: int
+    dropped: int
+    executed_share: float | None
+    trust: Trust | None
+
+
+class FleetView:
+    """Makes lines only of cameras that changed; the rest are kept from the last time."""
+
+    def __init__(self, rollups: RunRollups) -> None:
+        self._rollups = rollups
+        self._trust: dict[str, tuple[int, Trust | None]] = {}  # by camera, with the version it was made of
+        self._sparks: dict[str, tuple[int, Markup]] = {}
+        self._whole: tuple[int, Trust | None] = (-1, None)
+
+    def fleet(self, now: datetime, sort: str = "name") -> Fleet:
+        """Return the fleet as it stands; ``sort`` is one of `SORTS`."""
+        rollups = self._rollups
+        with rollups.lock:
+            cameras = list(rollups.cameras.values())
+            self._update(cameras)
+            lines = [self._line(camera, now) for camera in cameras]
+            made, possible = _executions(cameras)
+            return Fleet(
+                lines=_sorted(lines, sort),
+                states=Counter(line.health.state for line in lines),
+                frames=sum(line.frames for line in lines),
+                dropped=sum(line.dropped for line in lines),
+                executed_share=made / possible if possible else None,
+                trust=self._together(cameras),
+            )
+
+    def warm(self) -> None:
+        """Do beforehand what is costly, so that no page waits for it."""
+        with self._rollups.lock:
+            self._update(list(self._rollups.cameras.values()))
+
+    def trust_of(self, camera: CameraState) -> Trust | None:
+        """Return what audits say of one camera; the caller holds the lock."""
+        self._update([camera])
+        return self._trust[camera.camera_id][1]
+
+    def _update(self, cameras: Sequence[CameraState]) -> None:
+        changed = [c for c in cameras if self._trust.get(c.camera_id, (-1, None))[0] != c.version]
+        for camera, found in zip(changed, trusts_of_cameras(changed), strict=True):
+            self._trust[camera.camera_id] = (camera.version, found)
+
+    def _line(self, camera: CameraState, now: datetime) -> Line:
+        made, possible = _executions([camera])
+        served = sum(model.served.total() for model in camera.models.values())
+        abstained = sum(model.served["abstained"] for model in camera.models.values())
+        return Line(
+            camera_id=camera.camera_id,
+            domain=str(self._rollups.info.cameras.get(camera.camera_id, {}).get("domain") or ""),
+            health=health_of(camera, self._rollups.info, now),
+            frames=camera.frames(),
+            dropped=camera.dropped.total(),
+            executed_share=made / possible if possible else None,
+            abstained_share=abstained / served if served else 0.0,
+            trust=self.trust_of(camera),
+            spark=self._spark(camera),
+            drawn=drawn_model(camera),
+            target=worst(target_states(camera)),
+        )
+
+    def _spark(self, camera: CameraState) -> Markup:
+        version, drawing = self._sparks.get(camera.camera_id, (-1, Markup("")))
+        if version != camera.version:
+            model = camera.models.get(drawn_model(camera))
+            span = "24h" if self._rollups.info.live else "all"
+            drawing = svg.sparkline(model.series[span].read()) if model is not None else Markup("")
+            self._sparks[camera.camera_id] = (camera.version, drawing)
+        return drawing
+
+    def _together(self, cameras: Sequence[CameraState]) -> Trust | None:
+        version = sum(camera.version for camera in cameras)
+        if self._whole[0] != version:
+            self._whole = (version, trust_of_cameras(cameras))
+        return self._whole[1]
+
+
+def drawn_model(camera: CameraState) -> str:
+    """Return the model whose values stand for what goes on at a camera: the first that counts, else the first."""
+    counting = [name for name, model in camera.models.items() if model.spec.task == "count"]
+    return (counting or list(camera.models) or [""])[0]
+
+
+def _executions(cameras: Sequence[CameraState]) -> tuple[int, int]:
+    models = [model for camera in cameras for model in camera.models.values()]
+    return sum(model.executions for model in models), sum(model.served.total() for model in models)
+
+
+def _sorted(lines: list[Line], sort: str) -> list[Line]:
+    if sort == "health":
+        return sorted(lines, key=lambda line: (ORDER.index(line.health.state), line.camera_id))
+    if sort == "executed":
+        return sorted(lines, key=lambda line: (-(line.executed_share or 0.0), line.camera_id))
+    if sort == "agreement":  # least certain to be good first; what is not measured before all
+        return sorted(lines, key=lambda line: (line.trust.low if line.trust else -1.0, line.camera_id))
+    return sorted(lines, key=lambda line: line.camera_id)

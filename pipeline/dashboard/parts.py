@@ -1,0 +1,72 @@
+"""Finds what is new in a results folder, so that a page never reads twice what it has read once.
+
+Parquet parts are written whole and never change, so a part that was read needs no second look; a folder whose time of
+change stands still needs none either.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.results_tables import TABLES
+
+SETTLED_NS = 2_000_000_000  # a folder that changed less than this ago may change again within one tick of its clock
+
+
+class NewParts:
+    """The parts of a run folder that were not there at the last `take`. Folders and files may come and go meanwhile."""
+
+    def __init__(self, run_dir: Path, days: int, now_ns: Callable[[], int] = time.time_ns) -> None:
+        """Outputs older than ``days`` before the newest day are left unread."""
+        self._run_dir = run_dir
+        self._days = days
+        self._now_ns = now_ns
+        self._changed: dict[str, int] = {}  # folder -> its time of change when it was last looked into
+        self._known: dict[str, set[str]] = {}
+
+    def take(self) -> dict[str, list[str]]:
+        """Return new files per table, in the order of their names. Raises `ResultsError` if a folder is unreadable."""
+        try:
+            found = {table: list(self._in(self._run_dir / table)) for table in TABLES if table != "outputs"}
+            found["outputs"] = [file for folder in self._camera_folders() for file in self._in(folder)]
+        except OSError as error:
+            raise ResultsError(f"{self._run_dir}: cannot be listed: {error.strerror}") from error
+        return {table: files for table, files in found.items() if files}
+
+    def _camera_folders(self) -> Iterator[Path]:
+        days = {day: path for path in _folders(self._run_dir / "outputs") if (day := _day_of(path)) is not None}
+        oldest = max(days, default=date.min) - timedelta(days=self._days) if days else date.min
+        for day in sorted(days):
+            if day > oldest:
+                yield from _folders(days[day])
+
+    def _in(self, folder: Path) -> Iterator[str]:
+        key = str(folder)
+        try:
+            changed = os.stat(key).st_mtime_ns
+        except FileNotFoundError:
+            return
+        if self._changed.get(key) == changed:
+            return
+        if self._now_ns() - changed > SETTLED_NS:
+            self._changed[key] = changed
+        known = self._known.setdefault(key, set())
+        names = {name for name in os.listdir(key) if name.startswith("part-") and name.endswith(".parquet")}
+        yield from (os.path.join(key, name) for name in sorted(names - known))
+        known |= names
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+
+
+def _day_of(folder: Path) -> date | None:
+    try:
+        return date.fromisoformat(folder.name.removeprefix("day="))
+    except ValueError:
+        return None  # not ours: somebody put it there

@@ -1,0 +1,260 @@
+"""What pages show of one run, kept up to date from the parts that are new in its folder.
+
+One thread calls `refresh`; pages read under ``lock``. Memory is bounded per camera and model, whatever the run's
+length, but for the scores of audit frames, of which there are few.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from camlink.models.base import OutputSpec
+from camlink.operators.evidence import Evidence
+from camlink.pipeline.certificates import Answers
+from camlink.pipeline.dashboard.audits import AuditLedger, extended, of_all_models
+from camlink.pipeline.dashboard.batch import Piece, read_pieces
+from camlink.pipeline.dashboard.buckets import Buckets
+from camlink.pipeline.dashboard.parts import NewParts
+from camlink.pipeline.dashboard.seen_frames import SeenFrames
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.results_tables import KEYS, microseconds, schema
+from camlink.pipeline.run_info import FILE_NAME, RunInfo
+
+HOWS = ("executed", "linked", "reused", "abstained")
+LABELS = 8  # of a model are drawn, its first ones
+LISTED = 400  # events, drops and decisions kept per camera
+PARTS_AT_ONCE = 500
+SECOND_US = 1_000_000
+SPANS = {"1h": 10 * SECOND_US, "24h": 240 * SECOND_US}  # span shown -> width of its buckets; "all" grows
+
+# Columns of the buckets: frames by how, sums of their values, then frames per label, executed and predicted.
+N_EXECUTED, N_PREDICTED, N_ABSTAINED, SUM_EXECUTED, SUM_PREDICTED, RUNS, FIRST_LABEL = range(7)
+
+
+@dataclass
+class ModelState:
+    """What is known of one model on one camera."""
+
+    spec: OutputSpec
+    audit: AuditLedger
+    series: dict[str, Buckets]
+    served: Counter[str] = field(default_factory=Counter)  # by how
+    executions: int = 0  # for whatever purpose
+    seen: dict[str, SeenFrames] = field(default_factory=dict)
+    link_version: int | None = None
+    confidence_sum: float = 0.0
+    confidences: int = 0
+
+    @classmethod
+    def of(cls, spec: OutputSpec) -> ModelState:
+        columns = FIRST_LABEL + 2 * shown_labels(spec)
+        series = {span: Buckets(columns, width) for span, width in SPANS.items()}
+        series["all"] = Buckets(columns, SECOND_US // 10, grows=True)
+        return cls(spec, AuditLedger(spec), series)
+
+    def add(self, piece: Piece) -> Answers | None:
+        """Take new rows, leaving out repeats; return what they say of each served frame (see `AuditLedger.add`)."""
+        piece = piece.kept(self._fresh(piece))
+        rows = piece.rows
+        for how in HOWS:
+            self.served[how] += rows.served_count(how)
+        self.executions += rows.executions_made
+        sums, values = bucket_rows(rows)
+        drawn = rows.served | (rows.how == "executed")
+        for buckets in self.series.values():
+            buckets.add(rows.times_us[drawn], sums[drawn], np.where(rows.served, values, np.nan)[drawn])
+        linked = rows.served & (rows.how == "linked")
+        if linked.any():
+            self.link_version = int(piece.link_version[linked].max())
+            known = linked & ~np.isnan(piece.confidence)
+            self.confidence_sum += float(piece.confidence[known].sum())
+            self.confidences += int(known.sum())
+        return self.audit.add(rows)
+
+    def _fresh(self, piece: Piece) -> np.ndarray:
+        fresh = np.zeros(len(piece.rows.how), np.bool_)
+        for how in np.unique(piece.rows.how):
+            mask = piece.rows.how == how
+            fresh[mask] = self.seen.setdefault(str(how), SeenFrames()).new(piece.rows.frame_index[mask])
+        return fresh
+
+
+@dataclass
+class CameraState:
+    """What is known of one camera."""
+
+    camera_id: str
+    models: dict[str, ModelState]
+    first_us: int | None = None
+    last_us: int | None = None
+    decisions: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
+    events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
+    adaptation: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
+    drops: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
+    dropped: Counter[str] = field(default_factory=Counter)  # frames by reason
+    evidence: Evidence = field(default_factory=Evidence)  # on all outputs
+    version: int = 0  # rises with every change
+
+    def frames(self) -> int:
+        """Return how many frames have their outputs: every model gives one a frame."""
+        return max((model.served.total() for model in self.models.values()), default=0)
+
+
+class RunRollups:
+    """One run folder. ``version`` rises when anything changed, so that what was made of it may be kept until then."""
+
+    def __init__(self, run_dir: Path, days: int = 7) -> None:
+        """Raises `ResultsError` when the folder holds no run."""
+        self.run_dir = Path(run_dir)
+        self.lock = threading.RLock()
+        self.info = RunInfo.load(self.run_dir)
+        self.cameras: dict[str, CameraState] = {}
+        self.version = 0
+        self._specs = self.info.specs()
+        self._parts = NewParts(self.run_dir, days)
+        self._keys: dict[str, set[tuple[Any, ...]]] = {table: set() for table in KEYS}
+        self._header_at = 0
+        self._meet([*self.info.cameras, *self.info.captured])
+
+    def refresh(self) -> bool:
+        """Read what is new; return whether anything was. Raises `ResultsError` if a file cannot be read."""
+        changed = self._read_header()
+        new = self._parts.take()
+        outputs = new.pop("outputs", [])
+        for start in range(0, len(outputs), PARTS_AT_ONCE):
+            pieces = read_pieces(outputs[start : start + PARTS_AT_ONCE], self._specs)
+            for _, of_camera in groupby(pieces, key=lambda piece: piece.camera_id):
+                new_rows = list(of_camera)
+                with self.lock:  # for a moment only: pages wait for it
+                    self._take(new_rows)
+        for table, files in new.items():
+            rows = _read_rows(table, files)
+            with self.lock:
+                self._list(table, rows)
+        changed = changed or bool(outputs or new)
+        self.version += changed
+        return changed
+
+    def _read_header(self) -> bool:
+        try:
+            written = (self.run_dir / FILE_NAME).stat().st_mtime_ns
+        except OSError as error:
+            raise ResultsError(f"{self.run_dir}: its {FILE_NAME} is gone: {error.strerror}") from error
+        if written == self._header_at:
+            return False
+        info = RunInfo.load(self.run_dir)
+        with self.lock:
+            self.info, self._header_at, self._specs = info, written, info.specs()
+            self._meet([*info.cameras, *info.captured])
+        return True
+
+    def _meet(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.cameras:
+                self.cameras[name] = CameraState(name, {m: ModelState.of(spec) for m, spec in self._specs.items()})
+
+    def _take(self, pieces: Iterable[Piece]) -> None:
+        frames: dict[str, list[Answers]] = {}  # per camera, by model: what is told of its frames
+        for piece in pieces:
+            self._meet([piece.camera_id])
+            camera = self.cameras[piece.camera_id]
+            told = camera.models[piece.rows.spec.model].add(piece)
+            if told is not None:
+                frames.setdefault(piece.camera_id, []).append(told)
+            first, last = int(piece.rows.times_us[0]), int(piece.rows.times_us[-1])
+            camera.first_us = first if camera.first_us is None else min(first, camera.first_us)
+            camera.last_us = last if camera.last_us is None else max(last, camera.last_us)
+            camera.version += 1
+        for camera_id, parts in frames.items():
+            camera = self.cameras[camera_id]
+            camera.evidence = extended(camera.evidence, of_all_models(parts))
+
+    def _list(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
+        for row in rows:
+            key = tuple(str(row[name]) for name in KEYS[table])
+            if key in self._keys[table]:
+                continue
+            self._keys[table].add(key)
+            self._meet([row["camera_id"]])
+            camera = self.cameras[row["camera_id"]]
+            camera.version += 1
+            {
+                "decisions": camera.decisions,
+                "drops": camera.drops,
+                "camera_events": camera.events,
+                "adaptation": camera.adaptation,
+            }[table].append(row)
+            if table == "drops":
+                camera.dropped[row["reason"]] += row["count"]
+
+
+def bucket_rows(rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the buckets' columns (n, columns) of each row, and the one number (n,) that a chart draws of it."""
+    spec: OutputSpec = rows.spec
+    labels = shown_labels(spec)
+    sums = np.zeros((len(rows.how), FIRST_LABEL + 2 * labels))
+    value = plain_value(spec, rows.values)
+    served_as = {
+        N_EXECUTED: rows.served & (rows.how == "executed"),
+        N_PREDICTED: rows.served & np.isin(rows.how, ("linked", "reused")),
+        N_ABSTAINED: rows.served & (rows.how == "abstained"),
+    }
+    for column, mask in served_as.items():
+        sums[mask, column] = 1.0
+    sums[:, RUNS] = rows.how == "executed"
+    for column, by in ((SUM_EXECUTED, N_EXECUTED), (SUM_PREDICTED, N_PREDICTED)):
+        sums[:, column] = np.where(served_as[by], np.nan_to_num(value), 0.0)
+    if labels:
+        given = given_labels(spec, rows.values)[:, :labels]
+        sums[:, FIRST_LABEL : FIRST_LABEL + labels] = given & served_as[N_EXECUTED][:, None]
+        sums[:, FIRST_LABEL + labels :] = given & served_as[N_PREDICTED][:, None]
+    return sums, value
+
+
+def shown_labels(spec: OutputSpec) -> int:
+    """Return how many labels a chart draws; none for numbers."""
+    return min(spec.size, LABELS) if spec.task in ("single_label", "multi_label") else 0
+
+
+def plain_value(spec: OutputSpec, values: np.ndarray) -> np.ndarray:
+    """Return one number a row: a count over all labels, else the first entry; NaN where an output abstained."""
+    return np.asarray(values.sum(axis=1) if spec.task == "count" else values[:, 0], np.float64)
+
+
+def given_labels(spec: OutputSpec, values: np.ndarray) -> np.ndarray:
+    """Return which labels (n, size) an output gives."""
+    known = np.nan_to_num(values, nan=-1.0)
+    if spec.task == "single_label":
+        top = np.arange(spec.size) == known.argmax(axis=1)[:, None]
+        return np.asarray(top & (known.max(axis=1) >= 0.0)[:, None])
+    return np.asarray(known >= 0.5)
+
+
+def _read_rows(table: str, files: list[str]) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    try:
+        rows = ds.dataset(files, format="parquet", schema=schema(table)).to_table().to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ResultsError(f"{files[0]} and {len(files) - 1} other parts cannot be read: {error}") from error
+    for row in rows:
+        for name in ("activation", "budget", "link_scores", "scores", "target_states"):
+            if row.get(name):  # runs of earlier versions lack some
+                row[name] = json.loads(row[name])
+    return sorted(rows, key=_moment_of)
+
+
+def _moment_of(row: Mapping[str, Any]) -> tuple[int, bool]:
+    """Order rows as they happened; links are trained before they are judged."""
+    at = row.get("at") or row.get("start") or row["captured_at"]
+    return microseconds(at), row.get("kind") != "trained"

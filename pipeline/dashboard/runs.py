@@ -1,0 +1,112 @@
+"""Runs side by side: the folders that were given, what each came to, and two of them compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from camlink.pipeline.dashboard.rollups import RunRollups
+from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trust_of_models
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.run_info import FILE_NAME, RunInfo
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run in the list: what its header says, or what is wrong with it."""
+
+    name: str
+    folder: str
+    info: RunInfo | None
+    frames: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run's figures in a comparison, and those of its models by name."""
+
+    name: str
+    info: RunInfo
+    frames: int
+    executed_share: float | None
+    abstained_share: float | None
+    cost_share: float | None
+    trust: Trust | None
+    models: dict[str, tuple[float | None, Trust | None]]  # executed share, agreement of predicted outputs
+
+    @property
+    def trusts(self) -> list[Trust | None]:
+        """The agreements of all models, for the axis that they share."""
+        return [found for _, found in self.models.values()]
+
+
+def find_runs(folders: Iterable[Path]) -> dict[str, Path]:
+    """Return the runs in ``folders``, each a run itself or a folder of runs, by a name that is theirs alone."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        runs = (
+            [folder] if (folder / FILE_NAME).exists() else sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}"))
+        )
+        for run in runs:
+            name, number = run.resolve().name, 2
+            while name in found and found[name].resolve() != run.resolve():
+                name, number = f"{run.resolve().name}-{number}", number + 1
+            found[name] = run
+    return found
+
+
+def run_lines(runs: dict[str, Path]) -> list[RunLine]:
+    """Return the list of runs, newest first; those that cannot be read come last, with the reason."""
+    lines = []
+    for name, folder in runs.items():
+        try:
+            info = RunInfo.load(folder)
+            lines.append(RunLine(name, str(folder), info, sum(info.captured.values())))
+        except ResultsError as error:
+            lines.append(RunLine(name, str(folder), None, 0, str(error)))
+    return sorted(lines, key=lambda line: (line.info is None, -(line.info.started_at.timestamp() if line.info else 0)))
+
+
+def compared(name: str, rollups: RunRollups) -> Compared:
+    """Return a run's figures."""
+    with rollups.lock:
+        info = rollups.info
+        cameras = list(rollups.cameras.values())
+        states = [state for camera in cameras for state in camera.models.values()]
+        served = sum(state.served.total() for state in states)
+        executed = sum(state.executions for state in states)
+        abstained = sum(state.served["abstained"] for state in states)
+        models = {}
+        for model in info.models:
+            each = [camera.models[model] for camera in cameras if model in camera.models]
+            total = sum(state.served.total() for state in each)
+            share = sum(state.executions for state in each) / total if total else None
+            models[model] = (share, trust_of_models(each))
+        return Compared(
+            name=name,
+            info=info,
+            frames=sum(camera.frames() for camera in cameras),
+            executed_share=executed / served if served else None,
+            abstained_share=abstained / served if served else None,
+            cost_share=_cost_share(info, rollups),
+            trust=trust_of_cameras(cameras),
+            models=models,
+        )
+
+
+def models_of(pair: Sequence[Compared]) -> list[str]:
+    """Return the models of either run, in order."""
+    return list(dict.fromkeys(name for one in pair for name in one.models))
+
+
+def _cost_share(info: RunInfo, rollups: RunRollups) -> float | None:
+    """Return the model-time spent as a share of executing everything, at the models' profiled costs."""
+    spent = everything = 0.0
+    for camera in rollups.cameras.values():
+        for name, state in camera.models.items():
+            time_ms = float(info.models.get(name, {}).get("time_ms") or 0.0)
+            spent += time_ms * state.executions
+            everything += time_ms * state.served.total()
+    return spent / everything if everything else None

@@ -1,0 +1,1 @@
+"""The lab: policies compared on the same recorded outputs, without pixels, weights or a GPU (docs/compare.md)."""

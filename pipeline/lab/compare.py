@@ -1,0 +1,192 @@
+"""Every policy on the same trace at the same budgets: the rows behind `camlink compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.scores import RULES
+from camlink.models.trace_arrays import CameraTrace, TraceArrays
+from camlink.operators.policy import PolicySetup
+from camlink.operators.selection import Budget, Costs
+from camlink.pipeline.errors import TraceError
+from camlink.pipeline.lab.play import play, split
+from camlink.pipeline.lab.policies import Candidate, find_policies
+from camlink.pipeline.lab.tally import HOWS, Tally, calibration_error, count_scores, surest_agreement
+
+FEWEST_FRAMES = 20  # of a camera: two of warm-up, eighteen that count
+LONGEST_PERIOD_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is compared. ``period_s`` None: an hour, or a tenth of the trace where that is shorter."""
+
+    budgets: Sequence[Budget] = (Budget(time_share=0.25),)
+    policies: Sequence[str] = ()
+    seeds: Sequence[int] = (0,)
+    period_s: float | None = None
+    load_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One policy at one budget and seed on one trace."""
+
+    trace: str
+    policy: str
+    budget: Budget
+    seed: int
+    cameras: Mapping[str, Tally]
+    trace_arrays: TraceArrays = field(repr=False)
+
+    def row(self) -> dict[str, Any]:
+        """Return the figures as JSON has them. Agreement and shares are in 0..1, and weigh every frame alike."""
+        models = list(self.trace_arrays.models)
+        per_model = {m: self._mean_of_model(m) for m in models if any(m in t.models for t in self.cameras.values())}
+        frames = sum(t.frames.sum() for t in self.cameras.values())
+        slots = sum(t.hows.sum() for t in self.cameras.values())
+        spent = sum(t.spent_ms.sum() for t in self.cameras.values())
+        hows = {how: float(sum(t.hows[:, :, i].sum() for t in self.cameras.values())) for i, how in enumerate(HOWS)}
+        stated = np.sum([t.stated for t in self.cameras.values()], axis=0)
+        return {
+            "trace": self.trace,
+            "policy": self.policy,
+            "budget_gb": self.budget.memory_gb,
+            "budget_time": self.budget.time_share,
+            "agreement": float(sum(t.agreed.sum() for t in self.cameras.values()) / slots),
+            "agreement_per_model": per_model,
+            "cost": float(spent / self._everything_ms()),
+            "cost_ms_per_frame": float(spent / frames),
+            "executions_saved": 1.0 - hows["executed"] / float(slots),
+            "loads": sum(t.loads for t in self.cameras.values()),
+            "seed": self.seed,
+            **{f"share_{how}": count / float(slots) for how, count in hows.items()},
+            **self._counts(),
+            "calibration_error": calibration_error(stated),
+            "agreement_of_answers": _mean(stated[:, 2].sum(), stated[:, 0].sum()),
+            "agreement_of_surest_answers": surest_agreement(stated),
+            "frames": int(frames),
+            "per_camera": {c: float(t.agreed.sum() / t.hows.sum()) for c, t in self.cameras.items()},
+            "per_period": self._per_period(),
+        }
+
+    def _mean_of_model(self, model: str) -> float:
+        agreed = frames = 0.0
+        for tally in self.cameras.values():
+            if model in tally.models:
+                agreed += float(tally.agreed[:, tally.models.index(model)].sum())
+                frames += float(tally.frames.sum())
+        return agreed / frames
+
+    def _everything_ms(self) -> float:
+        entries = self.trace_arrays.models
+        return sum(float(t.frames.sum()) * sum(entries[m].time_ms for m in t.models) for t in self.cameras.values())
+
+    def _counts(self) -> dict[str, float | None]:
+        specs = {m: e.spec for m, e in self.trace_arrays.models.items()}
+        scores = [count_scores(t, specs) for t in self.cameras.values()]
+        weights = [float(t.frames.sum()) for t in self.cameras.values()]
+        return {
+            name: _weighted([s[i] for s in scores], weights) for i, name in enumerate(("within_one", "relative_error"))
+        }
+
+    def _per_period(self) -> list[float]:
+        """Return the agreement of each period, counted from each camera's own start, over all cameras."""
+        periods = max(len(t.frames) for t in self.cameras.values())
+        agreed, slots = np.zeros(periods), np.zeros(periods)
+        for tally in self.cameras.values():
+            agreed[: len(tally.frames)] += tally.agreed.sum(axis=1)
+            slots[: len(tally.frames)] += tally.hows.sum(axis=(1, 2))
+        return [float(a / s) for a, s in zip(agreed, slots, strict=True) if s]
+
+
+def compare(
+    trace: TraceArrays, rules: Rules, note: Callable[[str], None], step: Callable[[str], None] = lambda _: None
+) -> Iterator[Result]:
+    """Yield the result of every policy at every budget and seed. ``note`` is told what is left out and why.
+
+    Raises `TraceError` if no camera has frames enough, and `PolicyError` for a policy that breaks its budget.
+    """
+    cameras = usable_cameras(trace, note)
+    period_s = rules.period_s or default_period_s(cameras)
+    for candidate in find_policies(list(rules.policies), period_s):
+        for budget, seed in product(rules.budgets, rules.seeds if candidate.seeded else rules.seeds[:1]):
+            step(f"{trace.name}: {candidate.name}")
+            tallies = {c.camera_id: _play(trace, c, candidate, budget, seed, period_s, rules.load_ms) for c in cameras}
+            for named in (seed,) if candidate.seeded else rules.seeds:
+                yield Result(trace.name, candidate.name, budget, named, tallies, trace)
+
+
+def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[CameraTrace]:
+    """Return the cameras with frames enough. Raises `TraceError` if there is none."""
+    usable = []
+    for camera in (_scorable(c, trace.name, note) for c in trace.cameras):
+        if len(camera) >= FEWEST_FRAMES:
+            usable.append(camera)
+        else:
+            note(
+                f'trace {trace.name}: camera "{camera.camera_id}" has {len(camera)} frames with outputs, and a '
+                f"comparison needs {FEWEST_FRAMES}; left out"
+            )
+    if not usable:
+        raise TraceError(
+            f"trace {trace.name}: none of its {len(trace.cameras)} cameras has {FEWEST_FRAMES} frames with outputs; "
+            "record more of them with `camlink record`"
+        )
+    return usable
+
+
+def _scorable(camera: CameraTrace, name: str, note: Callable[[str], None]) -> CameraTrace:
+    """Return the camera without models whose task has no agreement, such as boxes as a set."""
+    specs = {m: spec for m, spec in camera.specs.items() if spec.task in RULES}
+    for model in camera.specs:
+        if model not in specs:
+            task = camera.specs[model].task
+            note(f'trace {name}: camera "{camera.camera_id}": {model}: task "{task}" cannot be scored; left out')
+    if not specs:
+        raise TraceError(f'trace {name}: camera "{camera.camera_id}" has no model whose outputs can be scored')
+    return replace(camera, specs=specs, values={m: camera.values[m] for m in specs})
+
+
+def default_period_s(cameras: Sequence[CameraTrace]) -> float:
+    """Return an hour, or a tenth of the longest camera where that is shorter."""
+    longest: NDArray[np.float64] = np.array([c.time_s[-1] - c.time_s[0] for c in cameras])
+    return float(min(LONGEST_PERIOD_S, max(longest.max() / 10.0, 1e-3)))
+
+
+def _play(
+    trace: TraceArrays,
+    camera: CameraTrace,
+    candidate: Candidate,
+    budget: Budget,
+    seed: int,
+    period_s: float,
+    load_ms: float,
+) -> Tally:
+    entries = {m: trace.models[m] for m in camera.specs}
+    costs = Costs({m: e.time_ms for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
+    setup = PolicySetup(camera.camera_id, camera.specs, costs, budget, seed, load_ms=load_ms)
+    cut = split(camera, period_s)
+    return play(
+        camera,
+        lambda s: candidate.make(camera, s, cut),
+        setup,
+        cut,
+        name=candidate.name,
+        bound=candidate.bound,
+    )
+
+
+def _mean(total: float, count: float) -> float | None:
+    return float(total / count) if count else None
+
+
+def _weighted(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    known = [(v, w) for v, w in zip(values, weights, strict=True) if v is not None]
+    return sum(v * w for v, w in known) / sum(w for _, w in known) if known else None

@@ -1,0 +1,149 @@
+"""A comparison as one HTML page that works offline: the frontier, the papers' table and the segments of each trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from camlink.pipeline.lab.summary import REFERENCES, Cell, Row, cells, ties, winner, winners
+
+Figure = dict[str, Any]
+COLOURS = 9  # CSS variables --policy0 to --policy8
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon")
+
+
+def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
+    """Return the page of all ``rows``; ``notes`` are said at its top."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("camlink.pipeline.lab", package_path="."),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found = cells(rows)
+    place = {policy: i for i, policy in enumerate(dict.fromkeys(c.policy for c in found))}
+    traces = [
+        _trace([c for c in found if c.trace == name], place, rows) for name in dict.fromkeys(c.trace for c in found)
+    ]
+    return environment.get_template("compare.html").render(
+        traces=traces,
+        notes=notes,
+        seeds=sorted({row["seed"] for row in rows}),
+        headline=headline(found),
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        plotlyjs=get_plotlyjs(),
+    )
+
+
+def headline(found: Sequence[Cell]) -> str:
+    """Return the one sentence that the page opens with: who wins how often."""
+    best = winners(found)
+    wins: dict[str, int] = {}
+    for cell in best:
+        wins[cell.policy] = wins.get(cell.policy, 0) + 1
+    ranked = sorted(wins, key=lambda policy: -wins[policy])
+    said = ", ".join(f"{policy} {wins[policy]}" for policy in ranked)
+    return f"Highest agreement of {len(best)} pairs of trace and budget: {said}." if best else ""
+
+
+def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> dict[str, Any]:
+    budgets = list(dict.fromkeys(c.budget for c in found))
+    middle = budgets[len(budgets) // 2]
+    best = {b: winner(c for c in found if c.budget == b) for b in budgets}
+    some = next(row for row in rows if row["trace"] == found[0].trace)
+    return {
+        "name": found[0].trace,
+        "frames": some["frames"],
+        "cameras": len(some["per_camera"]),
+        "budgets": budgets,
+        "middle": middle,
+        "models": list(found[0].per_model),
+        "table": [
+            {
+                "policy": policy,
+                "reference": policy in REFERENCES,
+                "cells": [
+                    {"cell": c, "best": ties(c, best[b])}
+                    for b in budgets
+                    for c in found
+                    if (c.policy, c.budget) == (policy, b)
+                ],
+            }
+            for policy in dict.fromkeys(c.policy for c in found)
+        ],
+        "per_model": [c for c in found if c.budget == middle],
+        "frontier": frontier(found, place),
+        "segments": segments([c for c in found if c.budget == middle], place),
+    }
+
+
+def frontier(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
+    """Draw agreement over cost, one line per policy through its budgets."""
+    hover = "%{text}<br>cost %{x:.1f} %<br>agreement %{y:.1f} %<extra></extra>"
+    data = []
+    for policy in dict.fromkeys(c.policy for c in found if c.policy != "all"):
+        mine = sorted((c for c in found if c.policy == policy), key=lambda c: c.cost)
+        data.append(
+            _line(policy, place)
+            | {
+                "x": [round(100 * c.cost, 2) for c in mine],
+                "y": [round(100 * c.agreement, 2) for c in mine],
+                "error_y": {"array": [round(100 * c.spread, 2) for c in mine], "thickness": 1, "width": 3},
+                "text": [c.budget for c in mine],
+                "hovertemplate": f"{escape(policy)}, {hover}",
+            }
+        )
+    return {"data": data, "layout": _layout("cost, % of executing everything", "agreement, %")}
+
+
+def segments(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
+    """Draw agreement period by period, one line per policy."""
+    data = [
+        _line(c.policy, place)
+        | {
+            "x": list(range(1, len(c.per_period) + 1)),
+            "y": [round(100 * a, 2) for a in c.per_period],
+            "hovertemplate": f"{escape(c.policy)}, period %{{x}}<br>agreement %{{y:.1f}} %<extra></extra>",
+        }
+        for c in found
+        if c.policy != "all"
+    ]
+    return {"data": data, "layout": _layout("period", "agreement, %")}
+
+
+def _line(policy: str, place: Mapping[str, int]) -> Figure:
+    number = place[policy]
+    colour = f"@policy{number % COLOURS}"
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": escape(policy),
+        "line": {"color": colour, "width": 1.5, "dash": "dot" if policy in REFERENCES else "solid"},
+        "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+    }
+
+
+def _layout(x: str, y: str) -> Figure:
+    axis = {"gridcolor": "@grid", "zeroline": False, "linecolor": "@edge", "tickfont": {"color": "@muted"}}
+    return {
+        "height": 420,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "@font", "color": "@ink", "size": 13},
+        "margin": {"l": 60, "r": 12, "t": 12, "b": 110},
+        "legend": {"orientation": "h", "y": -0.2, "x": 0, "yanchor": "top", "font": {"size": 13}},
+        "hoverlabel": {"bgcolor": "@raised", "bordercolor": "@edge", "font": {"color": "@ink"}},
+        "xaxis": axis | {"title": {"text": x}},
+        "yaxis": axis | {"title": {"text": y}},
+    }
+
+
+def _asset(name: str) -> str:
+    return files("camlink.pipeline.reports").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,96 @@
+"""Rows of a comparison, put together for people: mean and spread over seeds, who wins where, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any
+
+Row = Mapping[str, Any]
+REFERENCES = ("all", "oracle")  # they do not keep to the budget, or have seen the future: they win nothing
+TIE = 5e-4
+_NESTED = ("agreement_per_model", "per_camera", "per_period")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy at one budget on one trace, over its seeds. Shares are 0..1."""
+
+    trace: str
+    policy: str
+    budget: str
+    agreement: float
+    spread: float  # standard deviation over seeds
+    cost: float
+    per_model: Mapping[str, float]
+    per_period: Sequence[float]
+
+
+def cells(rows: Iterable[Row]) -> list[Cell]:
+    """Put the seeds of each trace, policy and budget together, in the order of the rows."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["trace"], row["policy"], budget_name(row)), []).append(row)
+    return [_cell(key, group) for key, group in groups.items()]
+
+
+def _cell(key: tuple[str, str, str], rows: Sequence[Row]) -> Cell:
+    agreement = [row["agreement"] for row in rows]
+    models = rows[0]["agreement_per_model"]
+    periods = range(len(rows[0]["per_period"]))
+    return Cell(
+        *key,
+        fmean(agreement),
+        pstdev(agreement),
+        fmean(row["cost"] for row in rows),
+        {m: fmean(row["agreement_per_model"][m] for row in rows) for m in models},
+        [fmean(row["per_period"][i] for row in rows) for i in periods],
+    )
+
+
+def budget_name(row: Row) -> str:
+    """Return how tables call a row's budget.
+
+    >>> budget_name({"budget_gb": 5.0, "budget_time": 0.33})
+    '5 GB, 33% time'
+    """
+    gb, share = row["budget_gb"], row["budget_time"]
+    parts = [f"{gb:g} GB"] if gb is not None else []
+    return ", ".join([*parts, f"{share:.0%} time"] if share is not None else parts) or "unlimited"
+
+
+def winner(of: Iterable[Cell]) -> Cell | None:
+    """Return the cell with the highest agreement among policies that keep to the budget without foresight."""
+    return max((c for c in of if c.policy not in REFERENCES), key=lambda c: c.agreement, default=None)
+
+
+def ties(cell: Cell, best: Cell | None) -> bool:
+    """Say whether a contestant is as good as the winner, to the tenth of a point that tables show."""
+    return best is not None and cell.policy not in REFERENCES and best.agreement - cell.agreement < TIE
+
+
+def winners(found: Sequence[Cell]) -> list[Cell]:
+    """Return the winner of every trace and budget."""
+    places = dict.fromkeys((c.trace, c.budget) for c in found)
+    best = (winner(c for c in found if (c.trace, c.budget) == place) for place in places)
+    return [cell for cell in best if cell is not None]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return one line per row: what is nested becomes a column per model, camera; periods are in the JSON only."""
+    flat = [_flat(row) for row in rows]
+    columns = list(dict.fromkeys(column for row in flat for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    flat = {key: value for key, value in row.items() if key not in _NESTED}
+    flat |= {f"agreement of {model}": value for model, value in row["agreement_per_model"].items()}
+    return flat | {f"agreement on {camera}": value for camera, value in row["per_camera"].items()}

@@ -1,0 +1,108 @@
+"""What is counted while a policy plays a camera's trace, and what follows from the counts.
+
+Sums only, per period and model, so that memory does not grow with the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
+
+Array = NDArray[np.float32]
+Sums = NDArray[np.float64]
+Places = NDArray[np.intp]
+HOWS = ("executed", "linked", "reused", "abstained")
+BINS = 200  # of stated confidence, for its calibration and for abstaining on the least sure
+
+
+@dataclass(eq=False)
+class Tally:
+    """Sums over the frames that count, of one camera and one policy. All are (periods, models) unless said."""
+
+    models: tuple[str, ...]
+    agreed: Sums  # agreement, executions included at 1
+    hows: Sums  # (periods, models, 4): how many of HOWS
+    within_one: Sums  # counts: share of entries off by one at most
+    error: Sums  # counts: absolute error, summed over entries
+    total: Sums  # counts: what the models said, summed over entries
+    frames: Sums  # (periods,)
+    spent_ms: Sums  # (periods,)
+    stated: Sums  # (BINS, 3): answers with a confidence, its sum, their agreement
+    loads: int = 0
+
+    @classmethod
+    def empty(cls, models: tuple[str, ...], periods: int) -> Tally:
+        """Return all zeros."""
+        agreed, within_one, error, total = (np.zeros((periods, len(models))) for _ in range(4))
+        hows, stated = np.zeros((periods, len(models), len(HOWS))), np.zeros((BINS, 3))
+        return cls(models, agreed, hows, within_one, error, total, np.zeros(periods), np.zeros(periods), stated)
+
+    def add_executed(self, model: int, period: Places, spec: OutputSpec, recorded: Array) -> None:
+        """Count executions: ``period`` (n,), ``recorded`` (n, size)."""
+        self.agreed[:, model] += self._per_period(period)
+        self.hows[:, model, HOWS.index("executed")] += self._per_period(period)
+        if spec.task == "count":
+            self.within_one[:, model] += self._per_period(period)
+            self.total[:, model] += self._per_period(period, recorded.sum(axis=1))
+
+    def add_answered(
+        self, model: int, period: Places, spec: OutputSpec, how: Places, served: Array, recorded: Array, stated: Sums
+    ) -> None:
+        """Count answers: ``period``, ``how`` (position in HOWS), ``stated`` (confidence; nan: none) are (n,)."""
+        agreed = agreement(spec, served, recorded).astype(np.float64)
+        self.agreed[:, model] += self._per_period(period, agreed)
+        for place in range(len(HOWS)):
+            self.hows[:, model, place] += self._per_period(period[how == place])
+        if spec.task == "count":
+            off = np.abs(served - recorded)
+            self.within_one[:, model] += self._per_period(period, (off < 1.5).mean(axis=1))
+            self.error[:, model] += self._per_period(period, off.sum(axis=1))
+            self.total[:, model] += self._per_period(period, recorded.sum(axis=1))
+        sure = np.isfinite(stated)
+        bins = np.clip((stated[sure] * BINS).astype(int), 0, BINS - 1)
+        for column, weights in enumerate((np.ones(len(bins)), stated[sure], agreed[sure])):
+            self.stated[:, column] += np.bincount(bins, weights, BINS)
+
+    def add_abstained(self, model: int, period: Places) -> None:
+        """Count frames without an answer: they agree with nothing."""
+        self.hows[:, model, HOWS.index("abstained")] += self._per_period(period)
+
+    def _per_period(self, period: Places, weights: NDArray[np.floating] | None = None) -> Sums:
+        return np.bincount(period, weights, len(self.frames)).astype(np.float64)
+
+
+def calibration_error(stated: Sums) -> float | None:
+    """Return the expected calibration error over ten bins of confidence: (BINS, 3) -> 0..1, None where none stated."""
+    bins = stated.reshape(10, -1, 3).sum(axis=1)
+    total = bins[:, 0].sum()
+    return None if total == 0 else float(np.abs(bins[:, 1] - bins[:, 2]).sum() / total)
+
+
+def surest_agreement(stated: Sums, share: float = 0.9) -> float | None:
+    """Return the mean agreement of the ``share`` of answers that are most sure, None where no confidence was stated."""
+    total = stated[:, 0].sum()
+    if total == 0:
+        return None
+    left, agreed = share * total, 0.0
+    for count, _, sum_agreed in stated[::-1]:
+        taken = min(left, count)
+        agreed += sum_agreed * taken / count if count else 0.0
+        left -= taken
+    return float(agreed / (share * total))
+
+
+def count_scores(tally: Tally, specs: Mapping[str, OutputSpec]) -> tuple[float | None, float | None]:
+    """Return the share of count entries within one, and the error relative to what was there; None without counts."""
+    counts = [i for i, m in enumerate(tally.models) if specs[m].task == "count"]
+    frames = tally.frames.sum()
+    if not counts or not frames:
+        return None, None
+    within = float(tally.within_one[:, counts].sum() / (frames * len(counts)))
+    there = tally.total[:, counts].sum()
+    return within, float(tally.error[:, counts].sum() / there) if there else None

@@ -1,0 +1,222 @@
+"""Metrics for Prometheus: what a process has done, counted as records pass, and served as text.
+
+    telemetry = Telemetry(specs)
+    telemetry.observe(records)                  # results, decisions, promotions, drops, events
+    pool.watch = telemetry.batch
+    body, content_type = telemetry.render()
+
+Labels are bounded: cameras beyond `CAMERAS` and reasons beyond `REASONS` share the label "other", so that no camera
+id, and no text that a driver makes up, can fill a server's memory. docs/dashboard.md lists the metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from camlink.models.base import OutputSpec
+from camlink.operators.certificates import ALL, Ledger
+from camlink.operators.evidence import certify
+from camlink.pipeline.records import (
+    AdaptationEvent,
+    CameraEvent,
+    Decision,
+    FrameDropped,
+    FrameResult,
+    LinkPromotion,
+    Record,
+    RelabelRequest,
+)
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+CAMERAS = 1000
+REASONS = 24
+OTHER = "other"
+EVERYTHING = "all"  # the label of a camera's agreement over all its models
+AGREEMENT_SPAN = timedelta(days=1)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+LAG_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+UP = {"recovered": 1.0, "thawed": 1.0, "down": 0.0, "frozen": 0.0, "ended": 0.0}
+
+
+class Bounded:
+    """Lets through the first ``most`` names, and calls all others `OTHER`.
+
+    >>> names = Bounded(1)
+    >>> names("hall"), names("yard"), names("hall")
+    ('hall', 'other', 'hall')
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        if name not in self._known:
+            if len(self._known) >= self._most:
+                return OTHER
+            self._known.add(name)
+        return name
+
+
+class Telemetry:
+    """The metrics of one process, in a registry of their own. Raises `ImportError` without prometheus-client."""
+
+    def __init__(self, specs: Mapping[str, OutputSpec], *, now_s: Callable[[], float] | None = None) -> None:
+        """``now_s``: seconds since 1970, where event time is the present; without it no lag is stated."""
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        self.registry = CollectorRegistry()
+        self._specs = specs
+        self._now_s = now_s
+        self._camera, self._reason = Bounded(CAMERAS), Bounded(REASONS)
+        self._ledgers: dict[str, Ledger] = {}
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"camlink_{name}", about, labels, registry=self.registry)
+
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(f"camlink_{name}", about, labels, registry=self.registry)
+
+        def histogram(name: str, about: str, buckets: Iterable[float], *labels: str) -> Histogram:
+            return Histogram(f"camlink_{name}", about, labels, buckets=tuple(buckets), registry=self.registry)
+
+        self._frames = counter("frames", "Frames with all their outputs, by purpose", "camera", "purpose")
+        self._outputs = counter("outputs", "Served outputs, by how they came about", "camera", "model", "how")
+        self._executions = counter("executions", "Model executions for whatever purpose", "camera", "model", "purpose")
+        self._dropped = counter("dropped_frames", "Frames that never reached the models", "camera", "reason")
+        self._learnt = counter("adaptation_events", "What the adaptation did", "camera", "kind")
+        self._versions = gauge("link_version", "Version of the links in force", "camera", "model")
+        self._decided = gauge("decision_executes", "1 if the decision in force executes the model", "camera", "model")
+        self._budget = gauge("decision_budget", "What the decision in force uses of a budget", "camera", "budget")
+        self._up = gauge("camera_up", "0 while a camera is down, frozen or ended", "camera")
+        self._last = gauge("last_frame_timestamp_seconds", "Capture time of the last frame with outputs", "camera")
+        self._lag = histogram("lag_seconds", "From capture until the outputs are known", LAG_SECONDS)
+        self._took = histogram("inference_seconds", "One batch through a model", SECONDS, "model")
+        self._batches = histogram("batch_frames", "Frames in a batch", BATCH_SIZES, "model")
+        self.registry.register(_Agreements(self))
+
+    def observe(self, records: Iterable[Record]) -> tuple[RelabelRequest, ...]:
+        """Count what has come; a listener of a `Session` that asks for nothing."""
+        for record in records:
+            if isinstance(record, FrameResult):
+                self._result(record)
+            elif isinstance(record, FrameDropped):
+                labels = self._camera(record.camera_id), self._reason(record.reason)
+                self._dropped.labels(*labels).inc(record.count)
+            elif isinstance(record, Decision):
+                self._decision(record)
+            elif isinstance(record, LinkPromotion):
+                self._versions.labels(self._camera(record.camera_id), record.target).set(record.version)
+            elif isinstance(record, AdaptationEvent):
+                self._learnt.labels(self._camera(record.camera_id), record.kind).inc()
+            elif isinstance(record, CameraEvent) and record.kind in UP:
+                self._up.labels(self._camera(record.camera_id)).set(UP[record.kind])
+        return ()
+
+    def batch(self, model: str, frames: int, took_ms: float) -> None:
+        """Count one batch through a model (`ModelPool.watch`)."""
+        self._took.labels(model).observe(took_ms / 1000.0)
+        self._batches.labels(model).observe(frames)
+
+    def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
+        """Add a number that is asked for whenever metrics are."""
+        from prometheus_client import Gauge
+
+        Gauge(f"camlink_{name}", about, registry=self.registry).set_function(value)
+
+    def worker(self, step: str, counts: Callable[[], Mapping[str, int]], age_s: Callable[[], float]) -> None:
+        """Add what a worker counts of itself, and how long ago its loop last went round."""
+        self.registry.register(_WorkerCounts(step, counts))
+        self.gauge("worker_loop_age_seconds", "Since the worker's loop last went round", age_s)
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the metrics as Prometheus reads them, and the content type."""
+        from prometheus_client import generate_latest
+        from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def ledgers(self) -> dict[str, Ledger]:
+        """Return the evidence of each camera whose agreement is stated."""
+        return dict(self._ledgers)
+
+    def _result(self, result: FrameResult) -> None:
+        camera = self._camera(result.camera_id)
+        self._frames.labels(camera, result.purpose).inc()
+        for output in result.outputs:
+            if output.how == "executed":
+                self._executions.labels(camera, output.model, output.purpose).inc()
+            if output.served:
+                self._outputs.labels(camera, output.model, output.how).inc()
+        if result.purpose == "relabel":
+            return
+        captured_s = result.captured_at.timestamp()
+        self._last.labels(camera).set(captured_s)
+        if self._now_s is not None:
+            self._lag.observe(max(0.0, self._now_s() - captured_s))
+        if camera != OTHER:
+            ledger = self._ledgers.setdefault(camera, Ledger(self._specs, AGREEMENT_SPAN))
+            ledger.observe(result)
+            ledger.forget_before(result.captured_at - 2 * AGREEMENT_SPAN)
+
+    def _decision(self, decision: Decision) -> None:
+        camera = self._camera(decision.camera_id)
+        for model in self._specs:
+            self._decided.labels(camera, model).set(float(model in decision.execute))
+        for name, value in decision.budget.items():
+            self._budget.labels(camera, name).set(value)
+
+
+class _WorkerCounts:
+    """A worker's own counts as they stand; "held", records waited for, is the one that also falls."""
+
+    def __init__(self, step: str, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._step, self._counts = step, counts
+
+    def collect(self) -> Iterable[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        done = CounterMetricFamily("camlink_worker_records", "Records by what became of them", labels=("step", "what"))
+        held = GaugeMetricFamily("camlink_worker_held_records", "Records that wait for others", labels=("step",))
+        counts = dict(self._counts())
+        held.add_metric((self._step,), counts.pop("held", 0))
+        for what, count in counts.items():
+            done.add_metric((self._step, what), count)
+        return (done, held)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
+class _Agreements:
+    """Certificates as gauges, made when they are asked for: of the present day and the one before, in event time."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def collect(self) -> Iterable[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        labels = ("camera", "model")
+        mean = GaugeMetricFamily("camlink_agreement", "Agreement of predicted outputs with the models'", labels=labels)
+        low = GaugeMetricFamily("camlink_agreement_low", "Lower bound, anytime-valid, 95 %", labels=labels)
+        high = GaugeMetricFamily("camlink_agreement_high", "Upper bound, anytime-valid, 95 %", labels=labels)
+        audits = GaugeMetricFamily("camlink_agreement_audits", "Audit frames behind the agreement", labels=labels)
+        for camera, ledger in self._telemetry.ledgers().items():
+            for model in (ALL, *self._telemetry._specs):
+                found = certify(ledger.evidence(model=model))
+                name = (camera, model or EVERYTHING)
+                audits.add_metric(name, found.audits)
+                if found.estimate is None or found.low is None or found.high is None:
+                    continue  # not measured is no number
+                for family, value in ((mean, found.estimate), (low, found.low), (high, found.high)):
+                    family.add_metric(name, value)
+        return (mean, low, high, audits)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()

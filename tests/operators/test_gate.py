@@ -1,0 +1,111 @@
+"""Policies that decide on every frame, in the whole pipeline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from camlink.models.pool import ModelPool
+from camlink.operators.gate import PER_FRAME_POLICIES
+from camlink.pipeline.assembly import check_budgets
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.errors import ConfigError
+from camlink.pipeline.records import Decision, Frame, FrameResult, Record
+from camlink.pipeline.testing import TinyModel, make_frames, outputs, run_frames
+
+RULES: dict[str, Any] = {
+    "period": timedelta(minutes=5),
+    "links": {"bootstrap_frames": 40, "min_train_frames": 40},
+    "audit": {"fraction": 0.1},
+    "adaptation": {"policy": "off"},
+    "budgets": {"time_share": 0.4},
+    "policy": "camlink",
+}
+
+
+def people(frame: Frame) -> int:
+    return (frame.index // 12) % 4
+
+
+def models(**more: Any) -> list[TinyModel]:
+    return [
+        TinyModel.count("objects", lambda f: [people(f), 1], size=2, time_ms=20.0),
+        TinyModel.count("persons", people),
+        TinyModel.count("bags", lambda f: people(f) // 2, **more),
+    ]
+
+
+def served(records: list[Record]) -> Counter[tuple[str, int, str]]:
+    return Counter((o.camera_id, o.frame_index, o.model) for o in outputs(records))
+
+
+def on_serve_frames(records: list[Record]) -> list[FrameResult]:
+    return [r for r in records if isinstance(r, FrameResult) and r.purpose == "serve"]
+
+
+@pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
+def test_every_model_is_served_once_per_frame_within_the_budget(policy: str) -> None:
+    records = run_frames(make_frames("hall", 500), models(), **RULES | {"policy": policy})
+    assert len(served(records)) == 500 * 3
+    assert set(served(records).values()) == {1}
+    cost = {"objects": 20.0, "persons": 10.0, "bags": 10.0}
+    frames = on_serve_frames(records)
+    spent = sum(cost[o.model] for r in frames for o in r.outputs if o.how == "executed")
+    audits = sum(isinstance(r, FrameResult) and r.purpose == "audit" for r in records)
+    assert 0 < spent <= 0.4 * 40.0 * (len(frames) + audits) + 1e-6  # audit frames bring their share, too
+
+
+def test_decisions_say_that_every_frame_is_decided_on() -> None:
+    decisions = [r for r in run_frames(make_frames("hall", 400), models(), **RULES) if isinstance(r, Decision)]
+    assert decisions
+    assert all(d.per_frame and not d.execute and "every frame" in d.reason for d in decisions)
+
+
+def test_audit_frames_serve_the_truth_and_keep_what_the_policy_would_have_said() -> None:
+    records = run_frames(make_frames("hall", 800), models(), **RULES)
+    audits = [r for r in records if isinstance(r, FrameResult) and r.purpose == "audit"]
+    shadows = [o for r in audits for o in r.outputs if not o.served]
+    assert len(audits) > 30 and len(shadows) > 20
+    assert all(o.how in ("reused", "linked") and o.audit_probability == 0.1 for o in shadows)
+    assert all(
+        {o.model for o in r.outputs if o.served and o.how == "executed"} == {"objects", "persons", "bags"}
+        for r in audits
+    )
+
+
+def test_a_model_that_fails_is_answered_for_and_stops_nothing() -> None:
+    records = run_frames(make_frames("hall", 400), models(fails_on=frozenset(range(100, 400))), **RULES)
+    assert set(served(records).values()) == {1}
+    assert all(o.how != "executed" for o in outputs(records) if o.model == "bags" and o.frame_index >= 100)
+    assert any(o.how == "executed" for o in outputs(records) if o.model == "persons" and o.frame_index >= 300)
+
+
+def test_models_that_do_not_fit_together_are_never_chosen_together() -> None:
+    records = run_frames(make_frames("hall", 400), models(), **RULES | {"budgets": {"memory_gb": 2.0}})
+    assert set(served(records).values()) == {1}
+    for result in on_serve_frames(records):
+        assert sum(o.how == "executed" for o in result.outputs) <= 2
+
+
+def test_baselines_ask_for_memory_for_all() -> None:
+    config = SiteConfig(models="building", policy="reducto", budgets={"memory_gb": 2.0})
+    with pytest.raises(ConfigError, match="policy reducto holds all models at once"):
+        check_budgets(config, ModelPool(models(), 2.0))
+
+
+def test_a_target_that_is_not_met_has_its_model_executed() -> None:
+    noisy = [
+        TinyModel.count("objects", lambda f: (f.index * 7919) % 5, time_ms=20.0),
+        TinyModel.count("persons", lambda f: (f.index * 104729) % 7),
+        TinyModel.count("bags", lambda f: (f.index * 1299709) % 11),
+    ]
+    rules = RULES | {"targets": {"objects": 1.0}, "audit": {"fraction": 0.4}, "budgets": {"time_share": 0.6}}
+    records = run_frames(make_frames("hall", 1200), noisy, **rules)
+    forced = [r for r in records if isinstance(r, Decision) and "objects" in r.execute]
+    assert forced
+    late = [r for r in on_serve_frames(records) if r.captured_at > forced[0].start]
+    ran = [any(o.model == "objects" and o.how == "executed" for o in r.outputs) for r in late]
+    assert sum(ran) > 0.8 * len(ran)

@@ -1,0 +1,251 @@
+"""The per-frame policy: freshness, belief, worth and what they decide together."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camlink.models.base import OutputSpec
+from camlink.operators.belief import Leveled, Plain, belief_of
+from camlink.operators.freshness import Freshness, Passed
+from camlink.operators.per_frame import PerFrame
+from camlink.operators.policy import FrameFacts, PolicySetup
+from camlink.operators.scene import Scene
+from camlink.operators.selection import Budget, Costs
+from camlink.operators.worth import AGES, Outlook, Prices
+from camlink.pipeline.records import FrameStats, Value
+
+COUNT = OutputSpec("people", "vector", 2, "count")
+LABEL = OutputSpec("weather", "vector", 3, "single_label")
+
+
+def value(*numbers: float) -> Value:
+    return np.array(numbers, np.float32)
+
+
+def learnt(change_rate: float, noise: float, pairs: int = 400) -> Freshness:
+    """Return the freshness of a two-valued output that changes at ``change_rate`` a step and is read with noise."""
+    rng, freshness = np.random.default_rng(3), Freshness()
+    for _ in range(pairs):
+        age = int(rng.integers(1, 33))
+        gone = rng.random() < 1.0 - (1.0 - change_rate) ** age or rng.random() < noise
+        freshness.observe(Passed(age, age), 0.5, float(gone and rng.random() < 0.5))
+    freshness.fit(40)
+    return freshness
+
+
+def test_freshness_finds_how_fast_outputs_change() -> None:
+    slow, fast = learnt(0.005, 0.0), learnt(0.2, 0.0)
+    assert slow.gone(Passed(4, 4)) < 0.1 < 0.4 < fast.gone(Passed(4, 4))
+    assert fast.gone(Passed(4, 4)) == pytest.approx(1 - 0.8**4, abs=0.15)
+
+
+def test_freshness_tells_noise_from_change() -> None:
+    noisy = learnt(0.005, 0.5)
+    assert noisy.steady == pytest.approx(0.5, abs=0.15)
+    assert noisy.gone(Passed(1, 1)) < 0.15
+
+
+def test_freshness_learns_that_movement_matters() -> None:
+    rng, freshness = np.random.default_rng(5), Freshness()
+    for _ in range(400):
+        moved = float(rng.integers(0, 2)) * 10.0
+        freshness.observe(Passed(4.0, moved), 0.5, float(moved > 0 and rng.random() < 0.5))
+    freshness.fit(40)
+    assert freshness.gone(Passed(4, 0)) < 0.2 < 0.7 < freshness.gone(Passed(4, 10))
+
+
+@given(st.lists(st.tuples(st.floats(0.5, 1e6), st.floats(0, 1e6), st.floats(0, 1)), min_size=1, max_size=30))
+def test_freshness_stays_a_probability_that_falls_with_age(seen: list[tuple[float, float, float]]) -> None:
+    freshness = Freshness()
+    for age, activity, disagreed in seen:
+        freshness.observe(Passed(age, activity), 0.3, disagreed)
+    freshness.fit(5)
+    gone = [freshness.gone(Passed(age, age)) for age in (0.0, 1.0, 10.0, 1e3, 1e9)]
+    assert gone[0] >= 0.0 and gone[-1] <= 1.0
+    assert all(a <= b + 1e-12 for a, b in pairwise(gone))
+
+
+def test_a_stale_rare_value_gives_way_to_the_usual_one() -> None:
+    belief = Leveled(COUNT)
+    for _ in range(50):
+        belief.take(value(0, 3))
+    belief.take(value(2, 3))
+    fresh, stale = belief.guess(0.9), belief.guess(0.05)
+    assert fresh.value.tolist() == [2, 3] and fresh.stays
+    assert stale.value.tolist() == [0, 3] and not stale.stays
+    assert 0.0 < fresh.wrong < stale.wrong < 0.5
+
+
+def test_a_label_is_served_as_it_was_last_executed() -> None:
+    belief = Leveled(LABEL)
+    for _ in range(20):
+        belief.take(value(0.7, 0.2, 0.1))
+    belief.take(value(0.3, 0.4, 0.3))
+    assert belief.guess(1.0).value.tolist() == pytest.approx([0.3, 0.4, 0.3])
+    assert belief.guess(0.0).value.tolist() == pytest.approx([0.7, 0.2, 0.1])
+
+
+def test_counts_never_seen_before_are_told_apart() -> None:
+    belief = Leveled(COUNT)
+    belief.take(value(0, 0))
+    belief.take(value(40, 1))
+    assert belief.guess(1.0).value.tolist() == [40, 1]
+    assert belief.disagreement(belief.read(value(40, 1)), belief.read(value(41, 1))) == 0.5
+
+
+def test_numbers_repeat_the_last_output_and_learn_how_far_they_wander() -> None:
+    spec = OutputSpec("speed", "vector", 1, "regression", scale=10.0)
+    belief = belief_of(spec)
+    assert isinstance(belief, Plain)
+    for i in range(200):
+        belief.take(value(float(i % 2)))
+    assert belief.guess(0.0).value.tolist() == [1.0]
+    assert 0.0 <= belief.stale <= 0.15
+
+
+@given(
+    st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.floats(0.05, 0.999), st.floats(1e-4, 3.0), st.floats(0.0, 0.999999)
+)
+def test_worth_is_at_least_the_present_gain_and_finite(
+    stale: float, renewed: float, steady: float, hazard: float, gone: float
+) -> None:
+    wrong = (1 - steady * (1 - gone)) * stale
+    worth = Outlook(stale, renewed, steady, hazard, 10.0).worth(wrong, gone)
+    assert wrong <= worth < inf
+
+
+def test_what_changes_slowly_is_worth_more_than_what_flickers() -> None:
+    slow = Outlook(stale=0.5, renewed=0.5, steady=1.0, hazard=0.02, time_ms=10)
+    flicker = Outlook(stale=0.5, renewed=0.5, steady=0.4, hazard=0.02, time_ms=10)
+    age = 20
+    gone = 1 - np.exp(-0.02 * age)
+    assert slow.worth(slow.wrong_at(age), gone) > flicker.worth(slow.wrong_at(age), gone)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9])
+def test_prices_use_the_budget_up_and_not_more(share: float) -> None:
+    outlooks = [Outlook(0.5, 0.5, 0.95, h, ms) for h, ms in ((0.3, 10.0), (0.03, 30.0), (0.003, 60.0))]
+    prices, limit = Prices(outlooks), share * 100.0
+    intervals = prices.intervals(prices.for_time(limit))
+    assert 0.8 * limit <= sum(o.time_ms / i for o, i in zip(outlooks, intervals, strict=True)) <= limit
+
+
+def test_a_higher_target_sets_a_lower_price() -> None:
+    prices = Prices([Outlook(0.5, 0.5, 0.98, 0.05, 10.0), Outlook(0.2, 0.2, 0.98, 0.01, 30.0)])
+    found = [prices.for_agreement(target) for target in (0.8, 0.9, 0.95)]
+    assert found == sorted(found, reverse=True)
+    assert len(AGES) == len(set(AGES))
+
+
+def test_a_scene_counts_time_in_its_own_steps() -> None:
+    scene = Scene()
+    moments = [scene.add(FrameFacts(i, t, FrameStats(0.02, 0.1, 90.0))) for i, t in enumerate((0, 2, 4, 6, 36, 38))]
+    steps = [b.since(a).age for a, b in pairwise(moments)]
+    assert steps[1:3] == [1.0, 1.0]
+    assert steps[3] == pytest.approx(15.0)
+    assert moments[2].since(moments[1]).activity == pytest.approx(1.0)
+
+
+def camera(frames: int = 600, seed: int = 0) -> tuple[list[FrameFacts], dict[str, list[Value]]]:
+    """Return a scene in which `people` changes now and then, with movement, and `weather` never."""
+    rng = np.random.default_rng(seed)
+    facts, people, count = [], [], 1
+    for i in range(frames):
+        moves = rng.random() < 0.05
+        count = int(rng.integers(0, 5)) if moves else count
+        facts.append(FrameFacts(i, i * 0.5, FrameStats(0.3 if moves else 0.01, 0.1, 90.0)))
+        people.append(value(count, 0))
+    return facts, {"people": people, "weather": [value(1, 0, 0)] * frames}
+
+
+def setup(share: float | None, target: float | None = None) -> PolicySetup:
+    costs = Costs({"people": 40.0, "weather": 10.0}, {"people": 1.0, "weather": 1.0})
+    return PolicySetup(
+        "hall", {"people": COUNT, "weather": LABEL}, costs, Budget(None, share), 0, target_agreement=target
+    )
+
+
+def play(policy: PerFrame, frames: int = 600) -> tuple[float, dict[str, list[int]]]:
+    """Return the agreement on `people` after 60 frames of warm-up, and when each model executed."""
+    facts, outputs = camera(frames)
+    agreed, ran = [], dict[str, list[int]](people=[], weather=[])
+    for i, frame in enumerate(facts):
+        policy.begin(frame)
+        if i < 60:
+            policy.learn({m: v[i] for m, v in outputs.items()}, chosen=False)
+            continue
+        executed: dict[str, Value] = {}
+        while (model := policy.choose(executed)) is not None:
+            assert model not in executed
+            executed[model] = outputs[model][i]
+            ran[model].append(i)
+        answers = policy.answer(executed)
+        served = executed.get("people", answers["people"].value if "people" in answers else value(-1, -1))
+        agreed.append(float((served == outputs["people"][i]).all()))
+        policy.learn(executed, chosen=True)
+    return float(np.mean(agreed)), ran
+
+
+def test_it_executes_when_the_scene_moves() -> None:
+    agreement, ran = play(PerFrame(setup(0.15)))
+    moved = {f.index for f in camera()[0][60:] if f.stats is not None and f.stats.pixel_change > 0.1}
+    assert len(moved & set(ran["people"])) >= 0.8 * len(moved)
+    assert agreement > 0.97
+    assert len(ran["weather"]) < 0.1 * 540  # it never changes
+
+
+def test_without_statistics_it_still_works() -> None:
+    policy, (facts, outputs) = PerFrame(setup(0.2)), camera()
+    for i, frame in enumerate(facts):
+        policy.begin(FrameFacts(frame.index, frame.time_s))
+        executed: dict[str, Value] = {}
+        while (model := policy.choose(executed)) is not None:
+            executed[model] = outputs[model][i]
+        policy.learn(executed, chosen=True)
+    assert set(policy.answer({})) == {"people", "weather"}
+
+
+def test_a_required_model_executes_on_every_frame_it_can_pay_for() -> None:
+    policy = PerFrame(setup(0.5))
+    policy.allow(["people", "weather"], required=["weather"])
+    _, ran = play(policy)
+    assert len(ran["weather"]) >= 0.95 * 540
+
+
+def test_a_model_that_is_not_loaded_is_never_chosen() -> None:
+    policy = PerFrame(setup(0.5))
+    policy.allow(["weather"])
+    _, ran = play(policy)
+    assert ran["people"] == []
+
+
+def test_an_accuracy_target_is_met_at_less_cost_when_it_is_lower() -> None:
+    (high, often), (low, seldom) = (play(PerFrame(setup(None, t))) for t in (0.98, 0.8))
+    assert len(often["people"]) > len(seldom["people"])
+    assert high > low
+
+
+def test_confidence_is_near_what_is_reached() -> None:
+    policy, (facts, outputs) = PerFrame(setup(0.15)), camera(2000, seed=4)
+    stated, reached = [], []
+    for i, frame in enumerate(facts):
+        policy.begin(frame)
+        executed: dict[str, Value] = {}
+        while i >= 100 and (model := policy.choose(executed)) is not None:
+            executed[model] = outputs[model][i]
+        if i >= 100:
+            for model, answer in policy.answer(executed).items():
+                assert answer.confidence is not None
+                stated.append(answer.confidence)
+                belief = belief_of({"people": COUNT, "weather": LABEL}[model])
+                reached.append(1 - belief.disagreement(belief.read(answer.value), belief.read(outputs[model][i])))
+            policy.learn(executed, chosen=True)
+        else:
+            policy.learn({m: v[i] for m, v in outputs.items()}, chosen=False)
+    assert np.mean(stated) == pytest.approx(np.mean(reached), abs=0.05)

@@ -1,0 +1,163 @@
+"""Running sums over a growing folder equal what is counted from all its rows at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camlink.operators.evidence import certify
+from camlink.pipeline.certificates import answers, camera_evidence, model_evidence
+from camlink.pipeline.dashboard.buckets import Buckets
+from camlink.pipeline.dashboard.parts import NewParts
+from camlink.pipeline.dashboard.rollups import N_ABSTAINED, N_EXECUTED, N_PREDICTED, CameraState, RunRollups
+from camlink.pipeline.dashboard.seen_frames import SeenFrames
+from camlink.pipeline.dashboard.trust import trust_of_cameras, trusts_of_cameras
+from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.reports.rows import read_camera
+from camlink.pipeline.results import RunResults
+from tests.pipeline.dashboard.conftest import HALL, YARD
+
+
+def refreshed(folder: Path) -> RunRollups:
+    rollups = RunRollups(folder)
+    rollups.refresh()
+    return rollups
+
+
+def test_counts_equal_those_of_the_rows(runs: Path) -> None:
+    rollups, results = refreshed(runs / "replayed"), RunResults(runs / "replayed")
+    for camera_id in (HALL, YARD):
+        counts = results.output_counts(camera_id)
+        for name, model in rollups.cameras[camera_id].models.items():
+            served = Counter({how: n for (m, how, ok), n in counts.items() if m == name and ok})
+            assert +model.served == served
+            assert model.executions == sum(n for (m, how, _), n in counts.items() if m == name and how == "executed")
+
+
+def test_certificates_equal_those_made_from_all_rows(runs: Path) -> None:
+    rollups = refreshed(runs / "replayed")
+    rows = read_camera(RunResults(runs / "replayed"), HALL)
+    camera = rollups.cameras[HALL]
+    told = {name: answers(model) for name, model in rows.models.items()}
+    assert certify(camera.evidence) == certify(camera_evidence(told.values()))
+    for name, model in camera.models.items():
+        assert certify(model.audit.evidence) == certify(model_evidence(told[name]))
+    assert certify(camera.evidence).audits > 20
+
+
+def test_parts_that_come_one_by_one_give_the_same_as_all_at_once(runs: Path, tmp_path: Path) -> None:
+    whole, source = refreshed(runs / "replayed"), runs / "replayed"
+    shutil.copytree(source, tmp_path / "run", ignore=shutil.ignore_patterns("part-*"))
+    growing = RunRollups(tmp_path / "run")
+    for part in sorted(source.glob("**/part-*.parquet"), key=lambda part: part.name):
+        target = tmp_path / "run" / part.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(part, target)
+        assert growing.refresh()
+    for camera_id, camera in whole.cameras.items():
+        again = growing.cameras[camera_id]
+        assert {n: m.served for n, m in camera.models.items()} == {n: m.served for n, m in again.models.items()}
+        one, other = certify(camera.evidence), certify(again.evidence)
+        assert (one.audits, one.frames) == (other.audits, other.frames)
+        assert one.estimate == pytest.approx(other.estimate)
+        assert len(camera.decisions) == len(again.decisions) > 0
+
+
+def test_rows_that_were_written_twice_count_once(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "replayed", tmp_path / "run")
+    once = refreshed(tmp_path / "run")
+    before = {name: model.served.copy() for name, model in once.cameras[HALL].models.items()}
+    decisions = len(once.cameras[HALL].decisions)
+    for part in list((tmp_path / "run").glob("**/part-*.parquet")):
+        shutil.copy(part, part.with_name(f"part-{999:06d}-{part.stem[-8:]}.parquet"))
+    assert once.refresh()
+    assert {name: model.served for name, model in once.cameras[HALL].models.items()} == before
+    assert len(once.cameras[HALL].decisions) == decisions
+
+
+def test_nothing_new_changes_nothing(runs: Path) -> None:
+    rollups = refreshed(runs / "replayed")
+    version = rollups.version
+    assert not rollups.refresh()
+    assert rollups.version == version
+
+
+def test_a_part_that_is_no_parquet_is_named(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "replayed", tmp_path / "run")
+    broken = next((tmp_path / "run").glob("outputs/*/*")) / "part-000099-broken.parquet"
+    broken.write_bytes(b"no parquet")
+    with pytest.raises(ResultsError, match=r"part-0000\d\d"):
+        refreshed(tmp_path / "run")
+
+
+def test_days_beyond_the_window_are_left_unread(tmp_path: Path) -> None:
+    for day in ("2026-01-01", "2026-01-04", "2026-01-05", "not-a-day"):
+        folder = tmp_path / "outputs" / f"day={day}" / "camera=hall"
+        folder.mkdir(parents=True)
+        (folder / "part-000001-x.parquet").touch()
+    found = NewParts(tmp_path, days=2).take()["outputs"]
+    assert [Path(file).parents[1].name for file in found] == ["day=2026-01-04", "day=2026-01-05"]
+
+
+def test_files_that_appear_within_one_tick_of_the_clock_are_found(tmp_path: Path) -> None:
+    (tmp_path / "drops").mkdir()
+    parts = NewParts(tmp_path, days=1)
+    for name in ("part-1.parquet", "part-2.parquet", ".part-3.parquet.tmp"):
+        (tmp_path / "drops" / name).touch()
+        found = parts.take()
+        assert [Path(file).name for file in found.get("drops", [])] == [name][: name.startswith("part")]
+
+
+@given(st.lists(st.integers(0, 200_000), max_size=60), st.lists(st.integers(0, 200_000), max_size=60))
+def test_each_frame_is_new_exactly_once(first: list[int], second: list[int]) -> None:
+    seen, known = SeenFrames(), set[int]()
+    for indexes in (first, second):
+        fresh = seen.new(np.array(indexes, np.int64))
+        expected = []
+        for index in indexes:
+            expected.append(index not in known)
+            known.add(index)
+        assert fresh.tolist() == expected
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=80), st.integers(1, 40))
+def test_growing_buckets_lose_nothing(times: list[int], at_once: int) -> None:
+    buckets = Buckets(columns=1, width_us=1, capacity=16, grows=True)
+    for start in range(0, len(times), at_once):
+        some = np.array(times[start : start + at_once], np.int64)
+        buckets.add(some, np.ones((len(some), 1)), some.astype(float))
+    filled = buckets.read()
+    assert filled.sums.sum() == len(times)
+    assert len(filled.starts_us) <= 16
+    assert np.nanmin(filled.low) == min(times) and np.nanmax(filled.high) == max(times)
+    assert (np.diff(filled.starts_us) > 0).all()
+
+
+def test_a_span_of_fixed_width_keeps_its_newest_part() -> None:
+    buckets = Buckets(columns=1, width_us=10, capacity=3)
+    buckets.add(np.array([0, 11, 22]), np.ones((3, 1)), np.zeros(3))
+    buckets.add(np.array([45, 5]), np.ones((2, 1)), np.zeros(2))  # 5 is too old by now
+    assert buckets.read().starts_us.tolist() == [20, 40]
+
+
+def test_buckets_hold_every_served_output_once(runs: Path) -> None:
+    camera = refreshed(runs / "replayed").cameras[HALL]
+    for model in camera.models.values():
+        sums = model.series["all"].read().sums
+        assert sums[:, [N_EXECUTED, N_PREDICTED, N_ABSTAINED]].sum() == model.served.total()
+
+
+def test_many_cameras_at_once_are_trusted_like_each_alone(runs: Path) -> None:
+    cameras = [*refreshed(runs / "replayed").cameras.values(), CameraState("new", {})]
+    for camera, found in zip(cameras, trusts_of_cameras(cameras), strict=True):
+        alone = trust_of_cameras([camera])
+        assert (found is None) == (alone is None) == (camera.camera_id == "new")
+        if found is not None and alone is not None:
+            assert (found.audits, found.baseline) == (alone.audits, alone.baseline)
+            assert (found.low, found.mean, found.high) == pytest.approx((alone.low, alone.mean, alone.high))

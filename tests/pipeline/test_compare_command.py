@@ -1,0 +1,140 @@
+"""`camlink compare` and `camlink simulate` as a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from camlink.models.trace_arrays import open_arrays
+from camlink.models.trace_writing import write_arrays
+from camlink.pipeline.cli import app
+from camlink.pipeline.errors import CamlinkError, TraceError
+from camlink.pipeline.lab.city import City, rate_at, simulate
+from camlink.pipeline.lab.summary import as_csv, cells, ties, winners
+from tests.lab_traces import random_trace
+
+WANTED = {
+    *("trace", "policy", "budget_gb", "budget_time", "agreement", "agreement_per_model", "cost"),
+    *("executions_saved", "loads", "seed"),
+}
+
+
+def camlink(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "160", "NO_COLOR": "1"}, catch_exceptions=True)
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = random_trace(1, 80, 3)
+    return write_arrays(tmp_path_factory.mktemp("traces") / "chance", made.models, made.cameras)
+
+
+def test_json_is_a_list_of_rows_with_several_values_after_one_option(trace: Path) -> None:
+    done = camlink("compare", "--policy", "periodic", "reducto", "--budget-time", "0.3", "0.6", "--json", str(trace))
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)
+    assert [(r["policy"], r["budget_time"]) for r in rows] == [
+        ("periodic", 0.3), ("periodic", 0.6), ("reducto", 0.3), ("reducto", 0.6),
+    ]  # fmt: skip
+    assert all(set(row) >= WANTED and row["trace"] == "chance" and row["budget_gb"] is None for row in rows)
+
+
+def test_memory_and_time_budgets_hold_together_and_alone(trace: Path) -> None:
+    both = ["--budget-gb", "2", "none", "--budget-time", "0.5", "none"]
+    done = camlink("compare", str(trace), "--policy", "standalone", *both, "--json")
+    pairs = [(r["budget_gb"], r["budget_time"]) for r in json.loads(done.stdout)]
+    assert pairs == [(2.0, 0.5), (2.0, None), (None, 0.5), (None, None)]
+
+
+def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path, tmp_path: Path) -> None:
+    table, page = tmp_path / "rows.csv", tmp_path / "page.html"
+    done = camlink(
+        "compare", str(trace), "--policy", "drls", "--seed", "1", "2", "--budget-time", "0.4",
+        "--csv", str(table), "--html", str(page),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert re.search(r"drls\s+│\s+\d+\.\d( ± \d\.\d)? / \d+", done.stdout)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["seed"] for row in rows] == ["1", "2"] and "agreement of m0" in rows[0]
+    text = page.read_text()
+    assert "Agreement over cost" in text and "drls" in text and "src=" not in text.split("</style>")[1][:5000]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--budget-time", "1.5"], '"1.5" is no number above 0 and up to 1'),
+        (["--budget-gb", "many"], '"many" is no number above 0'),
+        (["--policy", "mlnk"], 'unknown policy "mlnk"; did you mean'),
+        (["--period", "1 hour"], 'did you mean "1h"'),
+    ],
+)
+def test_a_wrong_option_is_refused_and_says_why(trace: Path, arguments: list[str], said: str) -> None:
+    done = camlink("compare", str(trace), *arguments)
+    assert done.exit_code == 2 and said in re.sub(r"[\s│]+", " ", done.output)
+
+
+def test_a_folder_that_is_no_trace_is_named(tmp_path: Path) -> None:
+    done = camlink("compare", str(tmp_path / "nowhere"))
+    assert isinstance(done.exception, CamlinkError) and "no such trace folder" in str(done.exception)
+
+
+def test_names_in_a_page_are_escaped(tmp_path: Path) -> None:
+    from camlink.pipeline.lab.page import render
+
+    made = random_trace(1, 40, 2)
+    row = {
+        "trace": "<b>evil</b>", "policy": "<img src=x>", "budget_gb": None, "budget_time": 0.5, "seed": 0,
+        "agreement": 0.5, "cost": 0.5, "agreement_per_model": dict.fromkeys(made.models, 0.5), "frames": 36,
+        "per_camera": {"cam": 0.5}, "per_period": [0.5],
+    }  # fmt: skip
+    page = render([row])
+    assert "<b>evil" not in page and "<img" not in page
+
+
+def test_references_win_nothing_and_equal_seeds_spread_nothing() -> None:
+    def row(policy: str, agreement: float, seed: int) -> dict[str, object]:
+        return {
+            "trace": "t", "policy": policy, "budget_gb": None, "budget_time": 0.5, "seed": seed, "cost": 0.5,
+            "agreement": agreement, "agreement_per_model": {"m": agreement}, "per_camera": {},
+            "per_period": [agreement],
+        }  # fmt: skip
+
+    rows = [row("all", 1.0, 0), row("oracle", 0.9, 0), row("a", 0.7, 0), row("a", 0.9, 1), row("b", 0.75, 0)]
+    found = {c.policy: c for c in cells(rows)}
+    assert (found["a"].agreement, round(found["a"].spread, 9), found["b"].spread) == (0.8, 0.1, 0.0)
+    assert [c.policy for c in winners(list(found.values()))] == ["a"]
+    assert {p: ties(c, found["a"]) for p, c in found.items()} == {"all": False, "oracle": False, "a": True, "b": False}
+    assert as_csv(rows).splitlines()[0].startswith("trace,policy,budget_gb")
+
+
+def test_a_simulated_city_is_labelled_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    arguments = ["--cameras", "3", "--days", "0.1", "--every", "1min", "--seed", "7"]
+    assert camlink("simulate", str(tmp_path / "a"), *arguments).exit_code == 0
+    assert "SYNTHETIC" in (tmp_path / "a" / "trace.yaml").read_text().splitlines()[0]
+    camlink("simulate", str(tmp_path / "b"), *arguments)
+    first, second = open_arrays(tmp_path / "a"), open_arrays(tmp_path / "b")
+    assert [c.camera_id for c in first.cameras] == ["synthetic-building-02", "synthetic-road-03", "synthetic-street-01"]
+    for one, other in zip(first.cameras, second.cameras, strict=True):
+        for model, values in one.values.items():
+            np.testing.assert_array_equal(values, other.values[model])
+    again = camlink("simulate", str(tmp_path / "a"), *arguments)
+    assert isinstance(again.exception, TraceError) and "--overwrite" in str(again.exception)
+
+
+def test_the_city_sleeps_at_night_and_its_models_agree_more_by_day() -> None:
+    hours = np.arange(0, 24 * 7, 0.5)
+    noon, night = (hours % 24 >= 12) & (hours % 24 < 18), hours % 24 < 4
+    assert rate_at("street", hours[noon]).mean() > 4 * rate_at("street", hours[night]).mean()
+    assert rate_at("building", np.array([14.0])) > 10 * rate_at("building", np.array([14.0 + 24 * 5]))
+    (camera,) = simulate(City(cameras=1, days=3, every_s=60.0))
+    hour = (camera.time_s / 3600.0) % 24
+    same = np.abs(camera.values["persons"][:, 0] - camera.values["objects"][:, 0]) < 0.5
+    busy = camera.values["objects"][:, 0] > 1
+    assert same[busy & (hour > 8) & (hour < 19)].mean() > same[busy & ((hour < 6) | (hour >= 20))].mean()

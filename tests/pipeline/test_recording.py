@@ -1,0 +1,76 @@
+"""What is recorded is what plays back, boxes and all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from camlink.models.base import Inference, OutputSpec
+from camlink.models.pool import ModelPool
+from camlink.models.recorded import open_trace
+from camlink.pipeline.errors import TraceError
+from camlink.pipeline.progress import Progress
+from camlink.pipeline.recording import TraceWriter, record_trace
+from camlink.pipeline.records import Detections, Frame
+from camlink.pipeline.testing import TinyModel, make_frames
+
+
+class Detector(TinyModel):
+    """Sees as many boxes as the frame's index says: the first of each frame sure, the others doubtful."""
+
+    def run(self, frames: Sequence[Frame]) -> list[Inference]:
+        return [Inference(np.float32([min(f.index, 1), 0]), boxes(f.index)) for f in frames]
+
+
+def boxes(count: int) -> Detections:
+    rng = np.random.default_rng(count)
+    scores = np.where(np.arange(count) == 0, 0.9, 0.15).astype(np.float32)
+    return Detections(rng.random((count, 4)).astype(np.float32), scores, (np.arange(count) % 2).astype(np.int32))
+
+
+def record(folder: Path) -> Path:
+    detector = Detector(OutputSpec("people", "vector", 2, "count", ("person", "bag")), lambda frame: 0)
+    pool = ModelPool([detector, TinyModel.count("light", lambda frame: 1)])
+    with TraceWriter(folder, pool) as trace:
+        record_trace(make_frames("hall", 4), pool, trace, Progress(pool.specs))
+    return folder
+
+
+def test_boxes_play_back_as_they_were_recorded(tmp_path: Path) -> None:
+    trace = open_trace(record(tmp_path / "t"))
+    for frame, played in zip(trace.frames, trace.model("people").run(trace.frames), strict=True):
+        found, expected = played.detections, boxes(frame.index)
+        assert found is not None
+        assert found.xyxy.shape == (frame.index, 4)
+        np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=1e-5)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+        np.testing.assert_array_equal(found.classes, expected.classes)
+        assert not found.xyxy.flags.writeable
+
+
+def test_no_boxes_and_boxes_that_were_not_recorded_differ(tmp_path: Path) -> None:
+    trace = open_trace(record(tmp_path / "t"))
+    assert trace.model("people").run(trace.frames[:1])[0].detections is not None
+    assert trace.model("light").run(trace.frames[:1])[0].detections is None
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ("[[0.1, 0.1, 0.2, 0.2, 0.9]]", r"outputs\.csv:4: detections .* wanted \[x1, y1, x2, y2, score, class\] each"),
+        ("[[0.1, 0.1, 0.2, 0.2, 0.9, 2]]", r"outputs\.csv:4: .* classes 0 to 1"),
+        ("[[0.1, 0.1, 0.2, 0.2, NaN, 1]]", r"outputs\.csv:4: .* wanted finite numbers"),
+        ("[[0.1, 0.1", r"outputs\.csv:4: detections .* no JSON list of boxes"),
+    ],
+)
+def test_malformed_boxes_are_named_with_line(tmp_path: Path, new: str, message: str) -> None:
+    folder = record(tmp_path / "t")
+    lines = (folder / "outputs.csv").read_text().splitlines()
+    assert lines[3].startswith("hall,1,people,")
+    lines[3] = f'hall,1,people,"[1, 0]","{new}"'
+    (folder / "outputs.csv").write_text("\n".join(lines))
+    with pytest.raises(TraceError, match=message):
+        open_trace(folder)

@@ -1,0 +1,144 @@
+"""Metrics: what is counted, how names are bounded, and that the Grafana dashboard asks for what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from camlink.models.base import OutputSpec
+from camlink.models.pool import ModelPool
+from camlink.pipeline.health import Health
+from camlink.pipeline.records import CameraEvent, FrameDropped, Record
+from camlink.pipeline.telemetry import CAMERAS, OTHER, REASONS, Telemetry
+from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
+
+GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards" / "camlink.json"
+SPEC = OutputSpec("persons", "vector", 1, "count")
+
+
+def crowd(frame: Any) -> int:
+    return frame.index // 40 % 4
+
+
+def models() -> list[TinyModel]:
+    return [TinyModel.count("objects", crowd), TinyModel.count("persons", crowd, time_ms=50.0)]
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    settings = {"links": {"bootstrap_frames": 60, "min_train_frames": 40}, "audit": {"fraction": 0.1}}
+    return run_frames(make_frames("hall", 600), models(), budgets={"time_share": 0.5}, **settings)
+
+
+def samples(telemetry: Telemetry) -> dict[tuple[str, tuple[str, ...]], float]:
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in telemetry.registry.collect()
+        for sample in family.samples
+    }
+
+
+def told(records: Iterable[Record]) -> Telemetry:
+    telemetry = Telemetry({m.spec.model: m.spec for m in models()}, now_s=lambda: START.timestamp() + 600.0)
+    telemetry.observe(records)
+    return telemetry
+
+
+def test_every_served_output_is_counted_by_how_it_came_about(records: list[Record]) -> None:
+    found = samples(told(records))
+    served = Counter((o.camera_id, o.model, o.how) for o in outputs(records))
+    assert served == {
+        labels: value for (name, labels), value in found.items() if name == "camlink_outputs_total" and value
+    }
+    assert {how for *_, how in served} >= {"executed", "linked"}
+
+
+def test_executions_count_audits_and_relabels_too(records: list[Record]) -> None:
+    found = samples(told(records))
+    made = Counter((o.camera_id, o.model, o.purpose) for o in outputs(records, served=None) if o.how == "executed")
+    assert made == {labels: value for (name, labels), value in found.items() if name == "camlink_executions_total"}
+
+
+def test_agreement_is_stated_with_bounds_only_where_it_was_measured(records: list[Record]) -> None:
+    found = samples(told(records))
+    everything = ("hall", "all")
+    low, mean, high = (found[f"camlink_agreement{part}", everything] for part in ("_low", "", "_high"))
+    assert 0.0 <= low < mean <= high <= 1.0
+    assert found["camlink_agreement_audits", everything] > 0
+    before_any_audit = samples(told(records[:20]))
+    assert not [name for name, _ in before_any_audit if name in ("camlink_agreement", "camlink_agreement_low")]
+
+
+def test_a_camera_that_goes_down_and_comes_back_is_seen() -> None:
+    telemetry = Telemetry({})
+    for kind, up in (("down", 0.0), ("recovered", 1.0)):
+        telemetry.observe([CameraEvent("hall", START, kind, "why")])  # type: ignore[arg-type]
+        assert samples(telemetry)["camlink_camera_up", ("hall",)] == up
+
+
+def test_names_that_somebody_else_makes_up_cannot_fill_the_memory() -> None:
+    telemetry = Telemetry({})
+    telemetry.observe(FrameDropped(f"camera-{i}", 0, 1, START, "late") for i in range(CAMERAS + 50))
+    telemetry.observe(FrameDropped("camera-0", 0, 1, START, f"reason {i}") for i in range(REASONS + 50))
+    labels = [labels for name, labels in samples(telemetry) if name == "camlink_dropped_frames_total"]
+    assert len({camera for camera, _ in labels}) == CAMERAS + 1
+    assert len({reason for _, reason in labels}) == REASONS + 1
+    assert samples(telemetry)["camlink_dropped_frames_total", (OTHER, "late")] == 50
+
+
+def test_batches_are_timed_and_sized_by_the_pool() -> None:
+    telemetry = Telemetry({"persons": SPEC})
+    pool = ModelPool([TinyModel(SPEC, crowd)])
+    pool.watch = telemetry.batch
+    pool.run("persons", make_frames("hall", 3))
+    found = samples(telemetry)
+    assert found["camlink_batch_frames_sum", ("persons",)] == 3
+    assert found["camlink_inference_seconds_count", ("persons",)] == 1
+    assert pool.batch_sizes["persons"] == {3: 1}
+
+
+def test_workers_serve_metrics_beside_their_health() -> None:
+    telemetry = Telemetry({})
+    telemetry.worker("linking", lambda: {"taken": 7, "held": 2}, lambda: 0.5)
+    page = Health("0", lambda: 0.5, dict, telemetry.render)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/metrics") as answer:
+            text = answer.read().decode()
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    finally:
+        page.close()
+    assert 'camlink_worker_records_total{step="linking",what="taken"} 7.0' in text
+    assert 'camlink_worker_held_records{step="linking"} 2.0' in text
+
+
+def test_every_metric_that_the_grafana_dashboard_asks_for_exists(records: list[Record]) -> None:
+    telemetry = told(records)
+    telemetry.observe([FrameDropped("hall", 0, 1, START, "late"), CameraEvent("hall", START, "down", "")])
+    telemetry.batch("persons", 2, 5.0)
+    telemetry.gauge("models_loaded_gb", "", lambda: 1.0)  # as `camlink run` and the inference worker add them
+    telemetry.gauge("model_loads", "", lambda: 1.0)
+    telemetry.worker("linking", lambda: {"taken": 7}, lambda: 0.5)
+    known = {name for name, _ in samples(telemetry)}
+    asked = set(re.findall(r"camlink_[a-z_]+", GRAFANA.read_text()))
+    assert asked and not asked - known
+
+
+def test_every_label_that_the_grafana_dashboard_asks_for_exists(records: list[Record]) -> None:
+    telemetry = told(records)
+    telemetry.observe([FrameDropped("hall", 0, 1, START, "late")])
+    labels = {s.name: set(s.labels) for family in telemetry.registry.collect() for s in family.samples}
+    panels = json.loads(GRAFANA.read_text())["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    checked = 0
+    for name, selector in re.findall(r"(camlink_\w+)\{([^}]*)\}", " ".join(expressions)):
+        if name in labels:
+            assert set(re.findall(r"(\w+)=", selector)) <= labels[name], name
+            checked += 1
+    assert checked > 10
