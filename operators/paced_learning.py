@@ -207,6 +207,14 @@ class PacedScheduler(_Paced):
         super().__init__(operator, seconds, in_step, hold_s)
         self._scheduler = operator
 
+    def _place(self, camera_id: str) -> dict[str, Any]:
+        return super()._place(camera_id) | {"spending": self._scheduler.spending(camera_id)}
+
+    def _take_place(self, camera_id: str, told: Mapping[str, Any]) -> None:
+        with reading():
+            self._scheduler.resume_spending(camera_id, told["spending"])
+        super()._take_place(camera_id, told)
+
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
             if isinstance(record, Decision):

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
@@ -114,6 +115,19 @@ class SchedulerOperator:
         # When it last decided is known from the topic of decisions, or that is empty: then a decision is due at once.
         camera.scorer, camera.scored, camera.ensembles = scorer, scored, ensembles
         camera.scores = None if scored is None else scorer.scores(scored)
+
+    def spending(self, camera_id: str) -> dict[str, Any]:
+        """Return what a camera's audits have saved and spend, as plain values: changes with every frame."""
+        camera = self._camera(camera_id)
+        return {"account": camera.audits.state(), "share": camera.audit_share}
+
+    def resume_spending(self, camera_id: str, told: Mapping[str, Any]) -> None:
+        """Go on with what another worker's audits had saved. Raises `StateError`."""
+        camera = self._camera(camera_id)
+        with reading():
+            share = None if told["share"] is None else float(told["share"])
+            camera.audits.resume(told["account"])
+        camera.audit_share = share
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""

@@ -9,11 +9,12 @@ then depend on the others, and rows would depend on how cameras are spread over 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from camlink.operators.evidence import Certificate
+from camlink.operators.snapshots import reading
 
 Spend = Literal["fixed", "widest"]
 NARROW = 0.1  # width of an interval that needs no more than the share
@@ -32,6 +33,16 @@ class AuditAccount:
         """Note a frame that was to be audited with ``chance``."""
         self.saved += self.share - chance
         self.frames += 1
+
+    def state(self) -> dict[str, float]:
+        """Return what `resume` reads, as plain numbers."""
+        return {"saved": self.saved, "frames": self.frames}
+
+    def resume(self, told: Mapping[str, Any]) -> None:
+        """Go on with what another worker had saved. Raises `StateError`, and changes nothing, for what is no state."""
+        with reading():
+            saved, frames = float(told["saved"]), int(told["frames"])
+        self.saved, self.frames = saved, frames
 
     def next_share(self, certificates: Iterable[Certificate]) -> float:
         """Return the chance for the frames of the next period, taken to be as many as in the last."""

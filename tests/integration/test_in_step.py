@@ -87,6 +87,7 @@ class Site:
     ) -> None:
         self.bus, self.state, self.clock = LossyBus(), MemoryState() if state is None else state, ManualClock()
         self.crashes = 0
+        self.paced: dict[str, Any] = {}  # the operators of `workers`
         self.now_s = 0.0
         pool = ModelPool(tiny, config.budgets.memory_gb)
         self._config, self._facts = config, ModelFacts.of_pool(pool)
@@ -103,6 +104,7 @@ class Site:
             operator: Any = inference(self._config, self._pool, self._cameras, self.state, seconds=seconds)
         else:
             operator = without_models(step.name, self._config, self._facts, self.state, self.clock, seconds)
+        self.paced[step.name] = operator
         return Worker(step, operator, self.bus, self.state, self.clock, seconds=seconds)
 
     def crash(self, name: str) -> None:
@@ -209,13 +211,35 @@ def test_rows_are_those_of_one_process_though_a_worker_is_lost_again_and_again(
     assert len({o.link_version for o in outputs(alone) if o.how == "linked"}) > 1, "no promotion in mid-stream"
 
 
-def lose_again_and_again(step: str, policy: str, seed: int) -> tuple[Site, list[Record], list[Record]]:
+def lose_again_and_again(
+    step: str, adaptation: str, seed: int, tiny: Sequence[TinyModel] = (), count: int = 600, **more: Any
+) -> tuple[Site, list[Record], list[Record]]:
     """Run a site with a worker that crashes, and one process on the same frames."""
-    frames = mixed(600, "hall", "yard")
-    rules = {**RULES, "adaptation": {**ADAPTATION[policy], **SHARED}}
-    alone = run_frames(frames, models(), tick=2, **rules)
-    site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard"))
+    frames, tiny = mixed(count, "hall", "yard"), tiny or models()
+    rules = {**RULES, "adaptation": {**ADAPTATION[adaptation], **SHARED}, **more}
+    alone = run_frames(frames, tiny, tick=2, **rules)
+    site = Site(SiteConfig(models="building", **rules), tiny, ("hall", "yard"))
     return site, site.run(frames, random.Random(seed), crashes=step), alone
+
+
+def test_audits_that_were_saved_up_outlive_the_scheduler() -> None:
+    audit = {"audit": {"fraction": 0.2, "spend": "widest"}}
+    site, apart, _ = lose_again_and_again("scheduler", "off", 6, period=timedelta(seconds=100), **audit)
+    assert site.crashes >= 5
+    for camera in ("hall", "yard"):
+        chances = [r.audit_probability for r in apart if isinstance(r, FrameResult) and r.camera_id == camera]
+        served = [chance for chance in chances if chance is not None]
+        account = site.paced["scheduler"]._scheduler.spending(camera)["account"]
+        assert account["saved"] == pytest.approx(0.2 * len(served) - sum(served))
+
+
+def test_a_policy_that_decides_on_every_frame_begins_anew_after_a_crash_and_no_frame_goes_without_an_output() -> None:
+    site, apart, alone = lose_again_and_again("inference", "off", 2, count=300, policy="camlink")
+    assert site.crashes >= 3
+    keys = {(o.camera_id, o.frame_index, o.model) for o in outputs(alone)}
+    assert {(o.camera_id, o.frame_index, o.model) for o in outputs(apart)} == keys
+    assert len(keys) == 300 * 2 * 3
+    assert rows(apart).keys() != rows(alone).keys(), "it forgot nothing: docs/distributed.md says that it does"
 
 
 @pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
@@ -271,15 +295,28 @@ def _crowd(count: int) -> Detections:
     return Detections(corners, np.full(count, 0.15, np.float32), np.zeros(count, np.int32))
 
 
+SET_LINKS = {**RULES["links"], "kind": "set", "context": ["frame_statistics"]}
+
+
+def doubtful_and_persons() -> list[TinyModel]:
+    return [DoubtfulDetector.count("doubtful", lambda f: 0, time_ms=1.0), TinyModel.count("persons", people)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["adaptation", "scheduler"])
+def test_what_links_read_of_boxes_outlives_a_worker(step: str) -> None:
+    """Frames to learn from, scores, and the frame that is just being relabelled."""
+    site, apart, alone = lose_again_and_again(step, "uncertainty", 3, doubtful_and_persons(), 260, links=SET_LINKS)
+    assert site.crashes >= 3
+    assert rows(apart).keys() == rows(alone).keys()
+    assert len({o.link_version for o in outputs(alone) if o.how == "linked"}) > 1, "no promotion in mid-stream"
+
+
 @pytest.mark.parametrize("policy", ["off", "uncertainty"])
 def test_boxes_reach_links_in_one_process_and_between_processes(policy: str) -> None:
     frames = mixed(260, "hall", "yard")
-    rules = {
-        **RULES,
-        "links": {**RULES["links"], "kind": "set", "context": ["frame_statistics"]},
-        "adaptation": {**ADAPTATION[policy], **SHARED},
-    }
-    tiny = [DoubtfulDetector.count("doubtful", lambda f: 0, time_ms=1.0), TinyModel.count("persons", people)]
+    rules = {**RULES, "links": SET_LINKS, "adaptation": {**ADAPTATION[policy], **SHARED}}
+    tiny = doubtful_and_persons()
     alone = run_frames(frames, tiny, tick=2, **rules)
     linked = [o for o in outputs(alone) if o.how == "linked"]
     right = np.mean([o.value == people_at(o.camera_id, o.frame_index) for o in linked])

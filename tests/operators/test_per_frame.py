@@ -200,6 +200,21 @@ def test_it_executes_when_the_scene_moves() -> None:
     assert len(ran["weather"]) < 0.1 * 540  # it never changes
 
 
+def test_from_its_priors_it_executes_each_model_once_and_answers_only_from_then_on() -> None:
+    policy, (facts, outputs) = PerFrame(setup(0.3)), camera()
+    ran: list[str] = []
+    for i, frame in enumerate(facts[:20]):
+        policy.begin(frame)
+        executed: dict[str, Value] = {}
+        while (model := policy.choose(executed)) is not None:
+            executed[model] = outputs[model][i]
+            ran.append(model)
+        assert set(policy.answer(executed)) == set(ran) - set(executed)
+        policy.learn(executed, chosen=True)
+    assert sorted(ran[:2]) == ["people", "weather"]
+    assert len(ran) > 2, "it learns on"
+
+
 def test_without_statistics_it_still_works() -> None:
     policy, (facts, outputs) = PerFrame(setup(0.2)), camera()
     for i, frame in enumerate(facts):
