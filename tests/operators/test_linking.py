@@ -1,0 +1,62 @@
+"""Linking where executed outputs were lost: each model has exactly one served row, with the reason where it abstains."""
+
+from __future__ import annotations
+
+import pytest
+
+from camlink.operators.linking import LinkingOperator
+from camlink.pipeline.records import FrameResult, ModelOutput, OutputReady, Purpose
+from camlink.pipeline.state.memory import MemoryState
+from camlink.pipeline.testing import START
+
+MODELS = ("objects", "persons")
+
+
+def answer(purpose: Purpose, *, served: bool) -> ModelOutput:
+    return ModelOutput("hall", 7, START, "objects", None, purpose, "reused", served=served)
+
+
+def without_outputs(ready: OutputReady) -> FrameResult:
+    """Return what becomes of a frame whose outputs are never found."""
+    operator = LinkingOperator(MODELS, MemoryState())
+    assert list(operator.on_records([ready])) == []
+    (result,) = operator.on_end()
+    assert isinstance(result, FrameResult)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("purpose", "ran", "shown"),
+    [
+        ("serve", ("persons",), {("objects", "reused", True), ("persons", "abstained", True)}),
+        (
+            "audit",
+            MODELS,
+            {("objects", "reused", False), ("objects", "abstained", True), ("persons", "abstained", True)},
+        ),
+    ],
+)
+def test_answers_of_a_policy_stand_though_executed_outputs_were_lost(
+    purpose: Purpose, ran: tuple[str, ...], shown: set[tuple[str, str, bool]]
+) -> None:
+    answers = (answer(purpose, served=purpose == "serve"),)
+    result = without_outputs(OutputReady("hall", 7, START, purpose, ran, predict=("objects",), answers=answers))
+    rows = [(o.model, o.how, o.served) for o in result.outputs]
+    assert (set(rows), len(rows)) == (shown, len(shown))
+    assert {o.reason for o in result.outputs if o.how == "abstained"} == {
+        "executed output was lost before it could be used"
+    }
+
+
+def test_a_model_that_failed_on_an_audit_frame_abstains_though_its_shadow_is_known() -> None:
+    ready = OutputReady(
+        *("hall", 7, START, "audit", (), ("objects",)),
+        failed={"objects": "out of memory"},
+        answers=(answer("audit", served=False),),
+    )
+    (result,) = LinkingOperator(MODELS[:1], MemoryState()).on_records([ready])
+    assert isinstance(result, FrameResult)
+    assert [(o.how, o.served, o.reason) for o in result.outputs] == [
+        ("reused", False, None),
+        ("abstained", True, "out of memory"),
+    ]
