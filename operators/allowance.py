@@ -33,7 +33,7 @@ class Allowance:
         self.loads = 0
         self._per_frame = budget.time_ms(costs)
         self._memory = budget.memory_limit()
-        self._slack = ROUNDING * max(costs.time(costs.models), 1.0)
+        self._slack = ROUNDING * costs.time(costs.models)
         self._loaded: dict[str, None] = {}  # in order of last use
 
     @property

@@ -71,7 +71,7 @@ def test_frames_without_an_output_are_left_out_and_counted(tmp_path: Path) -> No
     arrays = open_arrays(tiny(tmp_path / "t", frames, "c,0,m,[1]\nc,1,m,[1]\nc,1,n,[3]\nc,9,m,[3]\n", models))
     (camera,) = arrays.cameras
     assert camera.index.tolist() == [1]
-    assert arrays.notes[1] == 'trace t: camera "c": 3 frames lack the output of a model; left out'
+    assert arrays.notes[1] == 'trace t: camera "c": 3 frames lack an output of m, n; left out'
 
 
 def test_a_camera_without_one_of_the_models_keeps_the_others(tmp_path: Path) -> None:
