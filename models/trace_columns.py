@@ -225,10 +225,10 @@ def stacked(lists: Sequence[Any], spec: OutputSpec) -> Array:
                 longest = max((len(tokens) for tokens in lists), default=1)
                 lists = [[*tokens, *[0.0] * (max(longest, 1) - len(tokens))] for tokens in lists]
             with np.errstate(over="ignore"):  # what is too large for a float is no finite number either
-                values = np.array(lists, np.float32).reshape(len(lists), -1 if lists else spec.size)
+                values = np.array(lists, np.float32) if lists else np.zeros((0, spec.size), np.float32)
     except (TypeError, ValueError) as error:
         raise NotPlain(f"a value of {spec.model} is no list of numbers") from error
-    if spec.kind == "vector" and values.shape[1] != spec.size:
+    if values.ndim != 2 or (spec.kind == "vector" and values.shape[1] != spec.size):
         raise NotPlain("a value does not fit")
     values[missing] = np.nan
     return values

@@ -2,9 +2,9 @@
 
     python -m benchmarks.lab.multi_task TRACE FOOTAGE [--fps all] [--seed 0] [--rows mtl.json]
 
-FOOTAGE is the clip, or the folder of clips, that TRACE was recorded from at ``--fps``. The paper's backbone is ResNet50, trained
-further; here it is EfficientNet-Lite3 (uint8), the ImageNet network that camlink can fetch, whose 1,280 averaged
-features stay as ImageNet left them: the tenth of a clip that heads may learn from is a few dozen pictures. Heads are the
+FOOTAGE is the clip or folder of clips that TRACE was recorded from, at ``--fps``. The paper's backbone is ResNet50,
+trained further; here it is EfficientNet-Lite3 (uint8), an ImageNet network that camlink can fetch; its 1,280 averaged
+features stay as ImageNet left them: the tenth of a clip that heads may learn from is some dozen pictures. Heads are the
 paper's fully connected layers with each task's activation and loss (``mtl``), and camlink's default ones, which predict
 distributions of counts (``mtl-counts``). They learn what the models said on each camera's first tenth; every frame from
 then on is predicted, by the protocol of `camlink compare` (docs/compare.md).
@@ -20,6 +20,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -31,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from camlink.links.train import LinkKind, train_ensembles
-from camlink.models import catalogue, images
+from camlink.models import catalogue, device, images
 from camlink.models.base import OutputSpec
 from camlink.models.trace_arrays import Array, CameraTrace, TraceArrays, open_arrays
 from camlink.models.weights import fetch
@@ -47,7 +48,7 @@ from camlink.pipeline.records import Frame
 
 BACKBONE, FEATURES = "efficientnet_lite3.tflite", 1280
 HEADS: dict[str, LinkKind] = {"mtl": "vec_to_vec", "mtl-counts": "count_distribution"}
-WARM_UP_RUNS, TIMED_RUNS = 2, 9
+WARM_UP_RUNS, TIMED_RUNS = 2, 15
 Key = tuple[str, int]  # camera, frame index
 
 
@@ -59,7 +60,9 @@ class Backbone:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns that kept tensors take memory; one of them is what is wanted
-            self._net: Any = Interpreter(str(fetch(BACKBONE)), num_threads=1, experimental_preserve_all_tensors=True)
+            self._net: Any = Interpreter(
+                str(fetch(BACKBONE)), num_threads=device.threads(), experimental_preserve_all_tensors=True
+            )
         self._net.allocate_tensors()
         self._input = self._net.get_input_details()[0]
         pooled = [t for t in self._net.get_tensor_details() if tuple(t["shape"]) == (1, FEATURES)]
@@ -150,24 +153,25 @@ def _tally(
 
 
 def cost_share(models: Sequence[str], backbone: Callable[[Frame], Array], frame: Frame) -> tuple[float, float]:
-    """Return the backbone's time as a share of running ``models`` of the catalogue on the same picture, and in ms."""
-    ours = _ms(lambda: backbone(frame))
-    theirs = 0.0
-    for name in models:
-        model = catalogue.build(catalogue.definition(name))
+    """Return the backbone's time as a share of running ``models`` of the catalogue on the same picture, and in ms.
+
+    All take turns, so that a machine busy with other things is as slow for one as for the other.
+    """
+    built = [catalogue.build(catalogue.definition(name)) for name in models]
+    for model in built:
         model.load()
-        theirs += _ms(lambda model=model: model.run([frame]))  # type: ignore[misc]
+    calls: list[Callable[[], object]] = [lambda: backbone(frame), *(partial(model.run, [frame]) for model in built)]
+    rounds = [[_ms(call) for call in calls] for _ in range(WARM_UP_RUNS + TIMED_RUNS)]
+    ours, *theirs = (median(times) for times in zip(*rounds[WARM_UP_RUNS:], strict=True))
+    for model in built:
         model.unload()
-    return ours / theirs, ours
+    return ours / sum(theirs), ours
 
 
 def _ms(call: Callable[[], object]) -> float:
-    times = []
-    for _ in range(WARM_UP_RUNS + TIMED_RUNS):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return 1000.0 * median(times[WARM_UP_RUNS:])
+    started = time.perf_counter()
+    call()
+    return 1000.0 * (time.perf_counter() - started)
 
 
 def main(
