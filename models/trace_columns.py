@@ -110,7 +110,7 @@ def _coded(column: Any, places: dict[str, int]) -> NDArray[np.int32]:
 
     coded = pc.dictionary_encode(column)
     lookup = [places.setdefault(str(name), len(places)) for name in coded.dictionary.to_pylist()]
-    return np.array(lookup, np.int32)[coded.indices.to_numpy()]
+    return np.asarray(np.array(lookup, np.int32)[coded.indices.to_numpy()])
 
 
 def _statistic(column: Any) -> Array | None:

@@ -9,9 +9,9 @@ paper's fully connected layers with each task's activation and loss (``mtl``), a
 distributions of counts (``mtl-counts``). They learn what the models said on each camera's first tenth; every frame from
 then on is predicted, by the protocol of `camlink compare` (docs/compare.md).
 
-Cost is measured, not taken from the trace: backbone and models run on the same picture in one process, and one time
-divided by the other is the share. On road clips the trace's ``condition`` is the same EfficientNet, so that its head
-only has to read off what the backbone knows.
+Cost is measured, not taken from the trace: backbone and models run on the same picture in one process, and one
+processor time divided by the other is the share. On road clips the trace's ``condition`` is the same EfficientNet, so
+that its head only has to read off what the backbone knows.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _tally(
 def cost_share(models: Sequence[str], backbone: Callable[[Frame], Array], frame: Frame) -> tuple[float, float]:
     """Return the backbone's time as a share of running ``models`` of the catalogue on the same picture, and in ms.
 
-    All take turns, so that a machine busy with other things is as slow for one as for the other.
+    Processor time, in turns: on a machine busy with other things, several threads wait longer than one.
     """
     built = [catalogue.build(catalogue.definition(name)) for name in models]
     for model in built:
@@ -169,9 +169,9 @@ def cost_share(models: Sequence[str], backbone: Callable[[Frame], Array], frame:
 
 
 def _ms(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     call()
-    return 1000.0 * (time.perf_counter() - started)
+    return 1000.0 * (time.process_time() - started)
 
 
 def main(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,16 @@ def test_a_folder_without_a_description_is_no_trace(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(TraceError, match="file: is no folder"):
         open_arrays(tmp_path / "file")
+
+
+def test_reading_takes_little_more_memory_than_the_arrays_themselves(tmp_path: Path) -> None:
+    peaks = []
+    for frames in (10_000, 60_000):
+        made = random_trace(0, frames, 3)
+        folder = write_arrays(tmp_path / str(frames), made.models, made.cameras)
+        tracemalloc.start()
+        (camera,) = open_arrays(folder).cameras
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    kept = [camera.index, camera.time_s, *camera.stats.values(), *camera.values.values()]
+    assert (peaks[1] - peaks[0]) / 50_000 < 2.5 * sum(array.nbytes for array in kept) / len(camera)

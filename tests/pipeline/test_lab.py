@@ -291,26 +291,6 @@ def test_labels_are_also_judged_by_how_they_are_ranked() -> None:
     assert rows_of(trace, "all", Budget())["mean_average_precision"] == {"b": 1.0}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("policy", ["mlink", "reducto"])
-def test_memory_grows_by_little_more_than_the_trace_itself(policy: str, tmp_path: Path) -> None:
-    import tracemalloc
-
-    from camlink.models.trace_arrays import open_arrays
-    from camlink.models.trace_writing import write_arrays
-
-    peaks = []
-    for frames in (30_000, 90_000):
-        made = random_trace(0, frames, 3)
-        folder = write_arrays(tmp_path / str(frames), made.models, made.cameras)
-        tracemalloc.start()
-        rows_of(open_arrays(folder), policy, Budget(time_share=0.3))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    own = sum(v.shape[1] for v in made.cameras[0].values.values()) * 4 + 8 + 8 + 3 * 4  # bytes a frame
-    assert (peaks[1] - peaks[0]) / 60_000 < 2.5 * own
-
-
 def test_a_camera_with_few_frames_is_left_out_and_named() -> None:
     with pytest.raises(TraceError, match="none of its 1 cameras has 20 frames"):
         rows_of(random_trace(0, 10, 2), "all", Budget())
