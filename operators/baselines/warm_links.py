@@ -28,6 +28,7 @@ SCORE_ON = 400  # of those, frames that links are scored on
 WINDOW = 500  # scored frames that are kept, so that later profile frames replace those of the warm-up
 ALL_PAIRS_UP_TO = 8  # models; beyond, all are linked from a few models that correlate best with the rest
 SOURCES = 6
+WIDEST_TARGET = 256  # entries; links to longer outputs have millions of weights, and a warm-up teaches them nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,10 @@ def train_warm_links(
     seed: int,
     kind: LinkKind = "count_distribution",
 ) -> WarmLinks:
-    """Fit links on the warm-up, and once per fold without it. Sequences, and too few frames, give no links at all."""
+    """Fit links on the warm-up, and once per fold without it.
+
+    Sequences, boxes, and too few frames give no links at all; outputs of more than 256 entries are sources only.
+    """
     linkable = {m: spec for m, spec in specs.items() if spec.kind == "vector" and spec.task != "tokens"}
     if len(linkable) < 2 or len(times_s) < MIN_FRAMES:
         return WarmLinks({}, [])
@@ -128,11 +132,14 @@ def _standardised(values: Array) -> NDArray[np.float64]:
 def _fit(
     specs: Mapping[str, OutputSpec], samples: Mapping[str, Array], times_s: Times, seed: int, kind: LinkKind
 ) -> dict[str, Ensemble]:
+    targets = [m for m, spec in specs.items() if spec.size <= WIDEST_TARGET]
     if len(specs) <= ALL_PAIRS_UP_TO:
-        return train_ensembles(specs, samples, seed=seed, times_s=times_s, kind=kind)
+        return (
+            train_ensembles(specs, samples, seed=seed, targets=targets, times_s=times_s, kind=kind) if targets else {}
+        )
     ensembles: dict[str, Ensemble] = {}
     hubs = hub_sources(samples, SOURCES)
-    for target in specs:
+    for target in targets:
         group = {*hubs, target}
         some = {m: spec for m, spec in specs.items() if m in group}
         mine = {m: samples[m] for m in some}

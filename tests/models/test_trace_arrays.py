@@ -162,6 +162,12 @@ def test_detectors_give_counts_or_boxes_as_asked(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_arrays(folder, boxes=True).cameras[0].values["m"], boxes.values["m"])
 
 
+def test_boxes_are_not_written_from_arrays(tmp_path: Path) -> None:
+    read = open_arrays(with_boxes(tmp_path / "t"), boxes=True)
+    with pytest.raises(TraceError, match="m: boxes are written by `camlink record` only"):
+        write_arrays(tmp_path / "u", read.models, read.cameras)
+
+
 def test_a_trace_without_boxes_says_so(tmp_path: Path) -> None:
     folder = tiny(tmp_path / "t", f"{HEAD}\nc,0,{moment(0)}\n", "c,0,m,[1]\n")
     assert open_arrays(folder, boxes=True).notes[0] == "trace t: holds no boxes; counts are compared instead"
