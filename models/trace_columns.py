@@ -43,18 +43,21 @@ class FrameRows:
 
     def __post_init__(self) -> None:
         order = np.lexsort((self.index, self.time_s, self.camera))
-        if (np.diff(order) != 1).any():
+        if (order[1:] < order[:-1]).any():
             self.camera, self.index, self.time_s = self.camera[order], self.index[order], self.time_s[order]
             self.stats = {name: column[order] for name, column in self.stats.items()}
+        del order
         self._first = int(self.index.min())
         self._span = int(self.index.max()) - self._first + 1
         if self._span > (1 << 62) // len(self.cameras):
             raise NotPlain("frame indices lie too far apart")
-        keys = self._key(self.camera, self.index)
-        by_key = np.argsort(keys, kind="stable")
-        self._keys, self._row = keys[by_key], by_key
-        if (np.diff(self._keys) == 0).any():
-            raise NotPlain("a frame stands twice")
+        self._keys = self._key(self.camera, self.index)
+        self._row: Whole | None = None  # of each key; None: they stand in order, as where indices rise with time
+        if (self._keys[1:] <= self._keys[:-1]).any():
+            self._row = np.argsort(self._keys, kind="stable")
+            self._keys = self._keys[self._row]
+            if (self._keys[1:] == self._keys[:-1]).any():
+                raise NotPlain("a frame stands twice")
 
     def _key(self, camera: NDArray[np.integer], index: Whole) -> Whole:
         return np.asarray(camera.astype(np.int64) * self._span + (index - self._first))
@@ -64,7 +67,8 @@ class FrameRows:
         wanted = self._key(camera, index)
         place = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
         known = (camera >= 0) & (index >= self._first) & (index < self._first + self._span)
-        return np.where(known & (self._keys[place] == wanted), self._row[place], -1)
+        row = place if self._row is None else self._row[place]
+        return np.where(known & (self._keys[place] == wanted), row, -1)
 
     def rows_of(self, camera: int) -> slice:
         """Return where the rows of one camera stand."""
