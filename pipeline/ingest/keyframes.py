@@ -76,7 +76,7 @@ def open_key_frames(
     import av
 
     av.logging.set_level(None)
-    options = {"rtsp_transport": "tcp"} if source.lower().startswith("rtsp") else {}
+    options = {"rtsp_flags": "prefer_tcp"} if source.lower().startswith("rtsp") else {}
     timeout = None if open_timeout_s is None else (open_timeout_s, read_timeout_s)
     try:
         container: Any = av.open(source, options=options, timeout=timeout)
