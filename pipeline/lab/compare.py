@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from camlink.models.scores import RULES, has_agreement
 from camlink.models.trace_arrays import CameraTrace, TraceArrays
 from camlink.models.trace_files import RecordedEntry
+from camlink.operators.baselines.warm_links import are_chances
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.errors import TraceError
@@ -163,6 +164,10 @@ def _scorable(camera: CameraTrace, name: str, note: Callable[[str], None]) -> Ca
             task = camera.specs[model].task
             known = suggest(task, (*RULES, "detections"))
             note(f'trace {name}: camera "{camera.camera_id}": {model}: unknown task "{task}"; {known}; left out')
+    for model, spec in specs.items():
+        if not are_chances(spec, camera.values[model]):
+            said = f"{spec.task} outputs are not all chances from 0 to 1, so links do not predict them"
+            note(f'trace {name}: camera "{camera.camera_id}": {model}: {said}')
     return replace(camera, specs=specs, values={m: camera.values[m] for m in specs})
 
 

@@ -281,6 +281,23 @@ def test_models_that_cost_nothing_are_played(policy: str) -> None:
     assert 0.3 < row["cost"] <= 0.5 + 1e-4 and 0.0 < row["agreement"] <= 1.0
 
 
+@pytest.mark.parametrize("policy", ["camlink", "mlink", "mlink-paper"])
+def test_labels_that_are_no_chances_are_played_without_links_and_named(policy: str) -> None:
+    rng = np.random.default_rng(0)
+    values = {"a": rng.integers(0, 3, (60, 1)), "percent": rng.uniform(0, 100, (60, 2)), "far": np.full((60, 1), 1e30)}
+    specs = {
+        "a": OutputSpec("a", "vector", 1, "count"),
+        "percent": OutputSpec("percent", "vector", 2, "multi_label"),
+        "far": OutputSpec("far", "vector", 1, "regression"),
+    }
+    notes: list[str] = []
+    trace = trace_of(values, {"a": 10.0, "percent": 30.0, "far": 20.0}, specs=specs)
+    (result,) = compare(trace, Rules([Budget(time_share=0.4)], [policy], period_s=PERIOD_S), notes.append)
+    assert result.row()["cost"] <= 0.4
+    (note,) = notes
+    assert "percent: multi_label outputs are not all chances from 0 to 1" in note
+
+
 def test_labels_are_also_judged_by_how_they_are_ranked() -> None:
     seen = np.array([[0.9, 0.1]] * 10 + [[0.2, 0.7], [0.8, 0.6]] * 5, np.float32)  # two of warm-up, 18 that count
     specs = {"a": OutputSpec("a", "vector", 1, "count"), "b": OutputSpec("b", "vector", 2, "multi_label")}
