@@ -28,6 +28,7 @@ SCORE_ON = 400  # of those, frames that links are scored on
 WINDOW = 500  # scored frames that are kept, so that later profile frames replace those of the warm-up
 ALL_PAIRS_UP_TO = 8  # models; beyond, all are linked from a few models that correlate best with the rest
 SOURCES = 6
+ROUNDING = 1e-4  # of what should be a chance
 LARGEST = 1e15  # of what links read: squares must stay within float32
 WIDEST_TARGET = 256  # entries; links to longer outputs have millions of weights, and a warm-up teaches them nothing
 
@@ -102,7 +103,7 @@ def train_warm_links(
 
 def are_chances(spec: OutputSpec, values: Array) -> bool:
     """Say whether labels come as chances from 0 to 1, which is what links predict; true for all that is no label."""
-    return spec.task not in ("single_label", "multi_label") or bool(((values >= 0.0) & (values <= 1.0)).all())
+    return spec.task not in ("single_label", "multi_label") or bool((np.abs(values - 0.5) < 0.5 + ROUNDING).all())
 
 
 def correlations(samples: Mapping[str, Array]) -> NDArray[np.float64]:
