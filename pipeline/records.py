@@ -10,7 +10,7 @@ Shapes and units are stated once, here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -30,6 +30,12 @@ class FrameStats:
     pixel_change: float  # share of changed pixels since the previous sampled frame, 0..1
     edge_density: float  # share of edge pixels, 0..1
     mean_luma: float  # 0..255
+    changed_area: float = 0.0  # the largest connected part of what changed, as a share of the picture, 0..1
+    corner_density: float = 0.0  # share of corner pixels, 0..1
+
+
+STATISTICS = tuple(field.name for field in fields(FrameStats))  # as columns of a trace
+FIRST_STATISTICS = STATISTICS[:3]  # those that all traces with statistics have; the others came later
 
 
 class CodedPicture(Protocol):
