@@ -97,7 +97,7 @@ def pieces(camera_id: str, rows: Sequence[Unsorted], specs: Mapping[str, OutputS
         own = np.flatnonzero(models == model)
         own = own[np.argsort(columns["times_us"][own], kind="stable")]
         matrix = value_matrix(values.take(pa.array(own)), spec.size)
-        some = {name: column[own] for name, column in columns.items()}
+        some: Any = {name: column[own] for name, column in columns.items()}
         yield Piece(camera_id, ModelRows(spec=spec, values=matrix, **some), version[own], confidence[own])
 
 

@@ -73,9 +73,7 @@ class NewParts:
             sources = merged_from(Path(part))
         except (OSError, ValueError):  # gone already, or broken: whoever reads it finds out
             return False
-        whole = bool(sources) and self._names.issuperset(sources)
-        self._names.update(sources)
-        return whole
+        return bool(sources) and self._names.issuperset(sources)
 
     def forget(self, files: Iterable[str]) -> None:
         """Take these files, which could not be read, for new; also where they have become part of others."""

@@ -14,10 +14,11 @@ import json
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,6 @@ from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results_tables import KEYS, microseconds, schema
 from camlink.pipeline.run_info import FILE_NAME, RunInfo
 
-Rows = TypeVar("Rows")
 HOWS = ("executed", "linked", "reused", "abstained")
 LABELS = 8  # of a model are drawn, its first ones
 LISTED = 400  # events, drops and decisions kept per camera
@@ -162,11 +162,13 @@ class RunRollups:
         new = self._parts.take()
         outputs = new.pop("outputs", [])
         for start in range(0, len(outputs), PARTS_AT_ONCE):
-            self._take(outputs[start:], outputs[start : start + PARTS_AT_ONCE])
+            with self._unless_merged(outputs[start:]):
+                self._take(outputs[start : start + PARTS_AT_ONCE], catch_up=len(outputs) > PARTS_AT_ONCE)
         for table, files in new.items():
-            rows = self._read(files, lambda files=files, table=table: _read_rows(table, files), [])
-            with self.lock:
-                self._list(table, rows)
+            with self._unless_merged(files):
+                rows = _read_rows(table, files)
+                with self.lock:
+                    self._list(table, rows)
         self._quiet = 0 if outputs else self._quiet + 1
         if outputs or self._quiet == QUIET:
             self._work_in(watched)
@@ -187,13 +189,13 @@ class RunRollups:
             with self.lock:  # for a moment only: pages wait for it
                 camera.work_in(self._specs)
 
-    def _take(self, remaining: list[str], files: list[str]) -> None:
-        rows = self._read(remaining, lambda: read_rows(files, len(self._specs)), {})
+    def _take(self, files: list[str], *, catch_up: bool) -> None:
+        rows = read_rows(files, len(self._specs))
         with self.lock:
             self._meet(rows)
             for camera_id, own in rows.items():
                 self.cameras[camera_id].meet(own)
-        if len(remaining) > len(files) or not self.version:  # much at once, as when a run is opened
+        if catch_up or not self.version:  # much at once, as when a run is opened
             self.catch_up()
 
     def _work_in(self, watched: bool) -> None:
@@ -204,15 +206,15 @@ class RunRollups:
             with self.lock:
                 camera.work_in(self._specs)
 
-    def _read(self, files: list[str], read: Callable[[], Rows], nothing: Rows) -> Rows:
-        """Return what ``read`` reads; ``nothing`` where a file was merged meanwhile: its rows come with that one."""
+    @contextmanager
+    def _unless_merged(self, files: list[str]) -> Iterator[None]:
+        """Let pass that files cannot be read which were merged into others meanwhile: their rows come with those."""
         try:
-            return read()
+            yield
         except ResultsError:
             if all(map(os.path.exists, files)):
                 raise
             self._parts.forget(files)
-            return nothing
 
     def _read_header(self) -> bool:
         try:
