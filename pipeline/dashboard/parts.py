@@ -84,6 +84,11 @@ class NewParts:
             self._changed.pop(folder, None)
 
 
+def days_of(run_dir: Path) -> list[date]:
+    """Return the days that a run has outputs of, newest first."""
+    return sorted((day for path in _folders(run_dir / "outputs") if (day := _day_of(path)) is not None), reverse=True)
+
+
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
 
