@@ -20,7 +20,7 @@ from camlink.pipeline.cli import app
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.exports import export_results
-from camlink.pipeline.records import Frame, FrameDropped, FrameStats
+from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, FrameStats
 from camlink.pipeline.reports import build_report, write_report
 from camlink.pipeline.reports.daily import daily_report, render_daily
 from camlink.pipeline.results import RunInfo, RunResults
@@ -62,7 +62,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     at = 600
     readings[at] = FrameDropped("hall", at, 1, readings[at].captured_at, "queue full")
-    readings.sort(key=lambda r: (r.captured_at, r.camera_id))
+    readings.append(CameraEvent("hall", START + timedelta(seconds=200), "down", "no frame for 10.0 s"))
+    readings.sort(key=lambda r: (r.at if isinstance(r, CameraEvent) else r.captured_at, r.camera_id))
     session.run(readings, lambda: dict.fromkeys(cameras, 900))
     return out
 
@@ -230,6 +231,7 @@ def test_a_day_is_written_as_json_and_as_a_page_that_is_whole_by_itself(run: Pat
     told = json.loads((copied / "days" / "2026-01-05.json").read_text())
     assert told == daily_report(RunResults(run), MONDAY)
     page = (copied / "days" / "2026-01-05.html").read_text()
+    assert "camera down" in page and "links to action v1 promoted" in page
     assert "Monday, 05 January 2026" in page and "http:" not in page and "https:" not in page and "not met" in page
     found = told["cameras"]["hall"]["models"]["action"]["certificate"]
     assert f"{100 * found['estimate']:.1f} %" in page and f"{found['audits']:,}" in page
