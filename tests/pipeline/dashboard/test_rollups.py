@@ -171,7 +171,8 @@ def test_many_cameras_at_once_are_trusted_like_each_alone(runs: Path) -> None:
 def test_of_many_cameras_all_live_at_once_and_are_worked_in_by_turns(tmp_path: Path) -> None:
     cameras = [f"cam-{number:03d}" for number in range(200)]
     specs = {"persons": OutputSpec("persons", "vector", 1, "count")}
-    info = RunInfo("run", "0", 0, "mlink", {"persons": {"task": "count"}}, {c: {} for c in cameras}, START, live=True)
+    told = {"persons": {"task": "count", "size": 1}}
+    info = RunInfo("run", "0", 0, "mlink", told, {c: {} for c in cameras}, START, live=True)
     (tmp_path / "run").mkdir()
     info.save(tmp_path / "run")
     log, rollups = ResultsLog(tmp_path / "run", specs=specs), RunRollups(tmp_path / "run")
