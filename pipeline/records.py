@@ -69,6 +69,7 @@ class Frame:
     captured_at: datetime
     picture: FramePicture  # as it came; models read `pixels`
     stats: FrameStats | None = None
+    decode_s: float | None = None  # it took to decode, with the unsampled pictures before it; None: unknown
 
     @property
     def pixels(self) -> Pixels:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DAY_US = 86_400_000_000
+MIXED = "mixed"
 
 # column -> type, as pyarrow aliases; "texts" and "values" are lists. One definition for writing and for empty reads.
 TABLES: dict[str, dict[str, str]] = {
@@ -112,23 +113,26 @@ def partition(run_dir: Path, day: int, camera_id: str) -> Path:
     return run_dir / "outputs" / f"day={date}" / f"camera={folder_name(camera_id)}"
 
 
+def mixed(run_dir: Path, day: int) -> Path:
+    """Return the folder of parts that hold a moment's rows of many cameras, until they are merged camera by camera."""
+    return run_dir / "outputs" / f"day={np.datetime64(day, 'D')}" / MIXED
+
+
 def microseconds(moment: datetime) -> int:
     """Return microseconds since 1970, exactly (a float would round)."""
     since = moment - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def outputs_table(
-    camera_id: str, times_us: Sequence[int], outputs: Sequence[ModelOutput], changes: Sequence[float | None]
-) -> pa.Table:
-    """Return the rows of one camera's ``outputs`` as an Arrow table, column by column for speed.
+def outputs_table(times_us: Sequence[int], outputs: Sequence[ModelOutput], changes: Sequence[float | None]) -> pa.Table:
+    """Return the rows of ``outputs`` as an Arrow table, column by column for speed.
 
     ``changes``: the share of pixels that changed since the frame before, where it was measured.
     """
     import pyarrow as pa
 
     columns = {
-        "camera_id": pa.repeat(camera_id, len(outputs)),
+        "camera_id": [o.camera_id for o in outputs],
         "frame_index": [o.frame_index for o in outputs],
         "captured_at": np.asarray(times_us, dtype="datetime64[us]"),
         "model": [o.model for o in outputs],
