@@ -13,6 +13,8 @@ from camlink.pipeline.records import (
     AdaptationEvent,
     CameraEvent,
     Decision,
+    FederationRound,
+    FederationUpdate,
     Frame,
     FrameDropped,
     FrameResult,
@@ -38,6 +40,8 @@ TOPIC_OF: dict[type, str] = {
     Picture: "events",
     Settled: "links",
     ModelCard: "models",
+    FederationRound: "federation",
+    FederationUpdate: "federation-updates",
 }
 
 
@@ -82,7 +86,9 @@ def topic_of(record: Record) -> str:
 
 
 def camera_of(record: Record) -> str:
-    """Return what a record is sorted into partitions by: its camera, or the model that a card describes."""
+    """Return what a record is sorted into partitions by: its camera, or the model or federation that it is about."""
+    if isinstance(record, FederationRound | FederationUpdate):
+        return record.federation
     return record.model if isinstance(record, ModelCard) else record.camera_id
 
 
@@ -97,4 +103,6 @@ def key_of(record: Record) -> str:
         return f"{record.camera_id}/{record.target}"
     if isinstance(record, Settled):
         return f"{record.camera_id}/"  # no target has an empty name
+    if isinstance(record, FederationUpdate):
+        return f"{record.federation}/{record.site}"
     return camera_of(record)

@@ -277,6 +277,43 @@ class Settled:
     quiet_until: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FederationRound:
+    """What the coordinator of a federation sends to all sites: where its links stand, and what it asks of a site.
+
+    ``models`` and ``targets`` say which links; ``parameters`` (all links,) and ``pooled`` (moments,) where they stand;
+    ``payloads`` are ensembles by target, once there are any. ``camlink.links.federation`` describes the phases.
+    """
+
+    federation: str
+    run: str  # one per federation begun anew: answers to another are out of date
+    number: int
+    phase: Literal["moments", "gradients", "losses", "errors", "done"]
+    at: datetime
+    models: tuple[ModelCard, ...]
+    targets: tuple[str, ...]
+    seed: int
+    rounds: int
+    batch: int
+    parameters: NDArray[np.float32]
+    pooled: NDArray[np.float64]
+    payloads: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FederationUpdate:
+    """What a site answers to one round: sums or means over its frames, never an output. One of the arrays is empty."""
+
+    federation: str
+    run: str
+    number: int
+    site: str
+    at: datetime
+    samples: int
+    gradient: NDArray[np.float32]
+    sums: NDArray[np.float64]
+
+
 Record = (
     Frame
     | FrameDropped
@@ -290,4 +327,6 @@ Record = (
     | Picture
     | ModelCard
     | Settled
+    | FederationRound
+    | FederationUpdate
 )
