@@ -43,6 +43,7 @@ KINDS: tuple[type, ...] = (
     records.Settled,
     records.FederationRound,
     records.FederationUpdate,
+    records.CalibratedOutput,
 )
 _FIELDS: tuple[Field, ...] = tuple(field_of(kind) for kind in KINDS)
 _OUTPUTS = field_of(tuple[records.ModelOutput, ...])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from camlink.pipeline.records import (
     AdaptationEvent,
+    CalibratedOutput,
     CameraEvent,
     Decision,
     FederationRound,
@@ -40,6 +41,7 @@ TOPIC_OF: dict[type, str] = {
     Picture: "events",
     Settled: "links",
     ModelCard: "models",
+    CalibratedOutput: "events",
     FederationRound: "federation",
     FederationUpdate: "federation-updates",
 }
@@ -72,7 +74,7 @@ class Step:
 GRAPH = (
     Step("ingest", (), ("frames", "events"), ()),
     Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events"), ("frames",), ("links",)),
-    Step("linking", ("links", "outputs"), ("results",), ("outputs",)),
+    Step("linking", ("links", "outputs"), ("results", "events"), ("outputs",)),
     Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",), ("links",)),
     Step("scheduler", ("links", "results"), ("decisions",), ("results",), ("decisions",)),
     Step("results", ("results", "decisions", "links", "events"), (), ("results", "decisions", "links", "events")),

@@ -278,6 +278,22 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class CalibratedOutput:
+    """What a person would say of a frame, as the oracle node predicts it from what is served (MLink ext., Sec. 4.2).
+
+    It stands beside the outputs of models and replaces none of them: their accuracy is agreement with themselves.
+    """
+
+    camera_id: str
+    frame_index: int
+    captured_at: datetime
+    name: str
+    value: Value
+    sources: tuple[str, ...]  # models whose served outputs it was predicted from
+    confidence: float  # estimated agreement with the person, 0..1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FederationRound:
     """What the coordinator of a federation sends to all sites: where its links stand, and what it asks of a site.
 
@@ -329,4 +345,5 @@ Record = (
     | Settled
     | FederationRound
     | FederationUpdate
+    | CalibratedOutput
 )

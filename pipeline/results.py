@@ -3,6 +3,7 @@
     RUN/run.json                                          the header (`RunInfo`)
     RUN/outputs/day=YYYY-MM-DD/camera=ID/part-*.parquet   one row per model output
     RUN/{decisions,drops,camera_events,adaptation}/part-*.parquet
+    RUN/calibrated/part-*.parquet                         what a person would say, where labels were given
     RUN/pictures/CAMERA/INDEX.jpg                         audit frames on which predictions were wrong
     RUN/latest/                                           each camera's latest picture, for people to look at
 
