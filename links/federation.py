@@ -84,7 +84,7 @@ class Plan:
     @property
     def parameters(self) -> int:
         """Number of parameters of all links."""
-        return self.slices[self.pairs[-1]].stop
+        return int(self.slices[self.pairs[-1]].stop)
 
     def stacks(self, parameters: Array) -> dict[tuple[str, str], Stack]:
         """Return all links at these parameters (parameters,)."""

@@ -97,7 +97,7 @@ def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
     if config.policy not in PER_FRAME_POLICIES:
         return None
     costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
-    kind: LinkKind = "vec_to_vec" if config.links.kind == "vec_to_vec" else "count_distribution"  # from values alone
+    kind: LinkKind = "count_distribution" if config.links.kind == "set" else config.links.kind  # from values alone
 
     def train(warm_up: WarmUp) -> Mapping[str, Ensemble]:
         if len(warm_up) < max(MIN_FRAMES, config.links.min_train_frames) or len(specs) < 2:

@@ -272,11 +272,12 @@ class AuditConfig(Section):
 class LinksConfig(Section):
     """Which links predict, and how they get their first training."""
 
-    kind: Literal["count_distribution", "set", "vec_to_vec"] = Field(
+    kind: Literal["count_distribution", "set", "vec_to_vec", "auto"] = Field(
         default="count_distribution",
         description="count_distribution: predicts how probable each count is, calibrated, and remembers what the "
         "model said last. set: the same, from all boxes of the detectors, doubtful ones included. vec_to_vec: the "
-        "links of the MLink paper, which regress counts.",
+        "links of the MLink paper, which regress counts. auto: per model, whichever of count_distribution and "
+        "vec_to_vec did better on frames held out from training.",
     )
     context: Annotated[tuple[Literal["time_of_day", "frame_statistics"], ...], Strict(False)] = Field(
         default=(),

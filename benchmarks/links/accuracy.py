@@ -33,8 +33,8 @@ from camlink.models.scores import agreement
 PARTS = 10
 SHARES = (0.01, 0.05, 0.10, 0.20, 0.48)  # of training data, as in the paper's Fig. 5
 KINDS: tuple[LinkKind, ...] = ("vec_to_vec", "count_distribution")
-PLAIN = ("paper's link", "distribution", "set", "+ frame", "+ time")
-COLUMNS = ("constant", "persistence", *PLAIN, "distribution, memory", "set, memory")
+PLAIN = ("paper's link", "distribution", "set", "+ frame", "+ time", "auto")
+COLUMNS = ("constant", "persistence", *PLAIN, "distribution, memory", "set, memory", "auto, memory")
 
 
 @dataclass
@@ -79,8 +79,15 @@ def _ways(camera: CameraSamples) -> dict[str, tuple[LinkKind, SourceSamples]]:
     plain, boxes = camera.read_by(LinkInputs(specs)), camera.read_by(LinkInputs(specs, boxes=True))
     frame = camera.read_by(LinkInputs(specs, context=["frame_statistics"]))
     time = camera.read_by(LinkInputs(specs, context=["time_of_day"]))
-    kinds: list[LinkKind] = ["vec_to_vec", "count_distribution", "set", "count_distribution", "count_distribution"]
-    return dict(zip(PLAIN, zip(kinds, (plain, plain, boxes, frame, time), strict=True), strict=True))
+    kinds: list[LinkKind] = [
+        "vec_to_vec",
+        "count_distribution",
+        "set",
+        "count_distribution",
+        "count_distribution",
+        "auto",
+    ]
+    return dict(zip(PLAIN, zip(kinds, (plain, plain, boxes, frame, time, plain), strict=True), strict=True))
 
 
 def _score_part(
@@ -139,7 +146,9 @@ def table_of(title: str, scores: Scores) -> Table:
     table = Table("target", "from", *COLUMNS, "exact: paper's", "exact: memory", "linkable", title=title)
     for target, source in dict.fromkeys((t, s) for t, s, _ in scores.agreement):
         means = [float(np.concatenate(scores.agreement[target, source, c]).mean()) for c in COLUMNS]
-        exact = [float(np.concatenate(scores.exact[target, source, c]).mean()) for c in (COLUMNS[2], COLUMNS[-2])]
+        exact = [
+            float(np.concatenate(scores.exact[target, source, c]).mean()) for c in (COLUMNS[2], "distribution, memory")
+        ]
         best = max(means)
         cells = [f"[bold]{m:.3f}[/bold]" if m >= best - 5e-4 else f"{m:.3f}" for m in means]
         verdict = "yes" if linkable(scores, target, source) else "no better than constant"

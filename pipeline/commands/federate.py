@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -167,7 +167,7 @@ def _specs(path: Path, models: str | None) -> dict[str, OutputSpec]:
     return {name: known[name] for name in chosen}
 
 
-def _plan(specs: dict[str, OutputSpec], targets: str | None, rounds: int, seed: int) -> Plan:
+def _plan(specs: Mapping[str, OutputSpec], targets: str | None, rounds: int, seed: int) -> Plan:
     from camlink.links.federation import Plan
 
     return Plan(specs, tuple(_names(targets)) or tuple(specs), seed, rounds)
