@@ -63,6 +63,8 @@ class CoordinatorOperator:
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
+            if isinstance(record, FederationUpdate) and record.federation != self._name:
+                continue  # another coordinator's, on the same topic
             why = self._fault(record)
             if why is not None:
                 self._refuse(record, why)
@@ -107,8 +109,6 @@ class CoordinatorOperator:
         if not isinstance(record, FederationUpdate):
             return f"{type(record).__name__} where updates of sites belong"
         who = f'site "{record.site}"'
-        if record.federation != self._name:
-            return f'{who} sends for federation "{record.federation}", this is "{self._name}"'
         if self._rules.sites and record.site not in self._rules.sites:
             return f"{who} is not one of {', '.join(self._rules.sites)}"
         if not 0 < record.samples <= MOST_SAMPLES:

@@ -182,12 +182,11 @@ def wrong(update: FederationUpdate, how: str) -> FederationUpdate:
         "numbers": {"gradient": np.zeros(100_000, np.float32)},
         "samples": {"samples": 10**15},
         "not one of": {"site": "stranger"},
-        "federation": {"federation": "another"},
     }
     return replace(update, **changes[how])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("how", ["not finite", "numbers", "samples", "not one of", "federation"])
+@pytest.mark.parametrize("how", ["not finite", "numbers", "samples", "not one of"])
 def test_an_update_that_cannot_be_is_refused_with_the_senders_name(two: Federation, how: str) -> None:
     two.go(5)
     two.head.once()
@@ -203,6 +202,16 @@ def test_an_update_that_cannot_be_is_refused_with_the_senders_name(two: Federati
     assert how in why
     two.go()
     assert two.coordinator.is_done, "the others go on"
+
+
+def test_what_belongs_to_another_federation_on_the_same_topic_is_left_to_it(two: Federation) -> None:
+    two.go(5)
+    mine = [r for r in two.bus.seen if isinstance(r, FederationUpdate)][-1]
+    other = replace(mine, federation="another", gradient=np.full(3, np.nan, np.float32))
+    answered = two.coordinator.counts["answers"]
+    assert list(two.coordinator.on_records([other])) == []
+    assert two.coordinator.refused() == []
+    assert two.coordinator.counts["answers"] == answered
 
 
 def test_moments_that_no_frames_could_have_are_refused(two: Federation) -> None:
