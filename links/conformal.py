@@ -21,6 +21,8 @@ from camlink.links.ensemble import Ensemble
 from camlink.links.memory import Recall
 from camlink.pipeline.errors import LinkError
 
+ROUNDING = 1e-5
+
 
 @dataclass(frozen=True, eq=False)
 class ConformalSets:
@@ -48,16 +50,19 @@ class ConformalSets:
         if not 0.0 < coverage < 1.0 or ceil((count + 1) * coverage) > count:
             raise LinkError(f"{count} frames cannot promise a coverage of {coverage}; it takes more, or a lower one")
         of_truth = [
-            chances[np.arange(count), np.clip(truth, 0, chances.shape[1] - 1)]
+            _chance_of(truth, chances)
             for chances, truth in zip(_chances(ensemble, values, recall), _answers(ensemble, executed), strict=True)
         ]
         rank = count - ceil((count + 1) * coverage)  # of the ascending chances, from 0
         return cls(ensemble, coverage, np.array([np.sort(chance)[rank] for chance in of_truth]))
 
     def sets(self, values: Mapping[str, Array], recall: Recall | None = None) -> list[NDArray[np.bool_]]:
-        """Return per entry which answers 0, 1, 2, ... (labels, for a single label) are in the set: (n, answers)."""
+        """Return per entry which answers 0, 1, 2, ... (labels, for a single label) are in the set: (n, answers).
+
+        The most probable answer always is: a set that rules out everything would help nobody.
+        """
         found = _chances(self.ensemble, values, recall)
-        return [chances >= least for chances, least in zip(found, self.least, strict=True)]
+        return [_kept(chances, float(least)) for chances, least in zip(found, self.least, strict=True)]
 
     def covered(self, values: Mapping[str, Array], executed: Array, recall: Recall | None = None) -> NDArray[np.bool_]:
         """Say of each frame and entry whether the truth is in its set: (n, entries)."""
@@ -66,6 +71,17 @@ class ConformalSets:
         return np.stack(
             [(truth < s.shape[1]) & s[rows, np.minimum(truth, s.shape[1] - 1)] for s, truth in pairs], axis=1
         )
+
+
+def _kept(chances: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+    """Keep answers (n, answers) as probable as ``least``; rounding differs between batches, and many frames tie."""
+    return (chances >= least - ROUNDING) | (chances >= chances.max(axis=1, keepdims=True))
+
+
+def _chance_of(truth: NDArray[np.intp], chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the chance of each frame's true answer; a count that was never seen in training had none."""
+    seen = truth < chances.shape[1]
+    return np.where(seen, chances[np.arange(len(truth)), np.where(seen, truth, 0)], 0.0)
 
 
 def _answers(ensemble: Ensemble, executed: Array) -> list[NDArray[np.intp]]:

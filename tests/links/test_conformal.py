@@ -46,6 +46,16 @@ def test_a_lower_coverage_makes_no_set_larger(links: dict[str, Ensemble]) -> Non
     assert sum(n.sum() for n in narrow) < sum(w.sum() for w in wide)
 
 
+def test_no_set_is_empty_and_one_frame_has_the_set_it_has_among_many(links: dict[str, Ensemble]) -> None:
+    some = samples(400)
+    sets = ConformalSets.fit(links["truth"], {"seen": some["seen"]}, some["truth"], 0.5)
+    together = sets.sets({"seen": some["seen"]})
+    assert all(kept.any(axis=1).all() for kept in together)
+    for i in range(20):
+        alone = sets.sets({"seen": some["seen"][i : i + 1]})
+        assert all((a[0] == t[i]).all() for a, t in zip(alone, together, strict=True))
+
+
 def test_what_cannot_be_promised_is_refused(links: dict[str, Ensemble]) -> None:
     few = samples(5)
     with pytest.raises(LinkError, match=r"5 frames cannot promise a coverage of 0\.9"):
@@ -54,3 +64,13 @@ def test_what_cannot_be_promised_is_refused(links: dict[str, Ensemble]) -> None:
     some = samples(50)
     with pytest.raises(LinkError, match="no distribution"):
         ConformalSets.fit(regressed, {"seen": some["seen"]}, some["truth"])
+
+
+def test_counts_that_no_link_ever_saw_widen_the_sets_to_all_that_can_be_said(links: dict[str, Ensemble]) -> None:
+    some = samples(100)
+    crowded = some["truth"].copy()
+    crowded[:40, 1] = 500
+    given = {"seen": some["seen"]}
+    sets = ConformalSets.fit(links["truth"], given, crowded, 0.9)
+    assert sets.sets(given)[1].all()
+    assert not sets.covered(given, crowded)[:40, 1].any(), "what cannot be said is not covered, and not claimed to be"
