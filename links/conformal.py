@@ -75,7 +75,7 @@ class ConformalSets:
 
 def _kept(chances: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
     """Keep answers (n, answers) as probable as ``least``; rounding differs between batches, and many frames tie."""
-    return (chances >= least - ROUNDING) | (chances >= chances.max(axis=1, keepdims=True))
+    return np.asarray((chances >= least - ROUNDING) | (chances >= chances.max(axis=1, keepdims=True)))
 
 
 def _chance_of(truth: NDArray[np.intp], chances: NDArray[np.float64]) -> NDArray[np.float64]:
