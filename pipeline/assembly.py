@@ -34,6 +34,7 @@ from camlink.pipeline.clock import StreamClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
 from camlink.pipeline.errors import ConfigError, Problem
+from camlink.pipeline.learnt_elsewhere import oracle_node, starting_links
 from camlink.pipeline.state.memory import MemoryState
 
 
@@ -77,9 +78,13 @@ def build_operators(
 
     return {
         "inference": InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool)),
-        "linking": LinkingOperator(tuple(pool.specs), state, inputs=inputs),
+        "linking": LinkingOperator(tuple(pool.specs), state, inputs=inputs, oracle=oracle_node(config, pool.specs)),
         "adaptation": AdaptationOperator(
-            pool.specs, learning_rules(config), relabel_policy(config, pool.specs), inputs
+            pool.specs,
+            learning_rules(config),
+            relabel_policy(config, pool.specs),
+            inputs,
+            starting_links(config, pool.specs),
         ),
         "scheduler": SchedulerOperator(
             pool.specs, costs_of(pool), budget_of(config), rules, config.policy, config.target_of, inputs
@@ -92,7 +97,7 @@ def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
     if config.policy not in PER_FRAME_POLICIES:
         return None
     costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
-    kind: LinkKind = "vec_to_vec" if config.links.kind == "vec_to_vec" else "count_distribution"  # from values alone
+    kind: LinkKind = "count_distribution" if config.links.kind == "set" else config.links.kind  # from values alone
 
     def train(warm_up: WarmUp) -> Mapping[str, Ensemble]:
         if len(warm_up) < max(MIN_FRAMES, config.links.min_train_frames) or len(specs) < 2:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from camlink.pipeline.records import (
     AdaptationEvent,
+    CalibratedOutput,
     CameraEvent,
     Decision,
+    FederationRound,
+    FederationUpdate,
     Frame,
     FrameDropped,
     FrameResult,
@@ -38,6 +41,9 @@ TOPIC_OF: dict[type, str] = {
     Picture: "events",
     Settled: "links",
     ModelCard: "models",
+    CalibratedOutput: "events",
+    FederationRound: "federation",
+    FederationUpdate: "federation-updates",
 }
 
 
@@ -68,7 +74,7 @@ class Step:
 GRAPH = (
     Step("ingest", (), ("frames", "events"), ()),
     Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events"), ("frames",), ("links",)),
-    Step("linking", ("links", "outputs"), ("results",), ("outputs",)),
+    Step("linking", ("links", "outputs"), ("results", "events"), ("outputs",)),
     Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",), ("links",)),
     Step("scheduler", ("links", "results"), ("decisions",), ("results",), ("decisions",)),
     Step("results", ("results", "decisions", "links", "events"), (), ("results", "decisions", "links", "events")),
@@ -82,7 +88,9 @@ def topic_of(record: Record) -> str:
 
 
 def camera_of(record: Record) -> str:
-    """Return what a record is sorted into partitions by: its camera, or the model that a card describes."""
+    """Return what a record is sorted into partitions by: its camera, or the model or federation that it is about."""
+    if isinstance(record, FederationRound | FederationUpdate):
+        return record.federation
     return record.model if isinstance(record, ModelCard) else record.camera_id
 
 
@@ -97,4 +105,6 @@ def key_of(record: Record) -> str:
         return f"{record.camera_id}/{record.target}"
     if isinstance(record, Settled):
         return f"{record.camera_id}/"  # no target has an empty name
+    if isinstance(record, FederationUpdate):
+        return f"{record.federation}/{record.site}"
     return camera_of(record)

@@ -4,6 +4,7 @@
     RUN/outputs/day=YYYY-MM-DD/camera=ID/part-*.parquet   one row per model output
     RUN/outputs/day=YYYY-MM-DD/mixed/part-*.parquet       the latest of them, of all cameras, until they are merged
     RUN/{decisions,drops,camera_events,adaptation}/part-*.parquet
+    RUN/calibrated/part-*.parquet                         what a person would say, where labels were given
     RUN/pictures/CAMERA/INDEX.jpg                         audit frames on which predictions were wrong
     RUN/latest/                                           each camera's latest picture, for people to look at
 

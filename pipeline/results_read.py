@@ -71,6 +71,10 @@ class RunResults:
         """Return what the adaptation did; ``scores`` is a JSON text."""
         return self._rows("adaptation", camera, "true", "at", "camera_id", "target", "version", "kind")
 
+    def calibrated(self, camera: str | None = None) -> pa.Table:
+        """Return what the oracle node says a person would say, by time."""
+        return self._rows("calibrated", camera, "true", "captured_at", "camera_id", "frame_index", "name")
+
     def pictures(self, camera: str) -> dict[int, Path]:
         """Return the kept pictures of a camera: frame index -> JPEG file."""
         return kept_pictures(self.run_dir, camera)

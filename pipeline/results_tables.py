@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from camlink.pipeline.clock import EPOCH
-from camlink.pipeline.records import AdaptationEvent, CameraEvent, Decision, FrameDropped, ModelOutput
+from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, CameraEvent, Decision, FrameDropped, ModelOutput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,6 +73,15 @@ TABLES: dict[str, dict[str, str]] = {
         "detail": "string",
         "scores": "string",
     },
+    "calibrated": {
+        "camera_id": "string",
+        "frame_index": "int64",
+        "captured_at": "time",
+        "name": "string",
+        "value": "values",
+        "sources": "texts",
+        "confidence": "float32",
+    },
 }
 
 # What makes two rows the same fact (design ruling 7): a repeat after a restart falls out on reading.
@@ -82,6 +91,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "drops": ("camera_id", "first_index", "reason"),
     "camera_events": ("camera_id", "at", "kind", "detail"),
     "adaptation": ("camera_id", "at", "kind", "target", "version", "detail"),
+    "calibrated": ("camera_id", "frame_index", "name"),
 }
 
 
@@ -211,14 +221,19 @@ def _adaptation_row(e: AdaptationEvent) -> Row:
     return {name: getattr(e, name) for name in TABLES["adaptation"]} | {"scores": _json(e.scores)}
 
 
+def _calibrated_row(c: CalibratedOutput) -> Row:
+    return {name: getattr(c, name) for name in TABLES["calibrated"]} | {"value": c.value.tolist()}
+
+
 def _json(mapping: Any) -> str:
     return json.dumps(dict(mapping), sort_keys=True, default=float)
 
 
-# Records that come seldom, row by row; FrameResult comes often and has its own way above.
+# Records of small tables, row by row; FrameResult comes often and has its own way above.
 SELDOM: dict[type, tuple[str, Callable[[Any], Row]]] = {
     Decision: ("decisions", _decision_row),
     FrameDropped: ("drops", _drop_row),
     CameraEvent: ("camera_events", _camera_event_row),
     AdaptationEvent: ("adaptation", _adaptation_row),
+    CalibratedOutput: ("calibrated", _calibrated_row),
 }

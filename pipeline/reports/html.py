@@ -66,6 +66,7 @@ class Page:
                 config=self._results.info.config,
                 headline=notes.headline(report),
                 ending=notes.ending(report),
+                calibrated=notes.calibrated_lines(report),
                 pace=notes.pace(report["cost"]),
                 views=self._views,
                 overview=plots.agreement_by_model(report["models"]),

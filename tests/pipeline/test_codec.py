@@ -47,7 +47,11 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         fields = {f.name: values_of(hints[f.name]) for f in dataclasses.fields(hint)}
-        names = {name: st.from_regex(CAMERA_ID, fullmatch=True) for name in ("camera_id", "target") if name in fields}
+        names = {
+            name: st.from_regex(CAMERA_ID, fullmatch=True)
+            for name in ("camera_id", "target", "federation", "site")
+            if name in fields
+        }
         return st.builds(hint, **fields | names)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
