@@ -33,7 +33,7 @@ WARM_FRAMES = 40  # per camera: profile frames, the first decision, first links 
 MOST_WARM = 2000  # frames in all: with many cameras only profile frames and the decision (at least LEAST_WARM each)
 LEAST_WARM = 25
 PAUSE_S = 4.0  # how long workers are stopped for a backlog to grow: less than the session time-out of their groups
-WAIT_MS = 50  # how long the broker keeps requests open while there is nothing
+WAIT_MS = 15  # how long the broker keeps requests open while there is nothing: the test bed looks again only then
 TIMED_FRAMES = 200  # for latencies
 TIMED_RATE = 20.0  # frames a second in all: far from any limit, so that nothing waits in a queue
 WORKERS = ("ingest", *STEPS)
@@ -91,7 +91,8 @@ def measure(site: Site, watch: Watch, scenario: Scenario) -> Measured:
             with site.paused():
                 source.begin()
                 source.wait(PAUSE_S)
-        return source.told(), watch.wait_for(frames * scenario.cameras)
+        ages = watch.wait_for(frames * scenario.cameras)  # before anything else: an age is taken when a result is read
+        return source.told(), ages
 
     send(0, scenario.warm)
     before, start = site.cpu_s(), time.monotonic()
