@@ -10,10 +10,12 @@ import pytest
 from benchmarks.distributed.__main__ import LEAST_WARM, WARM_FRAMES, Measured, Scenario, scenarios, shown
 from benchmarks.distributed.bare import Bare
 from benchmarks.distributed.load import MODELS, cameras, jpeg_of, picture, write_trace
+from benchmarks.distributed.requests import least_us, records
 from benchmarks.distributed.soak import slope_mb_per_hour
 from benchmarks.distributed.stages import part_of, shares
 from camlink.models.recorded import open_trace
 from camlink.pipeline.jpeg import JpegPicture
+from camlink.pipeline.records import Frame, FrameResult, OutputReady, Settled
 
 
 @pytest.mark.parametrize(("jpeg_bytes", "shape"), [(50_000, (360, 640, 3)), (200_000, (720, 1280, 3))])
@@ -63,3 +65,8 @@ def test_time_is_counted_to_the_part_of_camlink_that_spent_it(tmp_path: Path) ->
     profile.runcall(JpegPicture.of, jpeg_of(picture(50_000, 0)))
     profile.dump_stats(tmp_path / "one.prof")
     assert shares(tmp_path / "one.prof") == {"JPEG": pytest.approx(1.0)}
+
+
+def test_the_costs_of_coding_are_told_of_every_record_that_travels_with_each_frame() -> None:
+    assert {type(record) for record in records().values()} == {Frame, OutputReady, FrameResult, Settled}
+    assert 0 < least_us(lambda: sum(range(100)), times=10) < least_us(lambda: sum(range(100_000)), times=10)

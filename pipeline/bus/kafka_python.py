@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from camlink.pipeline.bus.kafka_topics import LOOK, KafkaAddress, create_topics,
 from camlink.pipeline.errors import BusError
 
 
+@functools.lru_cache(maxsize=100_000)  # the client's hash is in Python, and there are few cameras
 def partition_of(key: str, partitions: int) -> int:
     """Return the partition that any Kafka client with Java's partitioner chooses for a key."""
     hashed: int = murmur2(key.encode()) & 0x7FFFFFFF
