@@ -138,6 +138,12 @@ class PacedAdaptation(_Paced):
         self._cameras[camera_id].to_ask = asked
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
+        return _last_marks(self._taken(records))
+
+    def on_time(self, now: datetime) -> Iterable[Record]:
+        return _last_marks(super().on_time(now))
+
+    def _taken(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
             if isinstance(record, LinkPromotion):
                 self._adaptation.resume(record)
@@ -201,6 +207,23 @@ class PacedAdaptation(_Paced):
             yield Settled(result.camera_id, result.frame_index, result.captured_at, quiet_until)
 
 
+def _last_marks(records: Iterable[Record]) -> Iterable[Record]:
+    """Leave out the marks that a later one of their camera makes idle, and give the others after all else.
+
+    Who has not read a mark yet waits for nothing beyond it, so the last one says it all; unless the clock was set back.
+    """
+    marks: dict[str, Settled] = {}
+    for record in records:
+        if not isinstance(record, Settled):
+            yield record
+            continue
+        before = marks.pop(record.camera_id, None)
+        if before is not None and before.captured_at > record.captured_at:
+            yield before
+        marks[record.camera_id] = record
+    yield from marks.values()
+
+
 class PacedScheduler(_Paced):
     """Stands before a `SchedulerOperator`: a frame is scored with exactly the links that earlier frames led to."""
 
@@ -244,7 +267,7 @@ class PacedScheduler(_Paced):
                 camera.promotions = [p for p in camera.promotions if p.at >= result.captured_at]
                 camera.hand_on(result)
                 given = self._guard.on_records([*due, result])
-                camera.has_learnt |= result.purpose != "serve" or bool(given)
+                camera.has_learnt |= result.purpose != "serve" or bool(due) or bool(given)
                 yield from given
 
     def _may_go(self, name: str, camera: _Camera) -> bool:

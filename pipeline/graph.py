@@ -56,7 +56,8 @@ class Step:
     """One operator: its name, which is also its consumer group, and its topics.
 
     Between processes the members of a group share the cameras of the topics in ``shares``, and read the others beside,
-    and those in ``beside``, which one process does not need: to stay in step, and to take up a camera that moved.
+    and those in ``beside``, which one process does not need, to stay in step. What lies on those in ``restores`` they
+    read once, when they take up a camera: they write these topics themselves.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Step:
     writes: tuple[str, ...]
     shares: tuple[str, ...]
     beside: tuple[str, ...] = ()
+    restores: tuple[str, ...] = ()
 
     @property
     def follows(self) -> tuple[str, ...]:
@@ -75,8 +77,8 @@ GRAPH = (
     Step("ingest", (), ("frames", "events"), ()),
     Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events"), ("frames",), ("links",)),
     Step("linking", ("links", "outputs"), ("results", "events"), ("outputs",)),
-    Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",), ("links",)),
-    Step("scheduler", ("links", "results"), ("decisions",), ("results",), ("decisions",)),
+    Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",), restores=("links",)),
+    Step("scheduler", ("links", "results"), ("decisions",), ("results",), restores=("decisions",)),
     Step("results", ("results", "decisions", "links", "events"), (), ("results", "decisions", "links", "events")),
 )
 TOPICS = tuple(dict.fromkeys(TOPIC_OF.values()))

@@ -121,7 +121,7 @@ class Site:
         The worker named by ``crashes`` is lost every now and then while frames come, just before its turn.
         """
         waiting = list(frames)
-        names = list(self.workers)
+        names, found_nothing = list(self.workers), set[str]()
         idle = 0
         while waiting or idle < 60:
             if idle == 30:
@@ -139,7 +139,8 @@ class Site:
             if crashes and rng.random() < 0.2:  # this clock stands still: without this, nothing is ever committed
                 self.workers[turn].checkpoint()
             taken = self.workers[turn].once()
-            idle = 0 if taken else idle + 1
+            found_nothing = set() if taken else {*found_nothing, turn}
+            idle = idle + 1 if len(found_nothing) == len(names) else 0  # one whose turn is yet to come is not idle
             self.records.extend(self._results.poll())
         return self.records
 
