@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from camlink.models.trace_arrays import open_arrays
-from camlink.operators.belief import Frequencies, Guess, Leveled
+from camlink.operators.belief import Guess, Leveled
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, FramePolicy, PolicySetup
 from camlink.operators.selection import Budget, Costs
@@ -46,7 +46,7 @@ class Blind(PerFrame):
 class LastOnly(Leveled):
     """Always repeats the last output."""
 
-    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
+    def guess(self, fresh: float) -> Guess:
         return Guess(self._value, (1.0 - fresh) * self.stale, True)
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     full = known["camlink"].make
     variants = {
         "camlink": full,
-        "without links": lambda camera, setup, cut: PerFrame(setup),
+        "without links": lambda camera, setup, cut: PerFrame(setup, links=False),
         "without movement": lambda camera, setup, cut: Blind(setup),
         "without usual values": lambda camera, setup, cut: Repeating(setup),
         "without the future": lambda camera, setup, cut: Myopic(setup),
