@@ -144,7 +144,7 @@ def strip(decisions: Sequence[Mapping[str, Any]], models: Sequence[str], window:
 def _state(decision: Mapping[str, Any], model: str) -> str:
     if model in decision["execute"]:
         return "executed"
-    if decision["per_frame"] and model in decision["loaded"]:
+    if decision.get("per_frame") and model in decision["loaded"]:
         return "per frame"
     return "predicted" if model in decision["predict"] else "left out"
 

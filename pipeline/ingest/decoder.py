@@ -182,7 +182,8 @@ def _read_on(capture: Capture, order: Order, outlet: Outlet) -> tuple[str, str]:
         if is_late and not order.is_file:
             return "failed", f"no frame for {silent_s:.1f} s"
         if not is_there:
-            return "failed", "the stream ended or cannot be decoded"
+            why = capture.why if isinstance(capture, KeyCapture) else ""
+            return "failed", why or "the stream ended or cannot be decoded"
         outlet.beat()
         if isinstance(capture, KeyCapture) and _is_too_seldom(capture, order):
             return TOO_SELDOM, ""

@@ -9,10 +9,12 @@ The pictures are those that OpenCV gives for the same frames, to within a level 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -76,21 +78,32 @@ def open_key_frames(
     import av
 
     av.logging.set_level(None)
-    options = {"rtsp_transport": "tcp"} if source.lower().startswith("rtsp") else {}
+    options = {"rtsp_flags": "prefer_tcp"} if source.lower().startswith("rtsp") else {}
     timeout = None if open_timeout_s is None else (open_timeout_s, read_timeout_s)
     try:
         container: Any = av.open(source, options=options, timeout=timeout)
     except (av.FFmpegError, OSError) as cause:
         return KeyCapture(None, why=str(cause))
-    return KeyCapture(container, heard)
+    return KeyCapture(container, heard, most_silence_s=inf if read_timeout_s is None else 0.95 * read_timeout_s)
 
 
 class KeyCapture:
     """A `Capture` of a video's key frames. Each is decoded by itself, so that none waits for the next."""
 
-    def __init__(self, container: Any, heard: Callable[[], object] = lambda: None, why: str = "") -> None:
-        """``why``: what kept it from being opened, in FFmpeg's words, which may hold the address."""
+    def __init__(
+        self,
+        container: Any,
+        heard: Callable[[], object] = lambda: None,
+        why: str = "",
+        most_silence_s: float = inf,
+    ) -> None:
+        """``why``: what kept it from being opened, in FFmpeg's words, which may hold the address; later, from going on.
+
+        ``most_silence_s``: between packets. When its time is up FFmpeg first gives the packets over UDP that it held
+        back, as if they had just come.
+        """
         self.why = why
+        self._most_silence_s = most_silence_s
         self.gap_s = 0.0  # between the last two key frames
         self._heard = heard
         self._container = container
@@ -148,10 +161,16 @@ class KeyCapture:
         self._container = self._stream = None
 
     def _keys(self) -> Iterator[Any]:
+        began = time.monotonic()
         for packet in self._packets:
+            silent_s = time.monotonic() - began
+            if silent_s >= self._most_silence_s:
+                self.why = f"no frame for {silent_s:.1f} s"
+                return
             self._heard()
             if packet.is_keyframe and packet.size:
                 yield packet
+            began = time.monotonic()
 
     def _decoded(self, packet: Any) -> list[Any]:
         """Decode one packet by itself: what the decoder holds back is asked for at once."""

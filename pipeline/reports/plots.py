@@ -193,7 +193,7 @@ def _state(name: str, decision: Mapping[str, Any]) -> str:
     """Return what a decision does with a model; one that it cannot even predict, for want of sources, is left out."""
     if name in decision["execute"]:
         return "executed"
-    if decision["per_frame"] and name in decision["loaded"]:
+    if decision.get("per_frame") and name in decision["loaded"]:
         return "per frame"
     return "predicted" if decision["execute"] and name in decision["predict"] else "left out"
 

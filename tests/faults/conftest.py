@@ -25,10 +25,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out of a default run what is only of the fault suite; `-m faults` and scripts/faults run all of it."""
     if "faults" in (config.getoption("markexpr") or ""):
         return
-    left = [item for item in items if item.get_closest_marker("faults") and not item.get_closest_marker("broker")]
+    left = [item for item in items if item.get_closest_marker("faults") and not _is_of_default_run(item)]
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
+
+
+def _is_of_default_run(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(mark) for mark in ("broker", "rtsp"))
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +51,12 @@ class Report:
         self._stash = stash
 
     def __call__(self, fault: str, promised: str, seen: Seen) -> None:
-        text = "\n".join([f"fault:    {fault}", f"promised: {promised}", "seen:     " + "\n".join(seen.lines())])
-        self._stash.append(text)
-        assert seen.ledger.balances, text
+        self.add(fault, promised, "\n".join(seen.lines()))
+        assert seen.ledger.balances, self._stash[-1]
+
+    def add(self, fault: str, promised: str, seen: str) -> None:
+        """Add what was seen of a fault that strikes one camera only, whose account the caller checks."""
+        self._stash.append(f"fault:    {fault}\npromised: {promised}\nseen:     {seen}")
 
 
 @pytest.fixture

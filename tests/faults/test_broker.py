@@ -38,15 +38,10 @@ def test_a_broker_that_comes_back_has_everything(site: FaultSite, report: Report
     report(f"broker {how} for {away_s:.0f} s, then back with all it had", promised, site.through())
 
 
-@pytest.mark.xfail(
-    strict=False,
-    raises=AssertionError,
-    reason="one of the workers waits minutes for the test bed's broker to let it join anew (docs/faults.md)",
-)
 def test_a_broker_that_has_forgotten_everything_is_reported_and_begun_anew_with(
     site: FaultSite, report: Report
 ) -> None:
-    site.feed(100, FPS)
+    site.feed(240, FPS)
     site.tended_for(5.0)
     site.struck(reported_aloud=site.says("results", "has lost its topics"), at_work_again=site.joins("results"))
     site.servers["broker"].restart()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -283,11 +284,16 @@ def test_a_scheduler_that_is_away_holds_frames_up_for_a_bounded_time_only() -> N
 
 
 class DoubtfulDetector(TinyModel):
-    """Counts nobody, and shows everybody in boxes too doubtful to count."""
+    """Counts nobody, and shows everybody in boxes too doubtful to count: from frame ``twice_from`` on in two each."""
+
+    twice_from: float = inf
 
     def run(self, frames: Sequence[Frame]) -> list[Inference]:
         counted = zip(super().run(frames), frames, strict=True)
-        return [replace(inference, detections=_crowd(people(frame))) for inference, frame in counted]
+        return [replace(inference, detections=_crowd(self._boxes(frame))) for inference, frame in counted]
+
+    def _boxes(self, frame: Frame) -> int:
+        return people(frame) * (2 if frame.index >= self.twice_from else 1)
 
 
 def _crowd(count: int) -> Detections:
@@ -298,15 +304,17 @@ def _crowd(count: int) -> Detections:
 SET_LINKS = {**RULES["links"], "kind": "set", "context": ["frame_statistics"]}
 
 
-def doubtful_and_persons() -> list[TinyModel]:
-    return [DoubtfulDetector.count("doubtful", lambda f: 0, time_ms=1.0), TinyModel.count("persons", people)]
+def doubtful_and_persons(twice_from: float = inf) -> list[TinyModel]:
+    doubtful = DoubtfulDetector.count("doubtful", lambda f: 0, time_ms=1.0)
+    doubtful.twice_from = twice_from
+    return [doubtful, TinyModel.count("persons", people)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["adaptation", "scheduler"])
 def test_what_links_read_of_boxes_outlives_a_worker(step: str) -> None:
     """Frames to learn from, scores, and the frame that is just being relabelled."""
-    site, apart, alone = lose_again_and_again(step, "uncertainty", 3, doubtful_and_persons(), 260, links=SET_LINKS)
+    site, apart, alone = lose_again_and_again(step, "uncertainty", 3, doubtful_and_persons(120), 600, links=SET_LINKS)
     assert site.crashes >= 3
     assert rows(apart).keys() == rows(alone).keys()
     assert len({o.link_version for o in outputs(alone) if o.how == "linked"}) > 1, "no promotion in mid-stream"

@@ -1,4 +1,4 @@
-"""Linking where executed outputs were lost: each model has exactly one served row, with the reason where it abstains."""
+"""Linking where executed outputs were lost: each model has one served row, with the reason where it abstains."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def test_it_executes_when_the_scene_moves() -> None:
     assert len(ran["weather"]) < 0.1 * 540  # it never changes
 
 
-def test_from_its_priors_it_executes_each_model_once_and_answers_only_from_then_on() -> None:
+def test_from_its_priors_it_soon_executes_each_model_and_answers_only_from_then_on() -> None:
     policy, (facts, outputs) = PerFrame(setup(0.3)), camera()
     ran: list[str] = []
     for i, frame in enumerate(facts[:20]):
@@ -212,8 +212,9 @@ def test_from_its_priors_it_executes_each_model_once_and_answers_only_from_then_
             ran.append(model)
         assert set(policy.answer(executed)) == set(ran) - set(executed)
         policy.learn(executed, chosen=True)
-    assert sorted(ran[:2]) == ["people", "weather"]
-    assert len(ran) > 2, "it learns on"
+        if i == 6:  # 0.3 of two models: each was paid for by now
+            assert set(ran) == {"people", "weather"}
+    assert len(ran) > 6, "it learns on"
 
 
 def test_without_statistics_it_still_works() -> None:
