@@ -146,7 +146,7 @@ class Pool:
 
     def mix(self, features: Array) -> Frequencies:
         """Return P(level) (E, levels) from ``features`` (F, E, levels)."""
-        logs = np.tensordot(self.weights, features, 1)
+        logs = (self.weights @ features.reshape(len(features), -1)).reshape(features.shape[1:])
         chances = np.exp(logs - logs.max(axis=1, keepdims=True))
         return np.asarray(chances / chances.sum(axis=1, keepdims=True))
 
