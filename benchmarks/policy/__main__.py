@@ -2,11 +2,11 @@
 
 Every variant plays the same traces at the same budgets (docs/compare.md, "Protocol"). "Best baseline" is, for each
 camera and budget, the best of standalone, periodic, reducto, drls, mlink and mlink-exact: no single policy does that.
-`mlink-exact` chooses by links once a period (hourly) instead of on every frame; `oracle`, the best fixed set of models in
-hindsight, is what regret is counted from (below zero: better than any fixed set).
+`mlink-exact` chooses by links once a period (hourly) instead of on every frame; `oracle`, the best fixed set of models
+in hindsight, is what regret is counted from (below zero: better than any fixed set).
 
-Traces of several counters of the same things come from `persons.yaml` and `vehicles.yaml` beside this file, traces of
-slower cameras from `python -m benchmarks.policy.thin`.
+Traces of several counters of the same things come from `python -m benchmarks.policy.counters` and from `camlink record
+--config benchmarks/policy/vehicles.yaml`, traces of slower cameras from `python -m benchmarks.policy.thin`.
 """
 
 from __future__ import annotations
