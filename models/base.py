@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from camlink.pipeline.records import Detections, Frame, Value
 
@@ -36,6 +36,12 @@ class OutputSpec:
             raise ValueError(f'model "{self.model}": size must be at least 1, got {self.size}')
         if self.labels and len(self.labels) != self.size:
             raise ValueError(f'model "{self.model}": {len(self.labels)} labels for an output of size {self.size}')
+        if self.kind not in get_args(Kind):
+            raise ValueError(
+                f'model "{self.model}": kind must be one of {", ".join(get_args(Kind))}, got "{self.kind}"'
+            )
+        if not self.scale > 0.0:
+            raise ValueError(f'model "{self.model}": scale must be above 0, got {self.scale}')
 
 
 @dataclass(frozen=True, slots=True, eq=False)

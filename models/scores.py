@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from camlink.models.average_precision import boxes_agreement
 from camlink.models.base import OutputSpec
 
 Array = NDArray[np.float32]
@@ -127,11 +128,18 @@ def rules(spec: OutputSpec) -> TaskRules:
         raise ValueError(f'model "{spec.model}": task "{spec.task}" cannot be scored; known tasks: {known}') from None
 
 
+def has_agreement(spec: OutputSpec) -> bool:
+    """Say whether outputs of this task can be compared. Boxes can, though no link predicts them."""
+    return spec.task in RULES or spec.task == "detections"
+
+
 def agreement(spec: OutputSpec, predicted: Array, executed: Array) -> Array:
     """Return how far ``predicted`` equals ``executed``, per frame: (n, size), (n, size) -> (n,) in [0, 1].
 
     Count: share of entries within 0.5. Single label: same top label. Multi label: share of labels on the same side
     of 0.5. Regression: one minus the mean error over ``spec.scale``. Box: intersection over union. Tokens (n, steps):
-    one minus the word error rate.
+    one minus the word error rate. Detections (n, places x 6): mean average precision (`average_precision`).
     """
+    if spec.task == "detections":
+        return boxes_agreement(predicted, executed)
     return rules(spec).agree(spec, predicted, executed)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 _NO_PIXELS.flags.writeable = False
 _STATS = ("pixel_change", "edge_density", "mean_luma")
 _BOX_COLUMNS = 6  # x1, y1, x2, y2, score, class
+_KINDS = {"tokens": "sequence", "detections": "set"}  # where trace.yaml does not say; all else is a vector
 _SPEC_FIELDS = ("kind", "size", "task", "labels", "max_steps", "scale")
 
 Answers = dict[str, dict[int, Inference]]  # camera id -> frame index -> inference
@@ -103,10 +105,19 @@ def _entry(name: str, raw: Any, where: str) -> RecordedEntry:
     try:
         fields = {key: raw[key] for key in _SPEC_FIELDS if raw.get(key) is not None}
         fields["labels"] = tuple(str(label) for label in raw.get("labels") or ())
-        spec = OutputSpec(name, **{"kind": "vector", **fields})
-        return RecordedEntry(spec, float(raw["time_ms"]), float(raw["memory_gb"]))
+        spec = OutputSpec(name, **{"kind": _KINDS.get(str(raw["task"]), "vector"), **fields})
+        costs = {key: _cost(raw[key], key) for key in ("time_ms", "memory_gb")}
     except (TypeError, ValueError) as error:
-        raise TraceError(f'{where}: model "{name}": {error}') from error
+        said = str(error).removeprefix(f'model "{name}": ')
+        raise TraceError(f'{where}: model "{name}": {said}') from error
+    return RecordedEntry(spec, **costs)
+
+
+def _cost(raw: Any, name: str) -> float:
+    cost = float(raw)
+    if not 0.0 <= cost < inf:
+        raise ValueError(f"{name} must be 0 or more, got {raw!r}")
+    return cost
 
 
 def _model_lines(tree: Any) -> dict[str, int]:

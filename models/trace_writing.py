@@ -9,15 +9,21 @@ import numpy as np
 
 from camlink.models.trace_arrays import CameraTrace
 from camlink.models.trace_files import RecordedEntry
+from camlink.pipeline.errors import TraceError
 
 
 def write_arrays(
     folder: Path, models: Mapping[str, RecordedEntry], cameras: Sequence[CameraTrace], *, note: str | None = None
 ) -> Path:
-    """Write ``cameras`` as a trace folder of Parquet tables, and return it. ``note`` goes to the top of trace.yaml."""
+    """Write ``cameras`` as a trace folder of Parquet tables, and return it. ``note`` goes to the top of trace.yaml.
+
+    Raises `TraceError` for models that give boxes.
+    """
     import pyarrow
     import pyarrow.parquet as parquet
 
+    if boxed := [m for m, entry in models.items() if entry.spec.kind == "set"]:
+        raise TraceError(f"{folder}: {', '.join(boxed)}: boxes are written by `camlink record` only")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "trace.yaml").write_text(_description(models, note), encoding="utf-8")
     stats = [s for s in cameras[0].stats if all(s in c.stats for c in cameras)] if cameras else []

@@ -12,9 +12,11 @@ False
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 
 from camlink.operators.selection import Budget, Costs
+from camlink.pipeline.records import Value
 
 ROUNDING = 1e-6  # of executing everything once: sums of floats may miss a limit by this much
 
@@ -33,7 +35,7 @@ class Allowance:
         self.loads = 0
         self._per_frame = budget.time_ms(costs)
         self._memory = budget.memory_limit()
-        self._slack = ROUNDING * max(costs.time(costs.models), 1.0)
+        self._slack = ROUNDING * costs.time(costs.models)
         self._loaded: dict[str, None] = {}  # in order of last use
 
     @property
@@ -102,3 +104,21 @@ class Allowance:
     def _make_room(self, memory_gb: float) -> None:
         while self._loaded and self.costs.memory(self.loaded) + memory_gb > self._memory + ROUNDING:
             del self._loaded[next(iter(self._loaded))]
+
+
+class Turns:
+    """Models in the order in which they are to execute on a frame, as far as they can be paid."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._todo: list[str] = []
+
+    def next(self, executed: Mapping[str, Value], order: Callable[[], Iterable[str]]) -> str | None:
+        """Pay for the next model and return it, or None to stop; ``order`` is asked once, at the start of a frame."""
+        if not executed:
+            self._allowance.next_frame()
+            self._todo = list(order())
+        if self._todo and self._allowance.affords(self._todo[0]):
+            self._allowance.spend(self._todo[0])
+            return self._todo.pop(0)
+        return None

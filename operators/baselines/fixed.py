@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from camlink.operators.allowance import Allowance
+from camlink.operators.allowance import Allowance, Turns
 from camlink.operators.baselines.warmup import LastValues
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.selection import Budget, greedy
@@ -17,22 +17,15 @@ class Fixed:
 
     def __init__(self, setup: PolicySetup, models: tuple[str, ...]) -> None:
         self._models = models
-        self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
+        self._turns = Turns(Allowance(setup.costs, setup.budget, setup.load_ms))
         self._last = LastValues()
-        self._todo: list[str] = []
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
         """Return the next model of the set, as long as it can be paid."""
-        if not executed:
-            self._allowance.next_frame()
-            self._todo = list(self._models)
-        if self._todo and self._allowance.affords(self._todo[0]):
-            self._allowance.spend(self._todo[0])
-            return self._todo.pop(0)
-        return None
+        return self._turns.next(executed, lambda: self._models)
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
         """Repeat the last executed values."""

@@ -17,7 +17,7 @@ import numpy as np
 from camlink.links.ensemble import Ensemble
 from camlink.links.memory import Recall
 from camlink.links.train import LinkKind
-from camlink.operators.allowance import Allowance
+from camlink.operators.allowance import Allowance, Turns
 from camlink.operators.baselines.warm_links import Array, LinkTrainer, Times
 from camlink.operators.baselines.warmup import WarmUp
 from camlink.operators.blocks import BlockAnswer
@@ -46,6 +46,7 @@ class MLink:
         self._setup, self._choose_models, self._period_s, self._kind = setup, choose, period_s, kind
         self._trainer = trainer or LinkTrainer()
         self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
+        self._turns = Turns(self._allowance)
         self._warm_up = WarmUp(tuple(setup.specs))
         self._frame = FrameFacts(-1, 0.0)
         self._ensembles: Mapping[str, Ensemble] = {}
@@ -54,7 +55,6 @@ class MLink:
         self._start_s, self._period, self._period_frames = 0.0, -1, 0
         self._to_profile = 0
         self._choose_again, self._newly_scored = True, 0
-        self._todo: list[str] = []
         self._executed_last: dict[str, tuple[Value, float]] = {}  # value, event time
         self._answered: dict[str, Answer] = {}
 
@@ -64,12 +64,7 @@ class MLink:
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
         """Return the next model of the period's set, or of all models on profile frames."""
-        if not executed:
-            self._plan()
-        if self._todo and self._allowance.affords(self._todo[0]):
-            self._allowance.spend(self._todo[0])
-            return self._todo.pop(0)
-        return None
+        return self._turns.next(executed, self._plan)
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
         """Predict by links from what was executed; repeat the last answer where no link can."""
@@ -137,10 +132,9 @@ class MLink:
     def _latest_s(self) -> float:
         return max((time_s for _, time_s in self._executed_last.values()), default=-inf)
 
-    def _plan(self) -> None:
-        """Say what executes on this frame: the period's set, or all models on its profile frames."""
+    def _plan(self) -> tuple[str, ...]:
+        """Return what executes on this frame: the period's set, or all models on its profile frames."""
         scorer = self._scorer or self._start()
-        self._allowance.next_frame()
         self._enter_period()
         everything = tuple(self._setup.specs)
         if self._to_profile and self._execute != everything and self._allowance.affords_all(everything):
@@ -148,12 +142,11 @@ class MLink:
             self._newly_scored += 1
             fresh = self._newly_scored >= RECHOOSE_SHARE * scorer.frames()
             self._choose_again = self._to_profile == 0 and fresh
-            self._todo = list(everything)
-            return
+            return everything
         if self._choose_again:
             self._choose_again, self._newly_scored = False, 0
             self._execute = self._choose_models(scorer.scores(), self._setup.costs, self._setup.budget)
-        self._todo = list(self._execute)
+        return self._execute
 
     def _enter_period(self) -> None:
         """Ask for profile frames at the start of every period but the first, which the warm-up was for."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
-from camlink.operators.allowance import Allowance
+from camlink.operators.allowance import Allowance, Turns
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.baselines.warmup import Array, LastValues, WarmUp
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
@@ -30,13 +30,12 @@ class Periodic:
 
     def __init__(self, setup: PolicySetup) -> None:
         self._setup = setup
-        self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
+        self._turns = Turns(Allowance(setup.costs, setup.budget, setup.load_ms))
         self._warm_up = WarmUp(tuple(setup.specs))
         self._last = LastValues()
         self._frame = FrameFacts(-1, 0.0)
         self._interval: dict[str, float] | None = None
         self._age: dict[str, float] = {}  # frames since the model executed
-        self._due: list[str] = []
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
@@ -46,15 +45,11 @@ class Periodic:
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
         """Return the model that is longest overdue, as long as that can be paid."""
-        if not executed:
-            interval = self._intervals()
-            self._allowance.next_frame()
-            overdue = {m: self._age[m] / k for m, k in interval.items() if self._age[m] >= k}
-            self._due = sorted(overdue, key=lambda m: -overdue[m])
-        if self._due and self._allowance.affords(self._due[0]):
-            self._allowance.spend(self._due[0])
-            return self._due.pop(0)
-        return None
+        return self._turns.next(executed, self._overdue)
+
+    def _overdue(self) -> list[str]:
+        overdue = {m: self._age[m] / k for m, k in self._intervals().items() if self._age[m] >= k}
+        return sorted(overdue, key=lambda m: -overdue[m])
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
         """Repeat the last executed values."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
-from camlink.operators.allowance import Allowance
+from camlink.operators.allowance import Allowance, Turns
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.baselines.warmup import Array, LastValues, WarmUp
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
@@ -35,14 +35,13 @@ class Reducto:
 
     def __init__(self, setup: PolicySetup) -> None:
         self._setup = setup
-        self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
+        self._turns = Turns(Allowance(setup.costs, setup.budget, setup.load_ms))
         self._warm_up = WarmUp(tuple(setup.specs))
         self._last = LastValues()
         self._frame = FrameFacts(-1, 0.0)
         self._seen: FrameStats | None = None
         self._trigger: dict[str, Trigger] | None = None
         self._change: dict[str, float] = {}  # of the model's feature since it executed
-        self._due: list[str] = []
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame: add up what changed."""
@@ -55,15 +54,11 @@ class Reducto:
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
         """Return the model whose feature is furthest above its threshold, as long as that can be paid."""
-        if not executed:
-            trigger = self._triggers()
-            self._allowance.next_frame()
-            excess = {m: self._change[m] / max(t, 1e-12) for m, (_, t) in trigger.items() if self._change[m] >= t}
-            self._due = sorted(excess, key=lambda m: -excess[m])
-        if self._due and self._allowance.affords(self._due[0]):
-            self._allowance.spend(self._due[0])
-            return self._due.pop(0)
-        return None
+        return self._turns.next(executed, self._changed)
+
+    def _changed(self) -> list[str]:
+        excess = {m: self._change[m] / max(t, 1e-12) for m, (_, t) in self._triggers().items() if self._change[m] >= t}
+        return sorted(excess, key=lambda m: -excess[m])
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
         """Repeat the last executed values."""

@@ -28,6 +28,9 @@ SCORE_ON = 400  # of those, frames that links are scored on
 WINDOW = 500  # scored frames that are kept, so that later profile frames replace those of the warm-up
 ALL_PAIRS_UP_TO = 8  # models; beyond, all are linked from a few models that correlate best with the rest
 SOURCES = 6
+ROUNDING = 1e-4  # of what should be a chance
+LARGEST = 1e15  # of what links read: squares must stay within float32
+WIDEST_TARGET = 256  # entries; links to longer outputs have millions of weights, and a warm-up teaches them nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +84,26 @@ def train_warm_links(
     seed: int,
     kind: LinkKind = "count_distribution",
 ) -> WarmLinks:
-    """Fit links on the warm-up, and once per fold without it. Sequences, and too few frames, give no links at all."""
-    linkable = {m: spec for m, spec in specs.items() if spec.kind == "vector" and spec.task != "tokens"}
+    """Fit links on the warm-up, and once per fold without it.
+
+    Sequences, boxes, and too few frames give no links at all; outputs of more than 256 entries are sources only.
+    """
+    linkable = {
+        m: spec
+        for m, spec in specs.items()
+        if spec.kind == "vector" and spec.task != "tokens" and (np.abs(samples[m]) < LARGEST).all()
+    }
     if len(linkable) < 2 or len(times_s) < MIN_FRAMES:
         return WarmLinks({}, [])
     rows = np.unique(np.linspace(0, len(times_s) - 1, min(LEARN_FROM, len(times_s))).astype(int))
     taught, times = {m: samples[m][rows] for m in linkable}, times_s[rows]
     ensembles = _fit(linkable, taught, times, seed, kind)
     return WarmLinks(ensembles, _judge(linkable, taught, times, seed, kind))
+
+
+def are_chances(spec: OutputSpec, values: Array) -> bool:
+    """Say whether labels come as chances from 0 to 1, which is what links predict; true for all that is no label."""
+    return spec.task not in ("single_label", "multi_label") or bool((np.abs(values - 0.5) < 0.5 + ROUNDING).all())
 
 
 def correlations(samples: Mapping[str, Array]) -> NDArray[np.float64]:
@@ -128,11 +143,14 @@ def _standardised(values: Array) -> NDArray[np.float64]:
 def _fit(
     specs: Mapping[str, OutputSpec], samples: Mapping[str, Array], times_s: Times, seed: int, kind: LinkKind
 ) -> dict[str, Ensemble]:
+    targets = [m for m, spec in specs.items() if spec.size <= WIDEST_TARGET and are_chances(spec, samples[m])]
     if len(specs) <= ALL_PAIRS_UP_TO:
-        return train_ensembles(specs, samples, seed=seed, times_s=times_s, kind=kind)
+        return (
+            train_ensembles(specs, samples, seed=seed, targets=targets, times_s=times_s, kind=kind) if targets else {}
+        )
     ensembles: dict[str, Ensemble] = {}
     hubs = hub_sources(samples, SOURCES)
-    for target in specs:
+    for target in targets:
         group = {*hubs, target}
         some = {m: spec for m, spec in specs.items() if m in group}
         mine = {m: samples[m] for m in some}

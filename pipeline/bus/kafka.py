@@ -31,7 +31,6 @@ BATCH = 200  # records given out at once
 RESTORE_S = 60.0  # how long reading the present state may take
 TURN_S = 0.1  # how often the group is looked after
 REJOIN_S = 3.0  # how long a turn may take while the group shares its partitions out anew
-SETTLE_S = 5.0  # how long leaving may wait for a join under way
 
 
 class KafkaBus:
@@ -145,21 +144,8 @@ class KafkaSubscription:
         if self._closed:
             return
         self._closed = True
-        self._settle()
         self._member.close()
         self._reader.close()
-
-    def _settle(self) -> None:
-        """Finish a join under way before leaving: of a member that leaves in the middle, a broker may keep a ghost.
-
-        The test bed's does, for good, and as the leader for whom all others wait.
-        """
-        end, held = time.monotonic() + SETTLE_S, self._at.numbers()
-        while time.monotonic() < end:
-            told = self._member.turn(TURN_S)
-            held = {place.partition for place in told.assigned} if told.assigned or told.revoked else held
-            if held:
-                return
 
     def _poll_once(self, timeout_s: float) -> list[Record]:
         records = self._attend(timeout_s)

@@ -55,7 +55,7 @@ def _is_value(option: str, arg: str, *, first: bool) -> bool:
     if first or arg == "none":
         return True
     if option == "--policy":
-        return not Path(arg).exists()
+        return not (Path(arg) / "trace.yaml").is_file()  # a folder of any other kind may be called like a policy
     return arg.replace(".", "", 1).isdigit()
 
 
@@ -74,6 +74,9 @@ def compare(
         str | None, typer.Option(help="How long a selection holds; 1h or a tenth of the trace when not given.")
     ] = None,
     load_ms: Annotated[float, typer.Option(help="What bringing a model into memory costs, in ms.")] = 0.0,
+    boxes: Annotated[
+        bool, typer.Option("--boxes", help="Judge detectors by their boxes (mean average precision), not by counts.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the rows as a CSV table.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page: frontiers, tables and segments.")] = None,
@@ -88,7 +91,7 @@ def compare(
     _check_names(policy or [])
     rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms)
     said: list[str] = []
-    rows = _play_all(traces, rules, said)
+    rows = _play_all(traces, rules, said, boxes=boxes)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:
@@ -99,7 +102,7 @@ def compare(
         html.write_text(render(rows, said), encoding="utf-8")
 
 
-def _play_all(traces: Sequence[Path], rules: Rules, said: list[str]) -> list[dict[str, Any]]:
+def _play_all(traces: Sequence[Path], rules: Rules, said: list[str], *, boxes: bool) -> list[dict[str, Any]]:
     """Return the rows of all traces; notes go to standard error and ``said``."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -117,7 +120,7 @@ def _play_all(traces: Sequence[Path], rules: Rules, said: list[str]) -> list[dic
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
         task = progress.add_task("")
         for path in traces:
-            trace = open_arrays(path)
+            trace = open_arrays(path, boxes=boxes)
             for text in trace.notes:
                 note(text)
             rows += [r.row() for r in compared(trace, rules, note, lambda now: progress.update(task, description=now))]

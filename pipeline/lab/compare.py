@@ -10,17 +10,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from camlink.models.scores import RULES
+from camlink.models.scores import RULES, has_agreement
 from camlink.models.trace_arrays import CameraTrace, TraceArrays
+from camlink.models.trace_files import RecordedEntry
+from camlink.operators.baselines.warm_links import are_chances
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.lab.play import play, split
 from camlink.pipeline.lab.policies import Candidate, find_policies
-from camlink.pipeline.lab.tally import HOWS, Tally, calibration_error, count_scores, surest_agreement
+from camlink.pipeline.lab.tally import (
+    HOWS,
+    Tally,
+    calibration_error,
+    count_scores,
+    mean_average_precision,
+    surest_agreement,
+)
+from camlink.pipeline.suggestions import suggest
 
 FEWEST_FRAMES = 20  # of a camera: two of warm-up, eighteen that count
 LONGEST_PERIOD_S = 3600.0
+LEAST_MS = 1e-6  # that executing a model costs
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Result:
             "seed": self.seed,
             **{f"share_{how}": count / float(slots) for how, count in hows.items()},
             **self._counts(),
+            "mean_average_precision": mean_average_precision(self.cameras.values()),
             "calibration_error": calibration_error(stated),
             "agreement_of_answers": _mean(stated[:, 2].sum(), stated[:, 0].sum()),
             "agreement_of_surest_answers": surest_agreement(stated),
@@ -86,7 +98,7 @@ class Result:
 
     def _everything_ms(self) -> float:
         entries = self.trace_arrays.models
-        return sum(float(t.frames.sum()) * sum(entries[m].time_ms for m in t.models) for t in self.cameras.values())
+        return sum(float(t.frames.sum()) * sum(_time_ms(entries[m]) for m in t.models) for t in self.cameras.values())
 
     def _counts(self) -> dict[str, float | None]:
         specs = {m: e.spec for m, e in self.trace_arrays.models.items()}
@@ -127,30 +139,35 @@ def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[Came
     """Return the cameras with frames enough. Raises `TraceError` if there is none."""
     usable = []
     for camera in (_scorable(c, trace.name, note) for c in trace.cameras):
-        if len(camera) >= FEWEST_FRAMES:
-            usable.append(camera)
-        else:
+        if not camera.specs:
+            note(f'trace {trace.name}: camera "{camera.camera_id}" has no outputs that can be scored; left out')
+        elif len(camera) < FEWEST_FRAMES:
             note(
                 f'trace {trace.name}: camera "{camera.camera_id}" has {len(camera)} frames with outputs, and a '
                 f"comparison needs {FEWEST_FRAMES}; left out"
             )
+        else:
+            usable.append(camera)
     if not usable:
         raise TraceError(
-            f"trace {trace.name}: none of its {len(trace.cameras)} cameras has {FEWEST_FRAMES} frames with outputs; "
-            "record more of them with `camlink record`"
+            f"trace {trace.name}: none of its {len(trace.cameras)} cameras has {FEWEST_FRAMES} frames with outputs of "
+            "all of its models; record more of them with `camlink record`"
         )
     return usable
 
 
 def _scorable(camera: CameraTrace, name: str, note: Callable[[str], None]) -> CameraTrace:
-    """Return the camera without models whose task has no agreement, such as boxes as a set."""
-    specs = {m: spec for m, spec in camera.specs.items() if spec.task in RULES}
+    """Return the camera without models whose task is unknown."""
+    specs = {m: spec for m, spec in camera.specs.items() if has_agreement(spec)}
     for model in camera.specs:
         if model not in specs:
             task = camera.specs[model].task
-            note(f'trace {name}: camera "{camera.camera_id}": {model}: task "{task}" cannot be scored; left out')
-    if not specs:
-        raise TraceError(f'trace {name}: camera "{camera.camera_id}" has no model whose outputs can be scored')
+            known = suggest(task, (*RULES, "detections"))
+            note(f'trace {name}: camera "{camera.camera_id}": {model}: unknown task "{task}"; {known}; left out')
+    for model, spec in specs.items():
+        if not are_chances(spec, camera.values[model]):
+            said = f"{spec.task} outputs are not all chances from 0 to 1, so links do not predict them"
+            note(f'trace {name}: camera "{camera.camera_id}": {model}: {said}')
     return replace(camera, specs=specs, values={m: camera.values[m] for m in specs})
 
 
@@ -170,7 +187,7 @@ def _play(
     load_ms: float,
 ) -> Tally:
     entries = {m: trace.models[m] for m in camera.specs}
-    costs = Costs({m: e.time_ms for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
+    costs = Costs({m: _time_ms(e) for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
     setup = PolicySetup(camera.camera_id, camera.specs, costs, budget, seed, load_ms=load_ms)
     cut = split(camera, period_s)
     return play(
@@ -181,6 +198,11 @@ def _play(
         name=candidate.name,
         bound=candidate.bound,
     )
+
+
+def _time_ms(entry: RecordedEntry) -> float:
+    """Return what executing costs. Where a trace says nothing at all, shares need a little something."""
+    return max(entry.time_ms, LEAST_MS)
 
 
 def _mean(total: float, count: float) -> float | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from math import ceil
+from statistics import fmean
 from typing import Any
 
 from camlink.pipeline.lab.summary import REFERENCES, Cell, Row, cells, ties, winner, winners
 
 Figure = dict[str, Any]
-COLOURS = 9  # CSS variables --policy0 to --policy8
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon")
+MOST_POINTS = 48  # of a line over periods: beyond, it hides the others
+COLOURS = 10  # CSS variables --policy0 to --policy9
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon", "hexagon")
 
 
 def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
@@ -36,7 +39,7 @@ def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         notes=notes,
         seeds=sorted({row["seed"] for row in rows}),
         headline=headline(found),
-        style=_asset("report.css"),
+        style=_asset("colours.css") + _asset("report.css"),  # as the report and the dashboard
         script=_asset("report.js"),
         plotlyjs=get_plotlyjs(),
     )
@@ -104,18 +107,23 @@ def frontier(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
 
 
 def segments(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
-    """Draw agreement period by period, one line per policy."""
-    data = [
-        _line(c.policy, place)
-        | {
-            "x": list(range(1, len(c.per_period) + 1)),
-            "y": [round(100 * a, 2) for a in c.per_period],
-            "hovertemplate": f"{escape(c.policy)}, period %{{x}}<br>agreement %{{y:.1f}} %<extra></extra>",
-        }
-        for c in found
-        if c.policy != "all"
-    ]
-    return {"data": data, "layout": _layout("period", "agreement, %")}
+    """Draw agreement period by period, one line per policy; neighbours of many periods are put together."""
+    periods = max((len(c.per_period) for c in found), default=0)
+    together = max(1, ceil(periods / MOST_POINTS))
+    data = []
+    for c in found:
+        if c.policy != "all":
+            parts = [c.per_period[i : i + together] for i in range(0, len(c.per_period), together)]
+            data.append(
+                _line(c.policy, place)
+                | {
+                    "x": [1 + i * together for i in range(len(parts))],
+                    "y": [round(100 * fmean(part), 2) for part in parts],
+                    "hovertemplate": f"{escape(c.policy)}, period %{{x}}<br>agreement %{{y:.1f}} %<extra></extra>",
+                }
+            )
+    title = "period" if together == 1 else f"period (each point: the mean of {together})"
+    return {"data": data, "layout": _layout(title, "agreement, %")}
 
 
 def _line(policy: str, place: Mapping[str, int]) -> Figure:

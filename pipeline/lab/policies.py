@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 from camlink.links.train import LinkKind
@@ -76,6 +78,8 @@ def _imported(path: str, known: Mapping[str, Candidate]) -> Candidate:
     module, colon, attribute = path.partition(":")
     if not colon or not module or not attribute:
         raise PolicyError(f'unknown policy "{path}"; {suggest(path, list(known))}, or name your own as module:Class')
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a console script does not look where it is started
     try:
         make = getattr(importlib.import_module(module), attribute)
     except ImportError as error:

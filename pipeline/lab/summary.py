@@ -12,7 +12,7 @@ from typing import Any
 Row = Mapping[str, Any]
 REFERENCES = ("all", "oracle")  # they do not keep to the budget, or have seen the future: they win nothing
 TIE = 5e-4
-_NESTED = ("agreement_per_model", "per_camera", "per_period")
+_NESTED = ("agreement_per_model", "mean_average_precision", "per_camera", "per_period")
 
 
 @dataclass(frozen=True)
@@ -93,4 +93,5 @@ def as_csv(rows: Sequence[Row]) -> str:
 def _flat(row: Row) -> dict[str, Any]:
     flat = {key: value for key, value in row.items() if key not in _NESTED}
     flat |= {f"agreement of {model}": value for model, value in row["agreement_per_model"].items()}
+    flat |= {f"mean average precision of {m}": value for m, value in row.get("mean_average_precision", {}).items()}
     return flat | {f"agreement on {camera}": value for camera, value in row["per_camera"].items()}

@@ -5,12 +5,13 @@ Sums only, per period and model, so that memory does not grow with the trace.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from camlink.models.average_precision import binned_average_precision
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 
@@ -34,6 +35,7 @@ class Tally:
     frames: Sums  # (periods,)
     spent_ms: Sums  # (periods,)
     stated: Sums  # (BINS, 3): answers with a confidence, its sum, their agreement
+    ranked: dict[str, Sums] = field(default_factory=dict)  # several labels: model -> (labels, BINS, 2), see `_rank`
     loads: int = 0
 
     @classmethod
@@ -50,6 +52,7 @@ class Tally:
         if spec.task == "count":
             self.within_one[:, model] += self._per_period(period)
             self.total[:, model] += self._per_period(period, recorded.sum(axis=1))
+        self._rank(model, spec, recorded, recorded)
 
     def add_answered(
         self, model: int, period: Places, spec: OutputSpec, how: Places, served: Array, recorded: Array, stated: Sums
@@ -64,6 +67,7 @@ class Tally:
             self.within_one[:, model] += self._per_period(period, (off < 1.5).mean(axis=1))
             self.error[:, model] += self._per_period(period, off.sum(axis=1))
             self.total[:, model] += self._per_period(period, recorded.sum(axis=1))
+        self._rank(model, spec, served, recorded)
         sure = np.isfinite(stated)
         bins = np.clip((stated[sure] * BINS).astype(int), 0, BINS - 1)
         for column, weights in enumerate((np.ones(len(bins)), stated[sure], agreed[sure])):
@@ -73,8 +77,35 @@ class Tally:
         """Count frames without an answer: they agree with nothing."""
         self.hows[:, model, HOWS.index("abstained")] += self._per_period(period)
 
+    def _rank(self, model: int, spec: OutputSpec, served: Array, recorded: Array) -> None:
+        """Count, by label and served chance, where the model itself saw the label (0) and where not (1)."""
+        if spec.task != "multi_label":
+            return
+        counts = self.ranked.setdefault(self.models[model], np.zeros((spec.size, BINS, 2)))
+        bins = np.clip((served * BINS).astype(int), 0, BINS - 1)
+        for label in range(spec.size):
+            true = recorded[:, label] >= 0.5
+            for column, mine in enumerate((true, ~true)):
+                counts[label, :, column] += np.bincount(bins[mine, label], minlength=BINS)
+
     def _per_period(self, period: Places, weights: NDArray[np.floating] | None = None) -> Sums:
         return np.bincount(period, weights, len(self.frames)).astype(np.float64)
+
+
+def mean_average_precision(tallies: Iterable[Tally]) -> dict[str, float]:
+    """Return, for models with several labels, the mean over labels of the average precision of what was served.
+
+    Truth is what the models themselves say from 0.5 on; a label that they never saw has none.
+    """
+    ranked: dict[str, Sums] = {}
+    for tally in tallies:
+        for model, counts in tally.ranked.items():
+            ranked[model] = ranked.get(model, np.zeros_like(counts)) + counts
+    found = {
+        m: [binned_average_precision(label[:, 0], label[:, 1]) for label in counts] for m, counts in ranked.items()
+    }
+    known = {m: [value for value in values if value is not None] for m, values in found.items()}
+    return {m: float(np.mean(values)) for m, values in known.items() if values}
 
 
 def calibration_error(stated: Sums) -> float | None:

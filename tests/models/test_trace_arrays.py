@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_frames_without_an_output_are_left_out_and_counted(tmp_path: Path) -> No
     arrays = open_arrays(tiny(tmp_path / "t", frames, "c,0,m,[1]\nc,1,m,[1]\nc,1,n,[3]\nc,9,m,[3]\n", models))
     (camera,) = arrays.cameras
     assert camera.index.tolist() == [1]
-    assert arrays.notes[1] == 'trace t: camera "c": 3 frames lack the output of a model; left out'
+    assert arrays.notes[1] == 'trace t: camera "c": 3 frames lack an output of m, n; left out'
 
 
 def test_a_camera_without_one_of_the_models_keeps_the_others(tmp_path: Path) -> None:
@@ -100,6 +101,7 @@ def test_sequences_are_padded_to_the_longest(tmp_path: Path) -> None:
         (f"{HEAD}\nc,0,{moment(0)}\n", "c,0,m,[1;2]\n", r"outputs\.csv:2: value"),
         (f"{HEAD}\nc,0,{moment(0)}\n", 'c,0,m,"[1, 2]"\n', r"outputs\.csv:2: value .* wanted 1 finite"),
         (f"{HEAD}\nc,0,{moment(0)}\n", "c,0,m,[1]\nc,0,m,[2]\n", r"outputs\.csv:3: .* another value before"),
+        (f"{HEAD}\nc,0,{moment(0)}\n", "c,0,m,1\n", r"outputs\.csv:2: value '1' of .m."),
         (f"{HEAD}\n", "c,0,m,[1]\n", r"the frames table is empty"),
         ("camera_id,captured_at\n", "", r"frames\.csv:1: lacks the column frame_index"),
     ],
@@ -107,3 +109,117 @@ def test_sequences_are_padded_to_the_longest(tmp_path: Path) -> None:
 def test_a_fault_is_named_with_file_and_line(tmp_path: Path, frames: str, outputs: str, where: str) -> None:
     with pytest.raises(TraceError, match=where):
         open_arrays(tiny(tmp_path / "t", frames, outputs))
+
+
+@pytest.mark.parametrize("nothing", ["", "null", "[null]", "[NaN]", "[1e39]"])
+def test_an_output_that_is_no_number_is_no_output(tmp_path: Path, nothing: str) -> None:
+    frames = f"{HEAD}\n" + "".join(f"c,{i},{moment(i)}\n" for i in range(3))
+    arrays = open_arrays(tiny(tmp_path / "t", frames, f"c,0,m,[1]\nc,1,m,{nothing}\nc,2,m,[3]\n"))
+    assert arrays.cameras[0].index.tolist() == [0, 2] and arrays.cameras[0].values["m"].ravel().tolist() == [1.0, 3.0]
+    assert arrays.notes[1] == 'trace t: camera "c": 1 frames lack an output of m; left out'
+
+
+def test_an_output_that_is_no_number_is_no_output_in_parquet_either(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    frames = f"{HEAD}\n" + "".join(f"c,{i},{moment(i)}\n" for i in range(4))
+    folder = tiny(tmp_path / "t", frames, "")
+    (folder / "outputs.csv").unlink()
+    values = pyarrow.array([[1.0], None, [None], [float("nan")]], pyarrow.list_(pyarrow.float32()))
+    columns = {"camera_id": ["c"] * 4, "frame_index": range(4), "model": ["m"] * 4, "value": values}
+    parquet.write_table(pyarrow.table(columns), folder / "outputs.parquet")
+    assert open_arrays(folder).cameras[0].index.tolist() == [0]
+
+
+def test_frames_may_be_numbered_from_anywhere(tmp_path: Path) -> None:
+    far = 1_790_000_000_000_000  # microseconds, as some recorders number frames
+    for start in (-3, far):
+        frames = f"{HEAD}\n" + "".join(f"{c},{start + i},{moment(i)}\n" for c in "cd" for i in range(3))
+        outputs = "".join(f"{c},{start + i},m,[{i}]\n" for c in "cd" for i in range(3))
+        arrays = open_arrays(tiny(tmp_path / str(start), frames, outputs))
+        assert [c.index.tolist() for c in arrays.cameras] == [[start, start + 1, start + 2]] * 2
+
+
+BOXES = "m: {size: 2, task: count, labels: [person, car]}\n  n: {size: 1, task: count}"
+
+
+def with_boxes(folder: Path) -> Path:
+    frames = f"{HEAD}\nc,0,{moment(0)}\nc,1,{moment(1)}\n"
+    made = tiny(folder, frames, "", BOXES)
+    rows = ['c,0,m,"[1, 0]","[[0, 0, 1, 1, 0.5, 0]]"', 'c,1,m,"[0, 0]",[]', "c,0,n,[3],", "c,1,n,[3],"]
+    (made / "outputs.csv").write_text("\n".join(["camera_id,frame_index,model,value,detections", *rows, ""]))
+    return made
+
+
+def test_detectors_give_counts_or_boxes_as_asked(tmp_path: Path) -> None:
+    folder = with_boxes(tmp_path / "t")
+    (counts,), (boxes,) = open_arrays(folder).cameras, open_arrays(folder, boxes=True).cameras
+    assert counts.values["m"].tolist() == [[1, 0], [0, 0]] and counts.specs["m"].task == "count"
+    assert boxes.values["m"].tolist() == [[0, 0, 1, 1, 0.5, 1], [0, 0, 0, 0, 0, 0]]
+    assert (boxes.specs["m"].task, boxes.specs["n"].task) == ("detections", "count")
+    (folder / "frames.csv").write_text((folder / "frames.csv").read_text() + "\n")  # an oddity: the checked reader
+    np.testing.assert_array_equal(open_arrays(folder, boxes=True).cameras[0].values["m"], boxes.values["m"])
+
+
+def test_boxes_are_not_written_from_arrays(tmp_path: Path) -> None:
+    read = open_arrays(with_boxes(tmp_path / "t"), boxes=True)
+    with pytest.raises(TraceError, match="m: boxes are written by `camlink record` only"):
+        write_arrays(tmp_path / "u", read.models, read.cameras)
+
+
+def test_a_trace_without_boxes_says_so(tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "t", f"{HEAD}\nc,0,{moment(0)}\n", "c,0,m,[1]\n")
+    assert open_arrays(folder, boxes=True).notes[0] == "trace t: holds no boxes; counts are compared instead"
+
+
+def test_boxes_may_be_a_models_value(tmp_path: Path) -> None:
+    frames = f"{HEAD}\nc,0,{moment(0)}\nc,1,{moment(1)}\n"
+    models = "m: {size: 3, task: detections}"
+    outputs = 'c,0,m,"[[0, 0, 1, 1, 0.5, 2]]"\nc,1,m,"[[0, 0, 1, 1, 0.5, 0], [0, 0, 1, 1, 0.4, 1]]"\n'
+    (camera,) = open_arrays(tiny(tmp_path / "t", frames, outputs, models)).cameras
+    assert camera.specs["m"].kind == "set" and camera.values["m"][1, [5, 11]].tolist() == [1.0, 2.0]
+    with pytest.raises(TraceError, match="m: a box is of no class 0 to 2"):
+        open_arrays(tiny(tmp_path / "u", frames, outputs.replace("0.4, 1]", "0.4, 3]"), models))
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ("m: {size: 1, task: count, kind: blob}", 'model "m": kind must be one of vector, sequence, set, got "blob"'),
+        ("m: {size: 1, task: regression, scale: 0}", 'model "m": scale must be above 0'),
+        ("m: {size: 2, task: count, labels: [a]}", 'yaml:2: model "m": 1 labels for an output of size 2'),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(tmp_path: Path, models: str, said: str) -> None:
+    with pytest.raises(TraceError, match=said):
+        open_arrays(tiny(tmp_path / "t", f"{HEAD}\nc,0,{moment(0)}\n", "c,0,m,[1]\n", models))
+
+
+@pytest.mark.parametrize("cost", ["time_ms: -1, memory_gb: 1", "time_ms: 1, memory_gb: .nan"])
+def test_a_cost_that_cannot_be_is_refused(tmp_path: Path, cost: str) -> None:
+    folder = tiny(tmp_path / "t", f"{HEAD}\nc,0,{moment(0)}\n", "c,0,m,[1]\n")
+    (folder / "trace.yaml").write_text(f"models:\n  m: {{size: 1, task: count, {cost}}}\n")
+    with pytest.raises(TraceError, match=r'trace\.yaml:2: model "m": (time_ms|memory_gb) must be 0 or more'):
+        open_arrays(folder)
+
+
+def test_a_folder_without_a_description_is_no_trace(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"is no trace, for it holds no trace\.yaml"):
+        open_arrays(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(TraceError, match="file: is no folder"):
+        open_arrays(tmp_path / "file")
+
+
+def test_reading_takes_little_more_memory_than_the_arrays_themselves(tmp_path: Path) -> None:
+    peaks = []
+    for frames in (10_000, 60_000):
+        made = random_trace(0, frames, 3)
+        folder = write_arrays(tmp_path / str(frames), made.models, made.cameras)
+        tracemalloc.start()
+        (camera,) = open_arrays(folder).cameras
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    kept = [camera.index, camera.time_s, *camera.stats.values(), *camera.values.values()]
+    assert (peaks[1] - peaks[0]) / 50_000 < 2.5 * sum(array.nbytes for array in kept) / len(camera)

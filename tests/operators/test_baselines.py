@@ -110,6 +110,16 @@ def test_links_are_learnt_once_for_the_same_warm_up() -> None:
     assert trainer.train(specs, samples, times, seed=1) is not first
 
 
+def test_long_outputs_are_linked_from_and_not_to() -> None:
+    rng = np.random.default_rng(0)
+    specs = {
+        "a": OutputSpec("a", "vector", 1, "count"),
+        "classes": OutputSpec("classes", "vector", 300, "single_label"),
+    }
+    samples = {m: rng.random((30, spec.size)).astype(np.float32) for m, spec in specs.items()}
+    assert list(LinkTrainer().train(specs, samples, np.arange(30.0), seed=0).ensembles) == ["a"]
+
+
 def test_sequences_and_short_warm_ups_give_no_links() -> None:
     specs = {"a": OutputSpec("a", "vector", 1, "count"), "b": OutputSpec("b", "sequence", 9, "tokens")}
     samples = {m: np.ones((30, 1), np.float32) for m in specs}

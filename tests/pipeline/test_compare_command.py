@@ -63,6 +63,8 @@ def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["seed"] for row in rows] == ["1", "2"] and "agreement of m0" in rows[0]
     text = page.read_text()
+    used, defined = (set(re.findall(pattern, text)) for pattern in (r"var\((--[\w-]+)", r"(--[\w-]+):"))
+    assert used and used <= defined, "styles of the report that this page lacks"
     assert "Agreement over cost" in text and "drls" in text and "src=" not in text.split("</style>")[1][:5000]
 
 
@@ -78,6 +80,41 @@ def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path
 def test_a_wrong_option_is_refused_and_says_why(trace: Path, arguments: list[str], said: str) -> None:
     done = camlink("compare", str(trace), *arguments)
     assert done.exit_code == 2 and said in re.sub(r"[\s│]+", " ", done.output)
+
+
+def test_many_periods_are_drawn_as_means_of_neighbours() -> None:
+    from camlink.pipeline.lab.page import MOST_POINTS, segments
+    from camlink.pipeline.lab.summary import Cell
+
+    values = [0.0, 1.0] * MOST_POINTS
+    cell = Cell("t", "mlink", "33% time", 0.5, 0.0, 0.3, {}, values)
+    figure = segments([cell], {"mlink": 0})
+    assert figure["data"][0]["y"] == [50.0] * MOST_POINTS and figure["data"][0]["x"][:2] == [1, 3]
+    assert figure["layout"]["xaxis"]["title"]["text"] == "period (each point: the mean of 2)"
+
+
+def test_a_folder_called_like_a_policy_is_no_trace(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "periodic").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = camlink("compare", "--policy", "standalone", "periodic", str(trace), "--budget-time", "0.5", "--json")
+    assert [row["policy"] for row in json.loads(done.stdout)] == ["standalone", "periodic"]
+
+
+def test_detectors_are_judged_by_their_boxes_when_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "boxed"
+    folder.mkdir()
+    (folder / "trace.yaml").write_text("models: {m: {size: 1, task: count, time_ms: 10, memory_gb: 1}}\n")
+    moments = [f"2026-01-01T00:00:{i:02d}+00:00" for i in range(40)]
+    frames = [f"c,{i},{at}" for i, at in enumerate(moments)]
+    outputs = [f'c,{i},m,[1],"[[{i}, 0, {i + 10}, 10, 0.9, 0]]"' for i in range(40)]  # one box, on its way
+    (folder / "frames.csv").write_text("\n".join(["camera_id,frame_index,captured_at", *frames]))
+    (folder / "outputs.csv").write_text("\n".join(["camera_id,frame_index,model,value,detections", *outputs]))
+    asked = ["compare", str(folder), "--policy", "standalone", "--budget-time", "0.1", "--json"]
+    counts, boxes = (json.loads(camlink(*asked, *more).stdout)[0] for more in ([], ["--boxes"]))
+    assert counts["agreement"] == 1.0
+    assert 0.3 < boxes["agreement"] < 0.6  # of ten frames, a box stays half in place for four
 
 
 def test_a_folder_that_is_no_trace_is_named(tmp_path: Path) -> None:

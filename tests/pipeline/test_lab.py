@@ -237,12 +237,13 @@ def test_many_models_are_played() -> None:
 
 
 @pytest.mark.parametrize("policy", BOUND)
-def test_any_task_that_can_be_scored_is_played_and_others_are_named(policy: str) -> None:
+def test_every_task_is_played_and_unknown_ones_are_named(policy: str) -> None:
     rng, frames = np.random.default_rng(0), 60
     box = np.sort(rng.random((frames, 2, 2)), axis=1).reshape(frames, 4)  # x1 y1 below x2 y2
     values = {
         "words": rng.integers(0, 4, (frames, 5)), "box": box, "still": np.ones((frames, 2)),
-        "level": rng.random((frames, 1)), "found": np.zeros((frames, 3)),
+        "level": rng.random((frames, 1)), "masks": np.zeros((frames, 3)),
+        "found": np.tile(np.array([0, 0, 1, 1, 0.9, 2], np.float32), (frames, 1)),
     }  # fmt: skip
     specs = {
         "words": OutputSpec("words", "sequence", 9, "tokens", max_steps=5),
@@ -250,13 +251,61 @@ def test_any_task_that_can_be_scored_is_played_and_others_are_named(policy: str)
         "still": OutputSpec("still", "vector", 2, "count"),
         "level": OutputSpec("level", "vector", 1, "regression", scale=0.5),
         "found": OutputSpec("found", "set", 3, "detections"),
+        "masks": OutputSpec("masks", "vector", 3, "masks"),  # type: ignore[arg-type]
     }
     trace = trace_of(values, dict.fromkeys(values, 10.0), specs=specs)
     notes: list[str] = []
     (result,) = compare(trace, Rules([Budget(time_share=0.6)], [policy], period_s=PERIOD_S), notes.append)
     row = result.row()
-    assert set(row["agreement_per_model"]) == set(values) - {"found"} and row["cost"] <= 0.6
-    assert notes == ['trace hand: camera "cam": found: task "detections" cannot be scored; left out']
+    assert set(row["agreement_per_model"]) == set(values) - {"masks"} and row["cost"] <= 0.6
+    (note,) = notes
+    assert note.startswith('trace hand: camera "cam": masks: unknown task "masks"; known: count') and "left out" in note
+
+
+def test_a_camera_without_any_outputs_is_left_out_and_named() -> None:
+    trace = random_trace(0, 60, 2)
+    (camera,) = trace.cameras
+    silent = replace(camera, camera_id="dark", specs={}, values={})
+    notes: list[str] = []
+    rules = Rules([Budget()], ["all"], period_s=PERIOD_S)
+    (result,) = compare(replace(trace, cameras=(camera, silent)), rules, notes.append)
+    assert list(result.row()["per_camera"]) == ["cam"]
+    assert notes == ['trace chance: camera "dark" has no outputs that can be scored; left out']
+
+
+@pytest.mark.parametrize("policy", BOUND)
+def test_models_that_cost_nothing_are_played(policy: str) -> None:
+    trace = random_trace(1, 80, 2)
+    free = {m: replace(entry, time_ms=0.0, memory_gb=0.0) for m, entry in trace.models.items()}
+    row = rows_of(replace(trace, models=free), policy, Budget(time_share=0.5))
+    assert 0.3 < row["cost"] <= 0.5 + 1e-4 and 0.0 < row["agreement"] <= 1.0
+
+
+@pytest.mark.parametrize("policy", ["camlink", "mlink", "mlink-paper"])
+def test_labels_that_are_no_chances_are_played_without_links_and_named(policy: str) -> None:
+    rng = np.random.default_rng(0)
+    values = {"a": rng.integers(0, 3, (60, 1)), "percent": rng.uniform(0, 100, (60, 2)), "far": np.full((60, 1), 1e30)}
+    specs = {
+        "a": OutputSpec("a", "vector", 1, "count"),
+        "percent": OutputSpec("percent", "vector", 2, "multi_label"),
+        "far": OutputSpec("far", "vector", 1, "regression"),
+    }
+    notes: list[str] = []
+    trace = trace_of(values, {"a": 10.0, "percent": 30.0, "far": 20.0}, specs=specs)
+    (result,) = compare(trace, Rules([Budget(time_share=0.4)], [policy], period_s=PERIOD_S), notes.append)
+    assert result.row()["cost"] <= 0.4
+    (note,) = notes
+    assert "percent: multi_label outputs are not all chances from 0 to 1" in note
+
+
+def test_labels_are_also_judged_by_how_they_are_ranked() -> None:
+    seen = np.array([[0.9, 0.1]] * 10 + [[0.2, 0.7], [0.8, 0.6]] * 5, np.float32)  # two of warm-up, 18 that count
+    specs = {"a": OutputSpec("a", "vector", 1, "count"), "b": OutputSpec("b", "vector", 2, "multi_label")}
+    trace = trace_of({"a": range(20), "b": seen}, {"a": 10.0, "b": 30.0}, specs=specs)
+    row = rows_of(trace, "standalone", Budget(time_share=0.25))
+    # b always says 0.9 and 0.1: what is equal ranks nothing, so each label's precision is its share of the 18 frames
+    assert row["mean_average_precision"] == {"b": pytest.approx((13 / 18 + 10 / 18) / 2)}
+    assert rows_of(trace, "all", Budget())["mean_average_precision"] == {"b": 1.0}
 
 
 def test_a_camera_with_few_frames_is_left_out_and_named() -> None:
@@ -285,20 +334,22 @@ def test_seeds_are_rows_of_their_own() -> None:
 
 
 def test_the_example_in_the_documentation_keeps_to_its_budget(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import re
-    import sys
-    import types
-
-    from camlink.operators.allowance import Allowance
-    from camlink.operators.policy import Answer
 
     code = re.search(r"```python\n(.*?)```", (repository / "docs" / "compare.md").read_text(), re.DOTALL)
     assert code is not None
-    module = types.ModuleType("example_policies")
-    module.__dict__.update(Allowance=Allowance, Answer=Answer)
-    exec(code[1], module.__dict__)
-    monkeypatch.setitem(sys.modules, "example_policies", module)
+    (tmp_path / "example_policies.py").write_text(code[1])
+    monkeypatch.syspath_prepend(str(tmp_path))  # as if started there
     row = rows_of(random_trace(0, 80, 3), "example_policies:RoundRobin", Budget(time_share=0.25))
     assert 0.15 < row["cost"] <= 0.25 and row["share_reused"] > 0.5
+
+
+def test_a_policy_is_found_in_the_folder_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    (tmp_path / "policies_of_mine.py").write_text("class Mine:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    assert find_policies(["policies_of_mine:Mine"], PERIOD_S)[0].name == "policies_of_mine:Mine"
