@@ -25,12 +25,12 @@ class Measured:
     encode_ms: float = 1.2  # CPU to code such a picture
     decode_ms: float = 2.2  # CPU to decode it, once per frame
     cpu_us: tuple[tuple[str, float], ...] = (  # per frame, apart from coding pictures
-        ("ingest", 208.0),
-        ("inference", 890.0),
-        ("linking", 720.0),
-        ("adaptation", 640.0),
-        ("scheduler", 660.0),
-        ("results", 860.0),
+        ("ingest", 168.0),
+        ("inference", 525.0),
+        ("linking", 440.0),
+        ("adaptation", 255.0),
+        ("scheduler", 230.0),
+        ("results", 245.0),
     )
     outputs_bytes: int = 400  # one frame's executed outputs of three models as they lie in Redis
     links_per_s: float = 100.0  # links fitted by one core

@@ -4,13 +4,15 @@ A detector trained elsewhere errs in its own steady way on each camera; a few hu
 person's labels are one more output space, so that the oracle is one more target and everything links offer (several
 sources, distributions of counts, calibrated confidence) serves to correct the deployed model.
 
-Labels come as CSV, one row per frame: ``camera_id,frame_index`` and one column per label, named as in the spec.
+Labels come as CSV, one row per frame: ``camera_id``, the frame by ``frame_index`` or by time (``captured_at``, ISO
+8601, UTC where it names no zone), and one column per label, named as in the spec.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ from camlink.links.train import LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
-Labels = dict[tuple[str, int], Array]  # (camera, frame index) -> value (size,)
+FrameName = int | datetime  # a frame's index, or when it was captured
+Labels = dict[tuple[str, FrameName], Array]  # (camera, frame) -> value (size,)
 
 
 def read_labels(path: Path, oracle: OutputSpec) -> Labels:
@@ -30,14 +33,15 @@ def read_labels(path: Path, oracle: OutputSpec) -> Labels:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
-            columns = ("camera_id", "frame_index", *oracle.labels)
+            by = "captured_at" if "captured_at" in (rows.fieldnames or ()) else "frame_index"
+            columns = ("camera_id", by, *oracle.labels)
             missing = [c for c in columns if c not in (rows.fieldnames or ())]
             if missing or not oracle.labels:
                 wanted = ", ".join(columns)
                 raise LinkError(f"{path}:1: lacks the columns {', '.join(missing) or 'of labels'}; wanted {wanted}")
             labels: Labels = {}
             for row in rows:
-                key, value = _row(row, oracle, f"{path}:{rows.line_num}")
+                key, value = _row(row, by, oracle, f"{path}:{rows.line_num}")
                 if key in labels:
                     raise LinkError(f"{path}:{rows.line_num}: frame {key[1]} of {key[0]} is labelled a second time")
                 labels[key] = value
@@ -46,15 +50,20 @@ def read_labels(path: Path, oracle: OutputSpec) -> Labels:
     return labels
 
 
-def _row(row: Mapping[str, str | None], oracle: OutputSpec, where: str) -> tuple[tuple[str, int], Array]:
+def _row(row: Mapping[str, str | None], by: str, oracle: OutputSpec, where: str) -> tuple[tuple[str, FrameName], Array]:
     try:
-        key = (str(row["camera_id"]), int(row["frame_index"] or ""))
+        key = (str(row["camera_id"]), _moment(row[by] or "") if by == "captured_at" else int(row[by] or ""))
         value = np.array([float(row[label] or "") for label in oracle.labels], np.float32)
     except ValueError as error:
-        raise LinkError(f"{where}: {error}; wanted a frame index and one number per label") from error
+        raise LinkError(f"{where}: {error}; wanted a frame index or time, and one number per label") from error
     if not np.isfinite(value).all() or (oracle.task == "count" and (value < 0).any()):
         raise LinkError(f"{where}: labels must be finite, and counts not negative; got {value.tolist()}")
     return key, value
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def link_to_oracle(

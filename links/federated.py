@@ -164,7 +164,7 @@ def train_global(
         updates = [site.update(stack, scaling, recipe.batch, rng) for site in present]
         if updates:
             optimizer.step(aggregate(updates, clip_norm), recipe.rate * (1.0 - number / rounds))
-    link = _unscale(source, target, [p[0] for p in stack.parameters], scaling)
+    link = unscale(source, target, [p[0] for p in stack.parameters], scaling)
     return GlobalLink(link, 2 * len(members) * stack.flat.nbytes)
 
 
@@ -187,8 +187,8 @@ def fuse(links: Sequence[VecToVec], x: Array, y: Array) -> VecToVec:
     )
 
 
-def _unscale(source: OutputSpec, target: OutputSpec, parameters: Sequence[Array], scaling: Scaling) -> VecToVec:
-    """Fold the scaling into the layers: w1 (in, h), b1 (1, h), w2 (h, out), b2 (1, out)."""
+def unscale(source: OutputSpec, target: OutputSpec, parameters: Sequence[Array], scaling: Scaling) -> VecToVec:
+    """Return the link in the models' own spaces: w1 (in, h), b1 (1, h), w2 (h, out), b2 (1, out)."""
     w1 = parameters[0] / scaling.x_std[:, None]
     b1 = parameters[1][0] - scaling.x_mean @ w1
     w2 = parameters[2] * scaling.y_std

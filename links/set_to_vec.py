@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 
 from camlink.links.base import Array
+from camlink.links.parameters import check_parameters, named_parameters
 from camlink.links.sets import PLAIN_FEATURES, features_of, places_of, plain_size
 from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
@@ -51,12 +52,7 @@ class SetToVec:
             "w2": (hidden, self.target.size),
             "b2": (self.target.size,),
         }
-        for name, shape in expected.items():
-            array = getattr(self, name)
-            if array.shape != shape:
-                raise LinkError(f"link {self.name}: {name} has shape {array.shape}, expected {shape}")
-            if not np.isfinite(array).all():
-                raise LinkError(f"link {self.name}: {name} holds values that are not finite")
+        check_parameters(self.name, self.weights(), expected)
 
     @property
     def name(self) -> str:
@@ -80,10 +76,7 @@ class SetToVec:
 
     def replace_weights(self, weights: Mapping[str, Array]) -> Self:
         """Return a link of the same spaces with other parameters. Raises `LinkError` where shapes do not fit."""
-        missing = [name for name in PARAMETERS if name not in weights]
-        if missing:
-            raise LinkError(f"link {self.name}: weights lack {', '.join(missing)}")
-        arrays = {name: np.asarray(weights[name], dtype=np.float32) for name in PARAMETERS}
+        arrays = named_parameters(self.name, PARAMETERS, weights)
         if arrays["we"].shape != self.we.shape:
             raise LinkError(f"link {self.name}: we has shape {arrays['we'].shape}, expected {self.we.shape}")
         return type(self)(self.source, self.target, **arrays)

@@ -25,16 +25,16 @@ class RmsProp:
 
     def __init__(self, parameters: Array) -> None:
         self._parameters = parameters
-        self._squares = np.zeros_like(parameters)
+        self.squares = np.zeros_like(parameters)  # running mean of squared gradients: all that it remembers
         self._scratch = np.empty_like(parameters)
 
     def step(self, gradient: Array, rate: float) -> None:
         """Move against ``gradient``, which has the shape of the parameters."""
         np.multiply(gradient, gradient, out=self._scratch)
-        self._squares *= DECAY
+        self.squares *= DECAY
         self._scratch *= 1.0 - DECAY
-        self._squares += self._scratch
-        np.sqrt(self._squares, out=self._scratch)
+        self.squares += self._scratch
+        np.sqrt(self.squares, out=self._scratch)
         self._scratch += EPSILON
         np.divide(gradient, self._scratch, out=self._scratch)
         self._scratch *= rate

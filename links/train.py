@@ -1,8 +1,9 @@
 """From the outputs of all models on the same frames to links and ensembles (MLink Eq. 2 and 3).
 
-Three kinds of links stand side by side (`LinkKind`): ``vec_to_vec`` is the paper's, ``count_distribution`` (the
+Kinds of links stand side by side (`LinkKind`): ``vec_to_vec`` is the paper's, ``count_distribution`` (the
 default) predicts distributions of counts, stops each link where held-out frames say so, calibrates, and remembers
-what the target said last; ``set`` does the same from boxes, where `SourceSamples` hold them. Held-out frames are short
+what the target said last; ``set`` does the same from boxes, where `SourceSamples` hold them; ``auto`` takes, target by
+target, whichever of the first two agrees better with frames held out from training. Held-out frames are short
 stretches, not single frames: neighbours of a fitted frame look so much like it that they would vouch for anything.
 """
 
@@ -30,7 +31,8 @@ from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement, rules
 from camlink.pipeline.errors import LinkError
 
-LinkKind = Literal["count_distribution", "vec_to_vec", "set"]
+LinkKind = Literal["count_distribution", "vec_to_vec", "set", "auto"]
+CANDIDATES: tuple[LinkKind, ...] = ("count_distribution", "vec_to_vec")  # of auto; the first has it where both tie
 FOLDS = 4
 STRETCHES = 20  # the frames are cut into so many stretches in time, dealt to the folds in turn
 MIN_FRAMES = 10
@@ -70,6 +72,14 @@ def train_ensembles(
     weights, calibration and confidence; the links that are served are then fitted on all. Raises `LinkError` for
     fewer than 10 frames, uneven lengths or values that are not finite.
     """
+    if kind == "auto":
+        tried = [
+            train_ensembles(
+                specs, samples, seed=seed, targets=targets, times_s=times_s, kind=one, read=read, backend=backend
+            )
+            for one in CANDIDATES
+        ]
+        return {target: max((t[target] for t in tried), key=lambda e: e.held_out_agreement) for target in tried[0]}
     frames = _check_samples(specs, samples, times_s)
     wanted = [t for t in (targets or list(specs)) if len(specs) > 1]
     recipe = PAPER if kind == "vec_to_vec" else RECIPE

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from camlink.links.base import Array
+from camlink.links.parameters import check_parameters, named_parameters
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
@@ -45,12 +46,7 @@ class VecToVec:
             "w2": (hidden, self.target.size),
             "b2": (self.target.size,),
         }
-        for name, shape in expected.items():
-            array = getattr(self, name)
-            if array.shape != shape:
-                raise LinkError(f"link {self.name}: {name} has shape {array.shape}, expected {shape}")
-            if not np.isfinite(array).all():
-                raise LinkError(f"link {self.name}: {name} holds values that are not finite")
+        check_parameters(self.name, self.weights(), expected)
 
     @property
     def name(self) -> str:
@@ -76,9 +72,4 @@ class VecToVec:
 
     def replace_weights(self, weights: Mapping[str, Array]) -> Self:
         """Return a link of the same spaces with other parameters. Raises `LinkError` where shapes do not fit."""
-        missing = [name for name in PARAMETERS if name not in weights]
-        if missing:
-            raise LinkError(f"link {self.name}: weights lack {', '.join(missing)}")
-        return type(self)(
-            self.source, self.target, **{name: np.asarray(weights[name], dtype=np.float32) for name in PARAMETERS}
-        )
+        return type(self)(self.source, self.target, **named_parameters(self.name, PARAMETERS, weights))

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from camlink.models.base import Inference, OutputSpec
 from camlink.models.recorded import open_trace
 from camlink.models.trace_columns import (
-    STATS,
     Array,
     FrameRows,
     NotPlain,
@@ -30,8 +29,9 @@ from camlink.models.trace_columns import (
 )
 from camlink.models.trace_files import RecordedEntry, read_models
 from camlink.pipeline.errors import TraceError
+from camlink.pipeline.records import FIRST_STATISTICS, STATISTICS
 
-__all__ = ["STATS", "Array", "CameraTrace", "TraceArrays", "open_arrays"]
+__all__ = ["Array", "CameraTrace", "TraceArrays", "open_arrays"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ def _checked(folder: Path, specs: Mapping[str, OutputSpec], boxed: Sequence[str]
     places = {name: i for i, name in enumerate(cameras)}
     stats = {
         name: np.array([getattr(f.stats, name) for f in frames], np.float32)
-        for name in STATS
+        for name in STATISTICS
         if all(f.stats is not None for f in frames)
     }
     outputs = OutputRows({}, {})
@@ -156,7 +156,7 @@ def _split(
 ) -> TraceArrays:
     """Cut the rows into cameras, each with the models that were recorded on it."""
     cameras, notes = [], list(said)
-    missing = [s for s in STATS if s not in rows.stats]
+    missing = [s for s in FIRST_STATISTICS if s not in rows.stats]
     if missing:
         notes.append(f"trace {name}: no {', '.join(missing)} on every frame; policies do without")
     for code, camera_id in enumerate(rows.cameras):

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from camlink.models.average_precision import COLUMNS, places_of
 from camlink.models.base import OutputSpec
+from camlink.pipeline.records import STATISTICS
 
 Array = NDArray[np.float32]
 Whole = NDArray[np.int64]
-STATS = ("pixel_change", "edge_density", "mean_luma")
 _NEEDED = {"frames": ("camera_id", "frame_index", "captured_at"), "outputs": ("camera_id", "frame_index", "model")}
 _BLOCK_BYTES = 1 << 22  # of CSV text parsed at a time
 _BATCH_ROWS = 1 << 16  # of Parquet
@@ -84,7 +84,7 @@ def read_frames(folder: Path) -> FrameRows | None:
     places: dict[str, int] = {}
     parts: dict[str, list[NDArray[Any]]] = {"camera": [], "index": [], "time_s": []}
     stats: dict[str, list[NDArray[Any]]] | None = None
-    for batch in _batches(folder, "frames", STATS):
+    for batch in _batches(folder, "frames", STATISTICS):
         if batch.column("captured_at").null_count or batch.column("camera_id").null_count:
             raise NotPlain("a time or a camera is missing")
         try:
@@ -94,7 +94,7 @@ def read_frames(folder: Path) -> FrameRows | None:
         parts["time_s"].append(pc.cast(moments, pyarrow.int64()).to_numpy() / 1e6)
         parts["camera"].append(_coded(batch.column("camera_id"), places))
         parts["index"].append(_whole(batch.column("frame_index")))
-        given = {name: _statistic(batch.column(name)) for name in STATS if name in batch.schema.names}
+        given = {name: _statistic(batch.column(name)) for name in STATISTICS if name in batch.schema.names}
         whole = {name: column for name, column in given.items() if column is not None}
         if stats is None:
             stats = {name: [] for name in whole}
@@ -279,7 +279,7 @@ def _batches(folder: Path, name: str, optional: tuple[str, ...]) -> Iterator[Any
                 header = stream.readline().rstrip("\r\n").split(",")
             present = _present(header, _NEEDED[name], optional)
             types = dict.fromkeys(("camera_id", "captured_at", "model", "value", "detections"), pyarrow.string())
-            types |= {"frame_index": pyarrow.int64(), **dict.fromkeys(STATS, pyarrow.float64())}
+            types |= {"frame_index": pyarrow.int64(), **dict.fromkeys(STATISTICS, pyarrow.float64())}
             convert = pyarrow.csv.ConvertOptions(column_types=types, include_columns=present)
             read = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
             with pyarrow.csv.open_csv(path, read_options=read, convert_options=convert) as reader:

@@ -18,11 +18,10 @@ import numpy as np
 
 from camlink.models.base import Inference, OutputSpec
 from camlink.pipeline.errors import TraceError
-from camlink.pipeline.records import Detections, Frame, FrameStats
+from camlink.pipeline.records import FIRST_STATISTICS, STATISTICS, Detections, Frame, FrameStats
 
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 _NO_PIXELS.flags.writeable = False
-_STATS = ("pixel_change", "edge_density", "mean_luma")
 _BOX_COLUMNS = 6  # x1, y1, x2, y2, score, class
 _KINDS = {"tokens": "sequence", "detections": "set"}  # where trace.yaml does not say; all else is a vector
 _SPEC_FIELDS = ("kind", "size", "task", "labels", "max_steps", "scale")
@@ -63,7 +62,7 @@ def read_models(folder: Path) -> dict[str, RecordedEntry]:
 
 def read_frames(folder: Path) -> tuple[Frame, ...]:
     """Read the frames table into frames without pixels, in order of event time. Raises `TraceError`."""
-    path, rows = _table(folder, "frames", ("camera_id", "frame_index", "captured_at"), _STATS)
+    path, rows = _table(folder, "frames", ("camera_id", "frame_index", "captured_at"), STATISTICS)
     frames: list[Frame] = []
     seen: set[tuple[str, int]] = set()
     for line, (camera, index, captured_at, *stats) in rows:
@@ -195,10 +194,11 @@ def _moment(raw: Any, where: str) -> datetime:
 
 
 def _stats(raw: list[Any], where: str) -> FrameStats | None:
-    if any(value is None or value == "" for value in raw):
+    absent = [value is None or value == "" for value in raw]
+    if any(absent[: len(FIRST_STATISTICS)]):
         return None
     try:
-        return FrameStats(*(float(value) for value in raw))
+        return FrameStats(*(0.0 if missing else float(value) for value, missing in zip(raw, absent, strict=True)))
     except ValueError:
         raise TraceError(f"{where}: frame statistics {raw} are not all numbers") from None
 

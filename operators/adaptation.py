@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from camlink.links.base import Array
+from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
 from camlink.links.train import LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
@@ -69,8 +71,13 @@ class AdaptationOperator:
         rules: LearningRules,
         relabel: Callable[[], RelabelPolicy],
         inputs: LinkInputs | None = None,
+        start: Mapping[str, Ensemble] = MappingProxyType({}),
     ) -> None:
-        """``inputs``: what links read of a frame, where that is more than the executed values."""
+        """``inputs``: what links read of a frame, where that is more than the executed values.
+
+        ``start``: target -> links that a camera begins with, learnt elsewhere; later versions must prove better.
+        """
+        self._start = start
         self._specs = specs
         self._inputs = inputs or LinkInputs(specs)
         self._rules = rules
@@ -141,6 +148,8 @@ class AdaptationOperator:
 
     def _on_result(self, result: FrameResult) -> Iterable[Record]:
         camera = self._camera(result.camera_id)
+        if self._start and not camera.has_started:
+            yield from self._begin(camera, result)
         if result.purpose == "serve":
             yield from self._maybe_relabel(camera, result)
             return
@@ -161,6 +170,16 @@ class AdaptationOperator:
             history: deque[Learnt] = deque(maxlen=self._rules.history_frames)
             self._cameras[camera_id] = CameraLearning(self._relabel(), history, {m: TargetLinks() for m in self._specs})
         return self._cameras[camera_id]
+
+    def _begin(self, camera: CameraLearning, result: FrameResult) -> Iterable[Record]:
+        """Put in force what was learnt elsewhere, where nothing is in force yet."""
+        camera.has_started = True
+        for name, ensemble in self._start.items():
+            target = camera.targets[name]
+            if target.current is None:
+                target.last_number = max(target.last_number, 1)
+                detail = "learnt elsewhere: links.start"
+                yield from self._promote(result, name, target, Version(target.last_number, ensemble), detail, {})
 
     def _read(self, result: FrameResult) -> Learnt:
         """Return what the models that executed said, and what links read of it."""

@@ -82,6 +82,18 @@ class Stream:
                 self._evidence = self.evidence
             self._chance, self._waiting = chance, self._waiting + 1
 
+    def to_bytes(self) -> bytes:
+        """Serialise, so that `from_bytes` goes on to the very same numbers."""
+        return np.concatenate(([self._chance, self._waiting], self._evidence.numbers())).tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Stream:
+        """Read what `to_bytes` wrote. Raises `ValueError` for anything else."""
+        numbers = np.frombuffer(data, np.float64)
+        stream = cls(Evidence.from_numbers(numbers[2:]))
+        stream._chance, stream._waiting = float(numbers[0]), int(numbers[1])
+        return stream
+
     @property
     def evidence(self) -> Evidence:
         """All that was taken so far."""

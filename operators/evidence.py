@@ -76,6 +76,25 @@ class Evidence:
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "unit"}
         return Evidence(**sums, unit=np.minimum(self.unit, other.unit))
 
+    def numbers(self) -> Floats:
+        """Return one stream's evidence as float64 numbers (9 + 4 K,), from which `from_numbers` makes the very same."""
+        return np.concatenate([np.broadcast_to(getattr(self, f.name), _length(f.name)) for f in fields(self)]).astype(
+            np.float64
+        )
+
+    @classmethod
+    def from_numbers(cls, numbers: Floats) -> Evidence:
+        """Read what `numbers` wrote. Raises `ValueError` where the count of numbers is another."""
+        lengths = [_length(f.name) for f in fields(cls)]
+        if numbers.shape != (sum(lengths),):
+            raise ValueError(f"evidence has {sum(lengths)} numbers, got {numbers.shape}")
+        each = np.split(numbers, np.cumsum(lengths)[:-1])
+        return cls(**{f.name: one if len(one) > 1 else float(one[0]) for f, one in zip(fields(cls), each, strict=True)})
+
+
+def _length(name: str) -> int:
+    return len(LADDER) if name.startswith(("more", "less")) else 1
+
 
 @dataclass(frozen=True)
 class Certificate:

@@ -114,6 +114,7 @@ class CameraLearning:
     last: LastExecuted = field(default_factory=LastExecuted)
     fresh: int = 0  # frames learnt from since the last training
     pending: dict[int, Learnt] = field(default_factory=dict)  # to be relabelled: what executed when served
+    has_started: bool = False  # links learnt elsewhere, where there are any, have had their turn
 
 
 def to_snapshot(

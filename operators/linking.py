@@ -17,6 +17,7 @@ from camlink.links.memory import Recall
 from camlink.operators.base import Outputs, StateStore
 from camlink.operators.certificates import ON_TRIAL
 from camlink.operators.inference import state_key
+from camlink.operators.oracle import OracleNode
 from camlink.operators.recall import LastExecuted
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.errors import LinkError, StateError
@@ -38,13 +39,20 @@ class LinkingOperator:
     """Word of executed outputs in, complete frame results out: every model executed, linked or abstained."""
 
     def __init__(
-        self, models: Sequence[str], state: StateStore, clock: Clock | None = None, inputs: LinkInputs | None = None
+        self,
+        models: Sequence[str],
+        state: StateStore,
+        clock: Clock | None = None,
+        inputs: LinkInputs | None = None,
+        oracle: OracleNode | None = None,
     ) -> None:
         """With a ``clock``, frames wait for lost outputs from when they come; without, from when they were captured.
 
-        ``inputs``: what links read of a frame, where that is more than the executed values.
+        ``inputs``: what links read of a frame, where that is more than the executed values. ``oracle``: what says
+        beside each result what a person would.
         """
         self._clock = clock
+        self._oracle = oracle
         self._inputs = inputs or LinkInputs({})
         self._models = tuple(models)
         self._state = state
@@ -74,13 +82,13 @@ class LinkingOperator:
             if outputs is None and record.ran:
                 self._waiting.append((self._since(record) + DEADLINE, record))
             else:
-                yield self._result(record, outputs or ())
+                yield from self._told(self._result(record, outputs or ()))
 
     def on_time(self, now: datetime) -> Iterable[Record]:
         late, self._waiting = self._waiting, []
         for (deadline, record), outputs in zip(late, self._gather([r for _, r in late]), strict=True):
             if outputs is not None:
-                yield self._result(record, outputs)
+                yield from self._told(self._result(record, outputs))
             elif deadline <= now:
                 yield self._result(record, (), lost="executed output was lost before it could be used")
             else:
@@ -101,6 +109,12 @@ class LinkingOperator:
         self._last_checked.pop(camera_id, None)
         self._waiting = [entry for entry in self._waiting if entry[1].camera_id != camera_id]
         self._came = {key: at for key, at in self._came.items() if not key.startswith(f"{camera_id}/")}
+
+    def _told(self, result: FrameResult) -> Iterable[Record]:
+        yield result
+        calibrated = None if self._oracle is None else self._oracle.of(result)
+        if calibrated is not None:
+            yield calibrated
 
     def _since(self, ready: OutputReady) -> datetime:
         if self._clock is None:

@@ -6,7 +6,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from camlink.operators.adaptation import AdaptationOperator
 from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, SnapshotKey, queued
@@ -72,7 +71,7 @@ class _Paced(ABC):
             if "learnt" in snapshot:
                 self._operator.restore(camera_id, snapshot["learnt"])
             if "place" in snapshot:
-                self._take_place(camera_id, Snapshot.from_bytes(snapshot["place"]).told)
+                self._take_place(camera_id, Snapshot.from_bytes(snapshot["place"]))
         except StateError as error:
             logger.warning('camera "%s": %s; going on with its links alone', camera_id, error)
 
@@ -85,18 +84,18 @@ class _Paced(ABC):
         for name, camera in self._cameras.items():
             if not camera.resumed or not camera.is_due():
                 continue
-            made[name, "place"] = Snapshot(self._place(name), {}).to_bytes()
+            made[name, "place"] = self._place(name).to_bytes()
             if camera.has_learnt:
                 camera.has_learnt = False
                 made[name, "learnt"] = self._operator.snapshot(name)
         return made
 
-    def _place(self, camera_id: str) -> dict[str, Any]:
-        return {"seen": self._cameras[camera_id].told()}
+    def _place(self, camera_id: str) -> Snapshot:
+        return Snapshot({"seen": self._cameras[camera_id].told()}, {})
 
-    def _take_place(self, camera_id: str, told: Mapping[str, Any]) -> None:
+    def _take_place(self, camera_id: str, place: Snapshot) -> None:
         with reading():
-            self._cameras[camera_id].take_up(told["seen"])
+            self._cameras[camera_id].take_up(place.told["seen"])
 
     def held(self) -> Collection[Record]:
         asked = [camera.asked for camera in self._cameras.values() if camera.asked is not None]
@@ -122,21 +121,29 @@ class PacedAdaptation(_Paced):
         super().__init__(operator, seconds, in_step, hold_s)
         self._adaptation = operator
 
-    def _place(self, camera_id: str) -> dict[str, Any]:
-        asked = self._cameras[camera_id].asked
-        return super()._place(camera_id) | {
+    def _place(self, camera_id: str) -> Snapshot:
+        asked, place = self._cameras[camera_id].asked, super()._place(camera_id)
+        told = {
             "asked": None if asked is None else asked.frame_index,
             "relabelling": self._adaptation.relabelling(camera_id),
         }
+        return Snapshot({**place.told, **told}, {})
 
-    def _take_place(self, camera_id: str, told: Mapping[str, Any]) -> None:
+    def _take_place(self, camera_id: str, place: Snapshot) -> None:
+        told = place.told
         with reading():
             asked = None if told["asked"] is None else int(told["asked"])
             self._adaptation.resume_relabelling(camera_id, told["relabelling"])
-        super()._take_place(camera_id, told)
+        super()._take_place(camera_id, place)
         self._cameras[camera_id].to_ask = asked
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
+        return _last_marks(self._taken(records))
+
+    def on_time(self, now: datetime) -> Iterable[Record]:
+        return _last_marks(super().on_time(now))
+
+    def _taken(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
             if isinstance(record, LinkPromotion):
                 self._adaptation.resume(record)
@@ -200,6 +207,23 @@ class PacedAdaptation(_Paced):
             yield Settled(result.camera_id, result.frame_index, result.captured_at, quiet_until)
 
 
+def _last_marks(records: Iterable[Record]) -> Iterable[Record]:
+    """Leave out the marks that a later one of their camera makes idle, and give the others after all else.
+
+    Who has not read a mark yet waits for nothing beyond it, so the last one says it all; unless the clock was set back.
+    """
+    marks: dict[str, Settled] = {}
+    for record in records:
+        if not isinstance(record, Settled):
+            yield record
+            continue
+        before = marks.pop(record.camera_id, None)
+        if before is not None and before.captured_at > record.captured_at:
+            yield before
+        marks[record.camera_id] = record
+    yield from marks.values()
+
+
 class PacedScheduler(_Paced):
     """Stands before a `SchedulerOperator`: a frame is scored with exactly the links that earlier frames led to."""
 
@@ -207,13 +231,14 @@ class PacedScheduler(_Paced):
         super().__init__(operator, seconds, in_step, hold_s)
         self._scheduler = operator
 
-    def _place(self, camera_id: str) -> dict[str, Any]:
-        return super()._place(camera_id) | {"spending": self._scheduler.spending(camera_id)}
+    def _place(self, camera_id: str) -> Snapshot:
+        place, tally = super()._place(camera_id), self._scheduler.tally(camera_id)
+        return Snapshot({**place.told, "tally": tally.told}, tally.parts)
 
-    def _take_place(self, camera_id: str, told: Mapping[str, Any]) -> None:
+    def _take_place(self, camera_id: str, place: Snapshot) -> None:
         with reading():
-            self._scheduler.resume_spending(camera_id, told["spending"])
-        super()._take_place(camera_id, told)
+            self._scheduler.resume_tally(camera_id, Snapshot(place.told["tally"], place.parts))
+        super()._take_place(camera_id, place)
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
@@ -242,7 +267,7 @@ class PacedScheduler(_Paced):
                 camera.promotions = [p for p in camera.promotions if p.at >= result.captured_at]
                 camera.hand_on(result)
                 given = self._guard.on_records([*due, result])
-                camera.has_learnt |= result.purpose != "serve" or bool(given)
+                camera.has_learnt |= result.purpose != "serve" or bool(due) or bool(given)
                 yield from given
 
     def _may_go(self, name: str, camera: _Camera) -> bool:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
@@ -116,16 +115,18 @@ class SchedulerOperator:
         camera.scorer, camera.scored, camera.ensembles = scorer, scored, ensembles
         camera.scores = None if scored is None else scorer.scores(scored)
 
-    def spending(self, camera_id: str) -> dict[str, Any]:
-        """Return what a camera's audits have saved and spend, as plain values: changes with every frame."""
-        camera = self._camera(camera_id)
-        return {"account": camera.audits.state(), "share": camera.audit_share}
+    def tally(self, camera_id: str) -> Snapshot:
+        """Return what every frame adds to: a camera's certificates, and what its audits have saved and spend."""
+        camera, parts = self._camera(camera_id), dict[str, bytes]()
+        told = {"account": camera.audits.state(), "share": camera.audit_share, "watch": camera.watch.put_state(parts)}
+        return Snapshot(told, parts)
 
-    def resume_spending(self, camera_id: str, told: Mapping[str, Any]) -> None:
-        """Go on with what another worker's audits had saved. Raises `StateError`."""
-        camera = self._camera(camera_id)
+    def resume_tally(self, camera_id: str, tally: Snapshot) -> None:
+        """Go on with another worker's `tally`. Raises `StateError`."""
+        camera, told = self._camera(camera_id), tally.told
         with reading():
             share = None if told["share"] is None else float(told["share"])
+            camera.watch.get_state(told["watch"], tally.parts)
             camera.audits.resume(told["account"])
         camera.audit_share = share
 

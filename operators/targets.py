@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES, agreement
 from camlink.operators.certificates import Judged, RecentFrames, Stream, is_on_trial, judge
 from camlink.operators.evidence import Certificate, TargetState, certify
 from camlink.operators.selection import CameraScores, Costs
+from camlink.operators.snapshots import get_time, put_time, reading
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.records import Decision, FrameResult
 
@@ -84,9 +86,22 @@ class TargetWatch:
                 chance = 0.0 if lost else result.audit_probability or 0.0
                 self._streams.setdefault(model, Stream()).add(judged, chance, audited=result.purpose == "audit")
 
+    def put_state(self, parts: dict[str, bytes]) -> dict[str, Any]:
+        """Return the day so far as plain values, with the evidence in ``parts``: 2 KB for each model predicted."""
+        parts |= {f"certificate/{model}": stream.to_bytes() for model, stream in self._streams.items()}
+        return {"start": put_time(self._start), "failed": sorted(self._failed), "models": list(self._streams)}
+
+    def get_state(self, told: Mapping[str, Any], parts: Mapping[str, bytes]) -> None:
+        """Go on where `put_state` stopped. Raises `StateError`, and changes nothing, for what is no state."""
+        with reading():
+            start, failed = get_time(told["start"]), frozenset(map(str, told["failed"]))
+            streams = {str(m): Stream.from_bytes(parts[f"certificate/{m}"]) for m in told["models"] if m in self._specs}
+        self._start, self._failed, self._streams = start, failed, streams
+
     def resume(self, decision: Decision) -> None:
-        """Take over from another worker what its last decision said was not met."""
-        self._failed = frozenset(m for m, state in decision.target_states.items() if state == "not met")
+        """Take over from another worker what its last decision said was not met, where nothing more is known."""
+        if self._start is None:
+            self._failed = frozenset(m for m, state in decision.target_states.items() if state == "not met")
 
     def certificates(self) -> dict[str, Certificate]:
         """Return the day's certificates of the models that were predicted, so far."""

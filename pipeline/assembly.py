@@ -31,6 +31,7 @@ from camlink.pipeline.clock import StreamClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
 from camlink.pipeline.errors import ConfigError, Problem
+from camlink.pipeline.learnt_elsewhere import oracle_node, starting_links
 from camlink.pipeline.state.memory import MemoryState
 
 
@@ -74,9 +75,13 @@ def build_operators(
 
     return {
         "inference": InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool)),
-        "linking": LinkingOperator(tuple(pool.specs), state, inputs=inputs),
+        "linking": LinkingOperator(tuple(pool.specs), state, inputs=inputs, oracle=oracle_node(config, pool.specs)),
         "adaptation": AdaptationOperator(
-            pool.specs, learning_rules(config), relabel_policy(config, pool.specs), inputs
+            pool.specs,
+            learning_rules(config),
+            relabel_policy(config, pool.specs),
+            inputs,
+            starting_links(config, pool.specs),
         ),
         "scheduler": SchedulerOperator(
             pool.specs, costs_of(pool), budget_of(config), rules, config.policy, config.target_of, inputs

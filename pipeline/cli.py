@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import camlink
-from camlink.pipeline.commands import config, models, worker
+from camlink.pipeline.commands import config, federate, models, worker
 from camlink.pipeline.commands.compare import ManyValues, compare
 from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, print_error
 from camlink.pipeline.commands.dashboard import dashboard
@@ -44,6 +44,7 @@ app.command()(simulate)
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 app.add_typer(worker.app, name="worker")
+app.add_typer(federate.app, name="federate")
 
 
 @app.command()

@@ -41,6 +41,9 @@ KINDS: tuple[type, ...] = (
     records.Picture,
     records.ModelCard,
     records.Settled,
+    records.FederationRound,
+    records.FederationUpdate,
+    records.CalibratedOutput,
 )
 _FIELDS: tuple[Field, ...] = tuple(field_of(kind) for kind in KINDS)
 _OUTPUTS = field_of(tuple[records.ModelOutput, ...])

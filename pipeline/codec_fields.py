@@ -101,7 +101,7 @@ def _plain(kind: type) -> Field:
 
 
 def _names_a_folder(kind: type, name: str) -> bool:
-    return name == "camera_id" or (kind.__name__, name) == ("LinkPromotion", "target")
+    return name in ("camera_id", "federation", "site") or (kind.__name__, name) == ("LinkPromotion", "target")
 
 
 def _folder_name() -> Field:

@@ -51,6 +51,12 @@ def filled(text: str, environment: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda m: environment.get(m["name"]) or m["default"] or "", text)
 
 
+def _here(argument: str, out: Path) -> str:
+    """Return what stands for an argument that speaks of a container's disk, ports or network."""
+    stands = {"/results": str(out), "0.0.0.0": "127.0.0.1", "8765": "0"}  # port 0: a free one
+    return stands.get(argument, argument)
+
+
 class LocalSite:
     """The services of a compose file as processes, until `stop`."""
 
@@ -64,12 +70,13 @@ class LocalSite:
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for name, service in our_services().items():
+            command = [_here(argument, out) for argument in service["command"]]
             environment = {**os.environ, **service["environment"], **here}
             environment["CAMLINK_HEALTH"] = f"127.0.0.1:{testbed.free_port()}"
             environment["CAMLINK_OUT"] = str(out / "results")
             with (out / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "camlink.pipeline.cli", "--verbose", *service["command"]],
+                    [sys.executable, "-m", "camlink.pipeline.cli", "--verbose", *command],
                     env=environment,
                     stdout=log,
                     stderr=log,

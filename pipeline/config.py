@@ -39,6 +39,7 @@ from camlink.pipeline.config_sections import (
     Duration,
     LinksConfig,
     ModelConfig,
+    OracleConfig,
     ProfileConfig,
     Section,
     Share,
@@ -132,6 +133,9 @@ class SiteConfig(Section):
     )
     links: LinksConfig = Field(default=LinksConfig(), description="First training of the links.")
     adaptation: AdaptationConfig = Field(default=AdaptationConfig(), description="How links are relearnt.")
+    oracle: OracleConfig | None = Field(
+        default=None, description="A person's labels, to calibrate outputs by: docs/links.md."
+    )
     alerts: AlertsConfig = Field(default=AlertsConfig(), description="Events that are told: docs/alerts.md.")
     policy: Literal["mlink", "mlink-exact", "standalone", "all", "camlink", "reducto", "periodic"] = Field(
         default="mlink",
@@ -182,6 +186,15 @@ class SiteConfig(Section):
             if unknown:
                 raise ValidationError.from_exception_data("targets", unknown)
         return handler(targets)
+
+    @field_validator("oracle")
+    @classmethod
+    def _check_oracle(cls, oracle: OracleConfig | None, info: ValidationInfo) -> OracleConfig | None:
+        if oracle is not None and isinstance(info.data.get("models"), str | tuple):
+            names = model_names(info.data["models"])
+            if oracle.name in names:
+                raise ValueError(f'"{oracle.name}" is a model; give the oracle a name of its own')
+        return oracle
 
     @field_validator("cameras")
     @classmethod

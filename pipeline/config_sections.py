@@ -25,9 +25,10 @@ from pydantic import (
     model_validator,
 )
 
+from camlink.models.base import OutputSpec
 from camlink.pipeline import quantities
 from camlink.pipeline.addresses import check_address, check_scheme, expand_environment, find_path, is_url
-from camlink.pipeline.errors import ModelError
+from camlink.pipeline.errors import LinkError, ModelError
 from camlink.pipeline.ingest.base import CAMERA_ID, SourceSpec
 from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.ingest.names import camera_id_from
@@ -271,11 +272,12 @@ class AuditConfig(Section):
 class LinksConfig(Section):
     """Which links predict, and how they get their first training."""
 
-    kind: Literal["count_distribution", "set", "vec_to_vec"] = Field(
+    kind: Literal["count_distribution", "set", "vec_to_vec", "auto"] = Field(
         default="count_distribution",
         description="count_distribution: predicts how probable each count is, calibrated, and remembers what the "
         "model said last. set: the same, from all boxes of the detectors, doubtful ones included. vec_to_vec: the "
-        "links of the MLink paper, which regress counts.",
+        "links of the MLink paper, which regress counts. auto: per model, whichever of count_distribution and "
+        "vec_to_vec did better on frames held out from training.",
     )
     context: Annotated[tuple[Literal["time_of_day", "frame_statistics"], ...], Strict(False)] = Field(
         default=(),
@@ -288,6 +290,17 @@ class LinksConfig(Section):
         default=2000, ge=2, description="Newest fully executed frames kept per camera for training."
     )
 
+    start: str | None = Field(
+        default=None,
+        description="Folder of links that every camera begins with, as `camlink federate` writes them; later versions "
+        "have to prove better.",
+    )
+
+    @field_validator("start")
+    @classmethod
+    def _check_start(cls, start: str | None, info: ValidationInfo) -> str | None:
+        return None if start is None else find_path(start, (info.context or {}).get("folder"))
+
     @field_validator("history_frames")
     @classmethod
     def _check_history(cls, history_frames: int, info: ValidationInfo) -> int:
@@ -298,6 +311,54 @@ class LinksConfig(Section):
                 "raise the one or lower the other"
             )
         return history_frames
+
+
+class OracleConfig(Section):
+    """A person's labels, from which camlink learns to say what the person would: the oracle node (docs/links.md)."""
+
+    name: str = Field(
+        default="person",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="How results call the calibrated output.",
+    )
+    labels: str = Field(
+        description="CSV of labels: camera_id, frame_index or captured_at, and a column of numbers per counted thing."
+    )
+    trace: str = Field(description="Trace (`camlink record`) that holds the models' outputs on the labelled frames.")
+    counts: Annotated[tuple[str, ...], Strict(False)] = Field(
+        min_length=1, description="The CSV's columns that are predicted, each a count."
+    )
+    sources: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(), description="Models to predict from; all when not given."
+    )
+
+    @field_validator("labels", "trace")
+    @classmethod
+    def _check_path(cls, path: str, info: ValidationInfo) -> str:
+        return find_path(path, (info.context or {}).get("folder"))
+
+    @field_validator("counts")
+    @classmethod
+    def _check_counts(cls, counts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Read the labels at once: a fault in them should stop a run before it begins, with file and line."""
+        from camlink.links.domain import read_labels
+
+        if "labels" in info.data and "name" in info.data:
+            try:
+                read_labels(Path(info.data["labels"]), _oracle_spec(info.data["name"], counts))
+            except LinkError as error:
+                raise ValueError(str(error)) from error
+        return counts
+
+    def spec(self) -> OutputSpec:
+        """Return what the person says, as an output space."""
+        return _oracle_spec(self.name, self.counts)
+
+
+def _oracle_spec(name: str, counts: tuple[str, ...]) -> OutputSpec:
+    return OutputSpec(name, "vector", len(counts), "count", counts)
 
 
 class AdaptationConfig(Section):

@@ -38,6 +38,7 @@ from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import BusError
+from camlink.pipeline.learnt_elsewhere import oracle_node, starting_links
 from camlink.pipeline.records import ModelCard
 
 Seconds = Callable[[], float]
@@ -127,12 +128,13 @@ def without_models(
     in_step, specs = is_in_step(config, facts), facts.specs
     inputs = link_inputs(config, specs)
     if step == "linking":
-        operator = LinkingOperator(tuple(specs), state, clock, inputs)
+        operator = LinkingOperator(tuple(specs), state, clock, inputs, oracle_node(config, specs))
         return PacedLinking(
             operator, seconds, in_step=in_step, relabels=config.adaptation.policy != "off", hold_s=hold_s
         )
     if step == "adaptation":
-        learning = AdaptationOperator(specs, learning_rules(config), relabel_policy(config, specs), inputs)
+        start = starting_links(config, specs)
+        learning = AdaptationOperator(specs, learning_rules(config), relabel_policy(config, specs), inputs, start)
         return PacedAdaptation(learning, seconds, in_step=in_step, hold_s=hold_s)
     if step == "scheduler":
         rules = sampling_rules(config)

@@ -28,6 +28,15 @@ def write_durably(path: Path, fill: Callable[[Path], None]) -> None:
         raise ResultsError(f"{path}: cannot be written: {reason}; free some space or choose another folder") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step. Raises `ResultsError`."""
+
+    def fill(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_durably(path, fill)
+
+
 def _sync(path: Path) -> None:
     """Wait until the disk holds the file, or the folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)

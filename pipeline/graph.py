@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from camlink.pipeline.records import (
     AdaptationEvent,
+    CalibratedOutput,
     CameraEvent,
     Decision,
+    FederationRound,
+    FederationUpdate,
     Frame,
     FrameDropped,
     FrameResult,
@@ -38,6 +41,9 @@ TOPIC_OF: dict[type, str] = {
     Picture: "events",
     Settled: "links",
     ModelCard: "models",
+    CalibratedOutput: "events",
+    FederationRound: "federation",
+    FederationUpdate: "federation-updates",
 }
 
 
@@ -50,7 +56,8 @@ class Step:
     """One operator: its name, which is also its consumer group, and its topics.
 
     Between processes the members of a group share the cameras of the topics in ``shares``, and read the others beside,
-    and those in ``beside``, which one process does not need: to stay in step, and to take up a camera that moved.
+    and those in ``beside``, which one process does not need, to stay in step. What lies on those in ``restores`` they
+    read once, when they take up a camera: they write these topics themselves.
     """
 
     name: str
@@ -58,6 +65,7 @@ class Step:
     writes: tuple[str, ...]
     shares: tuple[str, ...]
     beside: tuple[str, ...] = ()
+    restores: tuple[str, ...] = ()
 
     @property
     def follows(self) -> tuple[str, ...]:
@@ -68,9 +76,9 @@ class Step:
 GRAPH = (
     Step("ingest", (), ("frames", "events"), ()),
     Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events"), ("frames",), ("links",)),
-    Step("linking", ("links", "outputs"), ("results",), ("outputs",)),
-    Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",), ("links",)),
-    Step("scheduler", ("links", "results"), ("decisions",), ("results",), ("decisions",)),
+    Step("linking", ("links", "outputs"), ("results", "events"), ("outputs",)),
+    Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",), restores=("links",)),
+    Step("scheduler", ("links", "results"), ("decisions",), ("results",), restores=("decisions",)),
     Step("results", ("results", "decisions", "links", "events"), (), ("results", "decisions", "links", "events")),
 )
 TOPICS = tuple(dict.fromkeys(TOPIC_OF.values()))
@@ -82,7 +90,9 @@ def topic_of(record: Record) -> str:
 
 
 def camera_of(record: Record) -> str:
-    """Return what a record is sorted into partitions by: its camera, or the model that a card describes."""
+    """Return what a record is sorted into partitions by: its camera, or the model or federation that it is about."""
+    if isinstance(record, FederationRound | FederationUpdate):
+        return record.federation
     return record.model if isinstance(record, ModelCard) else record.camera_id
 
 
@@ -97,4 +107,6 @@ def key_of(record: Record) -> str:
         return f"{record.camera_id}/{record.target}"
     if isinstance(record, Settled):
         return f"{record.camera_id}/"  # no target has an empty name
+    if isinstance(record, FederationUpdate):
+        return f"{record.federation}/{record.site}"
     return camera_of(record)

@@ -18,9 +18,9 @@ from camlink.models.pool import ModelPool
 from camlink.pipeline.embedded import Reading, ticks
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.progress import Progress
-from camlink.pipeline.records import Frame, FrameDropped
+from camlink.pipeline.records import STATISTICS, Frame, FrameDropped
 
-FRAME_COLUMNS = ("camera_id", "frame_index", "captured_at", "pixel_change", "edge_density", "mean_luma")
+FRAME_COLUMNS = ("camera_id", "frame_index", "captured_at", *STATISTICS)
 OUTPUT_COLUMNS = ("camera_id", "frame_index", "model", "value", "detections")
 BATCH = 8
 
@@ -52,8 +52,7 @@ class TraceWriter:
     def write(self, frame: Frame, values: Mapping[str, Inference]) -> None:
         """Add one frame and what every model said of it."""
         stats = frame.stats
-        facts = (stats.pixel_change, stats.edge_density, stats.mean_luma) if stats else ("", "", "")
-        shown = [f"{fact:.6g}" if isinstance(fact, float) else fact for fact in facts]
+        shown = [f"{getattr(stats, name):.6g}" if stats else "" for name in STATISTICS]
         self._frames.writerow((frame.camera_id, frame.index, frame.captured_at.isoformat(), *shown))
         for model, inference in values.items():
             value = [round(float(entry), 5) for entry in inference.value]

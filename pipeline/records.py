@@ -10,7 +10,7 @@ Shapes and units are stated once, here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -30,6 +30,12 @@ class FrameStats:
     pixel_change: float  # share of changed pixels since the previous sampled frame, 0..1
     edge_density: float  # share of edge pixels, 0..1
     mean_luma: float  # 0..255
+    changed_area: float = 0.0  # the largest connected part of what changed, as a share of the picture, 0..1
+    corner_density: float = 0.0  # share of corner pixels, 0..1
+
+
+STATISTICS = tuple(field.name for field in fields(FrameStats))  # as columns of a trace
+FIRST_STATISTICS = STATISTICS[:3]  # those that all traces with statistics have; the others came later
 
 
 class CodedPicture(Protocol):
@@ -63,6 +69,7 @@ class Frame:
     captured_at: datetime
     picture: FramePicture  # as it came; models read `pixels`
     stats: FrameStats | None = None
+    decode_s: float | None = None  # it took to decode, with the unsampled pictures before it; None: unknown
 
     @property
     def pixels(self) -> Pixels:
@@ -277,6 +284,59 @@ class Settled:
     quiet_until: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibratedOutput:
+    """What a person would say of a frame, as the oracle node predicts it from what is served (MLink ext., Sec. 4.2).
+
+    It stands beside the outputs of models and replaces none of them: their accuracy is agreement with themselves.
+    """
+
+    camera_id: str
+    frame_index: int
+    captured_at: datetime
+    name: str
+    value: Value
+    sources: tuple[str, ...]  # models whose served outputs it was predicted from
+    confidence: float  # estimated agreement with the person, 0..1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FederationRound:
+    """What the coordinator of a federation sends to all sites: where its links stand, and what it asks of a site.
+
+    ``models`` and ``targets`` say which links; ``parameters`` (all links,) and ``pooled`` (moments,) where they stand;
+    ``payloads`` are ensembles by target, once there are any. ``camlink.links.federation`` describes the phases.
+    """
+
+    federation: str
+    run: str  # one per federation begun anew: answers to another are out of date
+    number: int
+    phase: Literal["moments", "gradients", "losses", "errors", "done"]
+    at: datetime
+    models: tuple[ModelCard, ...]
+    targets: tuple[str, ...]
+    seed: int
+    rounds: int
+    batch: int
+    parameters: NDArray[np.float32]
+    pooled: NDArray[np.float64]
+    payloads: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FederationUpdate:
+    """What a site answers to one round: sums or means over its frames, never an output. One of the arrays is empty."""
+
+    federation: str
+    run: str
+    number: int
+    site: str
+    at: datetime
+    samples: int
+    gradient: NDArray[np.float32]
+    sums: NDArray[np.float64]
+
+
 Record = (
     Frame
     | FrameDropped
@@ -290,4 +350,7 @@ Record = (
     | Picture
     | ModelCard
     | Settled
+    | FederationRound
+    | FederationUpdate
+    | CalibratedOutput
 )

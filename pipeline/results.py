@@ -2,7 +2,9 @@
 
     RUN/run.json                                          the header (`RunInfo`)
     RUN/outputs/day=YYYY-MM-DD/camera=ID/part-*.parquet   one row per model output
+    RUN/outputs/day=YYYY-MM-DD/mixed/part-*.parquet       the latest of them, of all cameras, until they are merged
     RUN/{decisions,drops,camera_events,adaptation}/part-*.parquet
+    RUN/calibrated/part-*.parquet                         what a person would say, where labels were given
     RUN/pictures/CAMERA/INDEX.jpg                         audit frames on which predictions were wrong
     RUN/latest/                                           each camera's latest picture, for people to look at
 
@@ -22,6 +24,7 @@ from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.records import FrameResult, ModelOutput, Picture, Record
 from camlink.pipeline.results_latest import LatestPictures
+from camlink.pipeline.results_merge import Merging
 from camlink.pipeline.results_pictures import DisagreementPictures
 from camlink.pipeline.results_read import RunResults
 from camlink.pipeline.results_tables import (
@@ -29,6 +32,7 @@ from camlink.pipeline.results_tables import (
     SELDOM,
     Row,
     microseconds,
+    mixed,
     outputs_table,
     partition,
     schema,
@@ -40,12 +44,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ResultsLog", "RunInfo", "RunResults"]
 
+OWN_PART = 2_000  # rows of one camera from which on a flush gives them a part of their own
 NO_SPECS: Mapping[str, OutputSpec] = MappingProxyType({})
 PartitionKey = tuple[str, int]  # camera, days since 1970
 
 
 class _Pending:
-    """Rows of one partition that are not on disk yet."""
+    """Rows that are not on disk yet, of one camera and day."""
 
     __slots__ = ("changes", "outputs", "times_us")
 
@@ -53,6 +58,14 @@ class _Pending:
         self.times_us: list[int] = []
         self.outputs: list[ModelOutput] = []
         self.changes: list[float | None] = []
+
+    def extend(self, more: _Pending) -> None:
+        self.times_us += more.times_us
+        self.outputs += more.outputs
+        self.changes += more.changes
+
+    def table(self) -> pa.Table:
+        return outputs_table(self.times_us, self.outputs, self.changes)
 
 
 class ResultsLog:
@@ -78,6 +91,7 @@ class ResultsLog:
         self._rows = 0
         self._written = 0
         self._token = secrets.token_hex(4)  # keeps part names of several writers apart
+        self._merging = Merging(self.run_dir)
         self._pictures = DisagreementPictures(self.run_dir, specs, pictures_per_camera)
         self._latest = LatestPictures(self.run_dir, specs)
         try:
@@ -103,23 +117,39 @@ class ResultsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Return once every row written so far is on disk."""
+        """Return once every row written so far is on disk.
+
+        What is little of each camera goes into one part of all cameras, so that neither this nor whoever follows the
+        run handles hundreds of small files every ten seconds; another thread merges them by camera in due time.
+        """
+        self._write_pending(OWN_PART)
+        self._merging.start_if_due(self._written)
+
+    def close(self) -> None:
+        """Make all rows durable, each camera's in a part of its own. Closing twice is harmless."""
+        self._write_pending(0)
+        self._merging.join()
+
+    def _write_pending(self, own_part: int) -> None:
+        small: dict[int, list[PartitionKey]] = {}
         for key in list(self._pending):
             camera_id, day = key
-            rows = self._pending[key]
-            self._write_part(
-                partition(self.run_dir, day, camera_id),
-                outputs_table(camera_id, rows.times_us, rows.outputs, rows.changes),
-            )
+            if len(self._pending[key].outputs) < own_part:
+                small.setdefault(day, []).append(key)
+                continue
+            self._write_part(partition(self.run_dir, day, camera_id), self._pending[key].table())
             del self._pending[key]
+        for day, keys in small.items():
+            together = _Pending()
+            for key in sorted(keys):
+                together.extend(self._pending[key])
+            self._write_part(mixed(self.run_dir, day), together.table())
+            for key in keys:
+                del self._pending[key]
         for table in list(self._seldom):
             self._write_part(self.run_dir / table, _rows_table(table, self._seldom[table]))
             del self._seldom[table]
         self._rows = 0
-
-    def close(self) -> None:
-        """Flush. Closing twice is harmless."""
-        self.flush()
 
     def __enter__(self) -> Self:
         return self

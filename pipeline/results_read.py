@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results_pictures import kept_pictures
-from camlink.pipeline.results_tables import KEYS, TABLES, folder_name, schema
+from camlink.pipeline.results_tables import KEYS, MIXED, TABLES, folder_name, schema
 from camlink.pipeline.run_info import RunInfo
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+
+ATTEMPTS = 5  # to read files that are listed: of a run that goes on, some may be merged into others meanwhile
 
 
 class RunResults:
@@ -67,6 +71,10 @@ class RunResults:
         """Return what the adaptation did; ``scores`` is a JSON text."""
         return self._rows("adaptation", camera, "true", "at", "camera_id", "target", "version", "kind")
 
+    def calibrated(self, camera: str | None = None) -> pa.Table:
+        """Return what the oracle node says a person would say, by time."""
+        return self._rows("calibrated", camera, "true", "captured_at", "camera_id", "frame_index", "name")
+
     def pictures(self, camera: str) -> dict[int, Path]:
         """Return the kept pictures of a camera: frame index -> JPEG file."""
         return kept_pictures(self.run_dir, camera)
@@ -75,14 +83,18 @@ class RunResults:
         """Run ``sql`` over ``table``, repeats removed, of one camera or all."""
         import duckdb
 
-        files = [str(file) for file in self._files(table, camera)]
-        try:
-            if not files:
-                return self._connection.sql(sql).to_arrow_table()
-            named = _without_repeats(table)
-            return self._connection.sql(f"{named} {sql}", params=[files, camera, camera]).to_arrow_table()
-        except duckdb.Error as error:
-            raise ResultsError(f"{self.run_dir}/{table}: cannot be read: {error}") from error
+        for attempt in range(ATTEMPTS):
+            files = [str(file) for file in self._files(table, camera)]
+            try:
+                if not files:
+                    return self._connection.sql(sql).to_arrow_table()
+                named = _without_repeats(table)
+                return self._connection.sql(f"{named} {sql}", params=[files, camera, camera]).to_arrow_table()
+            except duckdb.Error as error:
+                merged_meanwhile = not all(map(os.path.exists, files))
+                if not merged_meanwhile or attempt == ATTEMPTS - 1:
+                    raise ResultsError(f"{self.run_dir}/{table}: cannot be read: {error}") from error
+        raise AssertionError("unreachable")
 
     def _rows(self, table: str, camera: str | None, where: str, *order: str) -> pa.Table:
         found = self.query(f"SELECT * FROM {table} WHERE {where} ORDER BY {_names(order)}", table, camera)
@@ -93,7 +105,8 @@ class RunResults:
         if table != "outputs":
             return sorted(folder.glob("part-*.parquet"))
         chosen = "*" if camera is None else folder_name(camera)
-        return sorted(folder.glob(f"day=*/camera={chosen}/part-*.parquet"))
+        places = (f"day=*/camera={chosen}", f"day=*/{MIXED}")
+        return sorted(part for place in places for part in folder.glob(f"{place}/part-*.parquet"))
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -107,19 +120,24 @@ class RunResults:
         return connection
 
 
-def _without_repeats(table: str) -> str:
-    """Return SQL that names ``table`` over Parquet files ($1), of one camera ($2 and $3) or, when null, of all.
+def distinct_rows(table: str, where: str = "true") -> str:
+    """Return SQL for the rows of ``table`` in Parquet files ($1), each fact once; ``no_TABLE`` must be an empty one.
 
     Columns that an earlier version did not write are null.
     """
     columns, key = _names(TABLES[table]), _names(KEYS[table])
     preferred = "served DESC, " if table == "outputs" else ""
-    rows = (
+    return (
         f"SELECT {columns} "
         f"FROM (SELECT * FROM read_parquet($1, hive_partitioning=false, filename=true) "
-        f"UNION ALL BY NAME SELECT * FROM no_{table}) WHERE $2 IS NULL OR camera_id = $3 "
+        f"UNION ALL BY NAME SELECT * FROM no_{table}) WHERE {where} "
         f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1"
     )
+
+
+def _without_repeats(table: str) -> str:
+    """Return SQL that names ``table`` over Parquet files ($1), of one camera ($2 and $3) or, when null, of all."""
+    rows = distinct_rows(table, "$2 IS NULL OR camera_id = $3")
     return f"WITH {table} AS ({_ONE_SERVED.format(rows=rows) if table == 'outputs' else rows})"
 
 

@@ -12,12 +12,13 @@ from urllib.parse import quote
 import numpy as np
 
 from camlink.pipeline.clock import EPOCH
-from camlink.pipeline.records import AdaptationEvent, CameraEvent, Decision, FrameDropped, ModelOutput
+from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, CameraEvent, Decision, FrameDropped, ModelOutput
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DAY_US = 86_400_000_000
+MIXED = "mixed"
 
 # column -> type, as pyarrow aliases; "texts" and "values" are lists. One definition for writing and for empty reads.
 TABLES: dict[str, dict[str, str]] = {
@@ -72,6 +73,15 @@ TABLES: dict[str, dict[str, str]] = {
         "detail": "string",
         "scores": "string",
     },
+    "calibrated": {
+        "camera_id": "string",
+        "frame_index": "int64",
+        "captured_at": "time",
+        "name": "string",
+        "value": "values",
+        "sources": "texts",
+        "confidence": "float32",
+    },
 }
 
 # What makes two rows the same fact (design ruling 7): a repeat after a restart falls out on reading.
@@ -81,6 +91,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "drops": ("camera_id", "first_index", "reason"),
     "camera_events": ("camera_id", "at", "kind", "detail"),
     "adaptation": ("camera_id", "at", "kind", "target", "version", "detail"),
+    "calibrated": ("camera_id", "frame_index", "name"),
 }
 
 
@@ -112,23 +123,26 @@ def partition(run_dir: Path, day: int, camera_id: str) -> Path:
     return run_dir / "outputs" / f"day={date}" / f"camera={folder_name(camera_id)}"
 
 
+def mixed(run_dir: Path, day: int) -> Path:
+    """Return the folder of parts that hold a moment's rows of many cameras, until they are merged camera by camera."""
+    return run_dir / "outputs" / f"day={np.datetime64(day, 'D')}" / MIXED
+
+
 def microseconds(moment: datetime) -> int:
     """Return microseconds since 1970, exactly (a float would round)."""
     since = moment - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def outputs_table(
-    camera_id: str, times_us: Sequence[int], outputs: Sequence[ModelOutput], changes: Sequence[float | None]
-) -> pa.Table:
-    """Return the rows of one camera's ``outputs`` as an Arrow table, column by column for speed.
+def outputs_table(times_us: Sequence[int], outputs: Sequence[ModelOutput], changes: Sequence[float | None]) -> pa.Table:
+    """Return the rows of ``outputs`` as an Arrow table, column by column for speed.
 
     ``changes``: the share of pixels that changed since the frame before, where it was measured.
     """
     import pyarrow as pa
 
     columns = {
-        "camera_id": pa.repeat(camera_id, len(outputs)),
+        "camera_id": [o.camera_id for o in outputs],
         "frame_index": [o.frame_index for o in outputs],
         "captured_at": np.asarray(times_us, dtype="datetime64[us]"),
         "model": [o.model for o in outputs],
@@ -207,14 +221,19 @@ def _adaptation_row(e: AdaptationEvent) -> Row:
     return {name: getattr(e, name) for name in TABLES["adaptation"]} | {"scores": _json(e.scores)}
 
 
+def _calibrated_row(c: CalibratedOutput) -> Row:
+    return {name: getattr(c, name) for name in TABLES["calibrated"]} | {"value": c.value.tolist()}
+
+
 def _json(mapping: Any) -> str:
     return json.dumps(dict(mapping), sort_keys=True, default=float)
 
 
-# Records that come seldom, row by row; FrameResult comes often and has its own way above.
+# Records of small tables, row by row; FrameResult comes often and has its own way above.
 SELDOM: dict[type, tuple[str, Callable[[Any], Row]]] = {
     Decision: ("decisions", _decision_row),
     FrameDropped: ("drops", _drop_row),
     CameraEvent: ("camera_events", _camera_event_row),
     AdaptationEvent: ("adaptation", _adaptation_row),
+    CalibratedOutput: ("calibrated", _calibrated_row),
 }

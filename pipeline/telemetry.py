@@ -11,7 +11,7 @@ id, and no text that a driver makes up, can fill a server's memory. docs/dashboa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from camlink.pipeline.records import (
     AdaptationEvent,
     CameraEvent,
     Decision,
+    Frame,
     FrameDropped,
     FrameResult,
     LinkPromotion,
@@ -32,12 +33,15 @@ from camlink.pipeline.records import (
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from camlink.pipeline.embedded import Reading
+
 CAMERAS = 1000
 REASONS = 24
 OTHER = "other"
 EVERYTHING = "all"  # the label of a camera's agreement over all its models
 AGREEMENT_SPAN = timedelta(days=1)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+DECODE_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 LAG_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 UP = {"recovered": 1.0, "thawed": 1.0, "down": 0.0, "frozen": 0.0, "ended": 0.0}
@@ -75,6 +79,7 @@ class Telemetry:
         self._now_s = now_s
         self._camera, self._reason = Bounded(CAMERAS), Bounded(REASONS)
         self._ledgers: dict[str, Ledger] = {}
+        self._heard_of: set[str] = set()  # cameras of which it is known whether they are up
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"camlink_{name}", about, labels, registry=self.registry)
@@ -96,6 +101,7 @@ class Telemetry:
         self._up = gauge("camera_up", "0 while a camera is down, frozen or ended", "camera")
         self._last = gauge("last_frame_timestamp_seconds", "Capture time of the last frame with outputs", "camera")
         self._lag = histogram("lag_seconds", "From capture until the outputs are known", LAG_SECONDS)
+        self._decoding = histogram("decode_seconds", "Decoding one frame, with the unsampled before it", DECODE_SECONDS)
         self._took = histogram("inference_seconds", "One batch through a model", SECONDS, "model")
         self._batches = histogram("batch_frames", "Frames in a batch", BATCH_SIZES, "model")
         self.registry.register(_Agreements(self))
@@ -115,8 +121,17 @@ class Telemetry:
             elif isinstance(record, AdaptationEvent):
                 self._learnt.labels(self._camera(record.camera_id), record.kind).inc()
             elif isinstance(record, CameraEvent) and record.kind in UP:
-                self._up.labels(self._camera(record.camera_id)).set(UP[record.kind])
+                camera = self._camera(record.camera_id)
+                self._heard_of.add(camera)
+                self._up.labels(camera).set(UP[record.kind])
         return ()
+
+    def timed(self, readings: Iterable[Reading | None]) -> Iterator[Reading | None]:
+        """Pass on what cameras give, and note how long each frame took to decode."""
+        for reading in readings:
+            if isinstance(reading, Frame) and reading.decode_s is not None:
+                self._decoding.observe(reading.decode_s)
+            yield reading
 
     def batch(self, model: str, frames: int, took_ms: float) -> None:
         """Count one batch through a model (`ModelPool.watch`)."""
@@ -157,6 +172,9 @@ class Telemetry:
             return
         captured_s = result.captured_at.timestamp()
         self._last.labels(camera).set(captured_s)
+        if camera not in self._heard_of:
+            self._heard_of.add(camera)
+            self._up.labels(camera).set(1.0)
         if self._now_s is not None:
             self._lag.observe(max(0.0, self._now_s() - captured_s))
         if camera != OTHER:

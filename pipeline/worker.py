@@ -62,7 +62,7 @@ class Worker:
         self._seconds = seconds
         self._due = seconds() + checkpoint_s
         self._unsaved: dict[SnapshotKey, bytes] = {}  # the latest snapshots that the state store did not take
-        self._subscription = bus.subscribe(step.shares, group=step.name, follow=step.follows)
+        self._subscription = bus.subscribe(step.shares, step.name, follow=step.follows, restore=step.restores)
         self.beat = seconds()  # when the loop last went round
 
     def run(self, stop: Callable[[], bool]) -> None:

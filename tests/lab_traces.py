@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from camlink.models.base import OutputSpec
-from camlink.models.trace_arrays import STATS, Array, CameraTrace, TraceArrays
+from camlink.models.trace_arrays import Array, CameraTrace, TraceArrays
 from camlink.models.trace_files import RecordedEntry
 from camlink.operators.policy import Answer, FrameFacts, FramePolicy, PolicySetup
 from camlink.operators.selection import Budget, Costs
-from camlink.pipeline.records import Value
+from camlink.pipeline.records import STATISTICS, Value
 
 
 def trace_of(
@@ -52,7 +52,7 @@ def random_trace(seed: int, frames: int, models: int, *, task: str = "count", wi
         values[m] = (np.round(np.maximum(seen, 0.0)) if task == "count" else np.abs(seen) % 1.0).astype(np.float32)
     specs = {m: OutputSpec(m, "vector", size, task) for m, size in sizes.items()}  # type: ignore[arg-type]
     entries = {m: RecordedEntry(specs[m], float(rng.uniform(1, 50)), float(rng.uniform(0.1, 3))) for m in sizes}
-    stats = {s: rng.random(frames).astype(np.float32) for s in STATS} if with_stats else {}
+    stats = {s: rng.random(frames).astype(np.float32) for s in STATISTICS} if with_stats else {}
     times = 1e9 + np.cumsum(rng.exponential(1.0, frames))
     return TraceArrays("chance", entries, (CameraTrace("cam", specs, np.arange(frames), times, stats, values),))
 

@@ -10,10 +10,12 @@ import pytest
 from benchmarks.distributed.__main__ import LEAST_WARM, WARM_FRAMES, Measured, Scenario, scenarios, shown
 from benchmarks.distributed.bare import Bare
 from benchmarks.distributed.load import MODELS, cameras, jpeg_of, picture, write_trace
+from benchmarks.distributed.requests import least_us, records
 from benchmarks.distributed.soak import slope_mb_per_hour
 from benchmarks.distributed.stages import part_of, shares
 from camlink.models.recorded import open_trace
 from camlink.pipeline.jpeg import JpegPicture
+from camlink.pipeline.records import Frame, FrameResult, OutputReady, Settled
 
 
 @pytest.mark.parametrize(("jpeg_bytes", "shape"), [(50_000, (360, 640, 3)), (200_000, (720, 1280, 3))])
@@ -40,11 +42,12 @@ def test_the_trace_answers_for_every_frame_that_is_fed(tmp_path: Path) -> None:
 def test_every_scenario_has_answers_for_its_warm_up_its_load_and_its_timing() -> None:
     for scenario in scenarios(1000, [1, 200]):
         assert LEAST_WARM <= scenario.warm <= WARM_FRAMES
-        assert scenario.last == scenario.warm + scenario.per_camera + scenario.timed_per_camera
+        assert scenario.last == scenario.warm + 6 * scenario.per_camera + scenario.timed_per_camera
 
 
 def test_a_site_is_as_fast_as_its_busiest_worker_and_compared_with_the_busier_end_of_the_bare_loop() -> None:
-    got = Measured({"ingest": 500.0, "inference": 1000.0}, 10.0, [10.0, 20.0, 30.0])
+    cpu_us, full_us = {"ingest": 500.0, "inference": 3000.0}, {"ingest": 500.0, "inference": 1000.0}
+    got = Measured(cpu_us, full_us, 10.0, [10.0, 20.0, 30.0])
     row = shown(Scenario("x", 20, 50_000, "jpeg", 100), got, Bare(250.0, 500.0, 1.0, [1.0, 2.0, 3.0]))
     assert row[2:5] == ["1,000 (inference)", "2,000", "50%"]
     assert row[6].startswith("20 /") and row[7].startswith("2 /")
@@ -62,3 +65,8 @@ def test_time_is_counted_to_the_part_of_camlink_that_spent_it(tmp_path: Path) ->
     profile.runcall(JpegPicture.of, jpeg_of(picture(50_000, 0)))
     profile.dump_stats(tmp_path / "one.prof")
     assert shares(tmp_path / "one.prof") == {"JPEG": pytest.approx(1.0)}
+
+
+def test_the_costs_of_coding_are_told_of_every_record_that_travels_with_each_frame() -> None:
+    assert {type(record) for record in records().values()} == {Frame, OutputReady, FrameResult, Settled}
+    assert 0 < least_us(lambda: sum(range(100)), times=10) < least_us(lambda: sum(range(100_000)), times=10)

@@ -17,8 +17,32 @@ from camlink.pipeline.graph import GRAPH
 
 def test_each_step_of_the_graph_has_a_service(repository: Path) -> None:
     services = our_services(repository / "docker-compose.yml")
-    assert {service["command"][1] for service in services.values()} == {step.name for step in GRAPH}
-    assert all(service["command"][0] == "worker" for service in services.values())
+    commands = [service["command"] for service in services.values()]
+    assert {command[1] for command in commands if command[0] == "worker"} == {step.name for step in GRAPH}
+    assert {command[0] for command in commands} == {"worker", "dashboard"}
+
+
+def test_the_dashboard_shows_what_the_results_worker_writes_and_asks_for_a_token(repository: Path) -> None:
+    from camlink.pipeline.dashboard.auth import is_local
+
+    services = yaml.safe_load((repository / "docker-compose.yml").read_text())["services"]
+    page, results = services["dashboard"], services["results"]
+    folder, host = page["command"][1], page["command"][page["command"].index("--host") + 1]
+    assert page["volumes"] == [f"results:{folder}:ro"]
+    assert f"results:{folder}" in results["volumes"]
+    assert Path(results["environment"]["CAMLINK_OUT"]).parent == Path(folder)
+    assert not is_local(host), "then `camlink dashboard` makes a token itself where none is given"
+    assert page["environment"] == {"CAMLINK_DASHBOARD_TOKEN": "${CAMLINK_DASHBOARD_TOKEN:-}"}
+    port = page["command"][page["command"].index("--port") + 1]
+    assert page["ports"] == [f"127.0.0.1:${{DASHBOARD_PORT:-8765}}:{port}"]
+    assert f"127.0.0.1:{port}/healthz" in page["healthcheck"]["test"][-1]
+
+
+def test_live_cameras_never_wait_for_a_gpu_that_is_behind(repository: Path) -> None:
+    services = yaml.safe_load((repository / "docker-compose.yml").read_text())["services"]
+    for name in ("inference", "inference-cpu"):
+        command = services[name]["command"]
+        assert command[command.index("--when-behind") + 1] == "drop-oldest"
 
 
 def test_no_secret_stands_in_the_file_and_none_listens_beyond_the_site(repository: Path) -> None:
@@ -29,7 +53,7 @@ def test_no_secret_stands_in_the_file_and_none_listens_beyond_the_site(repositor
     services = yaml.safe_load(text)["services"]
     assert "name" not in yaml.safe_load(text)
     published = {name: port for name, service in services.items() for port in service.get("ports", ())}
-    assert set(published) == {"grafana"}
+    assert set(published) == {"grafana", "dashboard"}
     assert all(port.startswith("127.0.0.1:") for port in published.values())
 
 
@@ -39,7 +63,7 @@ def test_every_image_is_pinned_and_every_worker_is_watched(repository: Path) -> 
     assert all(re.search(r":v?\d+\.\d+", image) for image in foreign), foreign
     scraped = yaml.safe_load((repository / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"][0]
     (names,) = [found["names"] for found in scraped["dns_sd_configs"]]
-    assert set(names) == {name for name, service in services.items() if service["image"] == "camlink:latest"}
+    assert set(names) == {name for name, service in services.items() if service.get("command", [""])[0] == "worker"}
     ours = services["linking"]["environment"]
     assert ours["CAMLINK_HEALTH"].endswith(f":{scraped['dns_sd_configs'][0]['port']}")
     assert all("no-new-privileges:true" in services[name]["security_opt"] for name in ("prometheus", "grafana", *names))

@@ -195,4 +195,6 @@ def test_the_gpu_overlay_gives_inference_and_nobody_else_a_gpu(repository: Path)
     assert with_gpu == {"inference"}
     pod, container = pods_of["inference"]
     assert pod["nodeSelector"] == {"camlink/pool": "gpu"}
-    assert container["args"] == ["worker", "inference"], "the patch leaves the rest as it was"
+    assert container["args"] == ["worker", "inference", "--when-behind", "drop-oldest"], (
+        "the patch leaves the rest as it was"
+    )

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from camlink.pipeline.records import FrameResult
 
 STEPS = ("inference", "linking", "adaptation", "scheduler", "results")
 PATIENCE_S = 600.0
+SLICE_S = 0.05
 SETTINGS = {
     "site": "bench",
     "models": "building",
@@ -89,6 +91,25 @@ class Site:
         finally:
             for process in self.processes.values():
                 process.resume()
+
+    @contextlib.contextmanager
+    def held_to(self, step: str, share: float) -> Iterator[None]:
+        """Let one worker run for ``share`` of the time only, so that it is the one that all others wait for."""
+        ended, process = threading.Event(), self.processes[step]
+
+        def hold() -> None:
+            while not ended.wait(share * SLICE_S):
+                process.suspend()
+                ended.wait((1 - share) * SLICE_S)
+                process.resume()
+
+        holding = threading.Thread(target=hold, name=f"holding {step}")
+        holding.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            holding.join()
 
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU time that each worker has used."""

@@ -1,6 +1,8 @@
 """The oracle node on real annotations: a detector's vehicle counts against what a person drew (MLink Fig. 7 to 9).
 
     python -m benchmarks.links.domain TRACE ANNOTATIONS [--seed 0]
+    python -m benchmarks.links.domain TRACE ANNOTATIONS --labels labels.csv     for `oracle.labels` of a configuration
+    python -m benchmarks.links.domain TRACE ANNOTATIONS --served RUN            what the pipeline made of them
 
 TRACE was recorded from the jamcam clips, in the order of their names; ANNOTATIONS is the folder of CVAT files
 (``*.xml.gz``), one per clip. Each clip's first half may teach, its second half judges; nothing else would be fair on
@@ -15,6 +17,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -25,9 +28,15 @@ from rich.table import Table
 from benchmarks.links.samples import Array, CameraSamples, cameras_of
 from camlink.links.domain import link_to_oracle
 from camlink.links.federated import fuse, train_global
+from camlink.links.federation import Plan, Server
 from camlink.links.fit import FitJob, fit_links
 from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
+from camlink.operators.federation import CoordinatorOperator, RoundRules, SiteOperator
+from camlink.pipeline.bus.memory import MemoryBus
+from camlink.pipeline.clock import SteadyClock
+from camlink.pipeline.federation import ROUNDS, UPDATES, Party
+from camlink.pipeline.results import RunResults
 
 ORACLE = OutputSpec("annotated", "vector", 1, "count", ("vehicle",))
 GAP_S = 5.0  # a longer pause begins another clip
@@ -41,12 +50,13 @@ class Clip:
     camera: str
     values: dict[str, Array]
     truth: Array
+    frames: NDArray[np.intp]  # their indexes in the trace
 
     def half(self, second: bool) -> Clip:
         """Return the first or the second half of the frames."""
         middle = len(self.truth) // 2
         rows = slice(middle, None) if second else slice(None, middle)
-        return Clip(self.camera, {m: v[rows] for m, v in self.values.items()}, self.truth[rows])
+        return Clip(self.camera, {m: v[rows] for m, v in self.values.items()}, self.truth[rows], self.frames[rows])
 
 
 def annotated_counts(path: Path) -> tuple[str, str, Array]:
@@ -73,7 +83,8 @@ def clips_of(camera: CameraSamples, annotations: dict[tuple[str, str], Array]) -
         if truth is not None:
             rows = slice(start, start + min(end - start, len(truth)))
             values = {m: v[rows] for m, v in camera.values.items()}
-            clips.append(Clip(camera.name, values, truth[: end - start]))
+            indexes = np.array([frame.index for frame in camera.frames[rows]])
+            clips.append(Clip(camera.name, values, truth[: end - start], indexes))
     return clips
 
 
@@ -85,7 +96,8 @@ def detected(clip: Clip) -> Array:
 def stack(clips: list[Clip]) -> Clip:
     models = clips[0].values
     values = {m: np.concatenate([c.values[m] for c in clips]) for m in models}
-    return Clip("all", values, np.concatenate([c.truth for c in clips]))
+    truth, frames = (np.concatenate(part) for part in ([c.truth for c in clips], [c.frames for c in clips]))
+    return Clip("all", values, truth, frames)
 
 
 def score(predicted: Array, truth: Array) -> tuple[str, str]:
@@ -150,6 +162,44 @@ def _exact_link(link: VecToVec, clip: Clip) -> float:
     return _exact(link.predict(clip.values["vehicles"]), clip.truth)
 
 
+def write_labels(clips: list[Clip], path: Path) -> None:
+    """Write the labels of each clip's first half as `oracle.labels` wants them."""
+    teach = [clip.half(False) for clip in clips]
+    rows = [f"{c.camera},{index},{count:g}" for c in teach for index, (count,) in zip(c.frames, c.truth, strict=True)]
+    path.write_text("\n".join(["camera_id,frame_index,vehicle", *rows, ""]))
+
+
+def served_table(clips: list[Clip], run: Path) -> Table:
+    """Score what a run's oracle node served on each clip's second half, beside what the detector was served as."""
+    results = RunResults(run)
+    table = Table("camera", "frames", "detector, exact", "calibrated, exact", "mean error", title=f"Served by {run}")
+    for camera in dict.fromkeys(clip.camera for clip in clips):
+        judge = stack([c.half(True) for c in clips if c.camera == camera])
+        said = results.calibrated(camera)
+        served = dict(zip(said["frame_index"].to_pylist(), said["value"].to_pylist(), strict=True))
+        there = [i for i, index in enumerate(judge.frames) if index in served]
+        value = np.array([served[judge.frames[i]] for i in there], np.float32)
+        own = _exact(detected(judge)[there], judge.truth[there])
+        table.add_row(camera, str(len(there)), f"{own:.3f}", *score(value, judge.truth[there]))
+    return table
+
+
+def wire_bytes(action: OutputSpec, oracle: OutputSpec, y: Array, sites: int) -> float:
+    """Return what one round of `camlink federate` moves for one link, headers and all."""
+    samples, bus, clock = {action.model: y, oracle.model: y}, MemoryBus(), SteadyClock()
+    plan = Plan({action.model: action, oracle.model: oracle}, (oracle.model,), rounds=1)
+    names = tuple(f"site-{i}" for i in range(sites))
+    operator = CoordinatorOperator("bytes", "bytes", Server(plan), RoundRules(sites=names), clock)
+    head = Party(operator, bus, bus.subscribe((UPDATES,), "coordinator"), clock)
+    members = [
+        Party(SiteOperator(n, "bytes", plan.specs, samples), bus, bus.subscribe((ROUNDS,), n), clock) for n in names
+    ]
+    while not operator.is_done:
+        for party in (head, *members):
+            party.once()
+    return sites * (head.bytes_per_message("sent") + head.bytes_per_message("taken"))
+
+
 def communication_table(seed: int) -> Table:
     """Three sites, links between action classifiers of two labels, as in the paper's Sec. 6.6."""
     action, oracle = (
@@ -162,10 +212,17 @@ def communication_table(seed: int) -> Table:
     table = Table("", "bytes per round", title="Communication, 3 sites, batches of 32 (Sec. 6.6)")
     table.add_row("paper: 528 bytes per sample", f"{PAPER_BYTES:,}")
     table.add_row("camlink: parameters out, one gradient back", f"{result.bytes_per_round:,}")
+    table.add_row("camlink federate: the same as messages", f"{wire_bytes(action, oracle, y, 3):,.0f}")
     return table
 
 
-def main(trace: Path, annotations: Path, seed: int = 0) -> None:
+def main(
+    trace: Path,
+    annotations: Path,
+    seed: int = 0,
+    labels: Annotated[Path | None, typer.Option(help="Write the labels of the first halves there, and end.")] = None,
+    served: Annotated[Path | None, typer.Option(help="Score the calibrated outputs of this run, and end.")] = None,
+) -> None:
     counts = {(c, t): truth for c, t, truth in map(annotated_counts, sorted(annotations.glob("*.xml.gz")))}
     cameras = list(cameras_of(trace))
     clips = [clip for camera in cameras for clip in clips_of(camera, counts)]
@@ -173,6 +230,12 @@ def main(trace: Path, annotations: Path, seed: int = 0) -> None:
         raise SystemExit(f"no clip of {trace} is annotated in {annotations}")
     specs = dict(cameras[0].specs)
     console = Console(width=130)
+    if labels is not None:
+        write_labels(clips, labels)
+    if served is not None:
+        console.print(served_table(clips, served))
+    if labels is not None or served is not None:
+        return
     frames = sum(len(clip.truth) for clip in clips)
     console.print(f"{len(clips)} annotated clips of {len({c.camera for c in clips})} cameras, {frames} frames")
     console.print(oracle_table(clips, specs, seed))

@@ -2,8 +2,9 @@
 
 After Li et al., "Reducto: on-camera filtering for resource-efficient real-time video analytics" (SIGCOMM 2020), as the
 MLink paper uses it (Sec. 6.5): per model one feature and one threshold, the best on the warm-up under the budget.
-Of Reducto's pixel, area, edge and corner differences a trace carries two, ``pixel_change`` (pixel) and the change of
-``edge_density`` (edge); the change of ``mean_luma`` stands in for area. Changes add up since the model last executed.
+Its features are Reducto's pixel (``pixel_change``), area (``changed_area``), edge (change of ``edge_density``) and
+corner differences (change of ``corner_density``), and the change of ``mean_luma``; those that a trace lacks or that
+never move fall out. Changes add up since the model last executed.
 Without statistics the only feature is the number of frames that passed, which is periodic refresh.
 """
 
@@ -21,10 +22,11 @@ from camlink.operators.allowance import Allowance, Turns
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.baselines.warmup import Array, LastValues, WarmUp
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
-from camlink.pipeline.records import FrameStats, Value
+from camlink.pipeline.records import STATISTICS, FrameStats, Value
 
 Trigger = tuple[str, float]  # feature, threshold
 FRAMES = "frames"  # the feature that is always there: one per frame
+DIFFERENCES = ("pixel_change", "changed_area")  # from the frame before: they are changes as they stand
 NEVER: Trigger = (FRAMES, inf)
 THRESHOLDS = 32  # tried per feature
 TUNED_ON = 4000  # newest frames of the warm-up that thresholds are tried on
@@ -83,12 +85,14 @@ class Reducto:
 def change_of(now: FrameStats | None, before: FrameStats | None) -> dict[str, float]:
     """Return how far each feature moved from one frame to the next."""
     if now is None:
-        return {FRAMES: 1.0, "pixel_change": 0.0, "edge_density": 0.0, "mean_luma": 0.0}
+        return {FRAMES: 1.0, **dict.fromkeys(STATISTICS, 0.0)}
     last = before or now
     return {
         FRAMES: 1.0,
-        "pixel_change": now.pixel_change,  # a difference already
+        "pixel_change": now.pixel_change,
+        "changed_area": now.changed_area,
         "edge_density": abs(now.edge_density - last.edge_density),
+        "corner_density": abs(now.corner_density - last.corner_density),
         "mean_luma": abs(now.mean_luma - last.mean_luma),
     }
 
@@ -97,7 +101,7 @@ def changes(warm_up: WarmUp) -> dict[str, NDArray[np.float64]]:
     """Return feature -> (n,) change from frame to frame: the image features, or only the number of frames."""
     found = {}
     for name, seen in warm_up.features().items():
-        moved = seen if name == "pixel_change" else np.abs(np.diff(seen, prepend=seen[:1]))
+        moved = seen if name in DIFFERENCES else np.abs(np.diff(seen, prepend=seen[:1]))
         if moved.any():
             found[name] = moved
     return found or {FRAMES: np.ones(len(warm_up))}

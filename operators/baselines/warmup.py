@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.operators.policy import Answer, FrameFacts
-from camlink.pipeline.records import Value
+from camlink.pipeline.records import STATISTICS, Value
 
 Array = NDArray[np.float32]
 MOST_FRAMES = 20_000  # of the warm-up that are kept, the newest: memory stays flat
-FEATURES = ("pixel_change", "edge_density", "mean_luma")
 
 
 class WarmUp:
@@ -56,7 +55,7 @@ class WarmUp:
         known = [s for s in stats if s is not None]
         if not known or len(known) < len(stats):
             return {}
-        return {name: np.array([getattr(s, name) for s in known], np.float64) for name in FEATURES}
+        return {name: np.array([getattr(s, name) for s in known], np.float64) for name in STATISTICS}
 
 
 class LastValues:

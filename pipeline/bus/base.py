@@ -67,12 +67,15 @@ class Bus(Protocol):
         """Put a record that cannot be dealt with aside, on the topic "dead-letter", with the reason."""
         ...
 
-    def subscribe(self, topics: Sequence[str], group: str, follow: Sequence[str] = ()) -> Subscription:
+    def subscribe(
+        self, topics: Sequence[str], group: str, follow: Sequence[str] = (), restore: Sequence[str] = ()
+    ) -> Subscription:
         """Join ``group``: its members share the cameras of ``topics``, and each record goes to one of them.
 
         A durable bus also gives what was published before the group first came. ``follow`` names topics that the member
         reads beside, for its cameras, outside the group: of state topics (`graph.STATE_TOPICS`) first the latest
-        record per key, before any record of ``topics``; of others what comes from now on.
+        record per key, before any record of ``topics``; of others what comes from now on. ``restore``: state topics of
+        which it is given that first part alone.
         """
         ...
 

@@ -19,6 +19,7 @@ from camlink.pipeline.bus.base import DEAD_LETTER
 from camlink.pipeline.bus.kafka_client import BEGINNING, DELIVERY_S, Client, Message, Place, Reader
 from camlink.pipeline.bus.kafka_python import PythonClient, TopicLook, make_topics, partition_of
 from camlink.pipeline.bus.kafka_topics import KafkaAddress, TopicWatch
+from camlink.pipeline.bus.pace import Pace
 from camlink.pipeline.bus.partitions import Positions
 from camlink.pipeline.codec import decode, encode, sender_of
 from camlink.pipeline.errors import BusError, CodecError
@@ -72,8 +73,10 @@ class KafkaBus:
         headers = [("topic", topic.encode()), ("reason", reason.encode()[:2000]), ("sender", sender_of(data).encode())]
         self._producer.send(Place(self.address.topic(DEAD_LETTER), 0), None, data, headers)
 
-    def subscribe(self, topics: Sequence[str], group: str, follow: Sequence[str] = ()) -> KafkaSubscription:
-        subscription = KafkaSubscription(self, topics, group, follow)
+    def subscribe(
+        self, topics: Sequence[str], group: str, follow: Sequence[str] = (), restore: Sequence[str] = ()
+    ) -> KafkaSubscription:
+        subscription = KafkaSubscription(self, topics, group, follow, restore)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -105,10 +108,14 @@ class KafkaBus:
 class KafkaSubscription:
     """A member of a group, and a reader of its share and of the topics beside, on the same partition numbers."""
 
-    def __init__(self, bus: KafkaBus, topics: Sequence[str], group: str, follow: Sequence[str]) -> None:
+    def __init__(
+        self, bus: KafkaBus, topics: Sequence[str], group: str, follow: Sequence[str], restore: Sequence[str] = ()
+    ) -> None:
         self._bus = bus
         address = bus.address
         self._follow = tuple(address.topic(topic) for topic in follow)
+        self._restore = tuple(address.topic(topic) for topic in restore)
+        self._pace = Pace()
         self._reader = bus.client.reader()
         self._member = bus.client.member(f"{address.site}.{group}", [address.topic(topic) for topic in topics])
         self._at = Positions()
@@ -121,9 +128,11 @@ class KafkaSubscription:
     def poll(self, timeout_s: float = 0.0) -> Sequence[Record]:
         self._bus.check()
         end = time.monotonic() + timeout_s
+        time.sleep(min(self._pace.left_s(time.monotonic()), timeout_s))
         while True:
             records = self._poll_once(max(0.0, min(end - time.monotonic(), TURN_S)))
             if records or time.monotonic() >= end:
+                self._pace.came(len(records), time.monotonic())
                 return records
 
     def commit(self, held: Collection[Record] = ()) -> None:
@@ -187,23 +196,26 @@ class KafkaSubscription:
     def _take_up(self, assigned: Collection[Place]) -> list[Record]:
         """Read the state beside new partitions to its end, and only then their own records."""
         known = self._at.numbers()
-        fresh = [Place(topic, n) for topic in self._follow for n in sorted({p.partition for p in assigned} - known)]
+        numbers = sorted({place.partition for place in assigned} - known)
+        fresh = [Place(topic, n) for topic in (*self._follow, *self._restore) for n in numbers]
         restored: list[Record] = []
         if fresh:
             self._at.follow(fresh)
             self._reader.assign(self._at.to_read())
-            messages = read_to_end(self._reader, fresh)
-            state = {self._bus.address.topic(topic) for topic in STATE_TOPICS}
-            restored = latest(
-                map(self._bus.decoded, (m for m in messages if m.place in fresh and m.place.topic in state))
-            )
-            for message in messages:
-                if message.place in fresh:
-                    self._at.take(message)
-            restored += self._received(message for message in messages if message.place not in fresh)
+            restored = self._restored(read_to_end(self._reader, fresh), frozenset(fresh))
+            self._at.leave(place for place in fresh if place.topic in self._restore)
         self._at.share(self._member.committed(assigned))
         self._reader.assign(self._at.to_read())
         return restored
+
+    def _restored(self, messages: Sequence[Message], fresh: Collection[Place]) -> list[Record]:
+        """Return the present state in ``fresh``, and after it what came elsewhere meanwhile."""
+        state = {self._bus.address.topic(topic) for topic in STATE_TOPICS}
+        stated = [message for message in messages if message.place in fresh and message.place.topic in state]
+        for message in messages:
+            if message.place in fresh:
+                self._at.take(message)
+        return latest(map(self._bus.decoded, stated)) + self._received(m for m in messages if m.place not in fresh)
 
 
 def read_to_end(reader: Reader, places: Sequence[Place]) -> list[Message]:

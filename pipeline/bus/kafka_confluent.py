@@ -15,6 +15,7 @@ from camlink.pipeline.bus.kafka_client import (
     BEGINNING,
     DELIVERY_S,
     HEARTBEAT_MS,
+    LINGER_MS,
     MOST_REQUEST,
     MOST_UNDELIVERED,
     POLLED_MS,
@@ -63,7 +64,7 @@ class ConfluentProducer:
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",  # Java's and kafka-python's, should a key ever choose
-                "linger.ms": 0,
+                "linger.ms": LINGER_MS,
                 "message.max.bytes": MOST_REQUEST,
                 "queue.buffering.max.kbytes": MOST_UNDELIVERED // 1024,
                 "delivery.timeout.ms": int(DELIVERY_S * 1000),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from camlink.pipeline.bus.kafka_client import (
     BEGINNING,
     DELIVERY_S,
     HEARTBEAT_MS,
+    LINGER_MS,
     MOST_REQUEST,
     MOST_UNDELIVERED,
     POLLED_MS,
@@ -35,6 +37,7 @@ from camlink.pipeline.errors import BusError
 SETTLE_S, SETTLE_TURN_S = 5.0, 0.1  # how long leaving may wait for a join under way, and how often it looks
 
 
+@functools.lru_cache(maxsize=100_000)  # the client's hash is in Python, and there are few cameras
 def partition_of(key: str, partitions: int) -> int:
     """Return the partition that any Kafka client with Java's partitioner chooses for a key."""
     hashed: int = murmur2(key.encode()) & 0x7FFFFFFF
@@ -105,7 +108,7 @@ class PythonProducer:
                 **_connection(address),
                 acks="all",
                 enable_idempotence=True,
-                linger_ms=0,
+                linger_ms=LINGER_MS,
                 batch_size=262_144,
                 max_request_size=MOST_REQUEST,
                 delivery_timeout_ms=int(DELIVERY_S * 1000),

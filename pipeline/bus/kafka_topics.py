@@ -31,6 +31,8 @@ RETENTION_MS = {  # frames are large and of no use once they are late; results m
     "relabel": 10 * MINUTE_MS,
     "results": 7 * 24 * 60 * MINUTE_MS,
     "events": 7 * 24 * 60 * MINUTE_MS,
+    "federation": 24 * 60 * MINUTE_MS,
+    "federation-updates": 60 * MINUTE_MS,
     DEAD_LETTER: 14 * 24 * 60 * MINUTE_MS,
 }
 CLIENTS = ("kafka-python", "confluent")

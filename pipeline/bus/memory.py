@@ -73,11 +73,13 @@ class MemoryBus:
         self.refused.append((topic, record, reason))
         self.publish(DEAD_LETTER, record)
 
-    def subscribe(self, topics: Sequence[str], group: str, follow: Sequence[str] = ()) -> MemorySubscription:
+    def subscribe(
+        self, topics: Sequence[str], group: str, follow: Sequence[str] = (), restore: Sequence[str] = ()
+    ) -> MemorySubscription:
         if group in self._groups:
             raise BusError(f'group "{group}" is subscribed already; one process has one member per group')
         subscription = self._groups[group] = MemorySubscription()
-        for topic in follow:
+        for topic in (*follow, *restore):
             subscription.waiting.extend(self.read_all(topic))
         for topic in (*topics, *follow):
             self._topics.setdefault(topic, []).append(subscription)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from camlink.pipeline.bus.kafka_client import BEGINNING, Message, Place
 from camlink.pipeline.records import Record
@@ -39,6 +39,11 @@ class Positions:
     def follow(self, places: Sequence[Place]) -> None:
         """Read these beside, from their beginning."""
         self._beside.update(dict.fromkeys(places, BEGINNING))
+
+    def leave(self, places: Iterable[Place]) -> None:
+        """Read these beside no longer."""
+        for place in places:
+            self._beside.pop(place, None)
 
     def drop(self, place: Place, follow: Collection[str]) -> set[str]:
         """Forget a partition that the group took, and what lies beside it; return the cameras it held."""

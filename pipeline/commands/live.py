@@ -78,7 +78,8 @@ def run(
 
         roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited)
         note_console().print(f"{len(site.cameras)} cameras; Ctrl-C ends with a report in {folder}")
-        code = run_and_report(session, roster, roster.captured, None, folder, on_stop=roster.close)
+        readings = telemetry.timed(roster) if telemetry else roster
+        code = run_and_report(session, readings, roster.captured, None, folder, on_stop=roster.close)
     raise typer.Exit(code)
 
 

@@ -15,7 +15,10 @@ from camlink.pipeline.commands.console import out_console
 def report(
     run: Annotated[Path, typer.Argument(help="Results folder of a run, finished or still going on.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
-    write: Annotated[bool, typer.Option(help="Write report.json and report.html into the folder.")] = True,
+    write: Annotated[
+        bool,
+        typer.Option(help="Write report.json and .html into the folder; with --day, those of days/DAY."),
+    ] = True,
     day: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only this day (UTC), camera by camera.")
     ] = None,
@@ -25,7 +28,7 @@ def report(
     """Print a run's report, and write it as JSON and as one self-contained HTML page."""
     _export(run, day, {"csv": csv, "parquet": parquet}, quiet=as_json)
     if day is not None:
-        _print_day(run, day, as_json)
+        _print_day(run, day, as_json, write)
         return
     from camlink.pipeline.reports import build_report, print_report, write_report
 
@@ -51,12 +54,16 @@ def _export(run: Path, day: datetime | None, files: dict[str, Path | None], *, q
                 out_console().print(f"Results: {file}, {rows:,} rows", highlight=False, soft_wrap=True)
 
 
-def _print_day(run: Path, day: datetime, as_json: bool) -> None:
-    from camlink.pipeline.reports.daily import daily_report, print_daily
+def _print_day(run: Path, day: datetime, as_json: bool, write: bool) -> None:
+    from camlink.pipeline.reports.daily import daily_report, print_daily, write_daily
     from camlink.pipeline.results import RunResults
 
-    content = daily_report(RunResults(run), day.date())
+    results = RunResults(run)
+    content = daily_report(results, day.date())
     if as_json:
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
     else:
-        print_daily(content, out_console())
+        console = out_console()
+        print_daily(content, console)
+        if write:
+            console.print(f"Report: {write_daily(results, content)}", highlight=False, soft_wrap=True)

@@ -80,8 +80,10 @@ def ingest(
     with _connected(bus, state) as (connection, store), ExitStack() as closing:
         readings = _readings(config, site, share, replay, trace, closing)
         recorded = replay or trace is not None
-        worker = IngestWorker(readings, connection, None if recorded else Indexes(store))
-        _serve("ingest", worker, health)
+        telemetry = _telemetry(health, {})
+        timed = telemetry.timed(readings) if telemetry is not None else readings
+        worker = IngestWorker(timed, connection, None if recorded else Indexes(store))
+        _serve("ingest", worker, health, telemetry=telemetry)
 
 
 @app.command()

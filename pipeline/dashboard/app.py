@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -26,15 +26,19 @@ from camlink.pipeline.dashboard.gallery import gallery
 from camlink.pipeline.dashboard.gate import Gate
 from camlink.pipeline.dashboard.library import Library, OpenRun
 from camlink.pipeline.dashboard.models import models_view
-from camlink.pipeline.dashboard.pages import Pages
+from camlink.pipeline.dashboard.pages import Pages, link
+from camlink.pipeline.dashboard.parts import days_of
 from camlink.pipeline.dashboard.runs import compared, models_of
 from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.reports.daily import daily_report, render_daily
+from camlink.pipeline.results import RunResults
 from camlink.pipeline.results_latest import latest_picture
 from camlink.pipeline.results_pictures import kept_pictures, picture_file
 
 Metrics = Callable[[], tuple[bytes, str]]
 
 FORM_MOST = 4096  # bytes of a sign-in
+DAYS_LINKED = 7
 KEPT = 64  # rendered pages
 FRAME_MOST = 2**62
 
@@ -49,13 +53,15 @@ def build_app(
         Route("/camera", site.camera),
         Route("/models", site.models),
         Route("/runs", site.runs),
+        Route("/day", site.day),
         Route("/picture", site.picture),
         Route("/metrics", site.metrics),
         Route("/healthz", site.health),
         Route("/readyz", site.ready),
         Route("/signin", site.sign_in, methods=["GET", "POST"]),
         Route("/signout", site.sign_out, methods=["POST"]),
-        Route("/static/colours.css", site.colours),
+        Route("/static/colours.css", site.shared_style),
+        Route("/static/report.css", site.shared_style),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]
     handlers: Any = {HTTPException: site.trouble, ResultsError: site.broken, Exception: site.crashed}
@@ -70,6 +76,7 @@ class _Site:
         self._pages = Pages(signed_in=not door.is_open)
         self._kept: OrderedDict[tuple[Any, ...], tuple[str, str]] = OrderedDict()
         self._lock = threading.Lock()
+        self._days = threading.Lock()
 
     def fleet(self, request: Request) -> Response:
         sort = _choice(request, "sort", SORTS, "name")
@@ -94,6 +101,7 @@ class _Site:
             found = camera_view(run.view, run.rollups, camera_id, span, self._clock())
             if found is None:
                 raise HTTPException(404, "This run has no such camera.")
+            days = days_of(run.rollups.run_dir)[:DAYS_LINKED]
             pictures = kept_pictures(run.rollups.run_dir, camera_id)
             with run.rollups.lock:
                 wrong = gallery(run.rollups.cameras[camera_id], pictures)
@@ -101,10 +109,27 @@ class _Site:
             place = names.index(camera_id)
             around = (names[place - 1] if place else None, names[place + 1] if place + 1 < len(names) else None)
             return self._pages.render(
-                "camera.html", run, page="camera", camera=found, gallery=wrong, spans=SPANS, around=around
+                "camera.html", run, page="camera", camera=found, gallery=wrong, spans=SPANS, around=around, days=days
             )
 
         return self._live(request, run, ("camera", camera_id, span), render)
+
+    def day(self, request: Request) -> Response:
+        """One camera's day, made from its rows when it is asked for."""
+        run = self._run(request)
+        camera_id = request.query_params.get("id", "")
+        if run is None or camera_id not in run.rollups.cameras:
+            raise HTTPException(404, "This run has no such camera.")
+        try:
+            day = date.fromisoformat(request.query_params.get("date", ""))
+        except ValueError:
+            raise HTTPException(400, "“date” is a day such as 2026-03-02.") from None
+        if day not in days_of(run.rollups.run_dir):
+            raise HTTPException(404, "This run has no results of that day.")
+        today, back = self._clock().date(), link("/camera", run, id=camera_id)
+        with self._days:  # one at a time: it reads a day's rows, and the pipeline comes first
+            report = daily_report(RunResults(run.rollups.run_dir), day, [camera_id])
+        return HTMLResponse(render_daily(report, today=today, linked=True, back=back))
 
     def models(self, request: Request) -> Response:
         run = self._run(request)
@@ -149,9 +174,10 @@ class _Site:
         body, kind = self._metrics()
         return Response(body, headers={"Content-Type": kind})
 
-    def colours(self, request: Request) -> Response:
-        """The report's colours, which are the dashboard's too."""
-        return FileResponse(Path(reports.__file__).parent / "colours.css", headers={"Cache-Control": "max-age=3600"})
+    def shared_style(self, request: Request) -> Response:
+        """The report's styles: its colours are the dashboard's too, and its days are shown here."""
+        name = {"/static/report.css": "report.css"}.get(request.url.path, "colours.css")
+        return FileResponse(Path(reports.__file__).parent / name, headers={"Cache-Control": "max-age=3600"})
 
     def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})

@@ -66,7 +66,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
     """Return the page of a camera; None if the run has no such camera. ``span`` is one of `SPANS`."""
     latest = read_latest(rollups.run_dir, camera_id) if camera_id in rollups.cameras else None
     with rollups.lock:
-        camera = rollups.cameras.get(camera_id)
+        camera = rollups.up_to_date(camera_id)
         if camera is None:
             return None
         window = _window(camera, span)

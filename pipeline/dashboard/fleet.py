@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.health import ORDER, Health, health_of
-from camlink.pipeline.dashboard.rollups import CameraState, RunRollups
+from camlink.pipeline.dashboard.rollups import SECOND_US, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_states, worst
 from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trusts_of_cameras
 
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
+HOUR_US = 3600 * SECOND_US
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,16 @@ class FleetView:
         version, drawing = self._sparks.get(camera.camera_id, (-1, Markup("")))
         if version != camera.version:
             model = camera.models.get(drawn_model(camera))
-            span = "24h" if self._rollups.info.live else "all"
-            drawing = svg.sparkline(model.series[span].read()) if model is not None else Markup("")
+            drawing = svg.sparkline(model.series[self._span(camera)].read()) if model is not None else Markup("")
             self._sparks[camera.camera_id] = (camera.version, drawing)
         return drawing
+
+    def _span(self, camera: CameraState) -> str:
+        """Return the span to draw: the last day of a live camera, or its last hour while it knows no more."""
+        if not self._rollups.info.live:
+            return "all"
+        known_us = (camera.last_us or 0) - (camera.first_us or 0)
+        return "24h" if known_us > HOUR_US else "1h"
 
     def _together(self, cameras: Sequence[CameraState]) -> Trust | None:
         version = sum(camera.version for camera in cameras)

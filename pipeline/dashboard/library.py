@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 REFRESH_S = 2.0
 OPEN_RUNS = 4
+LOOKED_S = 60.0  # a run that nobody has asked for since is nobody's concern: its figures may wait
 
 
 class OpenRun:
@@ -29,14 +30,21 @@ class OpenRun:
         self.view = FleetView(self.rollups)
         self.problem = ""
         self._refreshing = threading.Lock()
-        self._refreshed_s = -REFRESH_S
+        self._refreshed_s = self._looked_s = -REFRESH_S
+
+    def look(self, now_s: float) -> None:
+        """Somebody wants to see it: bring it up to date if that was not cared for."""
+        if self.rollups.version and now_s - self._looked_s > LOOKED_S:
+            self.rollups.catch_up()
+        self._looked_s = now_s
 
     def refresh(self, now_s: float) -> None:
         """Read what is new, unless that was done a moment ago or is being done."""
         if now_s - self._refreshed_s < REFRESH_S or not self._refreshing.acquire(blocking=False):
             return
         try:
-            if self.rollups.refresh():
+            watched = now_s - self._looked_s <= LOOKED_S
+            if self.rollups.refresh(watched=watched) and watched:
                 self.view.warm()
             self.problem = ""
         except ResultsError as error:
@@ -77,6 +85,7 @@ class Library:
             if folder is None or name is None:
                 return None
             found = self._add(OpenRun(name, folder, self._days))
+        found.look(self._seconds())
         if self._thread is None or not found.rollups.version:  # else the thread keeps it fresh
             found.refresh(self._seconds())
         return found

@@ -27,7 +27,8 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters |= {
-            "percent": percent, "memory": memory, "rate": rate, "moment": moment, "iso": iso, "share": share,
+            "percent": percent, "memory": memory, "rate": rate, "ms": milliseconds, "moment": moment, "iso": iso,
+            "share": share,
             "at_words": lambda time_us: moment(datetime.fromtimestamp(time_us / 1e6, UTC), "%d %b %Y %H:%M:%S"),
             "at_iso": lambda time_us: iso(datetime.fromtimestamp(time_us / 1e6, UTC)),
         }  # fmt: skip
@@ -65,6 +66,15 @@ def share(value: float | None) -> str:
     if value is None:
         return "–"
     return "<1 %" if 0.0 < value < 0.005 else f"{100.0 * value:.0f} %"
+
+
+def milliseconds(value: float) -> str:
+    """Return a time as people read it.
+
+    >>> milliseconds(0.42), milliseconds(33.1), milliseconds(2418.3)
+    ('0.42 ms', '33 ms', '2,418 ms')
+    """
+    return f"{value:,.0f} ms" if value >= 10.0 else f"{value:.2g} ms"
 
 
 def moment(at: datetime, form: str = "%d %b %H:%M:%S") -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
 from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.results_merge import MERGED_END, merged_from
 from camlink.pipeline.results_tables import TABLES
 
 SETTLED_NS = 2_000_000_000  # a folder that changed less than this ago may change again within one tick of its clock
@@ -28,6 +29,7 @@ class NewParts:
         self._now_ns = now_ns
         self._changed: dict[str, int] = {}  # folder -> its time of change when it was last looked into
         self._known: dict[str, set[str]] = {}
+        self._names: set[str] = set()  # of all parts in whatever folder; no two have the same
 
     def take(self) -> dict[str, list[str]]:
         """Return new files per table, in the order of their names. Raises `ResultsError` if a folder is unreadable."""
@@ -43,7 +45,7 @@ class NewParts:
         oldest = max(days, default=date.min) - timedelta(days=self._days) if days else date.min
         for day in sorted(days):
             if day > oldest:
-                yield from _folders(days[day])
+                yield from _folders(days[day])  # "camera=…" before "mixed", where later rows lie
 
     def _in(self, folder: Path) -> Iterator[str]:
         key = str(folder)
@@ -57,8 +59,34 @@ class NewParts:
             self._changed[key] = changed
         known = self._known.setdefault(key, set())
         names = {name for name in os.listdir(key) if name.startswith("part-") and name.endswith(".parquet")}
-        yield from (os.path.join(key, name) for name in sorted(names - known))
+        for name in sorted(names - known):
+            if not self._has_all_of(os.path.join(key, name)):
+                yield os.path.join(key, name)
         known |= names
+        self._names |= names
+
+    def _has_all_of(self, part: str) -> bool:
+        """Return whether a part holds only rows of parts that were taken before it was merged from them."""
+        if not part.endswith(MERGED_END) or not self._names:
+            return False
+        try:
+            sources = merged_from(Path(part))
+        except (OSError, ValueError):  # gone already, or broken: whoever reads it finds out
+            return False
+        return bool(sources) and self._names.issuperset(sources)
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Take these files, which could not be read, for new; also where they have become part of others."""
+        for file in files:
+            folder, name = os.path.split(file)
+            self._known[folder].discard(name)
+            self._names.discard(name)
+            self._changed.pop(folder, None)
+
+
+def days_of(run_dir: Path) -> list[date]:
+    """Return the days that a run has outputs of, newest first."""
+    return sorted((day for path in _folders(run_dir / "outputs") if (day := _day_of(path)) is not None), reverse=True)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -2,16 +2,21 @@
 
 One thread calls `refresh`; pages read under ``lock``. Memory is bounded per camera and model, whatever the run's
 length, but for the scores of audit frames, of which there are few.
+
+Of hundreds of cameras, the new rows are worked into the figures in turn: all that comes is read at once and says which
+cameras live, but what a camera's figures take costs nearly the same for one flush as for six. Who looks at one camera
+gets it as it stands.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.evidence import Evidence
 from camlink.pipeline.certificates import Answers
 from camlink.pipeline.dashboard.audits import AuditLedger, extended, of_all_models
-from camlink.pipeline.dashboard.batch import Piece, read_pieces
+from camlink.pipeline.dashboard.batch import Piece, Unsorted, pieces, read_rows
 from camlink.pipeline.dashboard.buckets import Buckets
 from camlink.pipeline.dashboard.parts import NewParts
 from camlink.pipeline.dashboard.seen_frames import SeenFrames
@@ -33,6 +38,9 @@ HOWS = ("executed", "linked", "reused", "abstained")
 LABELS = 8  # of a model are drawn, its first ones
 LISTED = 400  # events, drops and decisions kept per camera
 PARTS_AT_ONCE = 500
+QUIET = 8  # refreshes without news after which nothing more is waited for
+AT_ONCE = 32  # cameras at least that a refresh works in, if they have new rows
+TURNS, IDLE_TURNS = 6, 30  # refreshes that bring news until each camera had its turn: while somebody looks, and else
 SECOND_US = 1_000_000
 SPANS = {"1h": 10 * SECOND_US, "24h": 240 * SECOND_US}  # span shown -> width of its buckets; "all" grows
 
@@ -103,10 +111,29 @@ class CameraState:
     dropped: Counter[str] = field(default_factory=Counter)  # frames by reason
     evidence: Evidence = field(default_factory=Evidence)  # on all outputs
     version: int = 0  # rises with every change
+    new: list[Unsorted] = field(default_factory=list)  # rows that are not in the figures yet
 
     def frames(self) -> int:
         """Return how many frames have their outputs: every model gives one a frame."""
-        return max((model.served.total() for model in self.models.values()), default=0)
+        known = max((model.served.total() for model in self.models.values()), default=0)
+        return known + sum(rows.frames for rows in self.new)
+
+    def meet(self, rows: Unsorted) -> None:
+        """Take note of new rows, to be worked in later."""
+        self.new.append(rows)
+        self.first_us = rows.first_us if self.first_us is None else min(rows.first_us, self.first_us)
+        self.last_us = rows.last_us if self.last_us is None else max(rows.last_us, self.last_us)
+
+    def work_in(self, specs: Mapping[str, OutputSpec]) -> None:
+        """Bring all figures up to date."""
+        if not self.new:
+            return
+        told = [self.models[piece.rows.spec.model].add(piece) for piece in pieces(self.camera_id, self.new, specs)]
+        scored = [answers for answers in told if answers is not None]
+        if scored:
+            self.evidence = extended(self.evidence, of_all_models(scored))
+        self.new.clear()
+        self.version += 1
 
 
 class RunRollups:
@@ -123,26 +150,71 @@ class RunRollups:
         self._parts = NewParts(self.run_dir, days)
         self._keys: dict[str, set[tuple[Any, ...]]] = {table: set() for table in KEYS}
         self._header_at = 0
+        self._quiet = 0  # refreshes since the last that brought outputs
         self._meet([*self.info.cameras, *self.info.captured])
 
-    def refresh(self) -> bool:
-        """Read what is new; return whether anything was. Raises `ResultsError` if a file cannot be read."""
+    def refresh(self, *, watched: bool = True) -> bool:
+        """Read what is new; return whether anything was. Raises `ResultsError` if a file cannot be read.
+
+        ``watched``: somebody looks at the run, so figures are to be fresh.
+        """
         changed = self._read_header()
         new = self._parts.take()
         outputs = new.pop("outputs", [])
         for start in range(0, len(outputs), PARTS_AT_ONCE):
-            pieces = read_pieces(outputs[start : start + PARTS_AT_ONCE], self._specs)
-            for _, of_camera in groupby(pieces, key=lambda piece: piece.camera_id):
-                new_rows = list(of_camera)
-                with self.lock:  # for a moment only: pages wait for it
-                    self._take(new_rows)
+            with self._unless_merged(outputs[start:]):
+                self._take(outputs[start : start + PARTS_AT_ONCE], catch_up=len(outputs) > PARTS_AT_ONCE)
         for table, files in new.items():
-            rows = _read_rows(table, files)
-            with self.lock:
-                self._list(table, rows)
-        changed = changed or bool(outputs or new)
+            with self._unless_merged(files):
+                rows = _read_rows(table, files)
+                with self.lock:
+                    self._list(table, rows)
+        self._quiet = 0 if outputs else self._quiet + 1
+        if outputs or self._quiet == QUIET:
+            self._work_in(watched)
+        changed = changed or bool(outputs or new) or self._quiet == QUIET
         self.version += changed
         return changed
+
+    def up_to_date(self, camera_id: str) -> CameraState | None:
+        """Return a camera with all its rows worked in; None: there is none of this name. The lock is held."""
+        camera = self.cameras.get(camera_id)
+        if camera is not None:
+            camera.work_in(self._specs)
+        return camera
+
+    def catch_up(self) -> None:
+        """Work in what has come while nobody looked."""
+        for camera in list(self.cameras.values()):
+            with self.lock:  # for a moment only: pages wait for it
+                camera.work_in(self._specs)
+
+    def _take(self, files: list[str], *, catch_up: bool) -> None:
+        rows = read_rows(files, len(self._specs))
+        with self.lock:
+            self._meet(rows)
+            for camera_id, own in rows.items():
+                self.cameras[camera_id].meet(own)
+        if catch_up or not self.version:  # much at once, as when a run is opened
+            self.catch_up()
+
+    def _work_in(self, watched: bool) -> None:
+        """Let those cameras have their turn whose rows have waited longest; all, where nothing comes any more."""
+        waiting = sorted((camera for camera in self.cameras.values() if camera.new), key=lambda c: -len(c.new))
+        turns = 1 if self._quiet or self.info.finished_at else TURNS if watched else IDLE_TURNS
+        for camera in waiting[: max(AT_ONCE, -(-len(self.cameras) // turns))]:
+            with self.lock:
+                camera.work_in(self._specs)
+
+    @contextmanager
+    def _unless_merged(self, files: list[str]) -> Iterator[None]:
+        """Let pass that files cannot be read which were merged into others meanwhile: their rows come with those."""
+        try:
+            yield
+        except ResultsError:
+            if all(map(os.path.exists, files)):
+                raise
+            self._parts.forget(files)
 
     def _read_header(self) -> bool:
         try:
@@ -161,22 +233,6 @@ class RunRollups:
         for name in names:
             if name not in self.cameras:
                 self.cameras[name] = CameraState(name, {m: ModelState.of(spec) for m, spec in self._specs.items()})
-
-    def _take(self, pieces: Iterable[Piece]) -> None:
-        frames: dict[str, list[Answers]] = {}  # per camera, by model: what is told of its frames
-        for piece in pieces:
-            self._meet([piece.camera_id])
-            camera = self.cameras[piece.camera_id]
-            told = camera.models[piece.rows.spec.model].add(piece)
-            if told is not None:
-                frames.setdefault(piece.camera_id, []).append(told)
-            first, last = int(piece.rows.times_us[0]), int(piece.rows.times_us[-1])
-            camera.first_us = first if camera.first_us is None else min(first, camera.first_us)
-            camera.last_us = last if camera.last_us is None else max(last, camera.last_us)
-            camera.version += 1
-        for camera_id, parts in frames.items():
-            camera = self.cameras[camera_id]
-            camera.evidence = extended(camera.evidence, of_all_models(parts))
 
     def _list(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:

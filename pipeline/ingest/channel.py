@@ -43,7 +43,7 @@ class Channel:
         """Hold the channel (re-entrant), so that checking a token and acting on it are one step."""
         return self._changed
 
-    def frame(self, token: int, pixels: Pixels, now: datetime) -> None:
+    def frame(self, token: int, pixels: Pixels, now: datetime, decode_s: float | None = None) -> None:
         """Take a sampled picture (H, W, 3) BGR, which becomes read-only."""
         with self._changed:
             if not self.accepts(token):
@@ -61,7 +61,7 @@ class Channel:
             if is_frozen:
                 self._drop(at, "frozen")
             else:
-                self._put_frame(pixels, at)
+                self._put_frame(pixels, at, decode_s)
 
     def lost(self, token: int, now: datetime, reason: str, count: int = 1) -> None:
         """Account for sampled pictures that could not be had."""
@@ -96,13 +96,13 @@ class Channel:
         self._readings.append(reading)
         self._changed.notify_all()
 
-    def _put_frame(self, pixels: Pixels, at: datetime) -> None:
+    def _put_frame(self, pixels: Pixels, at: datetime, decode_s: float | None) -> None:
         index, self._counter.captured = self._counter.captured, self._counter.captured + 1
         for place, reading in enumerate(self._readings):
             if isinstance(reading, Frame):
                 self._overwrite(place, reading)
                 break
-        self._put(Frame(self._spec.camera_id, index, at, pixels, self._counter.measure(pixels)))
+        self._put(Frame(self._spec.camera_id, index, at, pixels, self._counter.measure(pixels), decode_s))
 
     def _overwrite(self, place: int, frame: Frame) -> None:
         dropped = FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "overload")

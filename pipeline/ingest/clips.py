@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest.base import Reading, SourceSpec
-from camlink.pipeline.ingest.framing import FrameCounter, SampleGrid
+from camlink.pipeline.ingest.framing import FrameCounter, SampleGrid, Stopwatch
 from camlink.pipeline.ingest.names import DEFAULT_START, parse_name, to_utc
 from camlink.pipeline.records import CameraEvent
 
@@ -144,8 +144,10 @@ class ClipSource:
         from camlink.pipeline.ingest.opencv import position_s, retrieve
 
         grid = SampleGrid(info.sampling_rate(self._spec.fps), slack_s=0.1 * times.step_s)
+        watch = Stopwatch()
         while not self._closed:
-            attempts = grab_past_damage(capture, (info.frames or 0) - times.frames - times.lost)
+            with watch:
+                attempts = grab_past_damage(capture, (info.frames or 0) - times.frames - times.lost)
             if attempts is None:
                 return
             before_s = times.last_s
@@ -155,11 +157,13 @@ class ClipSource:
             if not grid.is_due(seconds):
                 continue
             at = start + timedelta(seconds=seconds)
-            pixels = retrieve(capture)
+            with watch:
+                pixels = retrieve(capture)
+            decode_s = watch.taken_s()
             if pixels is None:
                 yield self._counter.dropped(1, at, "corrupt")
             else:
-                yield from self._counter.frame(pixels, at)
+                yield from self._counter.frame(pixels, at, decode_s)
 
     def _damaged(
         self, name: str, before_s: float, times: FrameTimes, grid: SampleGrid, start: datetime

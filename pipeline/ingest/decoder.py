@@ -55,6 +55,7 @@ class Outlet:
         self._is_new = False
         self._lost: Counter[str] = Counter()
         self._beat_at = 0.0
+        self._spent_s = time.process_time()
 
     def has_room(self) -> bool:
         """Say whether a picture could be handed over now."""
@@ -77,7 +78,7 @@ class Outlet:
         target = np.frombuffer(self._memory, np.uint8, pixels.nbytes, place * pixels.nbytes)
         np.copyto(target.reshape(pixels.shape), pixels)
         self._tell_losses()
-        message = {"is": "frame", "at": at, "place": place, "shape": pixels.shape}
+        message = {"is": "frame", "at": at, "place": place, "shape": pixels.shape, "decode_s": self._decode_s()}
         if self._say(message, [self._descriptor] if self._is_new else []):
             self._is_new = False
         else:
@@ -86,8 +87,17 @@ class Outlet:
 
     def lost(self, reason: str) -> None:
         """Tell of a sampled picture that could not be handed over, now or as soon as there is room for the words."""
+        self._decode_s()
         self._lost[reason] += 1
         self._tell_losses()
+
+    def _decode_s(self) -> float:
+        """Return the processor time since the last sampled picture: here little else is done than decoding.
+
+        Not the time that passed: most of that is waiting for the camera.
+        """
+        before, self._spent_s = self._spent_s, time.process_time()
+        return self._spent_s - before
 
     def beat(self) -> None:
         """Tell, now and then, that pictures come."""

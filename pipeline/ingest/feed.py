@@ -28,10 +28,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled:
-    """A picture (H, W, 3) BGR, the caller's own."""
+    """A picture (H, W, 3) BGR, the caller's own. ``decode_s``: processor time since the sampled picture before it."""
 
     pixels: Pixels
     at: datetime
+    decode_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,8 @@ class ChildFeed:
     def _item(self, told: dict[str, Any]) -> Item:
         kind = told["is"]
         if kind == "frame":
-            return Sampled(self._taken(told["place"], tuple(told["shape"])), _moment(told["at"]))
+            pixels = self._taken(told["place"], tuple(told["shape"]))
+            return Sampled(pixels, _moment(told["at"]), told["decode_s"])
         if kind == "lost":
             return Lost(told["count"], _moment(told["at"]), told["reason"])
         if kind == "opened":

@@ -11,6 +11,8 @@ SIZE = (160, 90)  # width, height
 BLUR = (5, 5)
 CHANGED_LEVELS = 20
 CANNY = (50, 150)
+FAST = 20  # levels by which a corner's surroundings differ from it
+TOUCHING = np.ones((3, 3), np.uint8)  # changed pixels belong together if only one lies between them
 
 
 class FrameStatsMeter:
@@ -21,7 +23,10 @@ class FrameStatsMeter:
     """
 
     def __init__(self) -> None:
+        import cv2
+
         self._previous: NDArray[np.uint8] | None = None
+        self._corners = cv2.FastFeatureDetector.create(FAST)
 
     def measure(self, pixels: Pixels) -> FrameStats:
         """Return the statistics of ``pixels`` (H, W, 3) BGR uint8 and remember it as the previous frame."""
@@ -29,14 +34,31 @@ class FrameStatsMeter:
 
         grey = small_grey(pixels)
         edges = cv2.countNonZero(cv2.Canny(grey, *CANNY))
-        changed = 0
+        changed, largest = 0, 0
         if self._previous is not None:
-            difference = cv2.absdiff(grey, self._previous)
-            changed = int(np.count_nonzero(difference > CHANGED_LEVELS))
+            moved = cv2.absdiff(grey, self._previous) > CHANGED_LEVELS
+            changed = int(np.count_nonzero(moved))
+            largest = largest_part(moved) if changed else 0
         self._previous = grey
         return FrameStats(
-            pixel_change=changed / grey.size, edge_density=edges / grey.size, mean_luma=float(cv2.mean(grey)[0])
+            pixel_change=changed / grey.size,
+            edge_density=edges / grey.size,
+            mean_luma=float(cv2.mean(grey)[0]),
+            changed_area=largest / grey.size,
+            corner_density=len(self._corners.detect(grey)) / grey.size,
         )
+
+
+def largest_part(moved: NDArray[np.bool_]) -> int:
+    """Return the pixels of the largest connected part of a mask (H, W), widened by a pixel; some must be set.
+
+    Reducto's area feature: many small changes (leaves, noise) leave it small, one body does not.
+    """
+    import cv2
+
+    widened = cv2.dilate(moved.astype(np.uint8), TOUCHING)
+    _, _, parts, _ = cv2.connectedComponentsWithStats(widened)
+    return int(parts[1:, cv2.CC_STAT_AREA].max())
 
 
 def small_grey(pixels: Pixels) -> NDArray[np.uint8]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import numpy as np
@@ -53,6 +54,34 @@ def seal(pixels: Pixels, crop: Crop | None = None) -> Pixels:
     return pixels
 
 
+class Stopwatch:
+    """Adds up the time that is spent within it.
+
+    >>> watch = Stopwatch(iter([10.0, 10.25, 20.0, 20.5]).__next__)
+    >>> with watch:
+    ...     pass
+    >>> with watch:
+    ...     pass
+    >>> watch.taken_s(), watch.taken_s()
+    (0.75, 0.0)
+    """
+
+    def __init__(self, seconds: Callable[[], float] = time.perf_counter) -> None:
+        self._seconds = seconds
+        self._since_s = self._sum_s = 0.0
+
+    def __enter__(self) -> None:
+        self._since_s = self._seconds()
+
+    def __exit__(self, *error: object) -> None:
+        self._sum_s += self._seconds() - self._since_s
+
+    def taken_s(self) -> float:
+        """Return the sum, and begin anew."""
+        taken, self._sum_s = self._sum_s, 0.0
+        return taken
+
+
 class FrameCounter:
     """Numbers one camera's sampled frames, delivered or dropped, and notices when the resolution changes."""
 
@@ -63,7 +92,7 @@ class FrameCounter:
         self._meter = FrameStatsMeter() if with_stats else None
         self._resolution: tuple[int, int] | None = None
 
-    def frame(self, pixels: Pixels, at: datetime) -> Iterator[Reading]:
+    def frame(self, pixels: Pixels, at: datetime, decode_s: float | None = None) -> Iterator[Reading]:
         """Yield the frame, preceded by an event when its resolution is a new one. ``pixels`` is sealed in place."""
         event = self.resolution_event(pixels, at)
         if event is not None:
@@ -71,7 +100,7 @@ class FrameCounter:
         pixels = seal(pixels, self._crop)
         stats = self.measure(pixels)
         index, self.captured = self.captured, self.captured + 1
-        yield Frame(self.camera_id, index, at, pixels, stats)
+        yield Frame(self.camera_id, index, at, pixels, stats, decode_s)
 
     def dropped(self, count: int, at: datetime, reason: str) -> FrameDropped:
         """Return the record of ``count`` frames lost from ``at`` on."""

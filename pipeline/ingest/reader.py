@@ -163,7 +163,7 @@ class Reader:
         if isinstance(item, Sampled):
             self._undecodable = 0
             self._report_success(item.at)
-            self._channel.frame(self._token, item.pixels, item.at)
+            self._channel.frame(self._token, item.pixels, item.at, item.decode_s)
             self._watch_rate(1)
         elif isinstance(item, Lost):
             return self._lost(item)

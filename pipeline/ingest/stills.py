@@ -11,7 +11,7 @@ from pathlib import Path
 
 from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest.base import Reading, SourceSpec
-from camlink.pipeline.ingest.framing import FrameCounter, SampleGrid
+from camlink.pipeline.ingest.framing import FrameCounter, SampleGrid, Stopwatch
 from camlink.pipeline.ingest.names import DEFAULT_START, parse_moment, parse_name, to_utc
 from camlink.pipeline.records import CameraEvent
 
@@ -62,12 +62,14 @@ class StillSource:
     def _read(self, still: Still) -> Iterator[Reading]:
         from camlink.pipeline.ingest.opencv import read_image
 
-        pixels = read_image(still.path)
+        watch = Stopwatch()
+        with watch:
+            pixels = read_image(still.path)
         if pixels is None:
             yield CameraEvent(self.camera_id, still.at, "corrupt", f"{still.path.name} cannot be decoded")
             yield self._counter.dropped(1, still.at, "corrupt")
         else:
-            yield from self._counter.frame(pixels, still.at)
+            yield from self._counter.frame(pixels, still.at, watch.taken_s())
 
 
 def sampled_stills(spec: SourceSpec) -> list[Still]:

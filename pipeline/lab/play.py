@@ -20,7 +20,7 @@ from camlink.operators.policy import Answer, FrameFacts, FramePolicy, MakePolicy
 from camlink.operators.selection import Budget
 from camlink.pipeline.errors import PolicyError
 from camlink.pipeline.lab.tally import HOWS, Tally
-from camlink.pipeline.records import FrameStats, Value
+from camlink.pipeline.records import STATISTICS, FrameStats, Value
 
 WARM_UP_SHARE = 0.1
 FLUSH_FRAMES = 4096  # frames whose answers are held before they are scored together
@@ -241,7 +241,7 @@ class _Facts:
         nothing = np.zeros(len(camera), np.float32)
         self._stats: Mapping[str, NDArray[np.float32]] | None = None
         if camera.stats:
-            self._stats = {s: camera.stats.get(s, nothing) for s in ("pixel_change", "edge_density", "mean_luma")}
+            self._stats = {s: camera.stats.get(s, nothing) for s in STATISTICS}
 
     def at(self, row: int) -> FrameFacts:
         """Return the facts of one row."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from camlink.pipeline.durable import write_durably
+from camlink.pipeline.durable import write_text
 from camlink.pipeline.reports.data import Report, build_report, survey
 from camlink.pipeline.reports.notes import headline
 from camlink.pipeline.reports.terminal import print_report
@@ -25,14 +25,6 @@ def write_report(run_dir: Path) -> Path:
     page = Page(results)
     report: Report = survey(results, page.add_camera)
     html_path = Path(run_dir) / "report.html"
-    _write(Path(run_dir) / "report.json", json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False))
-    _write(html_path, page.render(report))
+    write_text(Path(run_dir) / "report.json", json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False))
+    write_text(html_path, page.render(report))
     return html_path
-
-
-def _write(path: Path, text: str) -> None:
-    write_durably(path, lambda temporary: _write_text(temporary, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

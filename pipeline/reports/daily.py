@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from camlink.pipeline.durable import write_text
 from camlink.pipeline.exports import known_day, on_day
 from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
 from camlink.pipeline.reports.notes import interval, percent
@@ -17,20 +20,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Day = dict[str, Any]
+LISTED = 200  # events of a camera on the page
 HOWS = ("executed", "linked", "reused", "abstained")
 
 
-def daily_report(results: RunResults, day: date) -> Day:
-    """Return the day's report: ``day``, ``fleet`` (the certificate of all outputs) and ``cameras``.
+def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None = None) -> Day:
+    """Return the day's report of some cameras, or of all: ``day``, ``fleet`` (their certificate of all outputs) and
+    ``cameras``.
 
     Each camera has ``models`` (served outputs by how, all executions, and the certificate of the predicted ones with
     target and state), ``dropped`` by reason, ``decisions`` and ``events``. Raises `ResultsError` when the run has
     nothing of that day.
     """
     known_day(results, day)
-    proofs, cameras = [], {}
-    for camera_id in results.cameras():
-        rows = read_camera(results, camera_id)
+    proofs, told = [], {}
+    for camera_id in results.cameras() if cameras is None else cameras:
+        rows = read_camera(results, camera_id, on_day(day))
         proof = camera_proof(rows, results.info)
         proofs.append(proof)
         certificates = {entry["model"]: entry for entry in proof.entries if entry["day"] == day.isoformat()}
@@ -38,7 +43,7 @@ def daily_report(results: RunResults, day: date) -> Day:
         for drop in rows.drops:
             dropped[drop["reason"]] += drop["count"] if _is_on(drop["captured_at"], day) else 0
         happened = [e | {"at": e["at"].isoformat()} for e in rows.events + rows.adaptation if _is_on(e["at"], day)]
-        cameras[camera_id] = {
+        told[camera_id] = {
             "models": {
                 name: counts | {"certificate": certificates.get(name)}
                 for name, counts in _counts(results, camera_id, day).items()
@@ -48,7 +53,7 @@ def daily_report(results: RunResults, day: date) -> Day:
             "events": sorted(happened, key=lambda event: str(event["at"])),
         }
     fleet = [entry for entry in daily_certificates(proofs) if entry["day"] == day.isoformat()]
-    return {"run": results.info.name, "day": day.isoformat(), "fleet": fleet[0] if fleet else None, "cameras": cameras}
+    return {"run": results.info.name, "day": day.isoformat(), "fleet": fleet[0] if fleet else None, "cameras": told}
 
 
 def _is_on(moment: datetime, day: date) -> bool:
@@ -64,6 +69,38 @@ def _counts(results: RunResults, camera_id: str, day: date) -> dict[str, dict[st
             counts[row["model"]][row["how"]] += row["rows"] if row["served"] else 0
             counts[row["model"]]["executions"] += row["rows"] if row["how"] == "executed" else 0
     return counts
+
+
+def render_daily(report: Mapping[str, Any], *, today: date | None = None, linked: bool = False, back: str = "") -> str:
+    """Return the day as a page; what came from users, cameras or models is escaped.
+
+    ``today``: so that the page can say that the day is not over. ``linked``: styles are served beside the page, as the
+    dashboard does, with ``back`` as the way back; else they are within, and the page is whole by itself.
+    """
+    from camlink.pipeline.reports.html import page_environment, style
+
+    proven = report["fleet"]
+    return (
+        page_environment()
+        .get_template("day.html")
+        .render(
+            report=report,
+            title=f"{date.fromisoformat(report['day']):%A, %d %B %Y}",
+            going_on=report["day"] == str(today or datetime.now(UTC).date()),
+            proven=proven if proven and proven["estimate"] is not None else None,
+            listed=LISTED,
+            style="" if linked else style(),
+            back=back,
+        )
+    )
+
+
+def write_daily(results: RunResults, report: Mapping[str, Any]) -> Path:
+    """Write ``days/DAY.json`` and ``days/DAY.html`` into the run folder; return the page. Raises `ResultsError`."""
+    page = results.run_dir / "days" / f"{report['day']}.html"
+    write_text(page.with_suffix(".json"), json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False))
+    write_text(page, render_daily(report))
+    return page
 
 
 def print_daily(report: Mapping[str, Any], console: Console) -> None:

@@ -1,8 +1,8 @@
 """The report as data: everything that the terminal, ``report.json`` and the HTML page say, computed once.
 
 Top-level keys: ``run``, ``cameras``, ``models``, ``executions``, ``abstentions``, ``agreement``, ``certificates``,
-``frames``, ``cost``. Each camera holds the last six of them for itself. Shares
-and agreements lie in [0, 1]; an agreement without audit frames is null.
+``frames``, ``cost``, ``calibrated``. Each camera holds ``executions`` to ``cost`` for itself. Shares and
+agreements lie in [0, 1]; an agreement without audit frames is null.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
             scores[name] += [model.scores] if model.scores is not None else []
         visit(rows, cameras[camera_id])
     report = _whole(results.info, cameras, pooled, proofs)
+    report["calibrated"] = _calibrated(results)
     report["models"] = {
         name: _model(results.info, name, cameras, scores[name], [p.models[name] for p in proofs if name in p.models])
         for name in results.info.models
@@ -57,6 +58,17 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
     for violation in report["frames"]["violations"]:
         log.error("frames are not conserved: %s", violation)
     return report
+
+
+def _calibrated(results: RunResults) -> list[Report]:
+    """Return what the oracle node said, per camera: predictions, which no person has checked in this run."""
+    sql = (
+        "SELECT camera_id, name, count(*), avg(confidence), avg(list_sum(value)) FROM calibrated "
+        "GROUP BY ALL ORDER BY camera_id, name"
+    )
+    rows = zip(*(column.to_pylist() for column in results.query(sql, "calibrated").columns), strict=True)
+    keys = ("camera", "name", "frames", "mean_confidence", "mean_count")
+    return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
 def _whole(

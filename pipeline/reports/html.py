@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 OPEN_CAMERAS = 3  # cameras beyond these start folded
 POINTS_PER_PAGE = 60_000  # markers a browser still handles well, shared out over cameras and models
@@ -53,37 +56,55 @@ class Page:
 
     def render(self, report: Mapping[str, Any]) -> str:
         """Return the page. Everything that came from users, cameras or models is escaped."""
-        from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
         from plotly.offline import get_plotlyjs
 
-        loader = PackageLoader("camlink.pipeline.reports", package_path=".")
-        environment = Environment(
-            loader=loader, autoescape=select_autoescape(["html"]), undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True,
-        )  # fmt: skip
-        environment.filters |= {
-            "percent": notes.percent,
-            "interval": notes.interval,
-            "moment": _moment,
-            "rate": rate,
-            "memory": memory,
-        }
-        return environment.get_template("template.html").render(
-            report=report,
-            config=self._results.info.config,
-            headline=notes.headline(report),
-            ending=notes.ending(report),
-            pace=notes.pace(report["cost"]),
-            views=self._views,
-            overview=plots.agreement_by_model(report["models"]),
-            comparison=_comparison(report["agreement"]),
-            open_cameras=OPEN_CAMERAS,
-            list_rows=LIST_ROWS,
-            brief_rows=BRIEF_ROWS,
-            style=_asset("colours.css") + _asset("report.css"),  # the dashboard has the same colours
-            script=_asset("report.js"),
-            plotlyjs=get_plotlyjs(),
+        return (
+            page_environment()
+            .get_template("template.html")
+            .render(
+                report=report,
+                config=self._results.info.config,
+                headline=notes.headline(report),
+                ending=notes.ending(report),
+                calibrated=notes.calibrated_lines(report),
+                pace=notes.pace(report["cost"]),
+                views=self._views,
+                overview=plots.agreement_by_model(report["models"]),
+                comparison=_comparison(report["agreement"]),
+                open_cameras=OPEN_CAMERAS,
+                list_rows=LIST_ROWS,
+                brief_rows=BRIEF_ROWS,
+                style=style(),
+                script=_asset("report.js"),
+                plotlyjs=get_plotlyjs(),
+            )
         )
+
+
+def page_environment() -> Environment:
+    """Return what renders the templates beside this file; everything in a page is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("camlink.pipeline.reports", package_path="."),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": notes.percent,
+        "interval": notes.interval,
+        "moment": _moment,
+        "rate": rate,
+        "memory": memory,
+    }
+    return environment
+
+
+def style() -> str:
+    """Return the styles of a page that is whole by itself."""
+    return _asset("colours.css") + _asset("report.css")  # the dashboard has the same colours
 
 
 def _asset(name: str) -> str:

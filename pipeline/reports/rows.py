@@ -147,9 +147,12 @@ class CameraRows:
         return [rows.scores for rows in self.models.values() if rows.scores is not None]
 
 
-def read_camera(results: RunResults, camera_id: str) -> CameraRows:
-    """Read one camera. Models that the run's header does not know are left out."""
-    table = results.outputs(camera_id)
+def read_camera(results: RunResults, camera_id: str, where: str = "true") -> CameraRows:
+    """Read one camera. Models that the run's header does not know are left out.
+
+    ``where`` is SQL over the columns of outputs (trusted), for those that are wanted.
+    """
+    table = results.outputs(camera_id, where)
     names = _strings(table, "model")
     served = table.column("served").to_numpy()
     return CameraRows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from camlink.pipeline.reports.notes import ending, headline, interval, percent
+from camlink.pipeline.reports.notes import calibrated_lines, ending, headline, interval, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     console.print(_cameras(report))
     for line, style in target_lines(report):
         console.print(Text(line, style=style))
+    for line in calibrated_lines(report):
+        console.print(Text(f"  {line}"))
     if report["run"]["interval"] == "anytime-valid":
         console.print(Text("The run has not come to its own end: its intervals hold at any time.", style="dim"))
 

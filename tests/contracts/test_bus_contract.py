@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from camlink.pipeline.bus.base import Bus, Subscription, open_bus
+from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.errors import BusError
 from camlink.pipeline.records import Decision, Frame, LinkPromotion, Record, RelabelRequest, Settled
 
@@ -133,6 +134,27 @@ def test_who_follows_a_state_topic_first_gets_the_latest_of_each_key(connect: Co
     (later,) = receive(subscription, bool)
     assert isinstance(later, Decision)
     assert later.reason == "decision 5"
+
+
+def test_who_restores_a_state_topic_gets_its_present_state_first_and_nothing_of_it_later(connect: Connect) -> None:
+    bus = connect()
+    for number in range(3):
+        bus.publish("decisions", decision("hall", number))
+    bus.publish("frames", Frame("hall", 0, START, np.zeros((0, 0, 3), np.uint8)))
+    bus.flush()
+    subscription = bus.subscribe(["frames"], "inference", follow=["links"], restore=["decisions"])
+    if isinstance(bus, MemoryBus):  # it gives what comes from now on
+        bus.publish("frames", Frame("hall", 0, START, np.zeros((0, 0, 3), np.uint8)))
+    before, first = receive(subscription, lambda got: any(isinstance(r, Frame) for r in got))
+    assert isinstance(before, Decision) and before.reason == "decision 2"
+    assert isinstance(first, Frame)
+    bus.publish("decisions", decision("hall", 3))
+    bus.publish("links", settled("hall", 1))
+    bus.flush()
+    bus.publish("frames", Frame("hall", 1, START, np.zeros((0, 0, 3), np.uint8)))
+    later = receive(subscription, lambda got: any(isinstance(r, Frame) for r in got) and len(got) >= 2)
+    assert not any(isinstance(r, Decision) for r in later)
+    assert numbers(later, "hall") == [1]
 
 
 def test_the_present_state_of_all_cameras_can_be_read(connect: Connect) -> None:

@@ -114,7 +114,7 @@ def repeats(out: Path) -> int:
     """Return how many rows on disk repeat another row's key."""
     import duckdb
 
-    files = [str(file) for file in out.glob("outputs/day=*/camera=*/part-*.parquet")]
+    files = [str(file) for file in out.glob("outputs/day=*/*/part-*.parquet")]
     if not files:
         return 0
     query = "SELECT count(*) FROM read_parquet($1, hive_partitioning=false)"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from kafka import KafkaProducer
 
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
+from camlink.pipeline.bus.base import Bus, open_bus
 from camlink.pipeline.bus.kafka_topics import KafkaAddress
 from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.config import load_config
@@ -129,6 +134,67 @@ def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
         assert logged.count("no camlink record") == 4
     assert {row["how"] for row in alone} == {"executed", "linked"}
     assert len({row["link_version"] for row in alone}) > 2, "no promotion in mid-stream: this would show little"
+
+
+def test_an_alert_on_a_predicted_value_is_confirmed_by_a_worker_that_executes_it(
+    trace: Path, urls: tuple[str, str], tmp_path: Path
+) -> None:
+    frames = [frame for frame in open_trace(trace).frames if frame.camera_id == "hall"]
+    fast, paced = frames[:200], frames[200:240]
+    rule = {"when": "count_above", "above": 0, "lasting": "1s", "cool_down": "1s", "confirm": True}
+    rules = [{"name": model, "model": model, **rule} for model in ("objects", "persons")]  # one of them is predicted
+    with webhook() as (address, told):
+        config = write_config(tmp_path, alerts={"to": [address], "rules": rules})
+        with Processes(tmp_path, config, *urls, hold_s=PATIENCE_S) as site:
+            for step in STEPS:
+                site.start(step, *options(step, trace))
+            site.wait_until_joined()
+            with closing(open_bus(urls[0])) as bus:
+                publish(bus, fast)
+                site.wait_for(lambda: site.frames_done() == len(fast), "what links are learnt from")
+
+                def confirmed() -> list[dict[str, Any]]:
+                    since = paced[0].captured_at.isoformat()
+                    return [t for t in told if t["confirmed"] == "by execution" and t["at"] >= since]
+
+                for number, frame in enumerate(paced, len(fast) + 1):  # as a live camera gives them: one by one
+                    publish(bus, [frame])
+                    site.wait_for(lambda number=number: site.frames_done() == number, "a frame")  # type: ignore[misc]
+                    if confirmed():
+                        break
+                site.wait_for(lambda: bool(confirmed()), "an alert that was confirmed")
+            (first, *_) = confirmed()
+            assert first["how"] == "executed" and first["predicted_frames"] > 0 and first["value"] > 0
+            executed = [r for r in site.rows() if (r["purpose"], r["model"]) == ("relabel", first["model"])]
+            assert first["at"] in {row["captured_at"].isoformat() for row in executed if row["how"] == "executed"}
+
+
+@contextmanager
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A place on this machine that takes alerts: its address, and what it was told."""
+    told: list[dict[str, Any]] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is printed."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/alerts", told
+        server.shutdown()
+        thread.join()
+
+
+def publish(bus: Bus, frames: Sequence[Frame]) -> None:
+    for frame in frames:
+        bus.publish("frames", frame)
+    bus.flush()
 
 
 def throw_garbage(url: str, whole: bytes) -> None:

@@ -121,7 +121,7 @@ class Site:
         The worker named by ``crashes`` is lost every now and then while frames come, just before its turn.
         """
         waiting = list(frames)
-        names = list(self.workers)
+        names, found_nothing = list(self.workers), set[str]()
         idle = 0
         while waiting or idle < 60:
             if idle == 30:
@@ -139,7 +139,8 @@ class Site:
             if crashes and rng.random() < 0.2:  # this clock stands still: without this, nothing is ever committed
                 self.workers[turn].checkpoint()
             taken = self.workers[turn].once()
-            idle = 0 if taken else idle + 1
+            found_nothing = set() if taken else {*found_nothing, turn}
+            idle = idle + 1 if len(found_nothing) == len(names) else 0  # one whose turn is yet to come is not idle
             self.records.extend(self._results.poll())
         return self.records
 
@@ -230,8 +231,25 @@ def test_audits_that_were_saved_up_outlive_the_scheduler() -> None:
     for camera in ("hall", "yard"):
         chances = [r.audit_probability for r in apart if isinstance(r, FrameResult) and r.camera_id == camera]
         served = [chance for chance in chances if chance is not None]
-        account = site.paced["scheduler"]._scheduler.spending(camera)["account"]
+        account = site.paced["scheduler"]._scheduler.tally(camera).told["account"]
         assert account["saved"] == pytest.approx(0.2 * len(served) - sum(served))
+
+
+def test_certificates_and_targets_outlive_the_scheduler() -> None:
+    more = {**TARGETS, "audit": {"fraction": 0.2, "spend": "widest"}}
+    site, apart, alone = lose_again_and_again("scheduler", "off", 6, **more)
+    assert site.crashes >= 5
+    verdicts = decided(alone)
+    assert decided(apart) == verdicts
+    assert any("not met" in states for *_, states in verdicts) and any(
+        "audits" in figures for *_, figures, _ in verdicts
+    )
+
+
+def decided(records: Iterable[Record]) -> list[tuple[str, ...]]:
+    """Return what each decision went by: certificates to the last digit."""
+    made = (r for r in records if isinstance(r, Decision))
+    return sorted((r.camera_id, str(r.start), r.reason, str(r.certificates), str(r.target_states)) for r in made)
 
 
 def test_a_policy_that_decides_on_every_frame_begins_anew_after_a_crash_and_no_frame_goes_without_an_output() -> None:

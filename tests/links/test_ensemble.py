@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from camlink.links.ensemble import Ensemble
 from camlink.links.memory import Recall
-from camlink.links.train import train_ensembles
+from camlink.links.train import CANDIDATES, train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES
 from camlink.pipeline.errors import LinkError
@@ -266,3 +266,17 @@ def test_training_refuses_what_it_cannot_learn_from() -> None:
 
 def test_every_task_of_vectors_and_sequences_has_rules() -> None:
     assert set(RULES) == {"count", "single_label", "multi_label", "regression", "box", "tokens"}
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_auto_takes_the_kind_that_did_better_on_held_out_frames(noisy: bool) -> None:
+    rng = np.random.default_rng(3)
+    seen = rng.integers(0, 60, (120, 1)).astype(np.float32)
+    said = np.rint(seen / 6 + rng.normal(0, 2.0 if noisy else 0.0, seen.shape)).clip(0).astype(np.float32)
+    specs = {"a": OutputSpec("a", "vector", 1, "count"), "b": OutputSpec("b", "vector", 1, "count")}
+    tried = {k: train_ensembles(specs, {"a": seen, "b": said}, seed=0, kind=k) for k in ("auto", *CANDIDATES)}
+    for target in specs:
+        scores = {kind: tried[kind][target].held_out_agreement for kind in CANDIDATES}
+        best = max(scores, key=lambda kind: scores[kind])
+        assert tried["auto"][target].to_bytes() == tried[best][target].to_bytes()
+    assert len({tried[kind]["b"].held_out_agreement for kind in CANDIDATES}) == 2, "a tie would show nothing"

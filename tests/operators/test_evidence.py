@@ -214,3 +214,17 @@ def test_periods_and_cameras_add_up_whatever_their_audit_shares():
 def test_the_state_of_a_target_is_decided_by_the_whole_interval():
     proven = Certificate(0.97, 0.96, 0.98, 500, 9000)
     assert [proven.against(t) for t in (0.95, 0.97, 0.99, None)] == ["met", "not known", "not met", None]
+
+
+def test_evidence_goes_on_from_its_numbers_as_if_nothing_had_been():
+    whole = part = Evidence()
+    for frame in range(60):
+        told = (0.1, 0.8 if frame % 7 == 0 else math.nan)
+        whole, part = observe(whole, *told), observe(Evidence.from_numbers(part.numbers()), *told)
+    assert np.array_equal(whole.numbers(), part.numbers())
+    assert certify(whole) == certify(part) and certify(part).audits == 9
+
+
+def test_numbers_that_are_no_evidence_are_refused():
+    with pytest.raises(ValueError, match="evidence has 233 numbers"):
+        Evidence.from_numbers(np.zeros(7))

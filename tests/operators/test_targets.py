@@ -11,6 +11,7 @@ import pytest
 from camlink.operators.evidence import Certificate
 from camlink.operators.selection import Budget, CameraScores, Costs, select
 from camlink.operators.targets import Standing, TargetWatch, spared, trials
+from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Decision, Frame, FrameResult, Record
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 
@@ -158,3 +159,29 @@ def test_urgent_models_come_first_within_the_budget(policy: str) -> None:
     too_dear = select(policy, cameras, COSTS, Budget(time_share=0.5), {"hall": ["c"]})
     assert "c" not in too_dear.execute["hall"]
     assert np.isfinite(too_dear.expected["hall"])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda told, parts: told.pop("failed"),
+        lambda told, parts: told.update(start="yesterday"),
+        lambda told, parts: parts.clear(),
+        lambda told, parts: parts.update({"certificate/action": b"\0" * 80}),
+        lambda told, parts: parts.update({"certificate/action": b"odd"}),
+    ],
+)
+def test_a_state_that_cannot_be_read_is_refused_and_changes_nothing(spoil: Any, run: list[Record]) -> None:
+    specs = {model.spec.model: model.spec for model in models()}
+    watches = [TargetWatch("hall", specs, lambda camera, model: 0.9, timedelta(minutes=5)) for _ in range(2)]
+    for watch in watches:
+        for record in run:
+            if isinstance(record, FrameResult):
+                watch.observe(record)
+    parts: dict[str, bytes] = {}
+    told = watches[0].put_state(parts)
+    assert "certificate/action" in parts
+    spoil(told, parts)
+    with pytest.raises(StateError, match="not a snapshot"):
+        watches[1].get_state(told, parts)
+    assert watches[1].standings() == watches[0].standings()

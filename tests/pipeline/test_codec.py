@@ -47,7 +47,11 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         fields = {f.name: values_of(hints[f.name]) for f in dataclasses.fields(hint)}
-        names = {name: st.from_regex(CAMERA_ID, fullmatch=True) for name in ("camera_id", "target") if name in fields}
+        names = {
+            name: st.from_regex(CAMERA_ID, fullmatch=True)
+            for name in ("camera_id", "target", "federation", "site")
+            if name in fields
+        }
         return st.builds(hint, **fields | names)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
@@ -207,9 +211,9 @@ def with_body(record: Any, change: Any) -> bytes:
         (RelabelRequest("a", 1, NOW, ("m",), ""), lambda b: [*b[:3], "all", b[4]], "models: 'all' where a list"),
         (LinkPromotion("a", "m", 1, NOW, b"x"), lambda b: [*b[:4], 1], "payload: no blob 1"),
         (LinkPromotion("a", "m", 1, NOW, b"x"), lambda b: [*b[:4], -1], "payload: no blob -1"),
-        (frame(16, 16), lambda b: [*b[:3], [[16, 17, 3], 0], b[4]], "announced as"),
-        (frame(16, 16), lambda b: [*b[:3], [[60_000, 60_000, 3], 0], b[4]], "announced as"),
-        (frame(16, 16), lambda b: [*b[:3], [[-1, 2, 3], 0], b[4]], "is no shape"),
+        (frame(16, 16), lambda b: [*b[:3], [[16, 17, 3], 0], *b[4:]], "announced as"),
+        (frame(16, 16), lambda b: [*b[:3], [[60_000, 60_000, 3], 0], *b[4:]], "announced as"),
+        (frame(16, 16), lambda b: [*b[:3], [[-1, 2, 3], 0], *b[4:]], "is no shape"),
     ],
 )
 def test_a_forged_body_is_refused_with_the_field_at_fault(record: Any, change: Any, complaint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,9 +20,9 @@ from camlink.pipeline.cli import app
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.exports import export_results
-from camlink.pipeline.records import Frame, FrameDropped, FrameStats
+from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, FrameStats
 from camlink.pipeline.reports import build_report, write_report
-from camlink.pipeline.reports.daily import daily_report
+from camlink.pipeline.reports.daily import daily_report, render_daily
 from camlink.pipeline.results import RunInfo, RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames
@@ -61,7 +62,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     at = 600
     readings[at] = FrameDropped("hall", at, 1, readings[at].captured_at, "queue full")
-    readings.sort(key=lambda r: (r.captured_at, r.camera_id))
+    readings.append(CameraEvent("hall", START + timedelta(seconds=200), "down", "no frame for 10.0 s"))
+    readings.sort(key=lambda r: (r.at if isinstance(r, CameraEvent) else r.captured_at, r.camera_id))
     session.run(readings, lambda: dict.fromkeys(cameras, 900))
     return out
 
@@ -219,3 +221,28 @@ def test_the_ledger_of_a_dashboard_and_the_report_tell_the_same_day(run: Path, r
             assert (live.frames, live.audits) == (entry["frames"], entry["audits"])
             assert (live.low, live.high) == pytest.approx((entry["low"], entry["high"]))
     assert certify(ledger.evidence(["hall"], ALL)).audits > 0
+
+
+def test_a_day_is_written_as_json_and_as_a_page_that_is_whole_by_itself(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "night"
+    shutil.copytree(run, copied)
+    done = CliRunner().invoke(app, ["report", str(copied), "--day", "2026-01-05"])
+    assert done.exit_code == 0, done.output
+    told = json.loads((copied / "days" / "2026-01-05.json").read_text())
+    assert told == daily_report(RunResults(run), MONDAY)
+    page = (copied / "days" / "2026-01-05.html").read_text()
+    assert "camera down" in page and "links to action v1 promoted" in page
+    assert "Monday, 05 January 2026" in page and "http:" not in page and "https:" not in page and "not met" in page
+    found = told["cameras"]["hall"]["models"]["action"]["certificate"]
+    assert f"{100 * found['estimate']:.1f} %" in page and f"{found['audits']:,}" in page
+
+
+def test_one_camera_of_a_day_is_that_part_of_the_whole(run: Path) -> None:
+    whole, part = (daily_report(RunResults(run), TUESDAY, cameras) for cameras in (None, ["road"]))
+    assert part["cameras"] == {"road": whole["cameras"]["road"]}
+
+
+def test_names_in_a_day_are_escaped(run: Path) -> None:
+    report = daily_report(RunResults(run), MONDAY)
+    nasty = {**report, "run": "<i>", "cameras": {"<script>alert(1)</script>": report["cameras"]["hall"]}}
+    assert "<script>" not in render_daily(nasty) and "<i>" not in render_daily(nasty)

@@ -55,3 +55,33 @@ def test_a_frame_of_another_resolution_can_be_compared() -> None:
     meter = FrameStatsMeter()
     meter.measure(grey(100))
     assert meter.measure(grey(100, (90, 160))).pixel_change == 0.0
+
+
+def test_the_changed_area_is_that_of_the_largest_body_that_moved() -> None:
+    meter = FrameStatsMeter()
+    meter.measure(grey(100))
+    bodies = grey(100)
+    bodies[20:120, 20:120] = 220  # a body of 100 x 100 of 180 x 320 pixels
+    bodies[140:160, 280:300] = 220  # and a small one
+    stats = meter.measure(bodies)
+    assert stats.changed_area == pytest.approx(106 * 106 / (180 * 320), rel=0.1)  # blurred, and widened
+    assert stats.changed_area < stats.pixel_change * 1.1
+    assert meter.measure(bodies).changed_area == 0.0
+
+
+def test_scattered_changes_leave_the_changed_area_small() -> None:
+    meter = FrameStatsMeter()
+    meter.measure(grey(0))
+    leaves = grey(0)
+    for row in range(10, 180, 40):
+        for column in range(10, 320, 40):
+            leaves[row : row + 12, column : column + 12] = 255
+    stats = meter.measure(leaves)
+    assert stats.pixel_change > 0.05 and stats.changed_area < 0.01
+
+
+def test_corners_are_counted_where_there_are_some() -> None:
+    picture = grey(0)
+    assert FrameStatsMeter().measure(picture).corner_density == 0.0
+    picture[60:120, 100:220] = 255
+    assert 0.0 < FrameStatsMeter().measure(picture).corner_density < 0.01

@@ -105,6 +105,7 @@ def test_pictures_cross_unchanged_and_the_end_is_told(nursery: Nursery, clip: Pa
     numbers = [float(picture.mean()) / 10 for picture in pictures]
     assert numbers == pytest.approx([round(number) for number in numbers], abs=0.3)
     assert numbers == sorted(numbers) and isinstance(taken[-1], Ended)
+    assert all(item.decode_s is not None and item.decode_s > 0.0 for item in taken if isinstance(item, Sampled))
 
 
 def test_a_decoder_that_hangs_is_killed_and_its_wait_was_bounded(nursery: Nursery, address: str) -> None:

@@ -7,6 +7,7 @@ import re
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from camlink.pipeline.telemetry import CAMERAS, OTHER, REASONS, Telemetry
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 
 GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards" / "camlink.json"
+DOCS = Path(__file__).parents[2] / "docs" / "dashboard.md"
+ALERTS = {"camlink_alerts_raised", "camlink_alerts_waiting", "camlink_alert_failures"}  # added where alerts are sent
 SPEC = OutputSpec("persons", "vector", 1, "count")
 
 
@@ -51,6 +54,17 @@ def told(records: Iterable[Record]) -> Telemetry:
     return telemetry
 
 
+def full(records: Iterable[Record]) -> Telemetry:
+    """Everything that any process counts, in one."""
+    telemetry = told(records)
+    telemetry.observe([FrameDropped("hall", 0, 1, START, "late"), CameraEvent("hall", START, "down", "")])
+    telemetry.batch("persons", 2, 5.0)
+    telemetry.gauge("models_loaded_gb", "", lambda: 1.0)  # as `camlink run` and the inference worker add them
+    telemetry.gauge("model_loads", "", lambda: 1.0)
+    telemetry.worker("linking", lambda: {"taken": 7}, lambda: 0.5)
+    return telemetry
+
+
 def test_every_served_output_is_counted_by_how_it_came_about(records: list[Record]) -> None:
     found = samples(told(records))
     served = Counter((o.camera_id, o.model, o.how) for o in outputs(records))
@@ -74,6 +88,35 @@ def test_agreement_is_stated_with_bounds_only_where_it_was_measured(records: lis
     assert found["camlink_agreement_audits", everything] > 0
     before_any_audit = samples(told(records[:20]))
     assert not [name for name, _ in before_any_audit if name in ("camlink_agreement", "camlink_agreement_low")]
+
+
+def test_decoding_is_timed_as_frames_pass() -> None:
+    telemetry = Telemetry({})
+    made = zip(make_frames("hall", 3), (0.004, 0.03, None), strict=True)
+    frames = [replace(frame, decode_s=seconds) for frame, seconds in made]
+    assert list(telemetry.timed([*frames, None])) == [*frames, None]
+    found = samples(telemetry)
+    assert found["camlink_decode_seconds_count", ()] == 2
+    assert found["camlink_decode_seconds_sum", ()] == pytest.approx(0.034)
+
+
+def test_a_camera_that_gives_frames_is_up_until_it_is_told_otherwise(records: list[Record]) -> None:
+    telemetry = told(records[:20])
+    assert samples(telemetry)["camlink_camera_up", ("hall",)] == 1.0
+    telemetry.observe([CameraEvent("hall", START, "down", "")])
+    telemetry.observe(records[20:40])  # frames of before that were on their way
+    assert samples(telemetry)["camlink_camera_up", ("hall",)] == 0.0
+
+
+def test_metrics_are_documented_and_those_documented_exist(records: list[Record]) -> None:
+    documented = set(re.findall(r"`(camlink_\w+|_\w+)`", DOCS.read_text().split("## What it costs")[0]))
+    for suffix in [m for m in documented if m.startswith("_")]:
+        documented.discard(suffix)
+        documented.add(f"camlink_agreement{suffix}")
+    telemetry = full(records)
+    families = {family.name: family.type for family in telemetry.registry.collect()}
+    there = {f"{name}_total" if kind == "counter" else name for name, kind in families.items()}
+    assert documented - ALERTS == there
 
 
 def test_a_camera_that_goes_down_and_comes_back_is_seen() -> None:
@@ -119,13 +162,7 @@ def test_workers_serve_metrics_beside_their_health() -> None:
 
 
 def test_every_metric_that_the_grafana_dashboard_asks_for_exists(records: list[Record]) -> None:
-    telemetry = told(records)
-    telemetry.observe([FrameDropped("hall", 0, 1, START, "late"), CameraEvent("hall", START, "down", "")])
-    telemetry.batch("persons", 2, 5.0)
-    telemetry.gauge("models_loaded_gb", "", lambda: 1.0)  # as `camlink run` and the inference worker add them
-    telemetry.gauge("model_loads", "", lambda: 1.0)
-    telemetry.worker("linking", lambda: {"taken": 7}, lambda: 0.5)
-    known = {name for name, _ in samples(telemetry)}
+    known = {name for name, _ in samples(full(records))}
     asked = set(re.findall(r"camlink_[a-z_]+", GRAFANA.read_text()))
     assert asked and not asked - known
 

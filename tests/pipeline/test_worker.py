@@ -141,9 +141,9 @@ def test_frames_of_other_cameras_share_a_batch_for_which_none_waits_too_long() -
     now = [0.0]
 
     class Trickle(MemoryBus):
-        def subscribe(self, topics: Any, group: str, follow: Any = ()) -> Any:
+        def subscribe(self, topics: Any, group: str, **read: Any) -> Any:
             inbox, arrivals = (
-                super().subscribe(topics, group, follow),
+                super().subscribe(topics, group, **read),
                 iter([["a"], [], ["b", "c"], [], ["d"], *[[]] * 9]),
             )
 

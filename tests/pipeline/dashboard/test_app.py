@@ -238,3 +238,28 @@ def test_a_port_that_is_taken_is_named_and_the_usual_one_gives_way(runs: Path) -
             Dashboard([runs], port=first.port)
     finally:
         first.close()
+
+
+def test_a_camera_leads_to_its_days(runs: Path) -> None:
+    with client(runs) as site:
+        page = site.get("/camera", params={"run": "replayed", "id": HALL}).text
+        assert f"/day?run=replayed&amp;id={HALL}&amp;date=2026-01-05" in page
+        day = site.get("/day", params={"run": "replayed", "id": HALL, "date": "2026-01-05"})
+        assert day.status_code == 200 and "Monday, 05 January 2026" in day.text
+        assert YARD not in day.text and "persons" in day.text
+        assert site.get("/static/report.css").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("camera", "day", "code"),
+    [
+        (HALL, "../../etc/passwd", 400),
+        (HALL, "", 400),
+        (HALL, "9999-99-99", 400),
+        (HALL, "2020-01-01", 404),
+        ("../yard", "2026-01-05", 404),
+    ],
+)
+def test_a_day_that_is_none_is_refused(runs: Path, camera: str, day: str, code: int) -> None:
+    with client(runs) as site:
+        assert site.get("/day", params={"run": "replayed", "id": camera, "date": day}).status_code == code

@@ -81,7 +81,13 @@ def fits(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
 
 
-PATHS = ("/?run=replayed", f"/camera?run=replayed&id={HALL}", "/models?run=replayed", "/runs?a=replayed&b=trouble")
+PATHS = (
+    "/?run=replayed",
+    f"/camera?run=replayed&id={HALL}",
+    f"/day?run=replayed&id={HALL}&date=2026-01-05",
+    "/models?run=replayed",
+    "/runs?a=replayed&b=trouble",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)

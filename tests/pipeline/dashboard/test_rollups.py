@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camlink.models.base import OutputSpec
 from camlink.operators.evidence import certify
 from camlink.pipeline.certificates import answers, camera_evidence, model_evidence
 from camlink.pipeline.dashboard.buckets import Buckets
 from camlink.pipeline.dashboard.parts import NewParts
-from camlink.pipeline.dashboard.rollups import N_ABSTAINED, N_EXECUTED, N_PREDICTED, CameraState, RunRollups
+from camlink.pipeline.dashboard.rollups import N_ABSTAINED, N_EXECUTED, N_PREDICTED, QUIET, CameraState, RunRollups
 from camlink.pipeline.dashboard.seen_frames import SeenFrames
 from camlink.pipeline.dashboard.trust import trust_of_cameras, trusts_of_cameras
 from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.records import FrameResult, ModelOutput
 from camlink.pipeline.reports.rows import read_camera
-from camlink.pipeline.results import RunResults
+from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
+from camlink.pipeline.results_tables import microseconds
+from camlink.pipeline.testing import START
 from tests.pipeline.dashboard.conftest import HALL, YARD
 
 
@@ -161,3 +166,39 @@ def test_many_cameras_at_once_are_trusted_like_each_alone(runs: Path) -> None:
         if found is not None and alone is not None:
             assert (found.audits, found.baseline) == (alone.audits, alone.baseline)
             assert (found.low, found.mean, found.high) == pytest.approx((alone.low, alone.mean, alone.high))
+
+
+def test_of_many_cameras_all_live_at_once_and_are_worked_in_by_turns(tmp_path: Path) -> None:
+    cameras = [f"cam-{number:03d}" for number in range(200)]
+    specs = {"persons": OutputSpec("persons", "vector", 1, "count")}
+    told = {"persons": {"task": "count", "size": 1}}
+    info = RunInfo("run", "0", 0, "mlink", told, {c: {} for c in cameras}, START, live=True)
+    (tmp_path / "run").mkdir()
+    info.save(tmp_path / "run")
+    log, rollups = ResultsLog(tmp_path / "run", specs=specs), RunRollups(tmp_path / "run")
+
+    def comes(index: int) -> None:
+        at = START + timedelta(seconds=index)
+        outputs = [ModelOutput(c, index, at, "persons", np.ones(1, np.float32), "serve", "executed") for c in cameras]
+        log.write([FrameResult(o.camera_id, index, at, "serve", (o,)) for o in outputs])
+        log.flush()
+
+    def worked_in() -> list[int]:
+        return [rollups.cameras[c].models["persons"].executions for c in cameras]
+
+    comes(0)
+    rollups.refresh()
+    assert worked_in() == [1] * 200, "a run that is opened is shown whole"
+    for index in range(1, 7):
+        comes(index)
+        assert rollups.refresh()
+        states = [rollups.cameras[c] for c in cameras]
+        assert {s.frames() for s in states} == {index + 1}
+        assert {s.last_us for s in states} == {microseconds(START + timedelta(seconds=index))}
+        assert sum(not s.new for s in states) == -(-200 // 6)
+    assert min(worked_in()) > 1, "all had their turn"
+    with rollups.lock:
+        assert rollups.up_to_date("cam-000").models["persons"].executions == 7  # type: ignore[union-attr]
+    for _ in range(QUIET):
+        rollups.refresh()
+    assert worked_in() == [7] * 200, "nothing comes any more, so nothing is left waiting"

@@ -1,0 +1,213 @@
+"""`camlink federate`: sites learn links together, and no output of a model leaves any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from camlink.pipeline.commands.console import DONE, STOPPED, note_console, out_console
+
+if TYPE_CHECKING:
+    from camlink.links.federation import Plan
+    from camlink.models.base import OutputSpec
+    from camlink.operators.federation import CoordinatorOperator, SiteOperator
+    from camlink.pipeline.federation import Party
+
+PAPER_BYTES_PER_SITE = 2 * 88 * 32  # MLink extended, Sec. 6.6: 88 bytes a sample each way, batches of 32
+app = typer.Typer(help="Learn links over many sites whose outputs stay there: docs/links.md.", no_args_is_help=True)
+
+NameOption = Annotated[str, typer.Option("--name", help="The federation: letters, digits, '_', '.', '-'.")]
+BusOption = Annotated[
+    str, typer.Option("--bus", envvar="CAMLINK_BUS", help="kafka://HOST:PORT/SITE, the same for all.")
+]
+ModelsOption = Annotated[str | None, typer.Option("--models", help="Names, comma-separated; all when not given.")]
+TargetsOption = Annotated[str | None, typer.Option("--targets", help="Link to these models; to all when not given.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds of gradients.")]
+ClipOption = Annotated[float, typer.Option(min=1e-6, help="Longest gradient of a link that a site may send.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the links as they start.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the links: links.start of a configuration.")]
+
+
+@app.command()
+def coordinate(
+    frames: Annotated[
+        Path, typer.Argument(help="A trace or results folder that has the models; its frames stay unread.")
+    ],
+    out: OutOption,
+    bus: BusOption,
+    name: NameOption = "links",
+    sites: Annotated[
+        str | None, typer.Option(help="Sites to wait for and to hear, comma-separated; whoever comes when not given.")
+    ] = None,
+    min_sites: Annotated[int, typer.Option(min=1, help="Fewest answers that make a round.")] = 1,
+    deadline_s: Annotated[float, typer.Option(min=0.1, help="Longest wait for a round's answers.")] = 10.0,
+    models: ModelsOption = None,
+    targets: TargetsOption = None,
+    rounds: RoundsOption = 400,
+    clip_norm: ClipOption = 1.0,
+    seed: SeedOption = 0,
+) -> None:
+    """Ask the sites for gradients, round after round, and write the links. Started again, it goes on where it was."""
+    from camlink.operators.federation import RoundRules
+    from camlink.pipeline.bus.base import open_bus
+    from camlink.pipeline.clock import SteadyClock
+    from camlink.pipeline.commands.running import stop_on_interrupt
+    from camlink.pipeline.federation import UPDATES, CoordinatorFolder, Party
+
+    clock = SteadyClock()
+    rules = RoundRules(timedelta(seconds=deadline_s), min_sites, tuple(_names(sites)))
+    if rules.sites and min_sites > len(rules.sites):
+        raise typer.BadParameter(f"{min_sites} of {len(rules.sites)} sites", param_hint="--min-sites")
+    folder = CoordinatorFolder(out)
+    operator = folder.open(name, _plan(_specs(frames, models), targets, rounds, seed), rules, clip_norm, clock)
+    connection = open_bus(bus)
+    party = Party(
+        *(operator, connection, connection.subscribe((UPDATES,), group=f"federation-{name}"), clock),
+        checkpoint=lambda: folder.save(name, clip_norm, operator),
+    )
+    with stop_on_interrupt(lambda: None) as stop:
+        done = party.run(stop)
+    connection.close()
+    _report(operator, party, out)
+    raise typer.Exit(DONE if done else STOPPED)
+
+
+@app.command()
+def site(
+    frames: Annotated[Path, typer.Argument(help="A trace, or a results folder: the frames on which every model ran.")],
+    out: OutOption,
+    bus: BusOption,
+    site_name: Annotated[str, typer.Option("--site", help="This site's name: letters, digits, '_', '.', '-'.")],
+    name: NameOption = "links",
+    models: ModelsOption = None,
+) -> None:
+    """Take part with the frames here, then fuse the global links with local ones. Outputs stay on this machine."""
+    from camlink.operators.federation import SiteOperator
+    from camlink.pipeline.bus.base import open_bus
+    from camlink.pipeline.clock import SteadyClock
+    from camlink.pipeline.commands.running import stop_on_interrupt
+    from camlink.pipeline.federation import ROUNDS, Party, frames_of, joined
+
+    cameras = frames_of(frames, _names(models))
+    if not cameras:
+        raise typer.BadParameter(f"{frames} has no frame on which every model ran", param_hint="FRAMES")
+    here = joined(cameras)
+    operator = SiteOperator(site_name, name, here.specs, here.samples)
+    connection = open_bus(bus)
+    subscription = connection.subscribe((ROUNDS,), group=f"federation-{name}-{site_name}")
+    with stop_on_interrupt(lambda: None) as stop:
+        done = Party(operator, connection, subscription, SteadyClock()).run(stop)
+    connection.close()
+    if done:
+        _fuse({site_name: operator}, {site_name: out})
+    raise typer.Exit(DONE if done else STOPPED)
+
+
+@app.command()
+def rehearse(
+    frames: Annotated[list[Path], typer.Argument(help="Traces or results folders; each camera plays a site.")],
+    out: OutOption,
+    models: ModelsOption = None,
+    targets: TargetsOption = None,
+    rounds: RoundsOption = 400,
+    clip_norm: ClipOption = 1.0,
+    seed: SeedOption = 0,
+) -> None:
+    """Play coordinator and sites in one process, a site per camera: what would a federation of these bring?"""
+    from camlink.links.federation import Server
+    from camlink.operators.federation import CoordinatorOperator, RoundRules, SiteOperator
+    from camlink.pipeline.bus.memory import MemoryBus
+    from camlink.pipeline.clock import SteadyClock
+    from camlink.pipeline.federation import ROUNDS, UPDATES, Party, frames_of, save_links
+
+    cameras = {camera: found for path in frames for camera, found in frames_of(path, _names(models)).items()}
+    if not cameras:
+        raise typer.BadParameter("no frame on which every model ran", param_hint="FRAMES")
+    bus, clock = MemoryBus(), SteadyClock()
+    sites = {camera: SiteOperator(camera, "rehearsal", here.specs, here.samples) for camera, here in cameras.items()}
+    plan = _plan(next(iter(cameras.values())).specs, targets, rounds, seed)
+    rules = RoundRules(sites=tuple(sites), min_sites=len(sites))
+    operator = CoordinatorOperator("rehearsal", "rehearsal", Server(plan, clip_norm), rules, clock)
+    parties = [Party(operator, bus, bus.subscribe((UPDATES,), "coordinator"), clock)]
+    parties += [Party(member, bus, bus.subscribe((ROUNDS,), camera), clock) for camera, member in sites.items()]
+    while not all(member.is_done for member in sites.values()):
+        for party in parties:
+            party.once()
+        _raise_refusals(operator, bus.refused)
+    save_links(out / "global", operator.server.ensembles)
+    _report(operator, parties[0], out / "global")
+    _fuse(sites, {camera: out / camera for camera in sites})
+
+
+def _raise_refusals(operator: CoordinatorOperator, refused: Sequence[tuple[str, object, str]]) -> None:
+    from camlink.pipeline.errors import LinkError
+
+    if refused and not operator.is_done:  # it would wait for that site for ever
+        raise LinkError(refused[0][2])
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _specs(path: Path, models: str | None) -> dict[str, OutputSpec]:
+    from camlink.models.recorded import open_trace
+    from camlink.pipeline.run_info import FILE_NAME, RunInfo
+    from camlink.pipeline.suggestions import suggest
+
+    known = RunInfo.load(path).specs() if (path / FILE_NAME).is_file() else dict(open_trace(path).specs)
+    chosen = _names(models) or list(known)
+    for name in chosen:
+        if name not in known:
+            raise typer.BadParameter(f'"{name}" is not in {path}; {suggest(name, list(known))}', param_hint="--models")
+    return {name: known[name] for name in chosen}
+
+
+def _plan(specs: Mapping[str, OutputSpec], targets: str | None, rounds: int, seed: int) -> Plan:
+    from camlink.links.federation import Plan
+
+    return Plan(specs, tuple(_names(targets)) or tuple(specs), seed, rounds)
+
+
+def _report(operator: CoordinatorOperator, party: Party, out: Path) -> None:
+    """Say what came of it, and what a round of gradients moved."""
+    from rich.table import Table
+
+    server, counts = operator.server, operator.counts
+    table = Table("links to", "from", "agreement on held-out frames", title=f"Global links: {out}")
+    for target, ensemble in server.ensembles.items():
+        weights = ", ".join(f"{source} {weight:.2f}" for source, weight in ensemble.weights.items())
+        table.add_row(target, weights, f"{ensemble.held_out_agreement:.3f}")
+    out_console().print(table)
+    down, up = party.bytes_per_message("sent"), party.bytes_per_message("taken")
+    notes = note_console()
+    notes.print(
+        f"{counts['rounds']} rounds, {counts['answers']} answers, {counts['late']} late, {counts['refused']} refused, "
+        f"{counts['waits']} deadlines with too few"
+    )
+    notes.print(
+        f"per round of gradients and site: {down:,.0f} bytes out, {up:,.0f} back, for {len(server.plan.pairs)} links; "
+        f"the paper's scheme moves {PAPER_BYTES_PER_SITE:,} for one link of action labels, batches of 32 (Sec. 6.6)"
+    )
+
+
+def _fuse(sites: dict[str, SiteOperator], folders: dict[str, Path]) -> None:
+    """Fuse at each site, write the links, and say what fusing brought."""
+    from rich.table import Table
+
+    from camlink.pipeline.federation import save_links
+
+    table = Table("site", "links to", "global", "fused with local", title="Agreement on frames held out at the site")
+    for name, operator in sites.items():
+        assert operator.learner is not None
+        assert operator.result is not None
+        fused = operator.learner.fused(operator.result)
+        save_links(folders[name], fused)
+        before = operator.learner.agreement(operator.result)
+        for target, ensemble in fused.items():
+            table.add_row(name, target, f"{before[target]:.3f}", f"{ensemble.held_out_agreement:.3f}")
+    out_console().print(table)

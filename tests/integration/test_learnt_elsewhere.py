@@ -1,0 +1,197 @@
+"""Links from a person's labels and from a federation, as the running pipeline serves them, in one process or many."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from camlink.links.train import train_ensembles
+from camlink.models.base import OutputSpec
+from camlink.pipeline.config import SiteConfig, check_config
+from camlink.pipeline.errors import LinkError
+from camlink.pipeline.federation import save_links
+from camlink.pipeline.learnt_elsewhere import NEAR, train_oracle
+from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, Record
+from camlink.pipeline.reports import build_report
+from camlink.pipeline.reports.notes import calibrated_lines
+from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
+from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
+from tests.integration.test_in_step import Site
+
+FRAMES = 120
+SEEN = OutputSpec("seen", "vector", 1, "count", ("car",))
+
+
+def cars(index: int) -> int:
+    """What a person sees; the model "seen" counts every car twice, "half" one in two."""
+    return index * 7 // 20 % 6
+
+
+def models() -> list[TinyModel]:
+    return [
+        TinyModel(SEEN, lambda f: 2 * cars(f.index)),
+        TinyModel(OutputSpec("half", "vector", 1, "count"), lambda f: cars(f.index) // 2),
+    ]
+
+
+@pytest.fixture
+def oracle(tmp_path: Path) -> dict[str, Any]:
+    """A trace of the models on camera "hall", and labels of every second frame."""
+    described = "  {name}: {{kind: vector, size: 1, task: count, time_ms: 10, memory_gb: 1{labels}}}\n"
+    (tmp_path / "trace.yaml").write_text(
+        "models:\n" + described.format(name="seen", labels=", labels: [car]") + described.format(name="half", labels="")
+    )
+    frames = make_frames("hall", FRAMES)
+    times = "".join(f"hall,{f.index},{f.captured_at.isoformat()},0,0,0\n" for f in frames)
+    head = "camera_id,frame_index,captured_at,pixel_change,edge_density,mean_luma\n"
+    (tmp_path / "frames.csv").write_text(head + times)
+    said = "".join(f'hall,{f.index},{m.spec.model},"[{m.function(f)}]"\n' for f in frames for m in models())
+    (tmp_path / "outputs.csv").write_text("camera_id,frame_index,model,value\n" + said)
+    labels = "".join(f"hall,{i},{cars(i)}\n" for i in range(0, FRAMES, 2))
+    (tmp_path / "labels.csv").write_text("camera_id,frame_index,cars\n" + labels)
+    return {"name": "guard", "labels": str(tmp_path / "labels.csv"), "trace": str(tmp_path), "counts": ["cars"]}
+
+
+RULES: dict[str, Any] = {
+    "links": {"bootstrap_frames": 40, "min_train_frames": 40},
+    "audit": {"fraction": 0.1},
+    "budgets": {"time_share": 0.6},
+    "period": timedelta(minutes=5),
+}
+
+
+def calibrated(records: list[Record]) -> dict[tuple[str, int], tuple[int, tuple[str, ...]]]:
+    found = [r for r in records if isinstance(r, CalibratedOutput)]
+    assert len({(r.camera_id, r.frame_index) for r in found}) == len(found)
+    return {(r.camera_id, r.frame_index): (int(r.value[0]), r.sources) for r in found}
+
+
+def test_what_a_person_would_say_is_served_beside_every_result_of_a_labelled_camera(oracle: dict[str, Any]) -> None:
+    frames = make_frames("hall", 300) + make_frames("yard", 50)
+    records = run_frames(frames, models(), oracle=oracle, **RULES)
+    found = calibrated(records)
+    assert set(found) == {("hall", index) for index in range(300)}, "of yard nobody gave labels"
+    assert np.mean([found["hall", i][0] == cars(i) for i in range(FRAMES, 300)]) > 0.95
+    results = [r for r in records if isinstance(r, FrameResult)]
+    assert {o.model for r in results for o in r.outputs} == {"seen", "half"}, "outputs of models stay what they are"
+    assert any(o.how == "linked" for o in outputs(records)), "it must be served where models are predicted, too"
+
+
+def test_workers_say_what_one_process_says(oracle: dict[str, Any]) -> None:
+    frames = make_frames("hall", 200)
+    alone = run_frames(frames, models(), oracle=oracle, **RULES)
+    site = Site(SiteConfig(models="building", oracle=oracle, **RULES), models(), ("hall",))
+    assert calibrated(site.run(frames, random.Random(1))) == calibrated(alone)
+
+
+def test_labels_by_time_are_of_the_nearest_frame(oracle: dict[str, Any], tmp_path: Path) -> None:
+    config = SiteConfig(models="building", oracle=oracle).oracle
+    assert config is not None
+    specs = {m.spec.model: m.spec for m in models()}
+    by_index = train_oracle(config, specs, seed=0)["hall"]
+    later = timedelta(seconds=0.4)
+    rows = [f"hall,{(START + timedelta(seconds=i) + later).isoformat()},{cars(i)}\n" for i in range(0, FRAMES, 2)]
+    Path(oracle["labels"]).write_text("camera_id,captured_at,cars\n" + "".join(rows))
+    assert train_oracle(config, specs, seed=0)["hall"].to_bytes() == by_index.to_bytes()
+    far = (START - 2 * NEAR).isoformat()
+    Path(oracle["labels"]).write_text("camera_id,captured_at,cars\n" + "".join(rows) + f"hall,{far},1\n")
+    with pytest.raises(LinkError, match='camera "hall": no frame'):
+        train_oracle(config, specs, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"counts": "[cars, vans]"}, r"site\.yaml:\d+: .*labels\.csv:1: lacks the columns vans"),
+        ({"labels": "nowhere.csv"}, r"site\.yaml:4: .*nowhere\.csv"),
+        ({"name": "people"}, r"site\.yaml:\d+: .*give the oracle a name of its own"),
+    ],
+)
+def test_a_wrong_oracle_is_refused_with_file_and_line(
+    oracle: dict[str, Any], tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    import re
+
+    told = {"name": "guard", "labels": oracle["labels"], "trace": oracle["trace"], "counts": "[cars]"} | change
+    if "name" in change:
+        from camlink.pipeline.config import model_names
+
+        told["name"] = model_names("building")[0]
+    text = "models: building\noracle:\n" + "".join(f"  {key}: {value}\n" for key, value in told.items())
+    file = tmp_path / "site.yaml"
+    file.write_text(text)
+    problems = "\n".join(map(str, check_config(file)))
+    assert re.search(message, problems), problems
+
+
+def test_a_label_that_is_no_number_stops_a_run_with_the_line_of_the_csv(oracle: dict[str, Any]) -> None:
+    Path(oracle["labels"]).write_text("camera_id,frame_index,cars\nhall,0,1\nhall,2,many\n")
+    with pytest.raises(ValueError, match=r"labels\.csv:3: "):
+        SiteConfig(models="building", oracle=oracle)
+
+
+def test_too_few_labels_and_unknown_cameras_are_named(oracle: dict[str, Any]) -> None:
+    specs = {m.spec.model: m.spec for m in models()}
+    for rows, message in (("hall,0,1\n", "has 1 labelled frames"), ("roof,0,1\n", 'camera "roof" is not in')):
+        Path(oracle["labels"]).write_text("camera_id,frame_index,cars\n" + rows)
+        config = SiteConfig(models="building", oracle=oracle).oracle
+        assert config is not None
+        with pytest.raises(LinkError, match=message):
+            train_oracle(config, specs, seed=0)
+
+
+def test_results_and_report_tell_calibrated_outputs_from_those_of_models(tmp_path: Path) -> None:
+    log = ResultsLog(tmp_path)
+    frames = make_frames("hall", 3)
+    said = [
+        CalibratedOutput("hall", f.index, f.captured_at, "guard", np.ones(1, np.float32), ("seen",), 0.8)
+        for f in frames
+    ]
+    log.write([*said, said[0]])  # delivered twice
+    log.close()
+    spec = {"task": "count", "kind": "vector", "size": 1, "labels": [], "scale": 1.0, "max_steps": 1}
+    known = {"seen": {**spec, "time_ms": 1.0, "memory_gb": 1.0}}
+    RunInfo(
+        name="run", camlink_version="0", seed=0, policy="all", models=known, cameras={}, started_at=START, config={},
+        captured={},
+    ).save(tmp_path)  # fmt: skip
+    assert RunResults(tmp_path).calibrated("hall").num_rows == 3
+    assert RunResults(tmp_path).outputs().num_rows == 0
+    (line,) = calibrated_lines(build_report(tmp_path))
+    assert line.startswith(
+        'hall: "guard", calibrated by labels, on 3 frames: 1.00 on average, expected to be right 80.0'
+    )
+
+
+def test_every_camera_begins_with_links_learnt_elsewhere(tmp_path: Path) -> None:
+    specs = {m.spec.model: m.spec for m in models()}
+    taught = make_frames("other", 200)
+    samples = {m.spec.model: np.array([[m.function(f)] for f in taught], np.float32) for m in models()}
+    save_links(tmp_path, train_ensembles(specs, samples, seed=0, kind="vec_to_vec"))
+    rules = RULES | {"links": {"bootstrap_frames": 10, "min_train_frames": 10, "start": str(tmp_path)}}
+    records = run_frames(make_frames("hall", 60), models(), **rules)
+    begun = [r for r in records if isinstance(r, AdaptationEvent) and "learnt elsewhere" in r.detail]
+    assert {(r.target, r.version, r.kind) for r in begun} == {(m, 1, "promoted") for m in specs}
+    linked = [o for o in outputs(records) if o.how == "linked"]
+    assert linked
+    assert {o.link_version for o in linked} == {1}
+    first = min(o.frame_index for o in linked)
+    assert first == 20, "they serve as soon as bootstrap and profile frames have scored them"
+
+
+def test_links_to_other_models_are_refused(tmp_path: Path) -> None:
+    specs = {"seen": OutputSpec("seen", "vector", 2, "count"), "half": OutputSpec("half", "vector", 1, "count")}
+    rng = np.random.default_rng(0)
+    samples = {m: rng.poisson(2, (40, s.size)).astype(np.float32) for m, s in specs.items()}
+    save_links(tmp_path, train_ensembles(specs, samples, seed=0, kind="vec_to_vec"))
+    with pytest.raises(LinkError, match='links "seen" as another model'):
+        run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(tmp_path)}}))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(LinkError, match="no links to any of seen, half"):
+        run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(empty)}}))

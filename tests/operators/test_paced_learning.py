@@ -1,0 +1,54 @@
+"""What adaptation and the scheduler say and keep between turns, where they are processes of their own."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from camlink.models.pool import ModelPool
+from camlink.operators.snapshots import Snapshot
+from camlink.pipeline.clock import ManualClock
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.distributed import ModelFacts, without_models
+from camlink.pipeline.records import FrameResult, LinkPromotion, Settled
+from camlink.pipeline.state.memory import MemoryState
+from camlink.pipeline.testing import START, make_frames, outputs, run_frames
+from tests.integration.test_in_step import RULES, models
+
+
+def paced(step: str) -> Any:
+    config = SiteConfig(models="building", **RULES, adaptation={"policy": "off"})
+    facts = ModelFacts.of_pool(ModelPool(models()))
+    return without_models(step, config, facts, MemoryState(), ManualClock(), seconds=lambda: 0.0)
+
+
+def result(index: int, camera: str = "hall", at: datetime | None = None) -> FrameResult:
+    return FrameResult(camera, index, at or START + timedelta(seconds=index), "serve", ())
+
+
+def test_of_several_results_at_once_the_last_is_marked_as_settled_and_that_says_all() -> None:
+    operator = paced("adaptation")
+    given = list(operator.on_records([result(0), result(0, "yard"), result(1), result(2)]))
+    assert sorted((r.camera_id, r.frame_index) for r in given if isinstance(r, Settled)) == [("hall", 2), ("yard", 0)]
+
+
+def test_where_the_clock_was_set_back_the_frame_before_is_marked_too() -> None:
+    """Who waits for the later time would not take the earlier one for an answer."""
+    back = START - timedelta(hours=1)
+    given = list(paced("adaptation").on_records([result(0), result(1), result(2, at=back)]))
+    assert [r.frame_index for r in given if isinstance(r, Settled)] == [1, 2]
+
+
+def test_links_that_come_into_force_between_full_frames_are_in_the_schedulers_snapshot() -> None:
+    """The topic of promotions keeps the latest version only: one that was overtaken would be missing after a crash."""
+    config: dict[str, Any] = {**RULES, "adaptation": {"policy": "off"}}
+    records = run_frames(make_frames("hall", 120), models(), **config)
+    promotion = next(r for r in records if isinstance(r, LinkPromotion))
+    assert outputs(records)
+    operator = paced("scheduler")
+    operator.resume("hall", {})
+    list(operator.on_records([result(150)]))  # it decides
+    operator.snapshots()
+    assert list(operator.on_records([promotion, result(200), result(201)])) == []
+    learnt = operator.snapshots()["hall", "learnt"]
+    assert Snapshot.from_bytes(learnt).told["in force"] == [promotion.target]
