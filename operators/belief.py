@@ -5,9 +5,9 @@ Outputs are read as levels per entry: whole counts, the top label, each label's 
 
     P(level) = fresh * [level executed last] + (1 - fresh) * usual(level)
 
-where ``usual`` are frequencies, recent and long-run in equal parts of trust, or what links say of this very frame. The
-most probable level is served. So an output that has gone stale gives way to the usual one, and a rare value goes stale
-sooner than a common one. Tasks without levels (numbers, boxes, tokens) repeat the last output.
+where ``usual`` are frequencies, recent and long-run; of counts, a learnt share of what is not the last level goes to
+levels close by. The most probable level is served. So an output that has gone stale gives way to the usual one, and a
+rare value goes stale sooner than a common one. Tasks without levels (numbers, boxes, tokens) repeat the last output.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ MOST_LEVELS = 256  # counts above are read as this many
 RECENT = 0.7  # share of the recent frequencies
 HALF_LIFE = 60.0  # executions
 PSEUDO = 1.0  # executions that say nothing, spread over all levels
+MOVES = 6  # of counts, either way, that are taken to be close by
+MOVE_PRIOR = 2.0  # moves by one in either direction, to begin with; half as many by two, and so on
+MOVE_FADE = 0.99  # per move
+NEAR_STEP = 0.03  # of the share of moves that go close by
+NEAR_BOUNDS = (0.05, 0.95)
+_NEVER_SEEN = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +56,8 @@ class Belief(Protocol):
         """Take in an executed output."""
         ...
 
-    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
-        """Answer with the most probable value; ``usual`` in place of the model's own frequencies."""
+    def guess(self, fresh: float) -> Guess:
+        """Answer with the most probable value."""
         ...
 
     def read(self, value: Value) -> Reading:
@@ -73,6 +79,7 @@ class Leveled:
 
     def __init__(self, spec: OutputSpec) -> None:
         self._task = spec.task
+        self._ordered = spec.task == "count"
         self._entries = 1 if spec.task == "single_label" else spec.size
         self._rows = np.arange(self._entries)
         levels = {"count": 4, "single_label": spec.size, "multi_label": 2}[spec.task]
@@ -82,6 +89,9 @@ class Leveled:
         self._fade = np.array([0.5 ** (1.0 / HALF_LIFE), 1.0])
         self._value: Value = np.zeros(spec.size, np.float32)
         self.last: Levels = np.zeros(self._entries, np.intp)
+        away = np.abs(np.arange(-MOVES, MOVES + 1))
+        self._moves = np.where(away == 0, 0.0, MOVE_PRIOR * 0.5**away)
+        self._near = 0.5  # share of moves that go close by rather than to a usual level
         self._learn_usual()
 
     @property
@@ -99,7 +109,9 @@ class Leveled:
 
     def take(self, value: Value) -> None:
         """Take in an executed output."""
-        self._value, self.last = value, self.read(value)
+        before, self._value, self.last = self.last, value, self.read(value)
+        if self._ordered and self._total[1]:
+            self._learn_moves(before)
         top = int(self.last.max())
         if top >= self.levels:
             self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, top + 2 - self.levels)))
@@ -115,26 +127,54 @@ class Leveled:
     def _learn_usual(self) -> None:
         spread = PSEUDO / self.levels
         recent, always = (self._seen + spread) / (self._total + PSEUDO)[:, None, None]
-        self.usual = RECENT * recent + (1.0 - RECENT) * always
-        self._mode = self.usual.argmax(axis=1)
-        self._at_last = self.usual[self._rows, self.last]
-        self._at_mode = self.usual[self._rows, self._mode]
-        self._settled = bool((self._mode == self.last).all())
-        self.stale = 1.0 - float(np.add.reduce(self._at_last)) / self._entries
+        self._general = self.usual = RECENT * recent + (1.0 - RECENT) * always
+        if self._ordered:
+            self.usual = self._drawn_near()
+        self._settled = bool((self.usual.argmax(axis=1) == self.last).all())
+        self.stale = 1.0 - float(np.add.reduce(self.usual[self._rows, self.last])) / self._entries
         self.renewed = 1.0 - float(np.vdot(self.usual, self.usual)) / self._entries
 
-    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
+    def _learn_moves(self, before: Levels) -> None:
+        """Learn from entries that are not ``before`` how far they moved, and whether that was to a level close by."""
+        for entry in np.flatnonzero(self.last != before).tolist():
+            level, place = int(self.last[entry]), int(self.last[entry] - before[entry]) + MOVES
+            close = 0.0
+            if 0 <= place <= 2 * MOVES:
+                close = self._near * float(self._moves[place] / self._moves.sum())
+                self._moves *= MOVE_FADE
+                self._moves[place] += 1.0
+            usual = float(self._general[entry, level]) if level < self._general.shape[1] else _NEVER_SEEN
+            self._near += NEAR_STEP * (close / (close + (1.0 - self._near) * usual) - self._near)
+            self._near = min(max(self._near, NEAR_BOUNDS[0]), NEAR_BOUNDS[1])
+
+    def _drawn_near(self) -> Frequencies:
+        """Return the frequencies with a share of what is not the last level moved close to it."""
+        place = np.arange(self.levels) - self.last[:, None] + MOVES
+        near = np.where((place >= 0) & (place <= 2 * MOVES), self._moves[np.clip(place, 0, 2 * MOVES)], 0.0)
+        near /= near.sum(axis=1, keepdims=True)
+        at_last = self._general[self._rows, self.last]
+        usual = self._near * (1.0 - at_last)[:, None] * near + (1.0 - self._near) * self._general
+        usual[self._rows, self.last] = at_last
+        return np.asarray(usual)
+
+    def guess(self, fresh: float) -> Guess:
         """Answer with the most probable level of each entry."""
-        if usual is None:
-            if self._settled:
-                return Guess(self._value, (1.0 - fresh) * self.stale, True)
-            mode, at_last, at_mode = self._mode, self._at_last, self._at_mode
-        else:
-            mode = usual.argmax(axis=1)
-            at_last, at_mode = usual[self._rows, self.last], usual[self._rows, mode]
-        stay, leave = fresh + (1.0 - fresh) * at_last, (1.0 - fresh) * at_mode
-        leaves = (leave > stay) & (mode != self.last)
-        wrong = 1.0 - float(np.add.reduce(np.where(leaves, leave, stay))) / self._entries
+        if self._settled:
+            return Guess(self._value, (1.0 - fresh) * self.stale, True)
+        return self.settle(self.chances(fresh))
+
+    def chances(self, fresh: float, last: Levels | None = None) -> Frequencies:
+        """Return P(level) of each entry (entries, levels); ``last``: another executed output in place of the last."""
+        chances = (1.0 - fresh) * self.usual
+        chances[self._rows, self.last if last is None else last] += fresh
+        return np.asarray(chances)
+
+    def settle(self, chances: Frequencies) -> Guess:
+        """Answer with the most probable level of each entry by ``chances`` (entries, levels); if in doubt, the last."""
+        mode = chances.argmax(axis=1)
+        leaves = chances[self._rows, mode] > chances[self._rows, self.last]
+        mode = np.where(leaves, mode, self.last)
+        wrong = 1.0 - float(np.add.reduce(chances[self._rows, mode])) / self._entries
         if not leaves.any():
             return Guess(self._value, wrong, True)
         return Guess(self._write(leaves, mode), wrong, False)
@@ -176,7 +216,7 @@ class Plain:
         self._taken += 1
         self._value = value
 
-    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
+    def guess(self, fresh: float) -> Guess:
         """Answer with the last output."""
         return Guess(self._value, (1.0 - fresh) * self.stale, True)
 

@@ -1,85 +1,213 @@
-"""What links say of a model, given the others' outputs on this very frame, and how far that has proved right."""
+"""What the others' outputs on this very frame tell of a model, learnt online from frames on which both executed.
+
+For each pair of models three small tables of how often what went with what (links, in the MLink papers' sense, that
+start from a handful of frames): the target's level given the source's, the difference of the two, and by how much the
+target moved since it last executed given how far the source did (a delta link). Each says of every level how much
+likelier it has become: log P(level | source) - log P(level). With the chances without links, P0, they are pooled:
+
+    log P(level) = w0 * log P0(level) + sum over sources and tables of w * (how much likelier) + const
+
+One set of weights for each set of sources, learnt by online Newton steps on the surprise at what the target then said,
+before the tables have seen it. So a table that has learnt little, or repeats what another one says, gets little weight,
+and what is served stays calibrated.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from camlink.links.ensemble import Ensemble
-from camlink.operators.belief import Frequencies, Leveled
-from camlink.pipeline.records import Value
+from camlink.models.base import OutputSpec
+from camlink.operators.belief import Frequencies, Levels
 
-SHARES = np.array([0.0, 0.25, 0.5, 0.75])  # of the evidence that may be believed
-HEAD_START = np.array([0.0, -1.0, -2.0, -3.0])  # log odds: links have to earn their say
-FADE = 0.995  # per frame on which that can be judged
-_LEAST = 1e-3
+FADE = 0.998  # of tables, per frame learnt from
+FORGET = 0.995  # of what weights were learnt from, per step
+TRUST = 4.0  # frames on which a source said the same, before they count for half
+SPREAD = 2.0  # frames that say nothing of the difference
+REACH = 12  # differences told apart, either way
+MOVES = 4  # of a target
+SOURCE_MOVES = 3
+FIRST = (0.15, 0.15, 0.4)  # weights of the tables to begin with: they have to earn more
+CERTAIN = (20.0, 10.0)  # how firmly that is held, for P0 and for tables
+PULL = 0.005  # towards the first weights, per step
+LONGEST_STEP = 0.2
+HEAVIEST = 2.5
+_LEAST = 1e-4
+_ALIKE = 0.1  # frames, for moves never seen
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known of a target without links. ``chances`` and ``usual``: P(level) now and in general, (E, levels)."""
+
+    chances: Frequencies
+    usual: Frequencies
+    last: Levels  # (E,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What a source says on this frame, and what it had said last when the target last executed."""
+
+    now: Levels
+    then: Levels
+
+
+class Pair:
+    """One source's tables towards one target with E entries."""
+
+    def __init__(self, source: OutputSpec, target: OutputSpec) -> None:
+        entries = 1 if target.task == "single_label" else target.size
+        self._rows = np.arange(entries)
+        self._counts = source.task == "count" and target.task == "count"
+        self._ordered, self._source_ordered = target.task != "single_label", source.task != "single_label"
+        self._channel = _channels(source, target, entries)
+        self.level = np.zeros((entries, 4, 4))  # source's level, target's level
+        self.apart = np.zeros((entries, 2 * REACH + 1))
+        self.moved = np.zeros((entries, 2 * SOURCE_MOVES + 1, 2 * MOVES + 1))
+
+    def likelier(self, source: Source, known: Known) -> list[Array]:
+        """Return by how much each level (E, levels) has become likelier, in logs, by each of the three tables."""
+        now, then = self._read(source.now), self._read(source.then)
+        levels = known.usual.shape[1]
+        self._make_room(int(now.max()), levels)
+        seen = self.level[self._rows, now, :levels]
+        by_level = (seen + TRUST * known.usual) / ((seen.sum(axis=1, keepdims=True) + TRUST) * known.usual)
+        every = np.arange(levels)
+        apart = np.ones_like(by_level)
+        if self._counts:
+            said = self.apart[self._rows[:, None], _within(every - now[:, None], REACH)] + SPREAD * known.usual
+            apart = said / (said.sum(axis=1, keepdims=True) * known.usual)
+        always = self.moved.sum(axis=1) + _ALIKE
+        always /= always.sum(axis=1, keepdims=True)
+        moves = self.moved[self._rows, self._source_move(now, then)]
+        by_move = (moves / always + TRUST) / (moves.sum(axis=1, keepdims=True) + TRUST)
+        moved = by_move[self._rows[:, None], self._target_move(every, known.last[:, None])]
+        return [np.log(by_level), np.log(apart), np.log(moved)]
+
+    def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
+        """Take in what the target said (E,)."""
+        now, then, rows = self._read(source.now), self._read(source.then), self._rows
+        self._make_room(int(now.max()), int(said.max()) + 1)
+        if not only_moves:
+            self.level *= FADE
+            self.apart *= FADE
+            self.level[rows, now, said] += 1.0
+            self.apart[rows, _within(said - now, REACH)] += 1.0
+        self.moved *= FADE**weight
+        self.moved[rows, self._source_move(now, then), self._target_move(said, known.last)] += weight
+
+    def _read(self, levels: Levels) -> Levels:
+        """Return what of the source's levels goes with each entry of the target."""
+        return np.where(self._channel < 0, levels.sum(), levels[self._channel])
+
+    def _source_move(self, now: Levels, then: Levels) -> Levels:
+        if self._source_ordered:
+            return _within(now - then, SOURCE_MOVES)
+        return np.asarray(SOURCE_MOVES + (now != then), np.intp)
+
+    def _target_move(self, level: Levels, last: Levels) -> Levels:
+        return _within(level - last, MOVES) if self._ordered else np.asarray(MOVES + (level != last), np.intp)
+
+    def _make_room(self, source_level: int, levels: int) -> None:
+        have = self.level.shape
+        more = max(0, source_level + 1 - have[1]), max(0, levels - have[2])
+        if any(more):
+            self.level = np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1])))
+
+
+def _within(moves: Levels, reach: int) -> Levels:
+    """Return ``moves`` as places in a table that tells apart up to ``reach`` either way."""
+    return np.minimum(np.maximum(moves, -reach), reach) + reach
+
+
+def _channels(source: OutputSpec, target: OutputSpec, entries: int) -> Levels:
+    """Return the source's entry of each of the target's labels; else its only one, or -1: their sum."""
+    if source.task == "single_label":
+        return np.zeros(entries, np.intp)
+    other = -1 if source.task == "count" and source.size > 1 else 0
+    places = {label: i for i, label in enumerate(source.labels)}
+    labels = target.labels if len(target.labels) == entries else ("",) * entries
+    return np.array([places.get(label, other) for label in labels], np.intp)
+
+
+class Pool:
+    """The weights of one set of sources towards one target. F features: P0's, and three per source."""
+
+    def __init__(self, sources: int) -> None:
+        self._first = np.array([1.0, *(first / sources**0.7 for first in FIRST * sources)])
+        self._firm = np.array([CERTAIN[0]] + [CERTAIN[1]] * (3 * sources))
+        self.weights = self._first.copy()
+        self.curvature = np.zeros((len(self.weights), len(self.weights)))
+
+    def mix(self, features: Array) -> Frequencies:
+        """Return P(level) (E, levels) from ``features`` (F, E, levels)."""
+        logs = (self.weights @ features.reshape(len(features), -1)).reshape(features.shape[1:])
+        chances = np.exp(logs - logs.max(axis=1, keepdims=True))
+        return np.asarray(chances / chances.sum(axis=1, keepdims=True))
+
+    def learn(self, features: Array, said: Levels, weight: float) -> None:
+        """Take a Newton step on the surprise at what was said (E,)."""
+        chances, entries = self.mix(features), len(said)
+        mean = (features * chances).sum(axis=2)
+        slope = (features[:, np.arange(entries), said] - mean).sum(axis=1) / entries
+        off = features - mean[:, :, None]
+        curvature = (off * chances).reshape(len(off), -1) @ off.reshape(len(off), -1).T / entries
+        self.curvature = FORGET * self.curvature + weight * curvature
+        pull = weight * slope + PULL * self._firm * (self._first - self.weights)
+        step = np.linalg.solve(self.curvature + np.diag(self._firm), pull)
+        self.weights = np.clip(self.weights + np.clip(step, -LONGEST_STEP, LONGEST_STEP), 0.0, HEAVIEST)
 
 
 class LinkEvidence:
-    """Links towards all models of one camera."""
+    """Links between all models of one camera whose outputs have levels."""
 
-    def __init__(self) -> None:
-        self._ensembles: dict[str, Ensemble] = {}
-        self._merit: dict[str, NDArray[np.float64]] = {}
+    def __init__(self, specs: Mapping[str, OutputSpec]) -> None:
+        self._specs = specs
+        self.pairs: dict[tuple[str, str], Pair] = {}  # source, target
+        self.pools: dict[tuple[str, ...], Pool] = {}  # target, *sources
 
-    def use(self, ensembles: Mapping[str, Ensemble]) -> None:
-        """Put links in force: target -> ensemble."""
-        self._ensembles.update(ensembles)
+    def chances(self, target: str, known: Known, sources: Mapping[str, Source]) -> Frequencies:
+        """Return P(level) of ``target`` (E, levels), given at least one source."""
+        said = {name: self._pair(name, target).likelier(source, known) for name, source in sources.items()}
+        return self._pool(target, said).mix(_features(known, said.values()))
 
-    def share(self, target: str) -> float:
-        """Return how much of what links say of ``target`` is believed, 0 until they have earned it."""
-        merit = self._merit.get(target)
-        return 0.0 if merit is None or target not in self._ensembles else float(SHARES[merit.argmax()])
+    def learn(
+        self,
+        target: str,
+        known: Known,
+        sources: Mapping[str, Source],
+        said: Levels,
+        *,
+        weight: float = 1.0,
+        only_moves: bool = False,
+    ) -> None:
+        """Take in what ``target`` said: first the weights, of each source alone and of all, then the tables.
 
-    def usual(self, target: str, belief: Leveled, executed: Mapping[str, Value]) -> Frequencies | None:
-        """Return ``target``'s frequencies on this frame (entries, levels), or None where links add nothing."""
-        share = self.share(target)
-        said = self._says(target, belief, executed) if share > 0.0 else None
-        return None if said is None else share * said + (1.0 - share) * belief.usual
+        ``only_moves``: this frame has been learnt from already, with another frame for ``then``.
+        """
+        if int(said.max()) < known.usual.shape[1]:
+            told = {name: self._pair(name, target).likelier(source, known) for name, source in sources.items()}
+            for part in [{name: told[name]} for name in told] + ([told] if len(told) > 1 else []):
+                self._pool(target, part).learn(_features(known, part.values()), said, weight)
+        for name, source in sources.items():
+            self._pair(name, target).learn(source, known, said, weight, only_moves=only_moves)
 
-    def learn(self, target: str, belief: Leveled, fresh: float, sources: Mapping[str, Value], value: Value) -> None:
-        """Judge every share by what ``target`` then said; ``fresh``: how fresh its last output was."""
-        said = self._says(target, belief, sources)
-        if said is None:
-            return
-        rows, level = np.arange(len(said)), np.minimum(belief.read(value), belief.levels - 1)
-        by_links, by_itself = said[rows, level], belief.usual[rows, level]
-        kept = fresh * (belief.last == level)
-        chance = kept + (1.0 - fresh) * (SHARES[:, None] * by_links + (1.0 - SHARES[:, None]) * by_itself)
-        merit = self._merit.get(target, HEAD_START)
-        gained = np.log(np.maximum(chance, _LEAST)).mean(axis=1)
-        self._merit[target] = HEAD_START + FADE * (merit - HEAD_START) + gained - gained[0]
+    def _pair(self, source: str, target: str) -> Pair:
+        if (source, target) not in self.pairs:
+            self.pairs[source, target] = Pair(self._specs[source], self._specs[target])
+        return self.pairs[source, target]
 
-    def _says(self, target: str, belief: Leveled, executed: Mapping[str, Value]) -> Frequencies | None:
-        """Return P(level) (entries, levels) from the links alone, without what the target said last."""
-        ensemble = self._ensembles.get(target)
-        if ensemble is None:
-            return None
-        pre = {s: link.predict(executed[s]) for s, link in ensemble.links.items() if s in executed}
-        if not pre:
-            return None
-        activated = ensemble.combine(pre)
-        levels = belief.levels
-        if ensemble.code is not None:
-            return _by_level(activated, ensemble.code.levels, levels)
-        task = ensemble.target.task
-        if task == "single_label":
-            return np.asarray(activated[None], np.float64)
-        if task == "multi_label":
-            return np.column_stack((1.0 - activated, activated)).astype(np.float64)
-        return None
+    def _pool(self, target: str, sources: Iterable[str]) -> Pool:
+        key = (target, *sources)
+        if key not in self.pools:
+            self.pools[key] = Pool(len(key) - 1)
+        return self.pools[key]
 
 
-def _by_level(more_than: NDArray[np.float32], counts: tuple[int, ...], levels: int) -> Frequencies:
-    """Turn P(count > k) (width,) into P(level) (entries, levels); what lies above ``levels`` goes to the highest."""
-    chance = np.zeros((len(counts), levels))
-    start = 0
-    for entry, count in enumerate(counts):
-        survival = np.minimum.accumulate(np.r_[1.0, more_than[start : start + count], 0.0])
-        each = survival[:-1] - survival[1:]
-        chance[entry, : min(levels, count + 1)] = each[:levels]
-        chance[entry, -1] += each[levels:].sum()
-        start += count
-    return chance
+def _features(known: Known, said: Iterable[list[Array]]) -> Array:
+    return np.stack([np.log(known.chances + _LEAST), *(table for tables in said for table in tables)])

@@ -4,8 +4,8 @@ For each model it knows how fresh the last output still is (`camlink.operators.f
 without executing and how wrong that is likely to be (`camlink.operators.belief`), and what executing is worth for this
 frame and those after (`camlink.operators.worth`). It executes the model with most worth per millisecond as long as that
 is above a price, which is set so that the time budget is just used up; credit is saved for when the scene moves, debt
-is never made. Links, where they are given, say what the others' outputs on this very frame tell of a model; how far
-they are believed is learnt from frames on which both executed.
+is never made. Links (`camlink.operators.link_evidence`) say what the others' outputs on this very frame tell of a
+model; they, and how far they are believed, are learnt from every frame on which both executed.
 
 It learns from executed outputs only. What it chose to execute is no random sample, but given what the choice was made
 by (age, movement, the last value) the outcome is; on audit frames, where everything runs, it learns of all models.
@@ -14,26 +14,27 @@ by (age, movement, the last value) the outcome is; on audit frames, where everyt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from math import exp, inf, isinf
 
-from camlink.links.ensemble import Ensemble
 from camlink.models.base import OutputSpec
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
-from camlink.operators.baselines.warmup import WarmUp
-from camlink.operators.belief import Belief, Guess, Leveled, Reading, belief_of
+from camlink.operators.belief import Belief, Guess, Leveled, Levels, Reading, belief_of
 from camlink.operators.freshness import Freshness
-from camlink.operators.link_evidence import LinkEvidence
+from camlink.operators.link_evidence import Known, LinkEvidence, Source
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.scene import Moment, Scene
 from camlink.operators.worth import Outlook, Prices
 from camlink.pipeline.records import Value
 
-TrainLinks = Callable[[WarmUp], Mapping[str, Ensemble]]  # from fully executed frames: target -> ensemble
 BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
 BACK_CHOSEN = (1, 2)
+LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
+LINK_WEIGHT = 0.6  # of each of these two
+MOST_SOURCES = 2  # that links are read from at once
 WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not independent
 FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
@@ -41,6 +42,16 @@ CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per fram
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
 HONESTY_PRIOR = 10.0  # frames
 _MARGIN = 1e-6  # even a model that never changed is worth its memory
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Execution:
+    """One of a model. ``stale``: its belief's, then; ``others``: what the others had said last, this frame included."""
+
+    at: Moment
+    said: Reading
+    stale: float
+    others: Mapping[str, Levels]
 
 
 @dataclass(eq=False)
@@ -52,20 +63,21 @@ class _Model:
     time_ms: float
     belief: Belief
     freshness: Freshness = field(default_factory=Freshness)
-    past: deque[tuple[Moment, Reading, float]] = field(default_factory=lambda: deque(maxlen=max(BACK)))
+    past: deque[_Execution] = field(default_factory=lambda: deque(maxlen=max(BACK)))
     outlook: Outlook | None = None
     foreseen: float = HONESTY_PRIOR * 0.1  # sum of expected disagreements, where it could be checked,
     occurred: float = HONESTY_PRIOR * 0.1  # and of the actual ones
 
-    def learn(self, now: Moment, value: Value, chosen: bool) -> None:
+    def learn(self, now: Moment, value: Value, others: Mapping[str, Levels], chosen: bool) -> None:
         reading = self.belief.read(value)
         for back in BACK_CHOSEN if chosen else BACK:
             if back <= len(self.past):
-                then, old, stale = self.past[-back]
+                then = self.past[-back]
                 weight = (1.0 if back == 1 else 0.5) if chosen else WEIGHT
-                self.freshness.observe(now.since(then), stale, self.belief.disagreement(old, reading), weight)
+                disagreed = self.belief.disagreement(then.said, reading)
+                self.freshness.observe(now.since(then.at), then.stale, disagreed, weight)
         self.belief.take(value)
-        self.past.append((now, reading, self.belief.stale))
+        self.past.append(_Execution(now, reading, self.belief.stale, others))
 
     def look(self, activity: float) -> Outlook:
         self.outlook = Outlook(
@@ -86,29 +98,23 @@ class _Model:
 class PerFrame:
     """One camera's policy; see the module. ``setup.target_agreement`` takes the place of the time budget."""
 
-    def __init__(self, setup: PolicySetup, train: TrainLinks | None = None) -> None:
-        """With ``train``, links are learnt from the frames that are fully executed before the policy is first asked."""
+    def __init__(self, setup: PolicySetup, *, links: bool = True) -> None:
         self._setup = setup
-        self._train = train
-        self._warm_up = WarmUp(tuple(setup.specs))
         self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
         self._models = {m: _Model(m, s, setup.costs.time_ms[m], belief_of(s)) for m, s in setup.specs.items()}
         self._total_ms = max(setup.costs.time(setup.costs.models), 1e-9)
         self._allowed: frozenset[str] | None = None
         self._required: frozenset[str] = frozenset()
         self._scene = Scene()
-        self._evidence = LinkEvidence()
+        self._links = LinkEvidence(setup.specs) if links else None
+        self._learnt_links = 0  # frames
         self._frame = FrameFacts(-1, 0.0)
         self._now: Moment = self._scene.now
         self._price = 0.0
         self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
-        self._guesses: dict[str, Guess] = {}  # of this frame, without links
+        self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
         self._asked = False
-
-    def use_links(self, ensembles: Mapping[str, Ensemble]) -> None:
-        """Put links in force: target -> ensemble."""
-        self._evidence.use(ensembles)
 
     def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
         """Say which models may be chosen, those that are loaded, and which of them must be on every frame.
@@ -121,7 +127,7 @@ class PerFrame:
         """Take in the next frame."""
         self._frame = frame
         self._now = self._scene.add(frame)
-        self._gone = {n: m.freshness.gone(self._now.since(m.past[-1][0])) for n, m in self._models.items() if m.past}
+        self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
         self._guesses = {}
         self._asked = False
 
@@ -146,7 +152,7 @@ class PerFrame:
             if name in executed or not model.past:
                 continue
             guess = self._guess(name, executed)
-            sources = tuple(executed) if executed and self._evidence.share(name) > 0.0 else ()
+            sources = self._sources(name, executed)
             confidence = 1.0 - min(1.0, guess.wrong * model.honesty)
             answers[name] = Answer(guess.value, "linked" if sources else "reused", confidence, sources)
         return answers
@@ -155,25 +161,57 @@ class PerFrame:
         """Learn from what was executed: a few models, or all of them."""
         if self._asked:
             self._check(executed)
+        now = {n: self._read(n, executed) for n, m in self._models.items() if isinstance(m.belief, Leveled)}
+        if self._links is not None and len(executed) > 1:
+            self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
-            self._models[name].learn(self._now, value, chosen)
-        if self._train is not None:
-            self._warm_up.add(self._frame, executed)
+            self._models[name].learn(self._now, value, now, chosen)
         self._until_fit -= 1
 
+    def _learn_links(
+        self, links: LinkEvidence, executed: Mapping[str, Value], now: Mapping[str, Levels], chosen: bool
+    ) -> None:
+        """Tell links what each executed model said beside the others, as if it had last executed some time ago."""
+        self._learnt_links += 1
+        backs = (1,) if chosen else (1, LINKS_BACK[self._learnt_links % len(LINKS_BACK)])
+        for name in executed:
+            model = self._models[name]
+            for back in backs if self._sources(name, executed) else ():
+                if back > len(model.past):
+                    break
+                then = model.past[-back]
+                fresh = model.freshness.steady * (1.0 - model.freshness.gone(self._now.since(then.at)))
+                known = self._known(model.belief, fresh, then)
+                sources = {s: Source(now[s], then.others[s]) for s in self._sources(name, executed)}
+                weight = 1.0 if chosen else LINK_WEIGHT
+                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1)
+
+    def _read(self, name: str, executed: Mapping[str, Value]) -> Levels:
+        """Return the levels of what a model said last, this frame included."""
+        belief = self._models[name].belief
+        assert isinstance(belief, Leveled)
+        return belief.read(executed[name]) if name in executed else belief.last
+
+    def _sources(self, name: str, executed: Mapping[str, Value]) -> tuple[str, ...]:
+        """Return the models whose outputs on this frame tell of ``name``: few, the first ones of the configuration."""
+        if self._links is None or not executed or not isinstance(self._models[name].belief, Leveled):
+            return ()
+        heard = (m for m in self._models if m in executed and m != name and isinstance(self._models[m].belief, Leveled))
+        return tuple(islice(heard, MOST_SOURCES))
+
+    @staticmethod
+    def _known(belief: Belief, fresh: float, then: _Execution) -> Known:
+        assert isinstance(belief, Leveled)
+        return Known(belief.chances(fresh, then.said), belief.usual, then.said)
+
     def _check(self, executed: Mapping[str, Value]) -> None:
-        """Hold what would have been answered against what was executed; links, by the model that came last."""
-        before = dict(executed)
-        for place, (name, value) in enumerate(reversed(list(executed.items()))):
-            model, belief = self._models[name], self._models[name].belief
-            del before[name]
-            if not model.past:
-                continue
-            guess = self._guess(name, {})
-            model.foreseen += guess.wrong
-            model.occurred += belief.disagreement(belief.read(guess.value), belief.read(value))
-            if place == 0 and before and isinstance(belief, Leveled):
-                self._evidence.learn(name, belief, self._fresh(name), before, value)
+        """Hold what would have been answered, without links, against what was executed."""
+        for name, value in executed.items():
+            model = self._models[name]
+            if model.past:
+                guess = self._guess(name, {})
+                model.foreseen += guess.wrong
+                model.occurred += model.belief.disagreement(model.belief.read(guess.value), model.belief.read(value))
 
     def _ask(self) -> None:
         """A frame begins that is the policy's to decide on."""
@@ -181,11 +219,7 @@ class PerFrame:
         self._allowance.next_frame()
         if self._allowed is None:
             self._allowed = self._what_fits()
-        if self._train is not None:
-            self.use_links(self._train(self._warm_up))
-            self._train = None
-            self._warm_up.clear()
-        if self._until_fit <= 0:
+        if self._until_fit <= 0 or any(m.past and m.outlook is None for m in self._models.values()):
             steps = 1 if self._price else FIRST_STEPS
             for model in self._models.values():
                 if model.freshness.new:
@@ -221,14 +255,21 @@ class PerFrame:
         return self._models[name].freshness.steady * (1.0 - self._gone[name])
 
     def _guess(self, name: str, executed: Mapping[str, Value]) -> Guess:
-        belief = self._models[name].belief
-        if executed and isinstance(belief, Leveled):
-            usual = self._evidence.usual(name, belief, executed)
-            if usual is not None:
-                return belief.guess(self._fresh(name), usual)
-        if name not in self._guesses:
-            self._guesses[name] = belief.guess(self._fresh(name))
-        return self._guesses[name]
+        sources = self._sources(name, executed)
+        key = (name, *sources)
+        if key not in self._guesses:
+            self._guesses[key] = self._linked(name, sources, executed) if sources else self._unlinked(name)
+        return self._guesses[key]
+
+    def _unlinked(self, name: str) -> Guess:
+        return self._models[name].belief.guess(self._fresh(name))
+
+    def _linked(self, name: str, sources: tuple[str, ...], executed: Mapping[str, Value]) -> Guess:
+        model = self._models[name]
+        belief, then = model.belief, model.past[-1]
+        assert self._links is not None and isinstance(belief, Leveled)
+        heard = {s: Source(self._read(s, executed), then.others[s]) for s in sources}
+        return belief.settle(self._links.chances(name, self._known(belief, self._fresh(name), then), heard))
 
     def _what_fits(self) -> frozenset[str]:
         """Return the models that fit into memory together and whose outputs are hardest to do without."""

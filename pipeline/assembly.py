@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
-from camlink.links.train import MIN_FRAMES, LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator, LearningRules
 from camlink.operators.base import Operator, StateStore
 from camlink.operators.baselines.periodic import Periodic
 from camlink.operators.baselines.reducto import Reducto
-from camlink.operators.baselines.warmup import WarmUp
 from camlink.operators.gate import PER_FRAME_POLICIES, Gate
 from camlink.operators.inference import Encode, InferenceOperator
 from camlink.operators.linking import LinkingOperator
@@ -97,17 +94,11 @@ def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
     if config.policy not in PER_FRAME_POLICIES:
         return None
     costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
-    kind: LinkKind = "count_distribution" if config.links.kind == "set" else config.links.kind  # from values alone
-
-    def train(warm_up: WarmUp) -> Mapping[str, Ensemble]:
-        if len(warm_up) < max(MIN_FRAMES, config.links.min_train_frames) or len(specs) < 2:
-            return {}
-        return train_ensembles(specs, warm_up.samples(), seed=config.seed, times_s=warm_up.times_s(), kind=kind)
 
     def make(camera_id: str) -> FramePolicy:
         setup = PolicySetup(camera_id, specs, costs, budget, config.seed)
         if config.policy == "camlink":
-            return PerFrame(setup, train)
+            return PerFrame(setup)
         return Reducto(setup) if config.policy == "reducto" else Periodic(setup)
 
     return Gate(make)

@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from camlink.links.ensemble import Ensemble
-from camlink.links.train import MIN_FRAMES, LinkKind
-from camlink.models.base import OutputSpec
+from camlink.links.train import LinkKind
 from camlink.models.trace_arrays import CameraTrace
 from camlink.operators.baselines.drls import Drls
 from camlink.operators.baselines.fixed import everything, standalone
@@ -20,7 +18,6 @@ from camlink.operators.baselines.mlink import MLink, choose_by
 from camlink.operators.baselines.periodic import Periodic
 from camlink.operators.baselines.reducto import Reducto
 from camlink.operators.baselines.warm_links import LinkTrainer
-from camlink.operators.baselines.warmup import WarmUp
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FramePolicy, MakePolicy, PolicySetup
 from camlink.pipeline.errors import PolicyError
@@ -49,12 +46,8 @@ def known_policies(period_s: float, trainer: LinkTrainer | None = None) -> dict[
     def mlink(policy: str, kind: LinkKind = "count_distribution") -> MakePolicy:
         return partial(MLink, choose=choose_by(policy), period_s=period_s, kind=kind, trainer=links)
 
-    def learn_links(specs: Mapping[str, OutputSpec], seed: int, warm_up: WarmUp) -> Mapping[str, Ensemble]:
-        enough = len(warm_up) >= MIN_FRAMES and len(warm_up.models) > 1
-        return links.train(specs, warm_up.samples(), warm_up.times_s(), seed=seed).ensembles if enough else {}
-
     candidates = [
-        _blind("camlink", lambda setup: PerFrame(setup, partial(learn_links, setup.specs, setup.seed))),
+        _blind("camlink", PerFrame, seeded=False),
         _blind("all", everything, bound=False, seeded=False),
         _blind("standalone", standalone, seeded=False),
         _blind("periodic", Periodic, seeded=False),

@@ -7,7 +7,7 @@ from math import inf
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlink.models.base import OutputSpec
@@ -60,6 +60,7 @@ def test_freshness_learns_that_movement_matters() -> None:
     assert freshness.gone(Passed(4, 0)) < 0.2 < 0.7 < freshness.gone(Passed(4, 10))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.5, 1e6), st.floats(0, 1e6), st.floats(0, 1)), min_size=1, max_size=30))
 def test_freshness_stays_a_probability_that_falls_with_age(seen: list[tuple[float, float, float]]) -> None:
     freshness = Freshness()

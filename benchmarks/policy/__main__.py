@@ -2,20 +2,27 @@
 
 Every variant plays the same traces at the same budgets (docs/compare.md, "Protocol"). "Best baseline" is, for each
 camera and budget, the best of standalone, periodic, reducto, drls, mlink and mlink-exact: no single policy does that.
+`mlink-exact` chooses by links once a period (hourly) instead of on every frame; `oracle`, the best fixed set of models
+in hindsight, is what regret is counted from (below zero: better than any fixed set).
+
+Traces of several counters of the same things come from `python -m benchmarks.policy.counters` and from `camlink record
+--config benchmarks/policy/vehicles.yaml`, traces of slower cameras from `python -m benchmarks.policy.thin`.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from camlink.models.trace_arrays import open_arrays
-from camlink.operators.belief import Frequencies, Guess, Leveled
+from camlink.operators.belief import Guess, Leveled, Levels
+from camlink.operators.link_evidence import Known, LinkEvidence, Pair, Pool, Source
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, FramePolicy, PolicySetup
 from camlink.operators.selection import Budget, Costs
@@ -46,7 +53,7 @@ class Blind(PerFrame):
 class LastOnly(Leveled):
     """Always repeats the last output."""
 
-    def guess(self, fresh: float, usual: Frequencies | None = None) -> Guess:
+    def guess(self, fresh: float) -> Guess:
         return Guess(self._value, (1.0 - fresh) * self.stale, True)
 
 
@@ -60,6 +67,48 @@ class Repeating(PerFrame):
                 model.belief = LastOnly(setup.specs[name])
 
 
+class WithoutDelta(PerFrame):
+    """Links only say what goes with what, not how far the target moves when the source does."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        super().__init__(setup)
+        self._links = _StillLinks(setup.specs)
+
+
+class _StillLinks(LinkEvidence):
+    def _pair(self, source: str, target: str) -> Pair:
+        if (source, target) not in self.pairs:
+            self.pairs[source, target] = _StillPair(self._specs[source], self._specs[target])
+        return self.pairs[source, target]
+
+
+class _StillPair(Pair):
+    def likelier(self, source: Source, known: Known) -> list[NDArray[np.float64]]:
+        by_level, apart, moved = super().likelier(source, known)
+        return [by_level, apart, np.zeros_like(moved)]
+
+
+class Uncalibrated(PerFrame):
+    """Believes links as much as in the beginning, whether they prove right or not."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        super().__init__(setup)
+        self._links = _FirmLinks(setup.specs)
+
+
+class _FirmLinks(LinkEvidence):
+    def _pool(self, target: str, sources: Iterable[str]) -> Pool:
+        key = (target, *sources)
+        if key not in self.pools:
+            self.pools[key] = _FirmPool(len(key) - 1)
+        return self.pools[key]
+
+
+class _FirmPool(Pool):
+    def learn(self, features: NDArray[np.float64], said: Levels, weight: float) -> None:
+        """Learn nothing."""
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -68,11 +117,13 @@ def main() -> None:
     full = known["camlink"].make
     variants = {
         "camlink": full,
-        "without links": lambda camera, setup, cut: PerFrame(setup),
+        "without links": lambda camera, setup, cut: PerFrame(setup, links=False),
+        "without delta links": lambda camera, setup, cut: WithoutDelta(setup),
+        "without calibration": lambda camera, setup, cut: Uncalibrated(setup),
         "without movement": lambda camera, setup, cut: Blind(setup),
         "without usual values": lambda camera, setup, cut: Repeating(setup),
         "without the future": lambda camera, setup, cut: Myopic(setup),
-    } | {name: known[name].make for name in BASELINES}
+    } | {name: known[name].make for name in (*BASELINES, "oracle")}
     found: dict[str, list[list[float]]] = {name: [] for name in variants}
     spent: dict[str, list[float]] = {name: [] for name in variants}
     for path in parser.parse_args().traces:
@@ -103,6 +154,8 @@ def main() -> None:
         mean, gap = 100 * np.mean(rows, axis=0), 100 * np.mean(np.array(rows) - best, axis=0)
         cells = "".join(f"{m:8.1f} ({g:+5.1f})" for m, g in zip(mean, gap, strict=True))
         print(f"{name:22s}{cells}   {np.median(spent[name]):8.0f}")
+    regret = 100 * np.mean(np.array(found["oracle"]) - np.array(found["camlink"]), axis=0)
+    print(f"{'regret of camlink':22s}" + "".join(f"{r:+8.1f}        " for r in regret))
     print(f"{'best baseline':22s}" + "".join(f"{100 * m:8.1f}        " for m in best.mean(axis=0)))
 
 

@@ -1,0 +1,106 @@
+"""Links learnt online: what they learn, how fast they are believed, and that they are not believed in vain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from camlink.models.base import OutputSpec
+from camlink.operators.belief import Levels
+from camlink.operators.link_evidence import Known, LinkEvidence, Source
+
+WIDE = OutputSpec("wide", "vector", 1, "count", ("person",))
+NARROW = OutputSpec("narrow", "vector", 1, "count", ("person",))
+TWO = OutputSpec("two", "vector", 2, "count", ("car", "person"))
+WEATHER = OutputSpec("weather", "vector", 3, "single_label")
+SPECS = {s.model: s for s in (WIDE, NARROW, TWO, WEATHER)}
+LEVELS = 8
+
+
+def at(*levels: int) -> Levels:
+    return np.array(levels, np.intp)
+
+
+def knowing(last: int, fresh: float = 0.2) -> Known:
+    usual = np.full((1, LEVELS), 1.0 / LEVELS)
+    chances = (1.0 - fresh) * usual
+    chances[0, last] += fresh
+    return Known(chances, usual, at(last))
+
+
+def learn(links: LinkEvidence, said: NDArray[np.intp], heard: NDArray[np.intp]) -> None:
+    """Teach ``said`` of "wide" given ``heard`` of "narrow", frame after frame."""
+    for i in range(1, len(said)):
+        sources = {"narrow": Source(heard[i : i + 1], heard[i - 1 : i])}
+        links.learn("wide", knowing(int(said[i - 1])), sources, said[i : i + 1])
+
+
+def random_counts(frames: int, seed: int = 0) -> NDArray[np.intp]:
+    return np.random.default_rng(seed).integers(0, 6, frames).astype(np.intp)
+
+
+def test_a_counter_of_the_same_things_is_believed_within_fifty_frames() -> None:
+    links, heard = LinkEvidence(SPECS), random_counts(50)
+    learn(links, heard + 1, heard)
+    chances = links.chances("wide", knowing(last=1), {"narrow": Source(at(4), at(0))})
+    assert chances.shape == (1, LEVELS)
+    assert chances.sum() == pytest.approx(1.0)
+    assert chances[0].argmax() == 5
+    assert chances[0, 5] > 0.8
+
+
+def test_a_source_that_tells_nothing_changes_little() -> None:
+    links, said = LinkEvidence(SPECS), random_counts(300)
+    said[1::2] = said[::2]  # the last level holds every other time
+    learn(links, said, random_counts(300, seed=1))
+    told = [links.chances("wide", knowing(3), {"narrow": Source(at(k), at(k - 1))})[0, 3] for k in range(1, 6)]
+    assert np.std(told) < 0.1
+    assert np.mean(told) == pytest.approx(0.5 + 0.5 / 6, abs=0.15)
+
+
+def test_how_far_a_source_moved_tells_of_a_level_never_seen() -> None:
+    links, rng = LinkEvidence(SPECS), np.random.default_rng(5)
+    said = np.cumsum(rng.choice([-1, 0, 1], 400)) % 5  # a random walk, seen by the source at an offset that wanders
+    for i in range(1, 400):
+        offset = int(rng.integers(0, 9))
+        sources = {"narrow": Source(said[i : i + 1] + offset, said[i - 1 : i] + offset)}
+        links.learn("wide", knowing(int(said[i - 1])), sources, said[i : i + 1])
+    moved = links.chances("wide", knowing(last=6), {"narrow": Source(at(10), at(9))})
+    stayed = links.chances("wide", knowing(last=6), {"narrow": Source(at(9), at(9))})
+    assert moved[0].argmax() == 7
+    assert stayed[0].argmax() == 6
+
+
+def test_two_sources_that_say_the_same_are_not_counted_twice() -> None:
+    links, heard = LinkEvidence(SPECS), random_counts(400)
+    noisy = np.where(np.random.default_rng(2).random(400) < 0.6, heard, random_counts(400, seed=3))
+    for i in range(1, 400):
+        sources = {
+            "narrow": Source(noisy[i : i + 1], noisy[i - 1 : i]),
+            "two": Source(at(0, noisy[i]), at(0, noisy[i - 1])),
+        }
+        links.learn("wide", knowing(int(heard[i - 1])), sources, heard[i : i + 1])
+    once = links.chances("wide", knowing(last=0), {"narrow": Source(at(4), at(0))})
+    twice = links.chances("wide", knowing(last=0), {"narrow": Source(at(4), at(0)), "two": Source(at(0, 4), at(0, 0))})
+    assert twice[0, 4] == pytest.approx(once[0, 4], abs=0.1)
+    assert twice[0, 4] == pytest.approx(0.6 + 0.4 / 6, abs=0.15)
+
+
+def test_labels_tell_of_counts_and_counts_of_labels() -> None:
+    links, heard = LinkEvidence(SPECS), random_counts(200) % 3
+    for i in range(1, 200):
+        count, label, before = at(2 * int(heard[i])), at(int(heard[i])), at(int(heard[i - 1]))
+        links.learn("wide", knowing(2 * int(before[0])), {"weather": Source(label, before)}, count)
+        usual = np.full((1, 3), 1 / 3)
+        links.learn("weather", Known(usual, usual, before), {"wide": Source(count, 2 * before)}, label)
+    assert links.chances("wide", knowing(last=0), {"weather": Source(at(2), at(0))})[0].argmax() == 4
+    usual = np.full((1, 3), 1 / 3)
+    assert links.chances("weather", Known(usual, usual, at(0)), {"wide": Source(at(4), at(0))})[0].argmax() == 2
+
+
+def test_a_level_beyond_all_that_were_told_apart_teaches_the_tables_only() -> None:
+    links = LinkEvidence(SPECS)
+    links.learn("wide", knowing(last=0), {"narrow": Source(at(30), at(0))}, at(31))
+    chances = links.chances("wide", knowing(last=0), {"narrow": Source(at(40), at(0))})
+    assert np.isfinite(chances).all()
