@@ -105,11 +105,17 @@ class AdaptationOperator:
         return self._camera(camera_id).relabel.quiet_until()
 
     def resume(self, promotion: LinkPromotion) -> None:
-        """Take up the links that another worker put in force; what this one has learnt itself stands."""
-        target = self._camera(promotion.camera_id).targets.get(promotion.target)
-        if target is not None and target.current is None:
-            target.current = Version(promotion.version, self._payloads.read(promotion.payload))
-            target.last_number = max(target.last_number, promotion.version)
+        """Take up links that another worker put in force, unless this one knows of later ones."""
+        self.expect(promotion)
+        targets = self._camera(promotion.camera_id).targets
+        if promotion.target in targets and promotion.version > targets[promotion.target].last_number:
+            current = Version(promotion.version, self._payloads.read(promotion.payload))
+            targets[promotion.target] = TargetLinks(current=current, last_number=promotion.version)
+
+    def expect(self, promotion: LinkPromotion) -> None:
+        """Know that the topic has links to a target: they are not `owed` to it."""
+        place = (promotion.camera_id, promotion.target)
+        self._owed = [owed for owed in self._owed if (owed.camera_id, owed.target) != place]
 
     def snapshot(self, camera_id: str) -> bytes:
         """Return what a camera's links were and are learnt from, for `restore`: large, changes with learnt frames."""
@@ -118,14 +124,13 @@ class AdaptationOperator:
     def restore(self, camera_id: str, snapshot: bytes) -> None:
         """Take up a camera from its snapshot. Raises `StateError`, and leaves it as it was, if that cannot be read.
 
-        Links that are in force there and not known from the topic of promotions are owed to it: see `owed`.
+        Links that are in force there are `owed` to the topic of promotions, unless it has some (`resume`, `expect`).
         """
         camera = self._camera(camera_id)
-        known = {name for name, target in camera.targets.items() if target.current is not None}
         restore(camera, snapshot, self._specs, self._inputs, self._payloads)
         at = max((frame.captured_at for frame in camera.history), default=EPOCH)
         for name, target in camera.targets.items():
-            if target.current is not None and name not in known:
+            if target.current is not None:
                 version, payload = target.current.number, self._payloads.of(target.current.ensemble)
                 self._owed.append(LinkPromotion(camera_id, name, version, at, payload))
 

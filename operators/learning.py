@@ -146,10 +146,7 @@ def restore(
     inputs: LinkInputs,
     payloads: EnsembleBytes,
 ) -> None:
-    """Fill a camera that is new here from its snapshot. Raises `StateError`, and leaves it as it was, for a bad one.
-
-    Links that were promoted after the snapshot was written stand: they came from the topic of promotions.
-    """
+    """Fill a camera that is new here from its snapshot. Raises `StateError`, and leaves it as it was, for a bad one."""
     snapshot = Snapshot.from_bytes(data)
     told, sizes = snapshot.told, {model: spec.size for model, spec in specs.items()}
     with reading():
@@ -160,8 +157,7 @@ def restore(
         last = LastExecuted.of_state(told["last"], sizes)
         fresh = int(told["fresh"])
     camera.history.extend(history)
-    camera.targets = {name: _newer(camera.targets[name], target) for name, target in targets.items()}
-    camera.last, camera.fresh = last, fresh
+    camera.targets, camera.last, camera.fresh = targets, last, fresh
 
 
 def relabelling_of(camera: CameraLearning) -> dict[str, Any]:
@@ -248,10 +244,3 @@ def _target_of(name: str, told: Mapping[str, Any], parts: Mapping[str, bytes], p
         duel(told["watch"]),
         int(told["last_number"]),
     )
-
-
-def _newer(promoted: TargetLinks, snapshot: TargetLinks) -> TargetLinks:
-    """Prefer the snapshot, unless links are in force that it knows nothing of."""
-    if promoted.current is None or promoted.current.number <= snapshot.last_number:
-        return snapshot
-    return promoted

@@ -120,6 +120,12 @@ class PacedAdaptation(_Paced):
     ) -> None:
         super().__init__(operator, seconds, in_step, hold_s)
         self._adaptation = operator
+        self._promoted: dict[str, list[LinkPromotion]] = {}  # as the topic has them, until a camera's first result
+
+    def forget(self, cameras: Collection[str]) -> None:
+        super().forget(cameras)
+        for name in cameras:
+            self._promoted.pop(name, None)
 
     def _place(self, camera_id: str) -> Snapshot:
         asked, place = self._cameras[camera_id].asked, super()._place(camera_id)
@@ -146,8 +152,9 @@ class PacedAdaptation(_Paced):
     def _taken(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
             if isinstance(record, LinkPromotion):
-                self._adaptation.resume(record)
+                self._promoted.setdefault(record.camera_id, []).append(record)
             elif isinstance(record, FrameResult):
+                self._take_up_links(record)
                 camera = self._camera(record.camera_id)
                 if record.purpose != "relabel":
                     camera.queue.append(record)
@@ -156,6 +163,14 @@ class PacedAdaptation(_Paced):
                 else:
                     yield from self._learn(camera, record)
         yield from self._release(list(self._cameras))
+
+    def _take_up_links(self, first: FrameResult) -> None:
+        """Put in force what the topic has, but for what follows from results that come again: that will follow anew."""
+        for promotion in self._promoted.pop(first.camera_id, ()):
+            if promotion.at < first.captured_at:
+                self._adaptation.resume(promotion)
+            else:
+                self._adaptation.expect(promotion)
 
     def _release(self, names: Iterable[str]) -> Iterable[Record]:
         yield from self._adaptation.owed()

@@ -181,7 +181,7 @@ def test_links_that_the_bus_has_lost_are_published_again() -> None:
     assert [(p.target, p.version) for p in owed] == [("objects", 1), ("persons", 1)]
     assert second.owed() == []
     third = AdaptationOperator(specs, rules, NoRelabelling)
+    third.restore("hall", snapshot)
     for promotion in owed:
         third.resume(promotion)
-    third.restore("hall", snapshot)
     assert third.owed() == [], "the topic has them"
