@@ -63,36 +63,53 @@ class Pair:
     def __init__(self, source: OutputSpec, target: OutputSpec) -> None:
         entries = 1 if target.task == "single_label" else target.size
         self._rows = np.arange(entries)
+        self._column = self._rows[:, None]
         self._counts = source.task == "count" and target.task == "count"
         self._ordered, self._source_ordered = target.task != "single_label", source.task != "single_label"
-        self._channel = _channels(source, target, entries)
+        channel = _channels(source, target, entries)
+        self._channel, self._sums = np.maximum(channel, 0), channel < 0
+        self._all_sums, self._any_sums = bool(self._sums.all()), bool(self._sums.any())
         self.level = np.zeros((entries, 4, 4))  # source's level, target's level
         self.apart = np.zeros((entries, 2 * REACH + 1))
         self.moved = np.zeros((entries, 2 * SOURCE_MOVES + 1, 2 * MOVES + 1))
+        self._asked: tuple[Source, Known] | None = None  # last, and what was said
+        self._said: list[Array] = []
 
     def likelier(self, source: Source, known: Known) -> list[Array]:
-        """Return by how much each level (E, levels) has become likelier, in logs, by each of the three tables."""
+        """Return by how much each level (E, levels) has become likelier, in logs, by each of the three tables.
+
+        Found once for the same ``source`` and ``known`` as long as nothing is learnt: first to choose, then to learn.
+        """
+        if self._asked is not None and self._asked[0] is source and self._asked[1] is known:
+            return self._said
+        self._asked, self._said = (source, known), self._find(source, known)
+        return self._said
+
+    def _find(self, source: Source, known: Known) -> list[Array]:
         now, then = self._read(source.now), self._read(source.then)
-        levels = known.usual.shape[1]
+        usual, rows = known.usual, self._rows
+        levels = usual.shape[1]
         self._make_room(int(now.max()), levels)
-        seen = self.level[self._rows, now, :levels]
-        by_level = (seen + TRUST * known.usual) / ((seen.sum(axis=1, keepdims=True) + TRUST) * known.usual)
         every = np.arange(levels)
-        apart = np.ones_like(by_level)
+        seen = self.level[rows, now, :levels]
+        by_level = (seen + TRUST * usual) / ((_sums(seen) + TRUST) * usual)
         if self._counts:
-            said = self.apart[self._rows[:, None], _within(every - now[:, None], REACH)] + SPREAD * known.usual
-            apart = said / (said.sum(axis=1, keepdims=True) * known.usual)
-        always = self.moved.sum(axis=1) + _ALIKE
-        always /= always.sum(axis=1, keepdims=True)
-        moves = self.moved[self._rows, self._source_move(now, then)]
-        by_move = (moves / always + TRUST) / (moves.sum(axis=1, keepdims=True) + TRUST)
-        moved = by_move[self._rows[:, None], self._target_move(every, known.last[:, None])]
-        return [np.log(by_level), np.log(apart), np.log(moved)]
+            said = self.apart[self._column, _within(every - now[:, None], REACH)] + SPREAD * usual
+            apart = np.log(said / (_sums(said) * usual))
+        else:
+            apart = np.zeros_like(by_level)
+        always = np.add.reduce(self.moved, axis=1) + _ALIKE
+        always /= _sums(always)
+        moves = self.moved[rows, self._source_move(now, then)]
+        by_move = np.log((moves / always + TRUST) / (_sums(moves) + TRUST))
+        moved = by_move[self._column, self._target_move(every, known.last[:, None])]
+        return [np.log(by_level), apart, moved]
 
     def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
         """Take in what the target said (E,)."""
         now, then, rows = self._read(source.now), self._read(source.then), self._rows
         self._make_room(int(now.max()), int(said.max()) + 1)
+        self._asked = None
         if not only_moves:
             self.level *= FADE
             self.apart *= FADE
@@ -102,8 +119,13 @@ class Pair:
         self.moved[rows, self._source_move(now, then), self._target_move(said, known.last)] += weight
 
     def _read(self, levels: Levels) -> Levels:
-        """Return what of the source's levels goes with each entry of the target."""
-        return np.where(self._channel < 0, levels.sum(), levels[self._channel])
+        """Return what of the source's levels goes with each entry of the target (E,)."""
+        if not self._any_sums:
+            return levels[self._channel]
+        total = np.add.reduce(levels)
+        if self._all_sums:
+            return np.full(len(self._channel), total)
+        return np.where(self._sums, total, levels[self._channel])
 
     def _source_move(self, now: Levels, then: Levels) -> Levels:
         if self._source_ordered:
@@ -118,6 +140,11 @@ class Pair:
         more = max(0, source_level + 1 - have[1]), max(0, levels - have[2])
         if any(more):
             self.level = np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1])))
+
+
+def _sums(table: Array) -> Array:
+    """Return the sums over the last axis, which is kept."""
+    return np.asarray(np.add.reduce(table, axis=-1, keepdims=True))
 
 
 def _within(moves: Levels, reach: int) -> Levels:
@@ -141,26 +168,30 @@ class Pool:
     def __init__(self, sources: int) -> None:
         self._first = np.array([1.0, *(first / sources**0.7 for first in FIRST * sources)])
         self._firm = np.array([CERTAIN[0]] + [CERTAIN[1]] * (3 * sources))
+        self._firmly, self._pull = np.diag(self._firm), PULL * self._firm
         self.weights = self._first.copy()
         self.curvature = np.zeros((len(self.weights), len(self.weights)))
 
     def mix(self, features: Array) -> Frequencies:
         """Return P(level) (E, levels) from ``features`` (F, E, levels)."""
         logs = (self.weights @ features.reshape(len(features), -1)).reshape(features.shape[1:])
-        chances = np.exp(logs - logs.max(axis=1, keepdims=True))
-        return np.asarray(chances / chances.sum(axis=1, keepdims=True))
+        logs -= np.maximum.reduce(logs, axis=1, keepdims=True)
+        chances = np.exp(logs, out=logs)
+        chances /= _sums(chances)
+        return chances
 
     def learn(self, features: Array, said: Levels, weight: float) -> None:
         """Take a Newton step on the surprise at what was said (E,)."""
         chances, entries = self.mix(features), len(said)
-        mean = (features * chances).sum(axis=2)
-        slope = (features[:, np.arange(entries), said] - mean).sum(axis=1) / entries
-        off = features - mean[:, :, None]
-        curvature = (off * chances).reshape(len(off), -1) @ off.reshape(len(off), -1).T / entries
-        self.curvature = FORGET * self.curvature + weight * curvature
-        pull = weight * slope + PULL * self._firm * (self._first - self.weights)
-        step = np.linalg.solve(self.curvature + np.diag(self._firm), pull)
-        self.weights = np.clip(self.weights + np.clip(step, -LONGEST_STEP, LONGEST_STEP), 0.0, HEAVIEST)
+        off = features - _sums(features * chances)
+        slope = np.add.reduce(off[:, np.arange(entries), said], axis=1) / entries
+        flat = off.reshape(len(off), -1)
+        self.curvature *= FORGET
+        self.curvature += (weight / entries) * ((flat * chances.reshape(-1)) @ flat.T)
+        pull = weight * slope + self._pull * (self._first - self.weights)
+        step = np.linalg.solve(self.curvature + self._firmly, pull)
+        step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
+        self.weights = np.minimum(np.maximum(self.weights + step, 0.0), HEAVIEST)
 
 
 class LinkEvidence:
@@ -210,4 +241,5 @@ class LinkEvidence:
 
 
 def _features(known: Known, said: Iterable[list[Array]]) -> Array:
-    return np.stack([np.log(known.chances + _LEAST), *(table for tables in said for table in tables)])
+    """Return the logs of P0 and of the tables of each source (F, E, levels)."""
+    return np.array([np.log(known.chances + _LEAST), *(table for tables in said for table in tables)])
