@@ -37,6 +37,7 @@ LONGEST_STEP = 0.2
 HEAVIEST = 2.5
 _LEAST = 1e-4
 _ALIKE = 0.1  # frames, for moves never seen
+MOST_KEPT = 64  # readings of a source
 Array = NDArray[np.float64]
 
 
@@ -72,20 +73,23 @@ class Pair:
         self.level = np.zeros((entries, 4, 4))  # source's level, target's level
         self.apart = np.zeros((entries, 2 * REACH + 1))
         self.moved = np.zeros((entries, 2 * SOURCE_MOVES + 1, 2 * MOVES + 1))
-        self._asked: tuple[Source, Known] | None = None  # last, and what was said
-        self._said: list[Array] = []
+        self._given: tuple[object, object, object] = (None, None, None)  # what goes for all that is kept
+        self._kept: dict[bytes, Array] = {}  # by what the source says
 
-    def likelier(self, source: Source, known: Known) -> list[Array]:
-        """Return by how much each level (E, levels) has become likelier, in logs, by each of the three tables.
+    def likelier(self, source: Source, known: Known) -> Array:
+        """Return by how much each level has become likelier, in logs, by each of the three tables.
 
-        Found once for the same ``source`` and ``known`` as long as nothing is learnt: first to choose, then to learn.
+        (3, E, levels). Kept until either model executes: between, sources mostly say what they said before.
         """
-        if self._asked is not None and self._asked[0] is source and self._asked[1] is known:
-            return self._said
-        self._asked, self._said = (source, known), self._find(source, known)
-        return self._said
+        given = known.usual, known.last, source.then
+        if not all(a is b for a, b in zip(given, self._given, strict=True)) or len(self._kept) == MOST_KEPT:
+            self._given, self._kept = given, {}
+        key = source.now.tobytes()
+        if key not in self._kept:
+            self._kept[key] = self._find(source, known)
+        return self._kept[key]
 
-    def _find(self, source: Source, known: Known) -> list[Array]:
+    def _find(self, source: Source, known: Known) -> Array:
         now, then = self._read(source.now), self._read(source.then)
         usual, rows = known.usual, self._rows
         levels = usual.shape[1]
@@ -103,13 +107,13 @@ class Pair:
         moves = self.moved[rows, self._source_move(now, then)]
         by_move = np.log((moves / always + TRUST) / (_sums(moves) + TRUST))
         moved = by_move[self._column, self._target_move(every, known.last[:, None])]
-        return [np.log(by_level), apart, moved]
+        return np.array([np.log(by_level), apart, moved])
 
     def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
         """Take in what the target said (E,)."""
         now, then, rows = self._read(source.now), self._read(source.then), self._rows
         self._make_room(int(now.max()), int(said.max()) + 1)
-        self._asked = None
+        self._kept = {}
         if not only_moves:
             self.level *= FADE
             self.apart *= FADE
@@ -240,6 +244,6 @@ class LinkEvidence:
         return self.pools[key]
 
 
-def _features(known: Known, said: Iterable[list[Array]]) -> Array:
+def _features(known: Known, said: Iterable[Array]) -> Array:
     """Return the logs of P0 and of the tables of each source (F, E, levels)."""
-    return np.array([np.log(known.chances + _LEAST), *(table for tables in said for table in tables)])
+    return np.concatenate([np.log(known.chances + _LEAST)[None], *said])

@@ -114,11 +114,8 @@ class PerFrame:
         self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
-        self._knowns: dict[str, Known] = {}  # of this frame, by target
-        self._heard: dict[tuple[str, str], Source] = {}  # of this frame, by source and target
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
         self._asked = False
-        self._refitted = False  # on this frame, so that what is chosen by is not what is learnt by
 
     def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
         """Say which models may be chosen, those that are loaded, and which of them must be on every frame.
@@ -132,8 +129,8 @@ class PerFrame:
         self._frame = frame
         self._now = self._scene.add(frame)
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
-        self._guesses, self._knowns, self._heard = {}, {}, {}
-        self._asked = self._refitted = False
+        self._guesses = {}
+        self._asked = False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
         """Return the model that is worth most per millisecond, if that is above the price and can be paid."""
@@ -179,18 +176,17 @@ class PerFrame:
         self._learnt_links += 1
         backs = (1,) if chosen else (1, LINKS_BACK[self._learnt_links % len(LINKS_BACK)])
         for name in executed:
-            sources, past = self._sources(name, executed), self._models[name].past
-            for back in backs if sources else ():
-                if back > len(past):
+            model = self._models[name]
+            heard = self._sources(name, executed)
+            for back in backs if heard else ():
+                if back > len(model.past):
                     break
-                as_chosen = back == 1 and not self._refitted
-                known = self._known(name) if as_chosen else self._known_then(name, past[-back])
-                heard = {
-                    s: self._source(s, name, executed) if back == 1 else Source(now[s], past[-back].others[s])
-                    for s in sources
-                }
+                then = model.past[-back]
+                fresh = model.freshness.steady * (1.0 - model.freshness.gone(self._now.since(then.at)))
+                known = self._known(model.belief, fresh, then)
+                sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
-                links.learn(name, known, heard, now[name], weight=weight, only_moves=back > 1)
+                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1)
 
     def _read(self, name: str, executed: Mapping[str, Value]) -> Levels:
         """Return the levels of what a model said last, this frame included."""
@@ -204,28 +200,10 @@ class PerFrame:
             return ()
         return tuple(islice((m for m in self._leveled if m in executed and m != name), MOST_SOURCES))
 
-    def _known(self, name: str) -> Known:
-        """Return what is known of a model since it last executed; the same object throughout a frame."""
-        if name not in self._knowns:
-            self._knowns[name] = self._given(name, self._fresh(name), self._models[name].past[-1])
-        return self._knowns[name]
-
-    def _known_then(self, name: str, then: _Execution) -> Known:
-        """Return what would be known of a model if it had not executed since ``then``."""
-        freshness = self._models[name].freshness
-        return self._given(name, freshness.steady * (1.0 - freshness.gone(self._now.since(then.at))), then)
-
-    def _given(self, name: str, fresh: float, then: _Execution) -> Known:
-        belief = self._models[name].belief
+    @staticmethod
+    def _known(belief: Belief, fresh: float, then: _Execution) -> Known:
         assert isinstance(belief, Leveled)
         return Known(belief.chances(fresh, then.said), belief.usual, then.said)
-
-    def _source(self, source: str, target: str, executed: Mapping[str, Value]) -> Source:
-        """Return what an executed model says, and said when ``target`` executed; one object throughout a frame."""
-        pair = source, target
-        if pair not in self._heard:
-            self._heard[pair] = Source(self._read(source, executed), self._models[target].past[-1].others[source])
-        return self._heard[pair]
 
     def _check(self, executed: Mapping[str, Value]) -> None:
         """Hold what would have been answered, without links, against what was executed."""
@@ -248,7 +226,7 @@ class PerFrame:
                 if model.freshness.new:
                     model.freshness.fit(steps)
             self._price = self._set_price()
-            self._until_fit, self._refitted = FIT_EVERY, True
+            self._until_fit = FIT_EVERY
 
     def _set_price(self) -> float:
         """Return the price per ms at which the budget is used up, or the target just met."""
@@ -288,10 +266,11 @@ class PerFrame:
         return self._models[name].belief.guess(self._fresh(name))
 
     def _linked(self, name: str, sources: tuple[str, ...], executed: Mapping[str, Value]) -> Guess:
-        belief = self._models[name].belief
+        model = self._models[name]
+        belief, then = model.belief, model.past[-1]
         assert self._links is not None and isinstance(belief, Leveled)
-        heard = {s: self._source(s, name, executed) for s in sources}
-        return belief.settle(self._links.chances(name, self._known(name), heard))
+        heard = {s: Source(self._read(s, executed), then.others[s]) for s in sources}
+        return belief.settle(self._links.chances(name, self._known(belief, self._fresh(name), then), heard))
 
     def _what_fits(self) -> frozenset[str]:
         """Return the models that fit into memory together and whose outputs are hardest to do without."""
