@@ -93,7 +93,7 @@ class Pair:
         now, then = self._read(source.now), self._read(source.then)
         usual, rows = known.usual, self._rows
         levels = usual.shape[1]
-        self._make_room(int(now.max()), levels)
+        self._make_room(int(np.maximum.reduce(now)), levels)
         every = np.arange(levels)
         seen = self.level[rows, now, :levels]
         by_level = (seen + TRUST * usual) / ((_sums(seen) + TRUST) * usual)
@@ -112,7 +112,7 @@ class Pair:
     def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
         """Take in what the target said (E,)."""
         now, then, rows = self._read(source.now), self._read(source.then), self._rows
-        self._make_room(int(now.max()), int(said.max()) + 1)
+        self._make_room(int(np.maximum.reduce(now)), int(np.maximum.reduce(said)) + 1)
         self._kept = {}
         if not only_moves:
             self.level *= FADE
@@ -141,8 +141,8 @@ class Pair:
 
     def _make_room(self, source_level: int, levels: int) -> None:
         have = self.level.shape
-        more = max(0, source_level + 1 - have[1]), max(0, levels - have[2])
-        if any(more):
+        if source_level >= have[1] or levels > have[2]:
+            more = max(0, source_level + 1 - have[1]), max(0, levels - have[2])
             self.level = np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1])))
 
 
