@@ -158,7 +158,7 @@ class Leveled:
 
     def _drawn_near(self) -> Frequencies:
         """Return the frequencies with a share of what is not the last level moved close to it."""
-        near = self._by_distance[np.arange(MOST_LEVELS, MOST_LEVELS + self.levels) - self.last[:, None]]
+        near: Frequencies = self._by_distance[np.arange(MOST_LEVELS, MOST_LEVELS + self.levels) - self.last[:, None]]
         at_last = self._general[self._rows, self.last]
         near *= (self._near * (1.0 - at_last) / np.add.reduce(near, axis=1))[:, None]
         near += (1.0 - self._near) * self._general

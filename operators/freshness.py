@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, expm1, log
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,7 @@ _FADING = 0.5 ** (np.arange(KEPT - 1, -1, -1) / HALF_LIFE)
 _FIRM = 1.0 / SPREAD**2
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """What has passed since a model executed: steps of time, activity in steps of its mean, how the frame differs."""
 
     age: float
@@ -73,8 +73,7 @@ class Freshness:
         if self._end == len(self._samples):
             self._samples[:KEPT] = self._samples[-KEPT:]
             self._end = KEPT
-        row = (passed.age, passed.activity, passed.edge, passed.luma, max(odds, LEAST_ODDS), disagreed, weight)
-        self._samples[self._end] = row
+        self._samples[self._end] = (*passed, max(odds, LEAST_ODDS), disagreed, weight)
         self._end += 1
         self.new += 1
 

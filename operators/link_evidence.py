@@ -92,22 +92,22 @@ class Pair:
     def _find(self, source: Source, known: Known) -> Array:
         now, then = self._read(source.now), self._read(source.then)
         usual, rows = known.usual, self._rows
-        levels = usual.shape[1]
+        entries, levels = usual.shape
         self._make_room(int(np.maximum.reduce(now)), levels)
         every = np.arange(levels)
+        ratios = np.empty((3, entries, levels))
         seen = self.level[rows, now, :levels]
-        by_level = (seen + TRUST * usual) / ((_sums(seen) + TRUST) * usual)
+        ratios[0] = (seen / usual + TRUST) / (_sums(seen) + TRUST)
         if self._counts:
-            said = self.apart[self._column, _within(every - now[:, None], REACH)] + SPREAD * usual
-            apart = np.log(said / (_sums(said) * usual))
+            said = self.apart[self._column, _within(every - now[:, None], REACH)]
+            ratios[1] = (said / usual + SPREAD) / (_sums(said) + SPREAD)
         else:
-            apart = np.zeros_like(by_level)
+            ratios[1] = 1.0
         always = np.add.reduce(self.moved, axis=1) + _ALIKE
-        always /= _sums(always)
         moves = self.moved[rows, self._source_move(now, then)]
-        by_move = np.log((moves / always + TRUST) / (_sums(moves) + TRUST))
-        moved = by_move[self._column, self._target_move(every, known.last[:, None])]
-        return np.array([np.log(by_level), apart, moved])
+        by_move = (moves * (_sums(always) / always) + TRUST) / (_sums(moves) + TRUST)
+        ratios[2] = by_move[self._column, self._target_move(every, known.last[:, None])]
+        return np.asarray(np.log(ratios, out=ratios))
 
     def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
         """Take in what the target said (E,)."""

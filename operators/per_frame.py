@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from math import exp, inf, isinf
 
 from camlink.models.base import OutputSpec
@@ -198,7 +197,7 @@ class PerFrame:
         """Return the models whose outputs on this frame tell of ``name``: few, the first ones of the configuration."""
         if self._links is None or not executed or name not in self._leveled:
             return ()
-        return tuple(islice((m for m in self._leveled if m in executed and m != name), MOST_SOURCES))
+        return tuple([m for m in self._leveled if m in executed and m != name][:MOST_SOURCES])
 
     @staticmethod
     def _known(belief: Belief, fresh: float, then: _Execution) -> Known:
