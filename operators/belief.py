@@ -180,6 +180,8 @@ class Leveled:
     def settle(self, chances: Frequencies) -> Guess:
         """Answer with the most probable level of each entry by ``chances`` (entries, levels); if in doubt, the last."""
         mode = chances.argmax(axis=1)
+        if mode.tobytes() == self.last.tobytes():
+            return Guess(self._value, 1.0 - float(np.add.reduce(chances[self._rows, mode])) / self._entries, True)
         leaves = chances[self._rows, mode] > chances[self._rows, self.last]
         mode = np.where(leaves, mode, self.last)
         wrong = 1.0 - float(np.add.reduce(chances[self._rows, mode])) / self._entries
