@@ -2,8 +2,8 @@
 
 The policy alone, on outputs that were recorded: no lab, no scoring, and the statistics of the frames (pixel change and
 the like), which the ingest measures, are there already. Warm-up, the first tenth, where every model runs and is learnt
-from, is counted apart from the frames that the policy decides on. Medians of several runs over the same frames, in time of
-this process, so that others on the machine count little.
+from, is counted apart from the frames that the policy decides on. Medians of several runs over the same frames, in time
+of this process, so that others on the machine count little.
 """
 
 from __future__ import annotations
