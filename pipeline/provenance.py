@@ -88,11 +88,12 @@ def _answer(results: RunResults, rows: Sequence[Row], row: Row, spec: OutputSpec
         return said
     before = _last_executed(results, row, spec)
     if row["how"] != "linked":
-        return said | {"last_executed": before}
+        return said | {"confidence": row["confidence"], "last_executed": before}
     specs = results.info.specs()
     executed = {r["model"]: r["value"] for r in rows if r["how"] == "executed"}
     sources = {s: {"value": executed.get(s), "said": _said(specs[s], executed.get(s))} for s in row["sources"]}
-    version = {"version": row["link_version"], "promoted_at": _promoted(results, row)}
+    linked = row["link_version"] is not None  # else a policy that decides on every frame made it from its sources
+    version = {"version": row["link_version"], "promoted_at": _promoted(results, row)} if linked else None
     return said | {"sources": sources, "link": version, "confidence": row["confidence"], "last_executed": before}
 
 
@@ -188,10 +189,12 @@ def _answer_text(answer: Mapping[str, Any], head: str) -> list[str]:
         lines.append(f"  reason: {answer['reason']}")
     for source, told in answer.get("sources", {}).items():
         lines.append(f"  from {source}, executed on this frame: {told['said']}")
-    if "link" in answer:
+    if answer.get("link") is not None:
         link, promoted = answer["link"], answer["link"]["promoted_at"]
         since = f", in force since {promoted}" if promoted else ""
         lines.append(f"  by links of version {link['version']}{since}, confidence {percent(answer['confidence'])}")
+    elif answer.get("confidence") is not None:
+        lines.append(f"  by the policy that decides on every frame, confidence {percent(answer['confidence'])}")
     last = answer.get("last_executed")
     if last is not None:
         lines.append(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 CAMERAS = 1000
 REASONS = 24
 OTHER = "other"
+TARGET_STATES = ("met", "not met", "not known")
 EVERYTHING = "all"  # the label of a camera's agreement over all its models
 AGREEMENT_SPAN = timedelta(days=1)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -98,6 +99,7 @@ class Telemetry:
         self._versions = gauge("link_version", "Version of the links in force", "camera", "model")
         self._decided = gauge("decision_executes", "1 if the decision in force executes the model", "camera", "model")
         self._budget = gauge("decision_budget", "What the decision in force uses of a budget", "camera", "budget")
+        self._target = gauge("target_state", "1 for the state of the accuracy target", "camera", "model", "state")
         self._up = gauge("camera_up", "0 while a camera is down, frozen or ended", "camera")
         self._last = gauge("last_frame_timestamp_seconds", "Capture time of the last frame with outputs", "camera")
         self._lag = histogram("lag_seconds", "From capture until the outputs are known", LAG_SECONDS)
@@ -188,6 +190,17 @@ class Telemetry:
             self._decided.labels(camera, model).set(float(model in decision.execute))
         for name, value in decision.budget.items():
             self._budget.labels(camera, name).set(value)
+        if camera != OTHER:
+            self._target_states(camera, decision.target_states)
+
+    def _target_states(self, camera: str, states: Mapping[str, str]) -> None:
+        """Show where each target stands; a target that is no longer asked for has no state, rather than its last."""
+        for model in self._specs:
+            for state in TARGET_STATES:
+                if model in states:
+                    self._target.labels(camera, model, state).set(float(states[model] == state))
+                else:
+                    self._target.remove(camera, model, state)
 
 
 class _WorkerCounts:

@@ -82,7 +82,8 @@ class ModelState:
             buckets.add(rows.times_us[drawn], sums[drawn], np.where(rows.served, values, np.nan)[drawn])
         linked = rows.served & (rows.how == "linked")
         if linked.any():
-            self.link_version = int(piece.link_version[linked].max())
+            newest = int(piece.link_version[linked].max())
+            self.link_version = newest if newest >= 0 else self.link_version  # a policy on every frame links without
             known = linked & ~np.isnan(piece.confidence)
             self.confidence_sum += float(piece.confidence[known].sum())
             self.confidences += int(known.sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,11 +47,13 @@ def records() -> list[Record]:
 
 @pytest.fixture(scope="module")
 def run(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> RunResults:
-    folder = tmp_path_factory.mktemp("run")
-    specs = {
-        name: OutputSpec(name, "vector", size, "count")
-        for name, size in (("objects", 2), ("persons", 1), ("action", 1))
-    }
+    sizes = {"objects": 2, "persons": 1, "action": 1}
+    return written(records, tmp_path_factory.mktemp("run"), sizes)
+
+
+def written(records: list[Record], folder: Path, sizes: dict[str, int]) -> RunResults:
+    """Leave a results folder as a session does; all models count, with so many entries."""
+    specs = {name: OutputSpec(name, "vector", size, "count") for name, size in sizes.items()}
     entries = {n: {"task": s.task, "size": s.size, "time_ms": 10.0, "memory_gb": 1.0} for n, s in specs.items()}
     RunInfo("run", "0", 0, "mlink", entries, {"hall": {}}, START).save(folder)
     with ResultsLog(folder, specs=specs) as log:
@@ -122,6 +125,54 @@ def test_the_first_frames_ran_without_a_decision(run: RunResults) -> None:
 def test_a_dropped_frame_says_why(run: RunResults) -> None:
     found = explain(run, "hall", 501, "persons")
     assert found["answer"] == {"how": "dropped", "reason": "queue full"}
+
+
+@pytest.fixture(scope="module")
+def per_frame() -> list[Record]:
+    """`policy: camlink`, which answers without links; one model fails at first, so that nothing is known of it."""
+    models = [
+        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
+        TinyModel.count("persons", people, time_ms=30.0),
+        TinyModel.count("action", lambda f: people(f) // 2, fails_on=frozenset(range(150))),
+    ]
+    return run_frames(
+        make_frames("hall", 400),
+        models,
+        period=timedelta(minutes=2),
+        links={"bootstrap_frames": 60, "min_train_frames": 60},
+        budgets={"time_share": 0.4},
+        policy="camlink",
+    )
+
+
+@pytest.fixture(scope="module")
+def per_frame_run(per_frame: list[Record], tmp_path_factory: pytest.TempPathFactory) -> RunResults:
+    return written(per_frame, tmp_path_factory.mktemp("per-frame"), {"objects": 2, "persons": 1, "action": 1})
+
+
+@pytest.mark.parametrize("way", ["linked", "reused"])
+def test_a_policy_that_decides_on_every_frame_is_named_where_no_links_were_used(
+    per_frame: list[Record], per_frame_run: RunResults, way: str
+) -> None:
+    result, row = next(
+        (r, o) for r in per_frame if isinstance(r, FrameResult) for o in r.outputs if o.served and o.how == way
+    )
+    found = explain(per_frame_run, "hall", result.frame_index, row.model)
+    assert found["answer"]["confidence"] == pytest.approx(row.confidence)
+    assert set(found["answer"].get("sources", {})) == set(row.sources)
+    assert any(line.startswith("  by the policy that decides on every frame, confidence ") for line in found["text"])
+    assert not any("version" in line for line in found["text"])
+    assert "decides on every frame" in found["decision"]["reason"]
+
+
+def test_an_abstention_says_why_and_makes_nothing_up(per_frame: list[Record], per_frame_run: RunResults) -> None:
+    result, row = next(
+        (r, o) for r in per_frame if isinstance(r, FrameResult) for o in r.outputs if o.served and o.how == "abstained"
+    )
+    found = explain(per_frame_run, "hall", result.frame_index, row.model)
+    assert found["answer"]["value"] is None
+    assert row.reason and f"  reason: {row.reason}" in found["text"]
+    assert "Answer: nothing, abstained." in found["text"]
 
 
 @pytest.mark.parametrize(

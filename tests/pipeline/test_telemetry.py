@@ -8,6 +8,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import pytest
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.pipeline.health import Health
-from camlink.pipeline.records import CameraEvent, FrameDropped, Record
-from camlink.pipeline.telemetry import CAMERAS, OTHER, REASONS, Telemetry
+from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, Record
+from camlink.pipeline.telemetry import CAMERAS, OTHER, REASONS, TARGET_STATES, Telemetry
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 
 GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards" / "camlink.json"
@@ -58,6 +59,7 @@ def full(records: Iterable[Record]) -> Telemetry:
     """Everything that any process counts, in one."""
     telemetry = told(records)
     telemetry.observe([FrameDropped("hall", 0, 1, START, "late"), CameraEvent("hall", START, "down", "")])
+    telemetry.observe([decided("hall", {"persons": "met"})])
     telemetry.batch("persons", 2, 5.0)
     telemetry.gauge("models_loaded_gb", "", lambda: 1.0)  # as `camlink run` and the inference worker add them
     telemetry.gauge("model_loads", "", lambda: 1.0)
@@ -88,6 +90,42 @@ def test_agreement_is_stated_with_bounds_only_where_it_was_measured(records: lis
     assert found["camlink_agreement_audits", everything] > 0
     before_any_audit = samples(told(records[:20]))
     assert not [name for name, _ in before_any_audit if name in ("camlink_agreement", "camlink_agreement_low")]
+
+
+def decided(camera: str, states: dict[str, str]) -> Decision:
+    end = START + timedelta(minutes=1)
+    return Decision(camera, START, end, ("objects",), ("persons",), (), {}, {}, {}, None, "", target_states=states)
+
+
+def target_states(telemetry: Telemetry) -> dict[tuple[str, ...], float]:
+    return {labels: value for (name, labels), value in samples(telemetry).items() if name == "camlink_target_state"}
+
+
+@pytest.mark.parametrize("state", TARGET_STATES)
+def test_the_state_of_a_target_is_the_one_that_reads_1_and_others_read_0(state: str) -> None:
+    other = next(each for each in TARGET_STATES if each != state)
+    found = target_states(told([decided("hall", {"persons": other}), decided("hall", {"persons": state})]))
+    assert found == {("hall", "persons", each): float(each == state) for each in TARGET_STATES}
+
+
+def test_a_target_that_is_no_longer_asked_for_has_no_state() -> None:
+    telemetry = told([decided("hall", {"persons": "met", "objects": "not met"})])
+    telemetry.observe([decided("hall", {"objects": "met"})])
+    assert {model for _, model, _ in target_states(telemetry)} == {"objects"}
+
+
+def test_targets_get_their_states_from_the_scheduler() -> None:
+    settings: dict[str, Any] = {
+        "links": {"bootstrap_frames": 60, "min_train_frames": 40},
+        "audit": {"fraction": 0.3},
+        "period": timedelta(minutes=1),
+        "budgets": {"time_share": 0.5},
+    }
+    frames = make_frames("hall", 600)
+    found = target_states(told(run_frames(frames, models(), target_agreement=0.3, **settings)))
+    stated = {model: state for (_, model, state), value in found.items() if value}
+    assert stated == {"objects": "not known", "persons": "met"}  # the dearer one is predicted
+    assert not target_states(told(run_frames(frames, models(), **settings)))
 
 
 def test_decoding_is_timed_as_frames_pass() -> None:
@@ -169,7 +207,7 @@ def test_every_metric_that_the_grafana_dashboard_asks_for_exists(records: list[R
 
 def test_every_label_that_the_grafana_dashboard_asks_for_exists(records: list[Record]) -> None:
     telemetry = told(records)
-    telemetry.observe([FrameDropped("hall", 0, 1, START, "late")])
+    telemetry.observe([FrameDropped("hall", 0, 1, START, "late"), decided("hall", {"persons": "met"})])
     labels = {s.name: set(s.labels) for family in telemetry.registry.collect() for s in family.samples}
     panels = json.loads(GRAFANA.read_text())["panels"]
     expressions = [target["expr"] for panel in panels for target in panel.get("targets", ())]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ from camlink.pipeline.records import CameraEvent, Detections, Frame
 from camlink.pipeline.results import ResultsLog
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames
+from tests.conftest import CHROMIUM
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 HALL, YARD, NASTY = "hall", "yard", '<img src=x onerror="alert(1)">'
 PASSWORD = "hunter2"
@@ -27,6 +32,16 @@ SETTINGS: dict[str, Any] = {
     "budgets": {"time_share": 0.6},
     "target_agreement": 0.4,
 }
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 def crowd(frame: Frame) -> int:
@@ -62,11 +77,11 @@ def pictured(frames: list[Frame]) -> list[Frame]:
     return [replace(frame, picture=pixels) for frame in frames]
 
 
-def write_run(folder: Path, cameras: dict[str, list[Frame]], *, live: bool = False) -> Path:
-    """Replay frames through a whole session into ``folder``."""
+def write_run(folder: Path, cameras: dict[str, list[Frame]], *, live: bool = False, **settings: Any) -> Path:
+    """Replay frames through a whole session into ``folder``; ``settings`` come before `SETTINGS`."""
     from camlink.pipeline.commands.running import encode_picture
 
-    site = SiteConfig(**SETTINGS)
+    site = SiteConfig(**{**SETTINGS, **settings})
     known = {name: Camera("indoor", f"rtsp://***@10.0.0.7/{i}", 1.0) for i, name in enumerate(cameras)}
     session = Session(site, ModelPool(models()), known, folder, encode_picture=encode_picture, tick=2, live=live)
     frames = sorted((f for each in cameras.values() for f in each), key=lambda f: (f.captured_at, f.camera_id))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from camlink.pipeline.dashboard.server import Dashboard
-from tests.conftest import CHROMIUM
+from tests.pipeline.dashboard.browsing import Visit, fits, press, serve, visiting
 from tests.pipeline.dashboard.conftest import HALL, NASTY, YARD
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -21,64 +20,13 @@ PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def served(runs: Path) -> Iterator[str]:
-    yield from _serve(runs)
-
-
-def _serve(folder: Path, token: str | None = None) -> Iterator[str]:
-    dashboard = Dashboard([folder], port=0, token=token)
-    dashboard.start()
-    try:
-        yield dashboard.url.rstrip("/")
-    finally:
-        dashboard.close()
-
-
-@dataclass
-class Visit:
-    """A page with all that went wrong on it."""
-
-    page: Page
-    site: str
-    wrong: list[str] = field(default_factory=list)
-
-    def go(self, path: str) -> Page:
-        self.page.goto(self.site + path)
-        return self.page
+    yield from serve(runs)
 
 
 @pytest.fixture
 def visit(browser: Browser, served: str) -> Iterator[Visit]:
-    yield from _visit(browser, served)
-
-
-def _visit(browser: Browser, site: str, **options: object) -> Iterator[Visit]:
-    """Open a page; at the end nothing may have failed, complained, or been asked of another host."""
-    context = browser.new_context(**options)  # type: ignore[arg-type]
-    page = context.new_page()
-    found = Visit(page, site)
-    page.on("console", lambda m: found.wrong.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: found.wrong.append(str(error)))
-    page.on(
-        "requestfailed", lambda r: found.wrong.append(f"failed: {r.url}") if r.failure != "net::ERR_ABORTED" else None
-    )
-    page.on("request", lambda r: found.wrong.append(r.url) if urlsplit(r.url).hostname != "127.0.0.1" else None)
-    yield found
-    context.close()
-    assert not found.wrong
-
-
-def fits(page: Page) -> bool:
-    """Say whether nothing sticks out to the right."""
-    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
+    yield from visiting(browser, served)
 
 
 PATHS = (
@@ -94,19 +42,12 @@ PATHS = (
 @pytest.mark.parametrize("shape", ["desk", "phone", "dark"])
 def test_every_page_fits_and_has_a_heading_in_every_shape(browser: Browser, served: str, path: str, shape: str) -> None:
     options = {"desk": {}, "phone": {"viewport": PHONE}, "dark": {"color_scheme": "dark"}}[shape]
-    for found in _visit(browser, served, **options):
+    for found in visiting(browser, served, **options):
         page = found.go(path)
         assert page.locator("h1").count() == 1
         assert fits(page)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(20, 22, 26)") == (shape == "dark")
-
-
-def press(page: Page, *keys: str) -> None:
-    """Press keys once the page that they lead from has loaded, script included."""
-    for key in keys:
-        page.wait_for_load_state()
-        page.keyboard.press(key)
 
 
 def test_from_the_fleet_to_a_camera_and_back_with_the_keyboard_alone(visit: Visit) -> None:
@@ -185,8 +126,8 @@ def test_no_page_shows_a_password_or_an_unmasked_address(visit: Visit) -> None:
 
 
 def test_an_empty_folder_has_a_page_that_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
-    for site in _serve(tmp_path):
-        for found in _visit(browser, site):
+    for site in serve(tmp_path):
+        for found in visiting(browser, site):
             page = found.go("/")
             expect(page.locator("h1")).to_have_text("Nothing to show yet")
             assert fits(page)
@@ -200,8 +141,8 @@ def test_what_is_new_appears_without_a_reload_and_focus_stays(browser: Browser, 
     from camlink.pipeline.testing import START
 
     shutil.copytree(runs / "trouble", tmp_path / "run")
-    for site in _serve(tmp_path / "run"):
-        for found in _visit(browser, site):
+    for site in serve(tmp_path / "run"):
+        for found in visiting(browser, site):
             page = found.go("/")
             page.locator(f'[data-key="{HALL}"]').focus()
             with ResultsLog(tmp_path / "run") as log:
@@ -223,7 +164,7 @@ def test_when_camlink_stops_the_page_says_so_and_keeps_what_it_showed(browser: B
 
 
 def test_signing_in_leads_to_the_page_that_was_asked_for_and_out_again(browser: Browser, runs: Path) -> None:
-    for site in _serve(runs, TOKEN):
+    for site in serve(runs, TOKEN):
         context = browser.new_context()
         page = context.new_page()
         page.goto(f"{site}/models?run=replayed")
