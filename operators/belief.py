@@ -35,6 +35,7 @@ MOVE_FADE = 0.99  # per move
 NEAR_STEP = 0.03  # of the share of moves that go close by
 NEAR_BOUNDS = (0.05, 0.95)
 _NEVER_SEEN = 1e-3
+_FADE = 0.5 ** (1.0 / HALF_LIFE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,13 +85,15 @@ class Leveled:
         self._rows = np.arange(self._entries)
         levels = {"count": 4, "single_label": spec.size, "multi_label": 2}[spec.task]
         self._seen = np.zeros((2, self._entries, levels))  # recent and all executions
-        self._total = np.zeros(2)
+        self._totals = 0.0, 0.0  # recent and all executions
         self._typical: dict[tuple[int, int], Value | float] = {}  # (entry, level) -> what was last executed there
-        self._fade = np.array([0.5 ** (1.0 / HALF_LIFE), 1.0])
         self._value: Value = np.zeros(spec.size, np.float32)
         self.last: Levels = np.zeros(self._entries, np.intp)
         away = np.abs(np.arange(-MOVES, MOVES + 1))
-        self._moves = np.where(away == 0, 0.0, MOVE_PRIOR * 0.5**away)
+        self._by_distance = np.zeros(2 * MOST_LEVELS + 1)  # weight of each move from MOST_LEVELS down to as many up
+        self._moves = self._by_distance[MOST_LEVELS - MOVES : MOST_LEVELS + MOVES + 1]
+        self._moves[:] = np.where(away == 0, 0.0, MOVE_PRIOR * 0.5**away)
+        self._lately: tuple[Value | None, Levels] = None, self.last  # read last, and its levels
         self._near = 0.5  # share of moves that go close by rather than to a usual level
         self._learn_usual()
 
@@ -101,6 +104,11 @@ class Leveled:
 
     def read(self, value: Value) -> Levels:
         """Return the level of each entry of ``value`` (size,)."""
+        if value is not self._lately[0]:
+            self._lately = value, self._levels_of(value)
+        return self._lately[1]
+
+    def _levels_of(self, value: Value) -> Levels:
         if self._task == "single_label":
             return np.array([value.argmax()])
         if self._task == "multi_label":
@@ -110,14 +118,14 @@ class Leveled:
     def take(self, value: Value) -> None:
         """Take in an executed output."""
         before, self._value, self.last = self.last, value, self.read(value)
-        if self._ordered and self._total[1]:
+        if self._ordered and self._totals[1]:
             self._learn_moves(before)
         top = int(self.last.max())
         if top >= self.levels:
             self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, top + 2 - self.levels)))
-        self._seen *= self._fade[:, None, None]
+        self._seen[0] *= _FADE
         self._seen[:, self._rows, self.last] += 1.0
-        self._total = self._total * self._fade + 1.0
+        self._totals = self._totals[0] * _FADE + 1.0, self._totals[1] + 1.0
         if self._task == "single_label":
             self._typical[0, int(self.last[0])] = value
         else:
@@ -125,9 +133,10 @@ class Leveled:
         self._learn_usual()
 
     def _learn_usual(self) -> None:
-        spread = PSEUDO / self.levels
-        recent, always = (self._seen + spread) / (self._total + PSEUDO)[:, None, None]
-        self._general = self.usual = RECENT * recent + (1.0 - RECENT) * always
+        recent, always = RECENT / (self._totals[0] + PSEUDO), (1.0 - RECENT) / (self._totals[1] + PSEUDO)
+        general = recent * self._seen[0] + always * self._seen[1]
+        general += (recent + always) * PSEUDO / self.levels
+        self._general = self.usual = general
         if self._ordered:
             self.usual = self._drawn_near()
         self._settled = bool((self.usual.argmax(axis=1) == self.last).all())
@@ -149,13 +158,12 @@ class Leveled:
 
     def _drawn_near(self) -> Frequencies:
         """Return the frequencies with a share of what is not the last level moved close to it."""
-        place = np.arange(self.levels) - self.last[:, None] + MOVES
-        near = np.where((place >= 0) & (place <= 2 * MOVES), self._moves[np.clip(place, 0, 2 * MOVES)], 0.0)
-        near /= near.sum(axis=1, keepdims=True)
+        near: Frequencies = self._by_distance[np.arange(MOST_LEVELS, MOST_LEVELS + self.levels) - self.last[:, None]]
         at_last = self._general[self._rows, self.last]
-        usual = self._near * (1.0 - at_last)[:, None] * near + (1.0 - self._near) * self._general
-        usual[self._rows, self.last] = at_last
-        return np.asarray(usual)
+        near *= (self._near * (1.0 - at_last) / np.add.reduce(near, axis=1))[:, None]
+        near += (1.0 - self._near) * self._general
+        near[self._rows, self.last] = at_last
+        return near
 
     def guess(self, fresh: float) -> Guess:
         """Answer with the most probable level of each entry."""
@@ -172,6 +180,8 @@ class Leveled:
     def settle(self, chances: Frequencies) -> Guess:
         """Answer with the most probable level of each entry by ``chances`` (entries, levels); if in doubt, the last."""
         mode = chances.argmax(axis=1)
+        if mode.tobytes() == self.last.tobytes():
+            return Guess(self._value, 1.0 - float(np.add.reduce(chances[self._rows, mode])) / self._entries, True)
         leaves = chances[self._rows, mode] > chances[self._rows, self.last]
         mode = np.where(leaves, mode, self.last)
         wrong = 1.0 - float(np.add.reduce(chances[self._rows, mode])) / self._entries

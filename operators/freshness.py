@@ -13,9 +13,9 @@ found as the most probable ones given weak priors, so that the first minutes of 
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from math import exp, expm1, log
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,11 @@ HALF_LIFE = 500.0  # samples
 LEAST_ODDS = 0.01  # of being wrong when gone: no long-run frequency is taken to be certain
 _TINY = 1e-9
 _FAR = 30.0  # exponents beyond tell nothing more
+_FADING = 0.5 ** (np.arange(KEPT - 1, -1, -1) / HALF_LIFE)
+_FIRM = 1.0 / SPREAD**2
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """What has passed since a model executed: steps of time, activity in steps of its mean, how the frame differs."""
 
     age: float
@@ -47,7 +48,8 @@ class Freshness:
 
     def __init__(self) -> None:
         self._theta = PRIOR.copy()
-        self._samples: deque[tuple[float, float, float, float, float, float, float]] = deque(maxlen=KEPT)
+        self._samples = np.empty((2 * KEPT, 7))  # rows up to `_end`, of which the last `KEPT` count
+        self._end = 0
         self.new = 0  # samples since the last fit
         self._read()
 
@@ -68,68 +70,77 @@ class Freshness:
 
     def observe(self, passed: Passed, odds: float, disagreed: float, weight: float = 1.0) -> None:
         """Learn that after ``passed`` the old output disagreed (0..1), where ``odds`` was its chance to if gone."""
-        row = (passed.age, passed.activity, passed.edge, passed.luma, max(odds, LEAST_ODDS), disagreed, weight)
-        self._samples.append(row)
+        if self._end == len(self._samples):
+            self._samples[:KEPT] = self._samples[-KEPT:]
+            self._end = KEPT
+        self._samples[self._end] = (*passed, max(odds, LEAST_ODDS), disagreed, weight)
+        self._end += 1
         self.new += 1
 
     def fit(self, steps: int) -> None:
         """Take ``steps`` of damped Gauss-Newton towards the most probable parameters; 0.1 ms each."""
-        if not self._samples:
+        if not self._end:
             return
-        data = np.array(self._samples)
-        data[:, 6] *= 0.5 ** (np.arange(len(data) - 1, -1, -1) / HALF_LIFE)
+        data = self._samples[max(0, self._end - KEPT) : self._end].T.copy()
+        data[6] *= _FADING[KEPT - data.shape[1] :]
         self._theta, self.new = _fit(self._theta, data, steps), 0
         self._read()
 
 
-def _sigmoid(z: Array) -> Array:
-    return np.asarray(1.0 / (1.0 + np.exp(np.clip(-z, -_FAR, _FAR))))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """What parameters make of samples (n,): the chances of no freshness left, of change and of disagreement."""
+
+    steady: float
+    changed: Array
+    gone: Array
+    wrong: Array
+    surprise: float  # the negative log posterior
 
 
-def _wrong(theta: Array, data: Array) -> tuple[float, Array, Array, Array]:
-    """Return steady, the chances of no change (n,), of change (n,) and of disagreement (n,)."""
-    steady = float(_sigmoid(theta[:1])[0])
-    hazard = np.minimum(data[:, :2] @ np.exp(theta[1:3]), _FAR)
+def _fitted(theta: Array, data: Array) -> _Fitted:
+    """Hold ``theta`` (5,) against ``data`` (7, n): age, activity, edge, luma, odds, disagreed, weight."""
+    logit, age, move, edge, luma = theta.tolist()
+    steady = 1.0 / (1.0 + exp(min(max(-logit, -_FAR), _FAR)))
+    hazard = np.minimum(exp(age) * data[0] + exp(move) * data[1], _FAR)
     changed = -np.expm1(-hazard)
-    gone = _sigmoid(np.log(changed + _TINY) + hazard + data[:, 2:4] @ theta[3:])
-    return steady, changed, gone, np.clip((1.0 - steady * (1.0 - gone)) * data[:, 4], 1e-4, 1.0 - 1e-4)
-
-
-def _surprise(theta: Array, data: Array) -> float:
-    p, y = _wrong(theta, data)[3], data[:, 5]
-    loss = -(data[:, 6] * (y * np.log(p) + (1.0 - y) * np.log1p(-p))).sum()
-    return float(loss + 0.5 * (((theta - PRIOR) / SPREAD) ** 2).sum())
+    odds = np.log(changed + _TINY) + hazard + edge * data[2] + luma * data[3]
+    gone = 1.0 / (1.0 + np.exp(np.minimum(np.maximum(-odds, -_FAR), _FAR)))
+    wrong = np.minimum(np.maximum((1.0 - steady * (1.0 - gone)) * data[4], 1e-4), 1.0 - 1e-4)
+    likely = np.log1p(-wrong)
+    likely += data[5] * (np.log(wrong) - likely)
+    off = (theta - PRIOR) / SPREAD
+    return _Fitted(steady, changed, gone, wrong, float(0.5 * (off @ off) - data[6] @ likely))
 
 
 def _fit(theta: Array, data: Array, steps: int) -> Array:
-    least, damping = _surprise(theta, data), 0.01
+    best, damping = _fitted(theta, data), 0.01
     for _ in range(steps):
-        slope, curvature = _slopes(theta, data)
-        diagonal = np.diag(np.diag(curvature))
+        slope, curvature = _slopes(theta, data, best)
+        diagonal = np.diag(curvature.diagonal())
         while damping < 1e4:
-            trial = theta + np.clip(np.linalg.solve(curvature + damping * diagonal, slope), -1.0, 1.0)
-            surprise = _surprise(trial, data)
-            if surprise < least:
-                theta, least, damping = trial, surprise, max(damping / 5.0, 1e-4)
+            step = np.linalg.solve(curvature + damping * diagonal, slope)
+            trial = theta + np.minimum(np.maximum(step, -1.0), 1.0)
+            found = _fitted(trial, data)
+            if found.surprise < best.surprise:
+                theta, best, damping = trial, found, max(damping / 5.0, 1e-4)
                 break
             damping *= 10.0
     return theta
 
 
-def _slopes(theta: Array, data: Array) -> tuple[Array, Array]:
-    """Return the gradient (5,) and Gauss-Newton curvature (5, 5) of the log posterior."""
-    steady, changed, gone, p = _wrong(theta, data)
-    y, weight = data[:, 5], data[:, 6]
-    by_odds = data[:, 4] * steady * gone * (1.0 - gone)
-    by_hazard = by_odds / np.maximum(changed, _TINY)
-    jacobian = np.column_stack(
-        (
-            -steady * (1.0 - steady) * (1.0 - gone) * data[:, 4],
-            by_hazard[:, None] * data[:, :2] * np.exp(theta[1:3]),
-            by_odds[:, None] * data[:, 2:4],
-        )
-    )
-    pull = weight / (p * (1.0 - p))
-    slope = jacobian.T @ ((y - p) * pull) - (theta - PRIOR) / SPREAD**2
-    curvature = (jacobian * pull[:, None]).T @ jacobian + np.diag(1.0 / SPREAD**2)
-    return np.asarray(slope), np.asarray(curvature)
+def _slopes(theta: Array, data: Array, at: _Fitted) -> tuple[Array, Array]:
+    """Return the gradient (5,) and Gauss-Newton curvature (5, 5) of the log posterior at ``theta``."""
+    rates = np.exp(theta[1:3])
+    stays = at.steady * (1.0 - at.gone)
+    by_odds = data[4] * stays * at.gone
+    by_hazard = by_odds / np.maximum(at.changed, _TINY)
+    jacobian = np.empty((5, data.shape[1]))
+    jacobian[0] = -(1.0 - at.steady) * stays * data[4]
+    jacobian[1:3] = by_hazard * data[:2] * rates[:, None]
+    jacobian[3:] = by_odds * data[2:4]
+    pull = data[6] / (at.wrong * (1.0 - at.wrong))
+    slope = jacobian @ ((data[5] - at.wrong) * pull) - (theta - PRIOR) * _FIRM
+    curvature = (jacobian * pull) @ jacobian.T
+    curvature.flat[::6] += _FIRM
+    return slope, curvature

@@ -37,6 +37,7 @@ LONGEST_STEP = 0.2
 HEAVIEST = 2.5
 _LEAST = 1e-4
 _ALIKE = 0.1  # frames, for moves never seen
+MOST_KEPT = 64  # readings of a source
 Array = NDArray[np.float64]
 
 
@@ -63,36 +64,56 @@ class Pair:
     def __init__(self, source: OutputSpec, target: OutputSpec) -> None:
         entries = 1 if target.task == "single_label" else target.size
         self._rows = np.arange(entries)
+        self._column = self._rows[:, None]
         self._counts = source.task == "count" and target.task == "count"
         self._ordered, self._source_ordered = target.task != "single_label", source.task != "single_label"
-        self._channel = _channels(source, target, entries)
+        channel = _channels(source, target, entries)
+        self._channel, self._sums = np.maximum(channel, 0), channel < 0
+        self._all_sums, self._any_sums = bool(self._sums.all()), bool(self._sums.any())
         self.level = np.zeros((entries, 4, 4))  # source's level, target's level
         self.apart = np.zeros((entries, 2 * REACH + 1))
         self.moved = np.zeros((entries, 2 * SOURCE_MOVES + 1, 2 * MOVES + 1))
+        self._given: tuple[object, object, object] = (None, None, None)  # what goes for all that is kept
+        self._kept: dict[bytes, Array] = {}  # by what the source says
 
-    def likelier(self, source: Source, known: Known) -> list[Array]:
-        """Return by how much each level (E, levels) has become likelier, in logs, by each of the three tables."""
+    def likelier(self, source: Source, known: Known) -> Array:
+        """Return by how much each level has become likelier, in logs, by each of the three tables.
+
+        (3, E, levels). Kept until either model executes: between, sources mostly say what they said before.
+        """
+        given = known.usual, known.last, source.then
+        if not all(a is b for a, b in zip(given, self._given, strict=True)) or len(self._kept) == MOST_KEPT:
+            self._given, self._kept = given, {}
+        key = source.now.tobytes()
+        if key not in self._kept:
+            self._kept[key] = self._find(source, known)
+        return self._kept[key]
+
+    def _find(self, source: Source, known: Known) -> Array:
         now, then = self._read(source.now), self._read(source.then)
-        levels = known.usual.shape[1]
-        self._make_room(int(now.max()), levels)
-        seen = self.level[self._rows, now, :levels]
-        by_level = (seen + TRUST * known.usual) / ((seen.sum(axis=1, keepdims=True) + TRUST) * known.usual)
+        usual, rows = known.usual, self._rows
+        entries, levels = usual.shape
+        self._make_room(int(np.maximum.reduce(now)), levels)
         every = np.arange(levels)
-        apart = np.ones_like(by_level)
+        ratios = np.empty((3, entries, levels))
+        seen = self.level[rows, now, :levels]
+        ratios[0] = (seen / usual + TRUST) / (_sums(seen) + TRUST)
         if self._counts:
-            said = self.apart[self._rows[:, None], _within(every - now[:, None], REACH)] + SPREAD * known.usual
-            apart = said / (said.sum(axis=1, keepdims=True) * known.usual)
-        always = self.moved.sum(axis=1) + _ALIKE
-        always /= always.sum(axis=1, keepdims=True)
-        moves = self.moved[self._rows, self._source_move(now, then)]
-        by_move = (moves / always + TRUST) / (moves.sum(axis=1, keepdims=True) + TRUST)
-        moved = by_move[self._rows[:, None], self._target_move(every, known.last[:, None])]
-        return [np.log(by_level), np.log(apart), np.log(moved)]
+            said = self.apart[self._column, _within(every - now[:, None], REACH)]
+            ratios[1] = (said / usual + SPREAD) / (_sums(said) + SPREAD)
+        else:
+            ratios[1] = 1.0
+        always = np.add.reduce(self.moved, axis=1) + _ALIKE
+        moves = self.moved[rows, self._source_move(now, then)]
+        by_move = (moves * (_sums(always) / always) + TRUST) / (_sums(moves) + TRUST)
+        ratios[2] = by_move[self._column, self._target_move(every, known.last[:, None])]
+        return np.asarray(np.log(ratios, out=ratios))
 
     def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
         """Take in what the target said (E,)."""
         now, then, rows = self._read(source.now), self._read(source.then), self._rows
-        self._make_room(int(now.max()), int(said.max()) + 1)
+        self._make_room(int(np.maximum.reduce(now)), int(np.maximum.reduce(said)) + 1)
+        self._kept = {}
         if not only_moves:
             self.level *= FADE
             self.apart *= FADE
@@ -102,8 +123,13 @@ class Pair:
         self.moved[rows, self._source_move(now, then), self._target_move(said, known.last)] += weight
 
     def _read(self, levels: Levels) -> Levels:
-        """Return what of the source's levels goes with each entry of the target."""
-        return np.where(self._channel < 0, levels.sum(), levels[self._channel])
+        """Return what of the source's levels goes with each entry of the target (E,)."""
+        if not self._any_sums:
+            return levels[self._channel]
+        total = np.add.reduce(levels)
+        if self._all_sums:
+            return np.full(len(self._channel), total)
+        return np.where(self._sums, total, levels[self._channel])
 
     def _source_move(self, now: Levels, then: Levels) -> Levels:
         if self._source_ordered:
@@ -115,9 +141,14 @@ class Pair:
 
     def _make_room(self, source_level: int, levels: int) -> None:
         have = self.level.shape
-        more = max(0, source_level + 1 - have[1]), max(0, levels - have[2])
-        if any(more):
+        if source_level >= have[1] or levels > have[2]:
+            more = max(0, source_level + 1 - have[1]), max(0, levels - have[2])
             self.level = np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1])))
+
+
+def _sums(table: Array) -> Array:
+    """Return the sums over the last axis, which is kept."""
+    return np.asarray(np.add.reduce(table, axis=-1, keepdims=True))
 
 
 def _within(moves: Levels, reach: int) -> Levels:
@@ -141,26 +172,30 @@ class Pool:
     def __init__(self, sources: int) -> None:
         self._first = np.array([1.0, *(first / sources**0.7 for first in FIRST * sources)])
         self._firm = np.array([CERTAIN[0]] + [CERTAIN[1]] * (3 * sources))
+        self._firmly, self._pull = np.diag(self._firm), PULL * self._firm
         self.weights = self._first.copy()
         self.curvature = np.zeros((len(self.weights), len(self.weights)))
 
     def mix(self, features: Array) -> Frequencies:
         """Return P(level) (E, levels) from ``features`` (F, E, levels)."""
         logs = (self.weights @ features.reshape(len(features), -1)).reshape(features.shape[1:])
-        chances = np.exp(logs - logs.max(axis=1, keepdims=True))
-        return np.asarray(chances / chances.sum(axis=1, keepdims=True))
+        logs -= np.maximum.reduce(logs, axis=1, keepdims=True)
+        chances = np.exp(logs, out=logs)
+        chances /= _sums(chances)
+        return chances
 
     def learn(self, features: Array, said: Levels, weight: float) -> None:
         """Take a Newton step on the surprise at what was said (E,)."""
         chances, entries = self.mix(features), len(said)
-        mean = (features * chances).sum(axis=2)
-        slope = (features[:, np.arange(entries), said] - mean).sum(axis=1) / entries
-        off = features - mean[:, :, None]
-        curvature = (off * chances).reshape(len(off), -1) @ off.reshape(len(off), -1).T / entries
-        self.curvature = FORGET * self.curvature + weight * curvature
-        pull = weight * slope + PULL * self._firm * (self._first - self.weights)
-        step = np.linalg.solve(self.curvature + np.diag(self._firm), pull)
-        self.weights = np.clip(self.weights + np.clip(step, -LONGEST_STEP, LONGEST_STEP), 0.0, HEAVIEST)
+        off = features - _sums(features * chances)
+        slope = np.add.reduce(off[:, np.arange(entries), said], axis=1) / entries
+        flat = off.reshape(len(off), -1)
+        self.curvature *= FORGET
+        self.curvature += (weight / entries) * ((flat * chances.reshape(-1)) @ flat.T)
+        pull = weight * slope + self._pull * (self._first - self.weights)
+        step = np.linalg.solve(self.curvature + self._firmly, pull)
+        step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
+        self.weights = np.minimum(np.maximum(self.weights + step, 0.0), HEAVIEST)
 
 
 class LinkEvidence:
@@ -209,5 +244,6 @@ class LinkEvidence:
         return self.pools[key]
 
 
-def _features(known: Known, said: Iterable[list[Array]]) -> Array:
-    return np.stack([np.log(known.chances + _LEAST), *(table for tables in said for table in tables)])
+def _features(known: Known, said: Iterable[Array]) -> Array:
+    """Return the logs of P0 and of the tables of each source (F, E, levels)."""
+    return np.concatenate([np.log(known.chances + _LEAST)[None], *said])

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from math import exp, inf, isinf
 
 from camlink.models.base import OutputSpec
@@ -114,6 +113,7 @@ class PerFrame:
         self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
+        self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
         self._asked = False
 
     def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
@@ -161,7 +161,7 @@ class PerFrame:
         """Learn from what was executed: a few models, or all of them."""
         if self._asked:
             self._check(executed)
-        now = {n: self._read(n, executed) for n, m in self._models.items() if isinstance(m.belief, Leveled)}
+        now = {n: self._read(n, executed) for n in self._leveled}
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
@@ -176,13 +176,14 @@ class PerFrame:
         backs = (1,) if chosen else (1, LINKS_BACK[self._learnt_links % len(LINKS_BACK)])
         for name in executed:
             model = self._models[name]
-            for back in backs if self._sources(name, executed) else ():
+            heard = self._sources(name, executed)
+            for back in backs if heard else ():
                 if back > len(model.past):
                     break
                 then = model.past[-back]
                 fresh = model.freshness.steady * (1.0 - model.freshness.gone(self._now.since(then.at)))
                 known = self._known(model.belief, fresh, then)
-                sources = {s: Source(now[s], then.others[s]) for s in self._sources(name, executed)}
+                sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
                 links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1)
 
@@ -194,10 +195,9 @@ class PerFrame:
 
     def _sources(self, name: str, executed: Mapping[str, Value]) -> tuple[str, ...]:
         """Return the models whose outputs on this frame tell of ``name``: few, the first ones of the configuration."""
-        if self._links is None or not executed or not isinstance(self._models[name].belief, Leveled):
+        if self._links is None or not executed or name not in self._leveled:
             return ()
-        heard = (m for m in self._models if m in executed and m != name and isinstance(self._models[m].belief, Leveled))
-        return tuple(islice(heard, MOST_SOURCES))
+        return tuple([m for m in self._leveled if m in executed and m != name][:MOST_SOURCES])
 
     @staticmethod
     def _known(belief: Belief, fresh: float, then: _Execution) -> Known:

@@ -10,6 +10,7 @@ had, over the time it takes to become this stale.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
@@ -109,9 +110,16 @@ class Prices:
 
 
 def _interval(curve: Sequence[float], worth: float) -> float:
+    """Return the age at which ``curve``, by `AGES`, reaches ``worth``: between two of them, in proportion."""
     if worth > curve[-1]:
         return inf
-    return 1.0 if worth <= curve[0] else float(np.interp(worth, curve, AGES))
+    if worth <= curve[0]:
+        return 1.0
+    after = bisect_right(curve, worth)
+    if after == len(curve):
+        return AGES[-1]
+    low, high = curve[after - 1], curve[after]
+    return AGES[after - 1] + (AGES[after] - AGES[after - 1]) / (high - low) * (worth - low)
 
 
 def _boundary(holds_above: Callable[[float], bool]) -> float:

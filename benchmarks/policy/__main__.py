@@ -83,9 +83,10 @@ class _StillLinks(LinkEvidence):
 
 
 class _StillPair(Pair):
-    def likelier(self, source: Source, known: Known) -> list[NDArray[np.float64]]:
-        by_level, apart, moved = super().likelier(source, known)
-        return [by_level, apart, np.zeros_like(moved)]
+    def likelier(self, source: Source, known: Known) -> NDArray[np.float64]:
+        told = super().likelier(source, known).copy()
+        told[2] = 0.0
+        return told
 
 
 class Uncalibrated(PerFrame):

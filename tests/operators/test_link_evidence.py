@@ -104,3 +104,18 @@ def test_a_level_beyond_all_that_were_told_apart_teaches_the_tables_only() -> No
     links.learn("wide", knowing(last=0), {"narrow": Source(at(30), at(0))}, at(31))
     chances = links.chances("wide", knowing(last=0), {"narrow": Source(at(40), at(0))})
     assert np.isfinite(chances).all()
+
+
+def test_what_is_kept_of_a_link_is_what_would_be_found_anew() -> None:
+    kept, anew, rng = LinkEvidence(SPECS), LinkEvidence(SPECS), np.random.default_rng(7)
+    known, then = knowing(last=2), at(0)
+    for _ in range(300):
+        source = Source(at(int(rng.integers(0, 3))), then)
+        copied = Known(known.chances, known.usual.copy(), known.last)  # another object, so nothing is known of it
+        found = kept.chances("wide", known, {"narrow": source})
+        assert found.tolist() == anew.chances("wide", copied, {"narrow": source}).tolist()
+        if rng.random() < 0.3:
+            said = at(int(rng.integers(0, 6)))
+            kept.learn("wide", known, {"narrow": source}, said)
+            anew.learn("wide", copied, {"narrow": source}, said)
+            known, then = knowing(int(said[0])), source.now

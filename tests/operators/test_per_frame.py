@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import Leveled, Plain, belief_of
-from camlink.operators.freshness import Freshness, Passed
+from camlink.operators.freshness import KEPT, Freshness, Passed
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.scene import Scene
@@ -49,6 +49,20 @@ def test_freshness_tells_noise_from_change() -> None:
     noisy = learnt(0.005, 0.5)
     assert noisy.steady == pytest.approx(0.5, abs=0.15)
     assert noisy.gone(Passed(1, 1)) < 0.15
+
+
+def test_freshness_forgets_all_but_its_last_samples() -> None:
+    rng = np.random.default_rng(9)
+    rows = [(Passed(float(a), float(a)), 0.5, float(y)) for a, y in rng.integers(0, (9, 2), (3 * KEPT + 7, 2))]
+    seen, late = Freshness(), Freshness()
+    for row in rows:
+        seen.observe(*row)
+    for row in rows[-KEPT:]:
+        late.observe(*row)
+    seen.fit(5)
+    late.fit(5)
+    assert seen.gone(Passed(3.0, 1.0)) == late.gone(Passed(3.0, 1.0))
+    assert (seen.steady, seen.new) == (late.steady, 0)
 
 
 def test_freshness_learns_that_movement_matters() -> None:
