@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -39,7 +41,13 @@ def dashboard(
         note_console().print(f"Token to sign in with: {token}", soft_wrap=True, markup=False)
     served = Dashboard(results, host=host, port=port, token=token, days=days)
     out_console().print(f"Dashboard: {served.url}", highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, _done)  # the server stops for it, and then hands it on
     try:
         served.run()
     finally:
         served.close()
+
+
+def _done(number: int, frame: FrameType | None) -> None:
+    """A supervisor that stops the dashboard is no failure."""
+    raise SystemExit(0)

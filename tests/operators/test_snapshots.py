@@ -32,7 +32,7 @@ from camlink.pipeline.clock import WallClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import ModelFacts, without_models
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import Detections, FrameResult, FrameStats
+from camlink.pipeline.records import Detections, FrameResult, FrameStats, LinkPromotion
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 
@@ -103,13 +103,17 @@ def test_a_frame_that_is_being_relabelled_is_joined_with_what_comes_after_a_cras
 
 
 def test_links_that_were_promoted_after_the_snapshot_stand() -> None:
-    before, after, payloads = learnt(), empty(), EnsembleBytes()
-    newer = Version(3, before.targets["persons"].current.ensemble)  # type: ignore[union-attr]
-    after.targets["persons"] = TargetLinks(newer, last_number=3)
-    restore(after, to_snapshot(before, SPECS, PLAIN, payloads), SPECS, PLAIN, payloads)
-    assert after.targets["persons"].current is newer
-    assert after.targets["persons"].trial is None, "its rival is no longer in force"
-    assert after.targets["objects"].trial is not None
+    first, second = (AdaptationOperator(dict(SPECS), LearningRules(20, 20, 8, 100), NoRelabelling) for _ in range(2))
+    before = first._cameras["hall"] = learnt()
+    ensemble = before.targets["persons"].current.ensemble  # type: ignore[union-attr]
+    second.restore("hall", first.snapshot("hall"))
+    second.resume(LinkPromotion("hall", "persons", 3, START, ensemble.to_bytes()))
+    after = second._cameras["hall"].targets
+    assert after["persons"].current.number == 3  # type: ignore[union-attr]
+    assert after["persons"].trial is None, "its rival is no longer in force"
+    assert after["objects"].trial is not None
+    second.resume(LinkPromotion("hall", "persons", 1, START, ensemble.to_bytes()))
+    assert after["persons"].current.number == 3, "what is older says nothing"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
