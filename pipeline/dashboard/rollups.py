@@ -37,6 +37,8 @@ from camlink.pipeline.run_info import FILE_NAME, RunInfo
 HOWS = ("executed", "linked", "reused", "abstained")
 LABELS = 8  # of a model are drawn, its first ones
 LISTED = 400  # events, drops and decisions kept per camera
+# Tables whose rows are shown one by one, and the list of a `CameraState` that holds them; others are for reports.
+LIST_OF = {"decisions": "decisions", "drops": "drops", "camera_events": "events", "adaptation": "adaptation"}
 PARTS_AT_ONCE = 500
 QUIET = 8  # refreshes without news after which nothing more is waited for
 AT_ONCE = 32  # cameras at least that a refresh works in, if they have new rows
@@ -166,6 +168,8 @@ class RunRollups:
             with self._unless_merged(outputs[start:]):
                 self._take(outputs[start : start + PARTS_AT_ONCE], catch_up=len(outputs) > PARTS_AT_ONCE)
         for table, files in new.items():
+            if table not in LIST_OF:
+                continue
             with self._unless_merged(files):
                 rows = _read_rows(table, files)
                 with self.lock:
@@ -244,12 +248,7 @@ class RunRollups:
             self._meet([row["camera_id"]])
             camera = self.cameras[row["camera_id"]]
             camera.version += 1
-            {
-                "decisions": camera.decisions,
-                "drops": camera.drops,
-                "camera_events": camera.events,
-                "adaptation": camera.adaptation,
-            }[table].append(row)
+            getattr(camera, LIST_OF[table]).append(row)
             if table == "drops":
                 camera.dropped[row["reason"]] += row["count"]
 

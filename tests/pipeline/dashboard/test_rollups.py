@@ -21,7 +21,7 @@ from camlink.pipeline.dashboard.rollups import N_ABSTAINED, N_EXECUTED, N_PREDIC
 from camlink.pipeline.dashboard.seen_frames import SeenFrames
 from camlink.pipeline.dashboard.trust import trust_of_cameras, trusts_of_cameras
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.records import FrameResult, ModelOutput
+from camlink.pipeline.records import CalibratedOutput, FrameResult, ModelOutput
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
 from camlink.pipeline.results_tables import microseconds
@@ -91,6 +91,18 @@ def test_nothing_new_changes_nothing(runs: Path) -> None:
     version = rollups.version
     assert not rollups.refresh()
     assert rollups.version == version
+
+
+def test_what_a_person_would_say_is_left_to_reports(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "replayed", tmp_path / "run")
+    rollups = refreshed(tmp_path / "run")
+    said = CalibratedOutput(HALL, 3, START, "people", np.float32([2.0]), ("persons",), 0.7)
+    with ResultsLog(tmp_path / "said", specs=RunInfo.load(tmp_path / "run").specs()) as log:
+        log.write([said])
+    shutil.copytree(tmp_path / "said" / "calibrated", tmp_path / "run" / "calibrated")
+    assert (tmp_path / "run" / "calibrated").is_dir()
+    rollups.refresh()
+    assert rollups.cameras.keys() == refreshed(runs / "replayed").cameras.keys()
 
 
 def test_a_part_that_is_no_parquet_is_named(runs: Path, tmp_path: Path) -> None:
