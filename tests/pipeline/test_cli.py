@@ -264,7 +264,7 @@ def test_ctrl_c_ends_cleanly_with_a_report_of_what_was_done(tmp_path: Path) -> N
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "executes" in line:  # the first decision: the run is under way
+        if "decides on every frame" in line:  # the first decision: the run is under way
             process.send_signal(signal.SIGINT)
             break
     out, _ = process.communicate(timeout=60)
