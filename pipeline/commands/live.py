@@ -41,6 +41,7 @@ def run(
     from camlink.pipeline.ingest import Roster, SourceSpec
     from camlink.pipeline.ingest.names import camera_id_from
     from camlink.pipeline.session import Camera, Listener, Session
+    from camlink.pipeline.start_checks import check_start
 
     site = load_config(config)
     if not site.cameras:
@@ -48,6 +49,7 @@ def run(
         raise typer.Exit(WRONG_USE)
     if device is not None:
         site = site.model_copy(update={"device": device})
+    check_start(site)
     pool, descriptions = build_pool(site)
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
 

@@ -13,7 +13,7 @@ import pytest
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.pipeline.config import SiteConfig, check_config
-from camlink.pipeline.errors import LinkError
+from camlink.pipeline.errors import ConfigError, LinkError
 from camlink.pipeline.federation import save_links
 from camlink.pipeline.learnt_elsewhere import NEAR, train_oracle
 from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, Record
@@ -189,9 +189,9 @@ def test_links_to_other_models_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     samples = {m: rng.poisson(2, (40, s.size)).astype(np.float32) for m, s in specs.items()}
     save_links(tmp_path, train_ensembles(specs, samples, seed=0, kind="vec_to_vec"))
-    with pytest.raises(LinkError, match='links "seen" as another model'):
+    with pytest.raises(ConfigError, match='links "seen" as another model'):
         run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(tmp_path)}}))
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(LinkError, match="no links to any of seen, half"):
+    with pytest.raises(ConfigError, match="no links to any of seen, half"):
         run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(empty)}}))

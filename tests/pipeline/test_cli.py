@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 import cv2
@@ -28,10 +29,14 @@ from camlink.pipeline.results import RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames
 
+REPOSITORY = Path(__file__).resolve().parents[2]  # what runs in another folder shall be this camlink, too
 
-def camlink(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+
+def camlink(
+    *arguments: str, env: Mapping[str, str] = MappingProxyType({}), **more: object
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "camlink.pipeline.cli", *arguments]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(REPOSITORY)} | env
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment, **more)  # type: ignore[call-overload, no-any-return]
 
 
