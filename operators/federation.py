@@ -170,7 +170,7 @@ class SiteOperator:
         """``samples``: model -> (n, size), oldest first."""
         self.result: dict[str, Ensemble] | None = None
         self.learner: SiteLearner | None = None
-        self._site, self._federation, self._specs, self._samples = site, federation, dict(specs), samples
+        self._site, self._federation, self._specs, self.samples = site, federation, dict(specs), samples
         self._refused: list[Refusal] = []
 
     @property
@@ -239,7 +239,7 @@ class SiteOperator:
             if theirs:
                 ours = [self._specs.get(name, f"no {name}") for name in theirs]
                 raise LinkError(f"the coordinator's models differ from those here: {list(theirs.values())}, not {ours}")
-            self.learner = SiteLearner(plan, self._samples)
+            self.learner = SiteLearner(plan, self.samples)
         return self.learner
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console, out_console
+from camlink.pipeline.commands.console import WRONG_USE, note_console, out_console, writable_file
 
 app = typer.Typer(no_args_is_help=True, help="Configurations: check one, print the JSON Schema.")
 
@@ -29,7 +29,9 @@ def check(files: Annotated[list[str], typer.Argument(help="Configuration files, 
 
 @app.command()
 def schema(
-    out: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write here instead of to standard output.", callback=writable_file)
+    ] = None,
 ) -> None:
     """Print the JSON Schema of a configuration, for editors."""
     import json

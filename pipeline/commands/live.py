@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console
+from camlink.pipeline.commands.console import WRONG_USE, note_console, writable
 from camlink.pipeline.commands.dashboard import TokenOption
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def run(
     config: Annotated[str, typer.Argument(help="Configuration file with cameras, or a built-in name such as webcam.")],
-    out: Annotated[Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.", callback=writable)
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dashboard: Annotated[bool, typer.Option(help="Serve live pages and /metrics while running.")] = True,
     host: Annotated[

@@ -13,7 +13,7 @@ from camlink.pipeline.commands.console import ConfigOption, DeviceOption, Models
 
 def record(
     paths: Annotated[list[Path], typer.Argument(help="Clips, folders of clips or of stills.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder of the trace, new or empty.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trace, new or empty.", callback=console.writable)],
     config: ConfigOption = "building",
     models: ModelsOption = None,
     fps: RateOption = "5",

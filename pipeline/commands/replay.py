@@ -54,7 +54,9 @@ def replay(
     fit: Annotated[
         bool, typer.Option(help="Shorten the learning and lengthen the period where footage is too short for them.")
     ] = True,
-    out: Annotated[Path | None, typer.Option(help="Results folder; runs/NAME-TIME when not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder; runs/NAME-TIME when not given.", callback=console.writable)
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete an earlier run in the results folder.")] = False,
 ) -> None:
     """Replay recorded footage through ingest, scheduler, models, links and adaptation; end with a report.

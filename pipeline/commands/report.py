@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import out_console
+from camlink.pipeline.commands.console import out_console, writable_file
 
 
 def report(
@@ -22,8 +22,12 @@ def report(
     day: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only this day (UTC), camera by camera.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the results, a row per output, as CSV.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Also write the results as one Parquet file.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write the results, a row per output, as CSV.", callback=writable_file)
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Also write the results as one Parquet file.", callback=writable_file)
+    ] = None,
 ) -> None:
     """Print a run's report, and write it as JSON and as one self-contained HTML page."""
     _export(run, day, {"csv": csv, "parquet": parquet}, quiet=as_json)

@@ -15,6 +15,7 @@ from camlink.pipeline.reports.certificates import camera_proof, daily_certificat
 from camlink.pipeline.reports.notes import interval, percent
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import RunResults
+from camlink.pipeline.tables import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,18 +106,16 @@ def write_daily(results: RunResults, report: Mapping[str, Any]) -> Path:
 
 def print_daily(report: Mapping[str, Any], console: Console) -> None:
     """Print the day's report; names are printed as they are, never read as markup."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     console.print(Text(f"{report['run']}, {report['day']} (UTC)", style="bold"))
     heads = ("Camera", "Model", *HOWS, "predicted agree", "95 % at any time", "audits", "target")
-    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    rows = []
     for name, camera in report["cameras"].items():
         for model, counts in camera["models"].items():
             cells = (name, model, *(f"{counts[how]:,}" for how in HOWS), *_proven(counts["certificate"]))
-            table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+            rows.append(cells)
+    print_table(console, heads, rows, names=2)
     for name, camera in report["cameras"].items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in camera["dropped"].items()) or "none"
         happened = f"{camera['decisions']} decisions, {len(camera['events'])} events"

@@ -119,7 +119,7 @@ def test_report_prints_json_and_nothing_else(replayed: tuple[Path, subprocess.Co
 def test_a_run_is_never_overwritten_unasked(replayed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = replayed
     result = camlink("replay", str(folder / "trace"), "--out", str(folder / "run"))
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "already holds a run" in result.stderr
 
 
@@ -236,7 +236,7 @@ def test_a_recording_heeds_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_report_of_no_run_says_so(tmp_path: Path) -> None:
     result = camlink("report", str(tmp_path))
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "is this the folder of a camlink run?" in result.stderr
 
 
