@@ -106,7 +106,7 @@ def _model(
         name=name,
         caption=_caption(model.spec),
         chart=svg.over_time(model.spec, filled, window) if window and len(filled.starts_us) else None,
-        trust=trust_of_models([model]),
+        trust=trust_of_models([model], info),
         served={how: model.served[how] for how in HOWS},
         executions=model.executions,
         executed_share=model.executions / total if total else None,

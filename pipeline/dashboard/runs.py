@@ -83,7 +83,7 @@ def compared(name: str, rollups: RunRollups) -> Compared:
             each = [camera.models[model] for camera in cameras if model in camera.models]
             total = sum(state.served.total() for state in each)
             share = sum(state.executions for state in each) / total if total else None
-            models[model] = (share, trust_of_models(each))
+            models[model] = (share, trust_of_models(each, info))
         return Compared(
             name=name,
             info=info,

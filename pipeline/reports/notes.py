@@ -102,10 +102,15 @@ def _judged(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]
     if figure["mean"] is None:
         always = "Nothing was predicted." if outputs["abstained"] else "Executed throughout; nothing was predicted."
         return {"verdict": "unpredicted", "text": always}
-    return _against_baselines(model, figure)
+    return against_baselines(model, figure)
 
 
-def _against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
+def against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
+    """Judge predictions of a model by their best baseline; report and dashboard judge by this alone.
+
+    ``figure``: ``mean``, ``audit_frames``, and per baseline ``baselines`` and ``leads`` (frame by frame). Verdicts:
+    ``few``, ``better``, ``similar``, ``worse``.
+    """
     name, baseline = best_baseline(figure)
     lead = figure["leads"][name]
     figures = f"({percent(baseline)} against {percent(figure['mean'])})"
