@@ -49,6 +49,10 @@ class RunInfo:
         """Return the models' output specs. Raises `ResultsError` when a model's entry does not describe one."""
         return {name: _spec(name, entry) for name, entry in self.models.items()}
 
+    def bootstrap_frames(self) -> int:
+        """Return how many of a camera's first frames every model runs on, to learn from; 0 where it is not told."""
+        return int((self.config.get("links") or {}).get("bootstrap_frames") or 0)
+
     def save(self, path: Path) -> None:
         """Write to ``path`` (the run folder or the file itself) in one step. Raises `ResultsError`."""
         text = json.dumps(asdict(self), default=_plain, indent=2, ensure_ascii=False)

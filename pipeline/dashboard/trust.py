@@ -1,4 +1,4 @@
-"""How far outputs agree with the models', as a page states it: the report's figure, a certificate's interval, baselines.
+"""How far outputs agree with the models', as a page states it: figure, interval and baseline.
 
 The figure is the report's: the weighted mean over audit frames (`camlink.pipeline.accuracy`), so that a page and a
 report of one run never show two. The interval is the certificate's, which holds however often one looks.

@@ -13,7 +13,7 @@ from camlink.pipeline.accuracy import Comparison, compare
 from camlink.pipeline.durable import write_text
 from camlink.pipeline.exports import known_day, on_day
 from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
-from camlink.pipeline.reports.notes import interval, percent
+from camlink.pipeline.reports.notes import interval, percent, standing
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import RunResults
 
@@ -143,4 +143,4 @@ def _proven(certificate: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
 def _target(certificate: Mapping[str, Any] | None) -> str:
     if certificate is None or certificate["target"] is None:
         return ""
-    return f"{percent(certificate['target'])} {certificate['target_state']}"
+    return f"{percent(certificate['target'])} {standing(certificate)}"

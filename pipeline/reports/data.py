@@ -21,6 +21,7 @@ from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compar
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
 from camlink.pipeline.reports.notes import note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
+from camlink.pipeline.reports.spending import spent, spent_in_all, time_budget
 from camlink.pipeline.results import RunInfo, RunResults
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ def _whole(
     frames = _sum_frames([camera["frames"] for camera in cameras.values()], info)
     executions = _sum_executions(camera["executions"] for camera in cameras.values())
     cost = _cost([camera["cost"] for camera in cameras.values()])
+    cost["parts"] = spent_in_all([camera["cost"]["parts"] for camera in cameras.values()])
+    cost["time_budget"] = time_budget(info)
     return {
         "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads, "interval": _kind(info)},
         "executions": executions,
@@ -119,7 +122,8 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         "certificates": list(proof.entries),
         "expected_agreement": _expected(rows, agreement),
         "frames": frames,
-        "cost": _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()]),
+        "cost": _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()])
+        | {"parts": spent_in_all([spent(rows, info)]), "time_budget": time_budget(info)},
         "models": models,
         "decisions": [_decision(row) for row in rows.decisions],
         "drops": [_plain_row(row) for row in rows.drops],

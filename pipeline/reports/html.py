@@ -16,6 +16,7 @@ from camlink.models.scores import agreement
 from camlink.pipeline.accuracy import PREDICTED
 from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
+from camlink.pipeline.reports.spending import KINDS, over_spent
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
 
@@ -66,6 +67,9 @@ class Page:
                 config=self._results.info.config,
                 headline=notes.headline(report),
                 ending=notes.ending(report),
+                dropped=notes.dropped_sentence(report["frames"]),
+                kinds=KINDS,
+                over_spent=over_spent(report["cost"]["time_budget"], report["cost"]["parts"]["serve"]["share"]),
                 calibrated=notes.calibrated_lines(report),
                 pace=notes.pace(report["cost"]),
                 views=self._views,
@@ -95,6 +99,8 @@ def page_environment() -> Environment:
     environment.filters |= {
         "percent": notes.percent,
         "interval": notes.interval,
+        "executed": notes.executed_words,
+        "standing": notes.standing,
         "moment": _moment,
         "rate": rate,
         "memory": memory,
