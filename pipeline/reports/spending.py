@@ -16,13 +16,7 @@ from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 
 Part = dict[str, Any]
-KINDS = {
-    "serve": "served under a decision",
-    "bootstrap": "bootstrap: a camera's first frames, to learn links from",
-    "profile": "profile: the first frames of a period, to score the links",
-    "audit": "audit: drawn at random, to measure agreement",
-    "relabel": "relabelled: served frames on which predicted models run after all, to relearn links",
-}
+KINDS = {"serve": "served", "bootstrap": "bootstrap", "profile": "profile", "audit": "audit", "relabel": "relabelled"}
 SLACK = 0.005  # of the time share; what rounding may bring
 
 
@@ -34,22 +28,22 @@ def spent(rows: CameraRows, info: RunInfo) -> dict[str, Part]:
 
 
 def _of_kind(rows: CameraRows, info: RunInfo, kind: str) -> Part:
-    frames, used, everything = 0, 0.0, 0.0
+    frames: set[int] = set()
+    used, each = 0.0, 0.0
     for name, model in rows.models.items():
         seconds = float(info.models[name].get("time_ms") or 0.0) / 1000.0
         chosen = _frames_of(kind, rows, model)
-        seen = len(np.unique(model.frame_index[chosen]))
-        frames = max(frames, seen)
+        frames.update(model.frame_index[chosen].tolist())
         used += seconds * int((chosen & (model.how == "executed")).sum())
-        everything += seconds * seen
-    return {"frames": frames, "model_seconds": used, "model_seconds_of_everything": everything}
+        each += seconds
+    return {"frames": len(frames), "model_seconds": used, "model_seconds_of_everything": each * len(frames)}
 
 
 def _frames_of(kind: str, rows: CameraRows, model: ModelRows) -> NDArray[np.bool_]:
     if kind == "bootstrap":
-        return (model.purpose == "profile") & (model.times_us < rows.bootstrap_until_us)
+        return np.asarray((model.purpose == "profile") & (model.times_us < rows.bootstrap_until_us))
     if kind == "profile":
-        return (model.purpose == "profile") & (model.times_us >= rows.bootstrap_until_us)
+        return np.asarray((model.purpose == "profile") & (model.times_us >= rows.bootstrap_until_us))
     return np.asarray(model.purpose == kind)
 
 

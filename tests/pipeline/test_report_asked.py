@@ -43,6 +43,7 @@ def run(out: Path, dropped: int = 0, **settings: Any) -> dict[str, Any]:
         "budgets": {"time_share": 0.4},
         "links": {"bootstrap_frames": BOOTSTRAP, "min_train_frames": BOOTSTRAP},
         "audit": {"fraction": 0.1},
+        "adaptation": {"interval": timedelta(minutes=1), "frames": 5},
     }
     config = SiteConfig(**{"models": "building", **rules, **settings})
     session = Session(config, ModelPool(models), {"hall": Camera("indoor", "hall.mp4", 1.0)}, out)
@@ -81,7 +82,7 @@ def test_page_and_terminal_show_the_budget_beside_what_it_came_to(plain: tuple[P
     out, report = plain
     page = re.sub(r"\s+", " ", write_report(out).read_text(encoding="utf-8"))
     served, whole = report["cost"]["parts"]["serve"]["share"], report["cost"]["share"]
-    assert "(time budget 40 %)" in page and "bootstrap: a camera" in page and f"{100 * served:.1f} %" in page
+    assert ">time budget 40 %</span>" in page and "<td>bootstrap</td>" in page and f"{100 * served:.1f} %" in page
     assert f"Time budget 40 %: frames served under a decision took {100 * served:.1f} %." in told(report)
     assert f"the cost is {100 * whole:.1f} %" in told(report)
 
@@ -90,7 +91,7 @@ def test_without_a_time_budget_none_is_named(tmp_path: Path) -> None:
     report = run(tmp_path / "run", budgets={"memory_gb": 9.0})
     assert report["cost"]["time_budget"] is None
     assert "No time budget: frames served" in told(report)
-    assert "(no time budget)" in write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert ">no time budget</span>" in write_report(tmp_path / "run").read_text(encoding="utf-8")
 
 
 def test_frames_that_no_model_saw_are_in_the_headline(tmp_path: Path) -> None:
