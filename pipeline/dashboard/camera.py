@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from camlink.pipeline.dashboard import svg
+from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model
 from camlink.pipeline.dashboard.health import Health, health_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CameraState, RunRollups
@@ -50,6 +51,7 @@ class CameraView:
     health: Health
     span: str
     trust: Trust | None
+    costs: Costs
     models: list[ModelView]
     drawn: str
     strip: Markup | None
@@ -79,6 +81,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             health=health_of(camera, rollups.info, now),
             span=span,
             trust=view.trust_of(camera),
+            costs=costs_of([camera], rollups.info),
             models=[_model(rollups.info, camera, name, span, window) for name in camera.models],
             drawn=drawn_model(camera),
             strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,

@@ -59,6 +59,8 @@ class ModelState:
     series: dict[str, Buckets]
     served: Counter[str] = field(default_factory=Counter)  # by how
     executions: int = 0  # for whatever purpose
+    frames_served: int = 0  # under a decision, audits left out: the frames that a time budget is for
+    executed_when_served: int = 0  # on those
     seen: dict[str, SeenFrames] = field(default_factory=dict)
     link_version: int | None = None
     confidence_sum: float = 0.0
@@ -78,6 +80,9 @@ class ModelState:
         for how in HOWS:
             self.served[how] += rows.served_count(how)
         self.executions += rows.executions_made
+        budgeted = rows.served & (rows.purpose == "serve")
+        self.frames_served += int(budgeted.sum())
+        self.executed_when_served += int((budgeted & (rows.how == "executed")).sum())
         sums, values = bucket_rows(rows)
         drawn = rows.served | (rows.how == "executed")
         for buckets in self.series.values():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from camlink.pipeline.dashboard.costs import costs_of
 from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.dashboard.trust import trust_of_cameras, trust_of_models
 from camlink.pipeline.reports import build_report
@@ -58,6 +59,14 @@ def test_a_model_is_judged_in_the_words_of_the_report(run: tuple[RunRollups, dic
         assert said is not None
         assert said["verdict"] == report["models"][name]["note"]["verdict"]
         assert report["models"][name]["note"]["text"].startswith(said["text"])
+
+
+def test_the_fleet_page_has_the_cost_of_the_report(run: tuple[RunRollups, dict[str, Any]]) -> None:
+    rollups, report = run
+    found = costs_of(rollups.cameras.values(), rollups.info)
+    assert found.whole == pytest.approx(report["cost"]["share"])
+    assert found.served == pytest.approx(report["cost"]["parts"]["serve"]["share"])
+    assert (found.asked, found.over_spent) == (0.5, False)
 
 
 def test_too_few_audits_are_too_few_on_every_page(tmp_path: Path) -> None:
