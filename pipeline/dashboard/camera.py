@@ -13,9 +13,10 @@ from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model
 from camlink.pipeline.dashboard.health import Health, health_of
-from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CameraState, RunRollups
+from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_of, target_states
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
+from camlink.pipeline.reports.calibrated import calibrated_words, unit
 from camlink.pipeline.results_latest import read_latest
 from camlink.pipeline.results_tables import microseconds
 from camlink.pipeline.run_info import RunInfo
@@ -56,6 +57,7 @@ class CameraView:
     drawn: str
     strip: Markup | None
     decision: Mapping[str, Any] | None
+    calibrated: Sequence[str]  # what a person would say, by the oracle node, in sentences
     matrix: list[tuple[str, list[tuple[str, float | None]]]]
     latest: Mapping[str, Any] | None
     happened: Sequence[Mapping[str, Any]]
@@ -87,6 +89,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
             decision=decisions[-1] if decisions else None,
             matrix=_matrix(scored["link_scores"], list(camera.models)) if scored else [],
+            calibrated=[_calibrated(rollups.info, camera_id, state) for state in camera.calibrated.values()],
             latest=latest,
             happened=_happened(camera),
             dropped=dict(camera.dropped.most_common()),
@@ -118,6 +121,13 @@ def _model(
         target=target_of(info, camera.camera_id, name),
         state=target_states(camera).get(name),
     )
+
+
+def _calibrated(info: RunInfo, camera_id: str, state: CalibratedState) -> str:
+    frames = max(state.frames, 1)
+    means = {"mean_count": state.count_sum / frames, "mean_confidence": state.confidence_sum / frames}
+    judged = {"judged": info.oracle.get(camera_id), "unit": unit(info), "mean_own": None}
+    return calibrated_words({"camera": camera_id, "name": state.name, "frames": state.frames, **means, **judged})
 
 
 def _caption(spec: Any) -> str:

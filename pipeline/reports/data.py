@@ -18,6 +18,7 @@ from typing import Any
 
 from camlink.operators.evidence import Evidence, bounds
 from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compare
+from camlink.pipeline.reports.calibrated import calibrated
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
 from camlink.pipeline.reports.notes import note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
@@ -51,7 +52,7 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
             scores[name] += [model.scores] if model.scores is not None else []
         visit(rows, cameras[camera_id])
     report = _whole(results.info, cameras, pooled, proofs)
-    report["calibrated"] = _calibrated(results)
+    report["calibrated"] = calibrated(results)
     report["models"] = {
         name: _model(results.info, name, cameras, scores[name], [p.models[name] for p in proofs if name in p.models])
         for name in results.info.models
@@ -59,17 +60,6 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
     for violation in report["frames"]["violations"]:
         log.error("frames are not conserved: %s", violation)
     return report
-
-
-def _calibrated(results: RunResults) -> list[Report]:
-    """Return what the oracle node said, per camera: predictions, which no person has checked in this run."""
-    sql = (
-        "SELECT camera_id, name, count(*), avg(confidence), avg(list_sum(value)) FROM calibrated "
-        "GROUP BY ALL ORDER BY camera_id, name"
-    )
-    rows = zip(*(column.to_pylist() for column in results.query(sql, "calibrated").columns), strict=True)
-    keys = ("camera", "name", "frames", "mean_confidence", "mean_count")
-    return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
 def _whole(

@@ -15,6 +15,7 @@ from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.pipeline.accuracy import PREDICTED
 from camlink.pipeline.reports import notes, plots
+from camlink.pipeline.reports.calibrated import ABOUT, calibrated_lines
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.reports.spending import KINDS, over_spent
 from camlink.pipeline.reports.words import value_words
@@ -70,7 +71,8 @@ class Page:
                 dropped=notes.dropped_sentence(report["frames"]),
                 kinds=KINDS,
                 over_spent=over_spent(report["cost"]["time_budget"], report["cost"]["parts"]["serve"]["share"]),
-                calibrated=notes.calibrated_lines(report),
+                calibrated=calibrated_lines(report),
+                about_calibrated=ABOUT,
                 pace=notes.pace(report["cost"]),
                 views=self._views,
                 overview=plots.agreement_by_model(report["models"]),

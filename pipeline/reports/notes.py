@@ -281,12 +281,3 @@ def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
     if lead["low"] > 0.0:
         return f"{measured}; {words}, the best baseline, would have given {given}."
     return f"{measured}; the best baseline, {words}, gives {given}: no difference that so many frames can show."
-
-
-def calibrated_lines(report: Mapping[str, Any]) -> list[str]:
-    """Say what the oracle node gave, and what it is: a prediction of a person's labels, checked by nobody here."""
-    return [
-        f'{entry["camera"]}: "{entry["name"]}", calibrated by labels, on {entry["frames"]:,} frames: '
-        f"{entry['mean_count']:.2f} on average, expected to be right {percent(entry['mean_confidence'])} of the time"
-        for entry in report["calibrated"]
-    ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from camlink.pipeline.reports.calibrated import calibrated_lines
 from camlink.pipeline.reports.notes import (
     ALWAYS,
-    calibrated_lines,
     ending,
     headline,
     interval,

@@ -57,8 +57,8 @@ def test_the_fleet_shows_each_camera_with_its_agreement_and_interval(site: TestC
 
 def test_the_fleet_shows_the_time_budget_beside_what_served_frames_and_all_frames_took(site: TestClient) -> None:
     text = site.get("/?run=replayed").text
-    assert re.search(r"Model time \d+ %; on served frames \d+ % of a time budget of 60 %", text)
-    assert re.search(r"<small>time \d+ %, served \d+ %</small>", text)
+    assert re.search(r"on served frames \d+ %, time budget 60 %", text)
+    assert re.search(r"<small>cost \d+ %, served \d+ %</small>", text)
     assert "Time budget 60 %: frames served under a decision took" in site.get(f"/camera?run=replayed&id={HALL}").text
     assert 'class="trouble"' not in text
 
