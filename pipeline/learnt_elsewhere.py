@@ -61,13 +61,16 @@ def judged_oracle(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> dict[s
     """
     if config.oracle is None:
         return {}
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for camera, sources, samples, values in _lessons(config.oracle, specs):
         judged = judge_oracle(sources, samples, config.oracle.spec(), values, seed=config.seed)
         if judged is not None:
             low, high = wilson(judged.calibrated, judged.frames)
             best = max(judged.own, key=lambda source: judged.own[source], default=None)
-            found[camera] = {"taught": judged.taught, "frames": judged.frames, "agreement": judged.calibrated} | {
+            found[camera] = {
+                "taught": judged.taught,
+                "frames": judged.frames,
+                "agreement": judged.calibrated,
                 "low": low,
                 "high": high,
                 "constant": judged.constant,

@@ -22,7 +22,7 @@ from camlink.pipeline.reports.calibrated import calibrated
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
 from camlink.pipeline.reports.notes import note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
-from camlink.pipeline.reports.spending import spent, spent_in_all, time_budget
+from camlink.pipeline.reports.spending import all_bootstrap, spent, spent_in_all, time_budget
 from camlink.pipeline.results import RunInfo, RunResults
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
             "note": note(name, agreement, outputs),
         }
     dropped = sum(frames["dropped"].values())
+    costs = _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()])
+    costs |= {"parts": spent_in_all([spent(rows, info)]), "time_budget": time_budget(info)}
     return {
         **{key: info.cameras.get(rows.camera_id, {}).get(key) for key in ("domain", "source", "fps")},
         "executions": _sum_executions(model["executions"] for model in models.values()),
@@ -112,9 +114,9 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         "certificates": list(proof.entries),
         "expected_agreement": _expected(rows, agreement),
         "frames": frames,
-        "cost": _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()])
-        | {"parts": spent_in_all([spent(rows, info)]), "time_budget": time_budget(info)},
+        "cost": costs,
         "models": models,
+        "only_bootstrap": all_bootstrap(costs["parts"], info.bootstrap_frames()),
         "decisions": [_decision(row) for row in rows.decisions],
         "drops": [_plain_row(row) for row in rows.drops],
         "events": [_plain_row(row) for row in rows.events],

@@ -70,6 +70,19 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
+def all_bootstrap(parts: Mapping[str, Part], frames: int) -> str:
+    """Explain a camera that ended within its bootstrap; empty for any other. ``frames``: the bootstrap's length.
+
+    >>> all_bootstrap({"bootstrap": {"frames": 10}, "serve": {"frames": 0}}, 20).split(":")[0]
+    "It ended within its bootstrap, a camera's first 20 frames"
+    """
+    seen = parts["bootstrap"]["frames"]
+    if not seen or any(parts[kind]["frames"] for kind in parts if kind != "bootstrap"):
+        return ""
+    first = f"It ended within its bootstrap, a camera's first {frames} frames: every model ran on all {seen}"
+    return f"{first}, so nothing could be predicted or measured."
+
+
 def time_budget(info: RunInfo) -> float | None:
     """Return the time share that was asked for; None: no limit."""
     asked = (info.config.get("budgets") or {}).get("time_share")

@@ -47,6 +47,9 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"  {spending}"))
     console.print()
     console.print(_cameras(report))
+    for name, camera in report["cameras"].items():
+        if camera["only_bootstrap"]:
+            console.print(Text(f"  {name}: {camera['only_bootstrap']}"))
     for line, style in target_lines(report):
         console.print(Text(line, style=style))
     for line in calibrated_lines(report):

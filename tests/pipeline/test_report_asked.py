@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -85,6 +86,13 @@ def test_page_and_terminal_show_the_budget_beside_what_it_came_to(plain: tuple[P
     assert ">time budget 40 %</span>" in page and "<td>bootstrap</td>" in page and f"{100 * served:.1f} %" in page
     assert f"Time budget 40 %: frames served under a decision took {100 * served:.1f} %." in told(report)
     assert f"the cost is {100 * whole:.1f} %" in told(report)
+
+
+def test_a_camera_that_ended_within_its_bootstrap_says_why_nothing_is_measured(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", links={"bootstrap_frames": FRAMES + 1, "min_train_frames": BOOTSTRAP})
+    words = f"a camera's first {FRAMES + 1} frames: every model ran on all {FRAMES}"
+    assert words in report["cameras"]["hall"]["only_bootstrap"] and words in told(report)
+    assert words in html.unescape(write_report(tmp_path / "run").read_text(encoding="utf-8"))
 
 
 def test_without_a_time_budget_none_is_named(tmp_path: Path) -> None:
