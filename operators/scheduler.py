@@ -241,7 +241,8 @@ class SchedulerOperator:
             chosen,
             left,
             f"executes {_names(chosen)} ({cost}) and predicts {guesses}, "
-            f"{expected:.0%} over all models, judged on {frames} frames{_below(camera.not_met(), chosen)}",
+            f"{expected:.0%} over all models, judged on {frames} frame{'' if frames == 1 else 's'}"
+            f"{_below(camera.not_met(), chosen)}",
         )
 
     def _gated(self, camera: _Camera, chosen: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str]:

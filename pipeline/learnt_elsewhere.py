@@ -7,20 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from camlink.links.base import Array
-from camlink.links.domain import FrameName, Labels, link_to_oracle, read_labels
+from camlink.links.domain import FrameName, Labels, judge_oracle, link_to_oracle, read_labels
 from camlink.links.ensemble import Ensemble
 from camlink.links.train import MIN_FRAMES
 from camlink.models.base import OutputSpec
 from camlink.models.recorded import Trace, open_trace
 from camlink.operators.oracle import OracleNode
+from camlink.pipeline.accuracy import wilson
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config_checks import Found
 from camlink.pipeline.config_sections import OracleConfig
 from camlink.pipeline.errors import ConfigError, LinkError, ModelError, TraceError
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import Frame
 from camlink.pipeline.suggestions import suggest
 
@@ -48,6 +51,36 @@ def train_oracle(oracle: OracleConfig, specs: Mapping[str, OutputSpec], seed: in
     if faults:
         raise LinkError("\n".join(message for _, message in faults))
     return _taught(oracle, lessons, seed)
+
+
+def judged_oracle(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> dict[str, dict[str, Any]]:
+    """Return, per labelled camera, how links taught with most labels do on those kept aside, beside what needs no
+    links: ``taught``, ``frames``, ``agreement`` with its 95 % interval ``low`` and ``high``, ``constant``, and
+    ``source``, the counter that says most often itself what the person does, with its ``own`` agreement.
+
+    A camera with too few labels to keep any aside is left out. Raises like `oracle_node`.
+    """
+    if config.oracle is None:
+        return {}
+    lessons, faults = read_lessons(config.oracle, specs)
+    _refuse(config, faults)
+    found: dict[str, dict[str, Any]] = {}
+    for camera, lesson in lessons.items():
+        judged = judge_oracle(lesson.specs, lesson.samples, config.oracle.spec(), lesson.labels, seed=config.seed)
+        if judged is not None:
+            low, high = wilson(judged.calibrated, judged.frames)
+            best = max(judged.own, key=lambda source: judged.own[source], default=None)
+            found[camera] = {
+                "taught": judged.taught,
+                "frames": judged.frames,
+                "agreement": judged.calibrated,
+                "low": low,
+                "high": high,
+                "constant": judged.constant,
+                "source": best,
+                "own": None if best is None else judged.own[best],
+            }
+    return found
 
 
 @dataclass(frozen=True)
@@ -121,7 +154,7 @@ def _labelled(camera: str, labels: Labels, trace: Trace, oracle: OracleConfig) -
             found[frame.index] = frame, value
     if len(found) < MIN_FRAMES:
         raise LinkError(
-            f'{oracle.labels}: camera "{camera}" has {len(found)} labelled frames in {oracle.trace}; '
+            f'{oracle.labels}: camera "{camera}" has {counted(len(found), "labelled frame")} in {oracle.trace}; '
             f"{MIN_FRAMES} are needed"
         )
     pairs = sorted(found.values(), key=lambda pair: pair[0].captured_at)

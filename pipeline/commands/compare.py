@@ -176,17 +176,27 @@ def _number(text: str, option: str, most: float) -> float | None:
 
 def print_rows(rows: list[dict[str, Any]], console: Console) -> None:
     """Print one line per trace and policy, one column per budget; the best are bold."""
-    from camlink.pipeline.lab.summary import cells, ties, winners
+    from camlink.pipeline.lab.summary import cells, tied
     from camlink.pipeline.tables import print_table
 
     found = cells(rows)
-    best = {(c.trace, c.budget): c for c in winners(found)}
+    best = {(c.trace, c.budget, c.policy) for place in tied(found) for c in place}
     columns = list(dict.fromkeys(c.budget for c in found))
-    shown = []
+    shown: list[tuple[str | Text, ...]] = []
     for trace, policy in dict.fromkeys((c.trace, c.policy) for c in found):
         mine = {c.budget: c for c in found if (c.trace, c.policy) == (trace, policy)}
-        shown.append((trace, policy, *(_cell(mine[c], bold=ties(mine[c], best.get((trace, c)))) for c in columns)))
-    print_table(console, ("trace", "policy", *columns), shown, names=2, title="agreement / cost, in %")
+        shown.append((trace, policy, *(_cell(mine[c], bold=(trace, c, policy) in best) for c in columns)))
+    measures = " or ".join(dict.fromkeys(c.short for c in found)) or "agreement"
+    print_table(console, ("trace", "policy", *columns), shown, names=2, title=f"{measures} / cost, in %")
+    caption = _caption(found)
+    if caption is not None:
+        console.print(caption, markup=False, highlight=False, soft_wrap=True)
+
+
+def _caption(found: Sequence[Cell]) -> str | None:
+    """Say which models are judged by boxes; None where none is."""
+    boxed = dict.fromkeys(f"{c.trace}: {c.measure}" for c in found if c.measure != "agreement")
+    return f"mAP: {'; '.join(boxed)}" if boxed else None
 
 
 def _cell(cell: Cell, *, bold: bool) -> Text:

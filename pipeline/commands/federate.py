@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camlink.pipeline.commands.console import DONE, STOPPED, note_console, out_console, writable
+from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.links.federation import Plan
@@ -217,12 +218,13 @@ def _report(operator: CoordinatorOperator, party: Party, out: Path) -> None:
     down, up = party.bytes_per_message("sent"), party.bytes_per_message("taken")
     notes = note_console()
     notes.print(
-        f"{counts['rounds']} rounds, {counts['answers']} answers, {counts['late']} late, {counts['refused']} refused, "
-        f"{counts['waits']} deadlines with too few"
+        f"{counted(counts['rounds'], 'round')}, {counted(counts['answers'], 'answer')}, {counts['late']} late, "
+        f"{counts['refused']} refused, {counted(counts['waits'], 'deadline')} with too few"
     )
     notes.print(
-        f"per round of gradients and site: {down:,.0f} bytes out, {up:,.0f} back, for {len(server.plan.pairs)} links; "
-        f"the paper's scheme moves {PAPER_BYTES_PER_SITE:,} for one link of action labels, batches of 32 (Sec. 6.6)"
+        f"per round of gradients and site: {down:,.0f} bytes out, {up:,.0f} back, for "
+        f"{counted(len(server.plan.pairs), 'link')}; the paper's scheme "
+        f"moves {PAPER_BYTES_PER_SITE:,} for one link of action labels, batches of 32 (Sec. 6.6)"
     )
 
 

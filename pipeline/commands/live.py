@@ -13,6 +13,7 @@ import typer
 
 from camlink.pipeline.commands.console import WRONG_USE, note_console, writable
 from camlink.pipeline.commands.dashboard import TokenOption
+from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
@@ -81,7 +82,7 @@ def run(
             return [camera.source_spec() for camera in site.cameras]
 
         roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited)
-        note_console().print(f"{len(site.cameras)} cameras; Ctrl-C ends with a report in {folder}")
+        note_console().print(f"{counted(len(site.cameras), 'camera')}; Ctrl-C ends with a report in {folder}")
         readings = telemetry.timed(roster) if telemetry else roster
         code = run_and_report(session, readings, roster.captured, None, folder, on_stop=roster.close)
     raise typer.Exit(code)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from camlink.pipeline.commands.console import out_console, writable_file
+from camlink.pipeline.quantities import counted
 
 
 def report(
@@ -55,7 +56,7 @@ def _export(run: Path, day: datetime | None, files: dict[str, Path | None], *, q
             results = RunResults(run)
             rows = export_results(results, file, form, known_day(results, day.date()) if day else None)
             if not quiet:
-                out_console().print(f"Results: {file}, {rows:,} rows", highlight=False, soft_wrap=True)
+                out_console().print(f"Results: {file}, {counted(rows, 'row')}", highlight=False, soft_wrap=True)
 
 
 def _print_day(run: Path, day: datetime, as_json: bool, write: bool) -> None:

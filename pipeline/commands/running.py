@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from camlink.pipeline.commands.console import DONE, FAILED, STOPPED, note_console, out_console, print_error
 from camlink.pipeline.errors import CamlinkError
+from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
@@ -162,12 +163,20 @@ def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + PLAIN_EVERY_S
-            of = f" of {total}" if total else ""
-            note_console().print(f"{progress.frames}{of} frames, {_facts(progress)}")
+            note_console().print(_line(progress, total))
 
     return tick
 
 
+def _line(progress: Progress, total: int | None) -> str:
+    if not progress.frames:
+        return "no frame has come yet; still trying"
+    frames = f"{progress.frames} of {counted(total, 'frame')}" if total else counted(progress.frames, "frame")
+    return f"{frames}, {_facts(progress)}"
+
+
 def _facts(progress: Progress) -> str:
+    if not progress.frames:
+        return "no frame yet"
     agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"
     return f"{progress.executed_share:.0%} executed, agreement {agreement}"

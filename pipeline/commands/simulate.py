@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from camlink.pipeline.commands.console import note_console, writable
+from camlink.pipeline.quantities import counted
 
 
 def simulate(
@@ -35,4 +36,6 @@ def simulate(
     done = list(simulated(city))
     write_arrays(out, MODELS, done, note=city.note())
     frames = sum(len(camera) for camera in done)
-    note_console().print(f"{out}: SYNTHETIC trace, {cameras} cameras, {frames:,} frames", markup=False)
+    note_console().print(
+        f"{out}: SYNTHETIC trace, {counted(cameras, 'camera')}, {counted(frames, 'frame')}", markup=False
+    )

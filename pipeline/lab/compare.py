@@ -19,6 +19,7 @@ from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.lab.play import play, split
 from camlink.pipeline.lab.policies import Candidate, find_policies
+from camlink.pipeline.lab.summary import measure_of
 from camlink.pipeline.lab.tally import (
     HOWS,
     Tally,
@@ -27,6 +28,7 @@ from camlink.pipeline.lab.tally import (
     mean_average_precision,
     surest_agreement,
 )
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.suggestions import suggest
 
 FEWEST_FRAMES = 20  # of a camera: two of warm-up, eighteen that count
@@ -47,7 +49,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Result:
-    """One policy at one budget and seed on one trace."""
+    """One policy at one budget and seed on one trace. Of detectors that are judged by boxes, agreement is mAP."""
 
     trace: str
     policy: str
@@ -72,6 +74,7 @@ class Result:
             "budget_time": self.budget.time_share,
             "agreement": float(sum(t.agreed.sum() for t in self.cameras.values()) / slots),
             "agreement_per_model": per_model,
+            "measure_per_model": {m: measure_of(self.trace_arrays.models[m].spec) for m in per_model},
             "cost": float(spent / self._everything_ms()),
             "cost_ms_per_frame": float(spent / frames),
             "executions_saved": 1.0 - hows["executed"] / float(slots),
@@ -143,15 +146,15 @@ def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[Came
             note(f'trace {trace.name}: camera "{camera.camera_id}" has no outputs that can be scored; left out')
         elif len(camera) < FEWEST_FRAMES:
             note(
-                f'trace {trace.name}: camera "{camera.camera_id}" has {len(camera)} frames with outputs, and a '
-                f"comparison needs {FEWEST_FRAMES}; left out"
+                f'trace {trace.name}: camera "{camera.camera_id}" has '
+                f"{counted(len(camera), 'frame')} with outputs, and a comparison needs {FEWEST_FRAMES}; left out"
             )
         else:
             usable.append(camera)
     if not usable:
         raise TraceError(
-            f"trace {trace.name}: none of its {len(trace.cameras)} cameras has {FEWEST_FRAMES} frames with outputs of "
-            "all of its models; record more of them with `camlink record`"
+            f"trace {trace.name}: none of its {counted(len(trace.cameras), 'camera')} has {FEWEST_FRAMES} frames "
+            "with outputs of all of its models; record more of them with `camlink record`"
         )
     return usable
 

@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]  # what runs in another folder 
 def camlink(
     *arguments: str, env: Mapping[str, str] = MappingProxyType({}), **more: object
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "camlink.pipeline.cli", *arguments]
+    command = [sys.executable, "-m", "camlink", *arguments]
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(REPOSITORY)} | env
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment, **more)  # type: ignore[call-overload, no-any-return]
 
