@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
-from camlink.operators.base import StateStore
+from camlink.operators.base import Operator, StateStore
 from camlink.operators.gate import Gate
 from camlink.operators.recent_frames import RecentFrames
 from camlink.operators.sampling import FramePlan, FramePlanner
@@ -69,7 +69,7 @@ class _Camera:
     pictured: datetime | None = None  # captured_at of the frame whose picture was given last
 
 
-class InferenceOperator:
+class InferenceOperator(Operator):
     """Frames, decisions and relabel requests in; executed outputs into the state store, and word of them out."""
 
     def __init__(
@@ -104,9 +104,6 @@ class InferenceOperator:
 
     def on_time(self, now: datetime) -> Iterable[Record]:
         yield from self._run_arrived()
-
-    def next_time(self) -> datetime | None:
-        return None
 
     def on_end(self) -> Iterable[Record]:
         awaiting, self._awaiting = self._awaiting, []

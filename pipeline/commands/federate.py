@@ -214,7 +214,7 @@ def _report(operator: CoordinatorOperator, party: Party, out: Path) -> None:
         (target, ", ".join(f"{source} {weight:.2f}" for source, weight in ensemble.weights.items()))
         for target, ensemble in server.ensembles.items()
     ]
-    print_table(out_console(), ("links to", "from"), rows, title=f"Global links: {out}")
+    print_table(out_console(), ("links to", "from"), rows, names=2, title=f"Global links: {out}")
     down, up = party.bytes_per_message("sent"), party.bytes_per_message("taken")
     notes = note_console()
     notes.print(

@@ -146,7 +146,7 @@ def test_a_label_that_is_no_number_stops_a_run_with_the_line_of_the_csv(oracle: 
 
 def test_too_few_labels_and_unknown_cameras_are_named(oracle: dict[str, Any]) -> None:
     specs = {m.spec.model: m.spec for m in models()}
-    for rows, message in (("hall,0,1\n", "has 1 labelled frames"), ("roof,0,1\n", 'camera "roof" is not in')):
+    for rows, message in (("hall,0,1\n", "has 1 labelled frame in"), ("roof,0,1\n", 'camera "roof" is not in')):
         Path(oracle["labels"]).write_text("camera_id,frame_index,cars\n" + rows)
         config = SiteConfig(models="building", oracle=oracle).oracle
         assert config is not None
