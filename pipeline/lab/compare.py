@@ -153,7 +153,7 @@ def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[Came
             usable.append(camera)
     if not usable:
         raise TraceError(
-            f"trace {trace.name}: none of its {counted(len(trace.cameras), 'camera')} has {FEWEST_FRAMES} frames "
+            f"trace {trace.name}: of its {counted(len(trace.cameras), 'camera')} none has {FEWEST_FRAMES} frames "
             "with outputs of all of its models; record more of them with `camlink record`"
         )
     return usable
