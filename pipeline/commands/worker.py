@@ -61,6 +61,13 @@ class Runs(Protocol):
     def run(self, stop: Callable[[], bool]) -> None: ...
 
 
+@app.callback()
+def prepare() -> None:
+    from camlink.pipeline.allocation import share_arenas
+
+    share_arenas()
+
+
 @app.command()
 def ingest(
     config: ConfigArgument,
