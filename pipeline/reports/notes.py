@@ -120,7 +120,8 @@ def against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
     figures = f"({percent(baseline)} against {percent(figure['mean'])})"
     words = BASELINE_WORDS[name]
     if figure["audit_frames"] < FEW_FRAMES:
-        return {"verdict": "few", "text": f"Only {figure['audit_frames']} audit frames: too few to judge."}
+        one = "" if figure["audit_frames"] == 1 else "s"
+        return {"verdict": "few", "text": f"Only {figure['audit_frames']} audit frame{one}: too few to judge."}
     if lead["high"] < 0.0:
         text = f"{words.capitalize()} does better here {figures}: links for {model} are not worth using."
         return {"verdict": "worse", "text": text}
