@@ -149,10 +149,10 @@ def _bar(progress: Progress, total: int | None) -> Iterator[Callable[[], None]]:
             nonlocal shown
             if time.monotonic() - shown >= 0.2:
                 shown = time.monotonic()
-                bar.update(task, completed=progress.frames, facts=_facts(progress))
+                bar.update(task, completed=progress.frames, facts=facts(progress))
 
         yield tick
-        bar.update(task, completed=progress.frames, facts=_facts(progress))
+        bar.update(task, completed=progress.frames, facts=facts(progress))
 
 
 def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
@@ -163,11 +163,13 @@ def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
         if time.monotonic() >= due:
             due = time.monotonic() + PLAIN_EVERY_S
             of = f" of {total}" if total else ""
-            note_console().print(f"{progress.frames}{of} frames, {_facts(progress)}")
+            note_console().print(f"{progress.frames}{of} frames, {facts(progress)}")
 
     return tick
 
 
-def _facts(progress: Progress) -> str:
+def facts(progress: Progress) -> str:
+    """Return how a run goes, in a few words: what was executed, at what agreement, and what no model saw."""
     agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"
-    return f"{progress.executed_share:.0%} executed, agreement {agreement}"
+    lost = f", {progress.dropped:,} dropped" if progress.dropped else ""
+    return f"{progress.executed_share:.0%} executed, agreement {agreement}{lost}"
