@@ -150,10 +150,10 @@ def _bar(progress: Progress, total: int | None) -> Iterator[Callable[[], None]]:
             nonlocal shown
             if time.monotonic() - shown >= 0.2:
                 shown = time.monotonic()
-                bar.update(task, completed=progress.frames, facts=_facts(progress))
+                bar.update(task, completed=progress.frames, facts=facts(progress))
 
         yield tick
-        bar.update(task, completed=progress.frames, facts=_facts(progress))
+        bar.update(task, completed=progress.frames, facts=facts(progress))
 
 
 def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
@@ -172,11 +172,13 @@ def _line(progress: Progress, total: int | None) -> str:
     if not progress.frames:
         return "no frame has come yet; still trying"
     frames = f"{progress.frames} of {counted(total, 'frame')}" if total else counted(progress.frames, "frame")
-    return f"{frames}, {_facts(progress)}"
+    return f"{frames}, {facts(progress)}"
 
 
-def _facts(progress: Progress) -> str:
+def facts(progress: Progress) -> str:
+    """Return how a run goes, in a few words: what was executed, at what agreement, and what no model saw."""
     if not progress.frames:
         return "no frame yet"
     agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"
-    return f"{progress.executed_share:.0%} executed, agreement {agreement}"
+    lost = f", {progress.dropped:,} dropped" if progress.dropped else ""
+    return f"{progress.executed_share:.0%} executed, agreement {agreement}{lost}"

@@ -57,14 +57,14 @@ def _mean_own(results: RunResults, camera: str, source: str | None) -> float | N
 
 def calibrated_lines(report: Mapping[str, Any]) -> list[str]:
     """Say in a line per camera what the oracle node gave, in what unit, and how it was judged."""
-    return [calibrated_words(entry) for entry in report["calibrated"]]
+    return [f"{entry['camera']}: {calibrated_words(entry)}" for entry in report["calibrated"]]
 
 
 def calibrated_words(entry: Mapping[str, Any]) -> str:
-    """Return one camera's line; ``mean_own`` is None where no counter says the same thing."""
+    """Return one camera's line, without its name; ``mean_own`` is None where no counter says the same thing."""
     own = "" if entry["mean_own"] is None else f" ({entry['judged']['source']} itself {entry['mean_own']:.2f})"
     return (
-        f'{entry["camera"]}: "{entry["name"]}" says {entry["mean_count"]:.2f} {entry["unit"]} a frame{own}, mean over '
+        f'"{entry["name"]}" says {entry["mean_count"]:.2f} {entry["unit"]} a frame{own}, mean over '
         f"{counted(entry['frames'], 'frame')}, by its own word right on {100 * entry['mean_confidence']:.1f} %. "
         f"{judged_words(entry['judged'])}"
     )

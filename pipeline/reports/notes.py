@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camlink.pipeline.quantities import counted
@@ -239,16 +239,21 @@ def missed(report: Mapping[str, Any]) -> list[str]:
     """Say, in a sentence each, which targets and which budget were missed."""
     cost = report["cost"]
     asked, served = cost["time_budget"], cost["parts"]["serve"]["share"]
+    told = [missed_targets(last_targets(report))]
+    if over_spent(asked, served):
+        told.append(f"Time budget over-spent: {percent(served)} on served frames instead of {percent(asked)}.")
+    return [text for text in told if text]
+
+
+def missed_targets(certificates: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Name those of some cameras' certificates whose target is not met, the first ones; empty where there is none."""
     found = [
         f"{entry['model']} on {camera} ({percent(entry['estimate'])} instead of {percent(entry['target'])})"
-        for camera, entry in last_targets(report)
+        for camera, entry in certificates
         if entry["target_state"] == "not met"
     ]
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    told = [f"Target missed: {', '.join(found[:MOST_NAMED])}{more}."] if found else []
-    if over_spent(asked, served):
-        told.append(f"Time budget over-spent: {percent(served)} on served frames instead of {percent(asked)}.")
-    return told
+    return f"Target missed: {', '.join(found[:MOST_NAMED])}{more}." if found else ""
 
 
 def last_targets(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -278,6 +283,8 @@ def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
         f"(95 % interval {interval(agreement)}, {counted(agreement['audit_frames'], 'audit frame')})"
     )
     words, given = BASELINE_WORDS[name], percent(baseline)
+    if agreement["audit_frames"] < FEW_FRAMES:
+        return f"{measured}; the best baseline, {words}, gives {given}: too few audit frames to judge."
     lead = agreement["leads"][name]
     if lead["high"] < 0.0:
         return f"{measured}; {words} would have done better, at {given}."
