@@ -12,6 +12,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.belief import Belief, Levels, Reading
 from camlink.operators.freshness import Freshness
 from camlink.operators.policy_state import State, array
+from camlink.operators.recalibration import Recalibration
 from camlink.operators.scene import Moment
 from camlink.operators.worth import Outlook
 from camlink.pipeline.records import Value
@@ -19,7 +20,6 @@ from camlink.pipeline.records import Value
 BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
 BACK_CHOSEN = (1, 2)
 WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not independent
-HONESTY_PRIOR = 10.0  # frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +43,7 @@ class KnownModel:
     freshness: Freshness = field(default_factory=Freshness)
     past: deque[Execution] = field(default_factory=lambda: deque(maxlen=max(BACK)))
     outlook: Outlook | None = None
-    foreseen: float = HONESTY_PRIOR * 0.1  # sum of expected disagreements, where it could be checked,
-    occurred: float = HONESTY_PRIOR * 0.1  # and of the actual ones
+    recalibration: Recalibration = field(default_factory=Recalibration)
 
     def learn(self, now: Moment, value: Value, others: Mapping[str, Levels], chosen: bool) -> None:
         reading = self.belief.read(value)
@@ -67,11 +66,6 @@ class KnownModel:
         )
         return self.outlook
 
-    @property
-    def honesty(self) -> float:
-        """Actual over expected disagreement."""
-        return self.occurred / self.foreseen
-
     def state(self) -> State:
         """Return all of it, for a snapshot."""
         past = self.past
@@ -83,7 +77,7 @@ class KnownModel:
             "stale": [e.stale for e in past],
             "others": {name: np.array([e.others[name] for e in past]) for name in (past[0].others if past else ())},
             "outlook": None if self.outlook is None else astuple(self.outlook),
-            "checked": [self.foreseen, self.occurred],
+            "recalibration": self.recalibration.state(),
         }
 
     def resume(self, state: State, readings: Mapping[str, Levels]) -> None:
@@ -102,4 +96,4 @@ class KnownModel:
                 beside = {m: levels[i] for m, levels in others.items()}
                 self.past.append(Execution(Moment(*at), said[i], float(stale), beside))
         self.outlook = None if state["outlook"] is None else Outlook(*state["outlook"])
-        self.foreseen, self.occurred = map(float, state["checked"])
+        self.recalibration.resume(state["recalibration"])

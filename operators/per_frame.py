@@ -58,6 +58,7 @@ class PerFrame:
         self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
+        self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
         self._asked = False
 
@@ -116,7 +117,7 @@ class PerFrame:
         self._frame = frame
         self._now = self._scene.add(frame)
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
-        self._guesses = {}
+        self._guesses, self._stated = {}, {}
         self._asked = False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
@@ -131,6 +132,8 @@ class PerFrame:
         if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
             return None
         self._allowance.spend(best)
+        if self._models[best].past:
+            self._stated[best] = self._guess(best, executed)
         return best
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
@@ -141,14 +144,14 @@ class PerFrame:
                 continue
             guess = self._guess(name, executed)
             sources = self._sources(name, executed)
-            confidence = 1.0 - min(1.0, guess.wrong * model.honesty)
+            self._stated[name] = guess
+            confidence = 1.0 - model.recalibration(guess.wrong)
             answers[name] = Answer(guess.value, "linked" if sources else "reused", confidence, sources)
         return answers
 
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from what was executed: a few models, or all of them."""
-        if self._asked:
-            self._check(executed)
+        self._check(executed)
         now = {n: self._read(n, executed) for n in self._leveled}
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
@@ -193,13 +196,12 @@ class PerFrame:
         return Known(belief.chances(fresh, then.said), belief.usual, then.said)
 
     def _check(self, executed: Mapping[str, Value]) -> None:
-        """Hold what would have been answered, without links, against what was executed."""
-        for name, value in executed.items():
-            model = self._models[name]
-            if model.past:
-                guess = self._guess(name, {})
-                model.foreseen += guess.wrong
-                model.occurred += model.belief.disagreement(model.belief.read(guess.value), model.belief.read(value))
+        """Hold what was answered, or would have been, against what was executed."""
+        for name, guess in self._stated.items():
+            if name in executed:
+                model = self._models[name]
+                wrong = model.belief.disagreement(model.belief.read(guess.value), model.belief.read(executed[name]))
+                model.recalibration.learn(guess.wrong, wrong)
 
     def _ask(self) -> None:
         """A frame begins that is the policy's to decide on."""
