@@ -46,7 +46,7 @@ class Worker:
         drains: bool = False,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take records as they come; or up to ``batch`` at once, for which the first of them waits ``batch_wait_s``.
+        """Take records as they come; or up to ``batch`` at once, for which the first waits ``batch_wait_s`` at most.
 
         ``drains``: take all that has come before any of it is dealt with, for an operator that drops the oldest.
         """
@@ -59,6 +59,7 @@ class Worker:
         self._clock = clock
         self._checkpoint_s = checkpoint_s
         self._batch, self._batch_wait_s = batch, batch_wait_s
+        self._together = batch  # shared records that came at once when any came last
         self._seconds = seconds
         self._due = seconds() + checkpoint_s
         self._unsaved: dict[SnapshotKey, bytes] = {}  # the latest snapshots that the state store did not take
@@ -97,14 +98,25 @@ class Worker:
         return len(records)
 
     def _gathered(self, timeout_s: float) -> list[Record]:
-        """Return what has come; once there is a first record, wait a little for others to share its batch."""
+        """Return what has come; where records come together, wait a little for others to share their batch.
+
+        One that comes alone after one that came alone goes at once: waiting would cost it time and win it no company.
+        """
         records = list(self._subscription.poll(timeout_s))
         due = self._seconds() + self._batch_wait_s
-        while 0 < len(records) < self._batch and (left_s := due - self._seconds()) > 0:
+        while self._may_grow(records) and (left_s := due - self._seconds()) > 0:
             records += self._subscription.poll(left_s)
         while self._drains and len(records) < MOST_TAKEN and (more := self._subscription.poll()):
             records += more
+        self._together = self._shared(records) or self._together
         return records
+
+    def _may_grow(self, records: Sequence[Record]) -> bool:
+        came = self._shared(records)
+        return 0 < came < self._batch and max(came, self._together) > 1
+
+    def _shared(self, records: Sequence[Record]) -> int:
+        return sum(topic_of(record) in self._step.shares for record in records)
 
     def checkpoint(self) -> None:
         """Make all that was done durable, then commit what needs not come again."""

@@ -1,6 +1,6 @@
 """The distributed site against what its client can do bare: frames a second and core, latency, and where time goes.
 
-    python -m benchmarks.distributed [--frames 3000] [--seed 0] [--client confluent] [--only 50k-jpeg] [--profile]
+    python -m benchmarks.distributed [--frames 3000] [--seed 0] [--client confluent] [--only 50k-jpeg] [--wait-ms 5]
     python -m benchmarks.distributed --soak 1800
 
 Starts the test bed's broker and Redis on free ports of loopback, and the real workers (`camlink worker ...`) with a
@@ -37,7 +37,6 @@ MOST_WARM = 2000  # frames in all: with many cameras only profile frames and the
 LEAST_WARM = 25
 HELD_TO = 0.2  # share of the time for the worker whose limit is looked for
 PAUSE_S = 4.0  # how long workers are stopped for a backlog to grow: less than the session time-out of their groups
-WAIT_MS = 15  # how long the broker keeps requests open while there is nothing: the test bed looks again only then
 TIMED_FRAMES = 200  # for latencies
 TIMED_RATE = 20.0  # frames a second in all: far from any limit, so that nothing waits in a queue
 WORKERS = ("ingest", *STEPS)
@@ -153,24 +152,26 @@ def spelled(got: Measured) -> str:
     return " ".join(each) + f" us, {got.wall_per_s:,.0f}/s here"
 
 
-def bare_loops(servers: str, client: str, frames: int) -> dict[int, bare.Bare]:
+def bare_loops(servers: str, client: str, frames: int, wait_ms: int) -> dict[int, bare.Bare]:
     """Return the bare loop's figures per size: throughput from one run, latency from another."""
     found = {}
     for size in (50_000, 200_000):
-        fast = bare.run(servers, f"bare{size}", size, frames, 0.0, client, WAIT_MS)
-        timed = bare.run(servers, f"timed{size}", size, TIMED_FRAMES, TIMED_RATE, client, WAIT_MS)
+        fast = bare.run(servers, f"bare{size}", size, frames, 0.0, client, wait_ms)
+        timed = bare.run(servers, f"timed{size}", size, TIMED_FRAMES, TIMED_RATE, client, wait_ms)
         found[size] = bare.Bare(fast.produce_us, fast.consume_us, fast.wall_per_s, timed.latency_ms)
     return found
 
 
-def benchmark(console: Console, chosen: list[Scenario], frames: int, seed: int, client: str, profile: bool) -> None:
+def benchmark(
+    console: Console, chosen: list[Scenario], frames: int, seed: int, client: str, profile: bool, wait_ms: int
+) -> None:
     """Run these scenarios on one site and print the tables."""
     needed = {camera: s.last for s in chosen for camera in cameras(s.prefix, s.cameras)}
     with tempfile.TemporaryDirectory() as name, testbed.broker() as broker, testbed.redis_server() as redis:
         folder, servers = Path(name), f"127.0.0.1:{broker.port}"
         write_trace(folder / "trace", needed, seed)
-        alone = bare_loops(servers, client, frames)
-        bus = f"kafka://{servers}/bench?partitions={bare.PARTITIONS}&wait_ms={WAIT_MS}"
+        alone = bare_loops(servers, client, frames, wait_ms)
+        bus = f"kafka://{servers}/bench?partitions={bare.PARTITIONS}&wait_ms={wait_ms}"
         if client != "kafka-python":
             bus += f"&client={client}"
         with Site(folder, folder / "trace", bus, f"redis://127.0.0.1:{redis.port}", profile) as site:
@@ -215,6 +216,9 @@ def main(
     profile: Annotated[
         bool, typer.Option(help="Also run the workers under cProfile: their figures are then slower.")
     ] = False,
+    wait_ms: Annotated[
+        int, typer.Option(help="How long the broker keeps requests open: the test bed's looks again only then.")
+    ] = 15,
     soak_s: Annotated[float, typer.Option("--soak", help="Instead: a steady load for so many seconds.")] = 0.0,
 ) -> None:
     console = Console(width=160)
@@ -225,7 +229,7 @@ def main(
         chosen = [scenario for scenario in there if not only or scenario.prefix in only]
         if not chosen:
             raise typer.BadParameter(f"there are {', '.join(s.prefix for s in there)}", param_hint="--only")
-        benchmark(console, chosen, frames, seed, client, profile)
+        benchmark(console, chosen, frames, seed, client, profile, wait_ms)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 BATCH = 200  # records given out at once
 RESTORE_S = 60.0  # how long reading the present state may take
 TURN_S = 0.1  # how often the group is looked after
-REJOIN_S = 3.0  # how long a turn may take while the group shares its partitions out anew
 
 
 class KafkaBus:
@@ -122,7 +121,6 @@ class KafkaSubscription:
         self._gone: set[str] = set()
         self._held_back: frozenset[str] = frozenset()
         self._turn_due = 0.0
-        self._rejoining = False
         self._closed = False
 
     def poll(self, timeout_s: float = 0.0) -> Sequence[Record]:
@@ -137,7 +135,6 @@ class KafkaSubscription:
 
     def commit(self, held: Collection[Record] = ()) -> None:
         problem = self._member.commit(self._at.committable(held))
-        self._rejoining = problem is not None  # then the next turns are given time: a client cannot rejoin in none
         if problem is not None:  # a rebalance, or a broker that is away: the next commit covers this one
             logger.info("%s: not committed: %s", self._bus.address, problem)
             self._turn_due = 0.0
@@ -180,8 +177,7 @@ class KafkaSubscription:
         """Take part in the group; where it gave new partitions, return the present state of the topics beside."""
         if self._at.is_member and time.monotonic() < self._turn_due:
             return []
-        patience = REJOIN_S if self._rejoining else 0.0
-        assigned, revoked = self._member.turn(patience if self._at.is_member else timeout_s)
+        assigned, revoked = self._member.turn(0.0 if self._at.is_member else timeout_s)
         self._turn_due = time.monotonic() + TURN_S
         for place in revoked:
             self._gone |= self._at.drop(place, self._follow)
@@ -189,7 +185,6 @@ class KafkaSubscription:
             if revoked:
                 self._reader.assign(self._at.to_read())
             return []
-        self._rejoining = False
         logger.info("joined: %s", ", ".join(f"{topic}[{number}]" for topic, number in sorted(assigned)))
         return self._take_up(assigned)
 

@@ -7,7 +7,8 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -34,7 +35,8 @@ from camlink.pipeline.bus.kafka_client import (
 from camlink.pipeline.bus.kafka_topics import LOOK, KafkaAddress, create_topics, generation
 from camlink.pipeline.errors import BusError
 
-SETTLE_S, SETTLE_TURN_S = 5.0, 0.1  # how long leaving may wait for a join under way, and how often it looks
+SETTLE_S = 5.0  # how long leaving may wait for a join under way
+LEAVE_S = 5.0  # and then for the broker to hear of it
 
 
 @functools.lru_cache(maxsize=100_000)  # the client's hash is in Python, and there are few cameras
@@ -176,11 +178,19 @@ class PythonReader:
 
 
 class PythonMember(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Joins on a thread of its own, for as long as that takes.
+
+    kafka-python (3.0) throws away a join that ends while nobody polls, and begins another: members that are polled
+    seldom or briefly join for ever, and each of their joins makes the whole group share its partitions out anew.
+    """
+
     def __init__(self, address: KafkaAddress, group: str, topics: Sequence[str]) -> None:
         self._address = address
+        self._group = group
         self._lock = threading.Lock()
         self._assigned: set[Place] = set()
         self._revoked: set[Place] = set()
+        self._joining: Future[None] | None = None
         with _translated(address, f"group {group}"):
             self._consumer = KafkaConsumer(
                 **_connection(address),
@@ -195,7 +205,11 @@ class PythonMember(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def turn(self, timeout_s: float) -> Shares:
         with _translated(self._address, "taking part in the group"):
-            self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+            if not self._is_joining():
+                self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+                timeout_s = 0.0
+            if self._is_joining():
+                self._join(timeout_s)
         with self._lock:
             told = Shares(frozenset(self._assigned), frozenset(self._revoked))
             self._assigned.clear()
@@ -218,14 +232,26 @@ class PythonMember(ConsumerRebalanceListener):  # type: ignore[misc]
     def close(self) -> None:
         """Leave, after a join under way: of a member that leaves in its middle a broker may keep a ghost.
 
-        The test bed's does, for good, and as the leader for whom all others wait. kafka-python says by its coordinator
-        alone how far a join is.
+        The test bed's does, for good, and as the leader for whom all others wait.
         """
-        end = time.monotonic() + SETTLE_S
-        with contextlib.suppress(BusError):  # a broker that is away keeps nobody from leaving
-            while self._consumer._coordinator.rebalance_in_progress() and time.monotonic() < end:
-                self.turn(SETTLE_TURN_S)
-        self._consumer.close(autocommit=False)
+        if self._joining is not None:
+            with contextlib.suppress(KafkaError):  # a broker that is away keeps nobody from leaving
+                self._join(SETTLE_S)
+        self._consumer.close(autocommit=False, timeout_ms=round(LEAVE_S * 1000))
+
+    def _is_joining(self) -> bool:
+        """Say whether a join is under way or due; of the client, its coordinator alone tells."""
+        return self._joining is not None or bool(self._consumer._coordinator.need_rejoin())
+
+    def _join(self, patience_s: float) -> None:
+        """Begin to join, or wait so long for the join under way. Raises `KafkaError` when it has failed."""
+        if self._joining is None:
+            self._joining = Future()
+            told = (self._consumer._coordinator.ensure_active_group, self._joining)
+            threading.Thread(target=_hand_on, args=told, name=f"joining {self._group}", daemon=True).start()
+        if wait([self._joining], patience_s).done:
+            joining, self._joining = self._joining, None
+            joining.result()
 
     # Called by the client on its own loop: they take notes and do no I/O.
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -244,6 +270,16 @@ class PythonMember(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         self.on_partitions_revoked(lost)
+
+
+def _hand_on(call: Callable[[], object], outcome: Future[None]) -> None:
+    """Tell another thread how a call ends; one that waits ends with an error when its client is closed."""
+    try:
+        call()
+    except Exception as error:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(None)
 
 
 _READING: dict[str, Any] = {

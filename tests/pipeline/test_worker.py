@@ -144,7 +144,7 @@ def test_frames_of_other_cameras_share_a_batch_for_which_none_waits_too_long() -
         def subscribe(self, topics: Any, group: str, **read: Any) -> Any:
             inbox, arrivals = (
                 super().subscribe(topics, group, **read),
-                iter([["a"], [], ["b", "c"], [], ["d"], *[[]] * 9]),
+                iter([["a"], [], ["b", "c"], [], ["d"], *[[]] * 5, ["e"], ["f"]]),
             )
 
             def poll(timeout_s: float = 0.0) -> Any:
@@ -163,6 +163,8 @@ def test_frames_of_other_cameras_share_a_batch_for_which_none_waits_too_long() -
     before = now[0]
     assert worker.once(0.05) == 1, "a lonely frame goes when its time is up"
     assert 0.02 <= now[0] - before <= 0.02 + 3 * 0.004
+    assert worker.once(0.05) == 1, "the next waits for nobody: the last one's waiting won it no company"
+    assert now[0] - before <= 0.02 + 4 * 0.004
 
 
 def result(index: int) -> FrameResult:
