@@ -114,6 +114,15 @@ class InferenceOperator(Operator):
         """Return where a camera's plan stands, for a snapshot."""
         return self._camera(camera_id).planner.state()
 
+    def policy_of(self, camera_id: str) -> bytes | None:
+        """Return what a camera's policy knows, for a snapshot; None where none is kept."""
+        return None if self._gate is None else self._gate.snapshot(camera_id)
+
+    def resume_policy(self, camera_id: str, snapshot: bytes) -> None:
+        """Let a camera's policy go on from its snapshot. Raises `StateError`; it then starts anew."""
+        if self._gate is not None:
+            self._gate.resume(camera_id, snapshot)
+
     def resume(self, camera_id: str, plan: Mapping[str, int] | None, decided: datetime | None = None) -> None:
         """Take a camera up from its snapshot; without one, from the start of its last decision, if there is one."""
         planner = self._camera(camera_id).planner
