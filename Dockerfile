@@ -20,7 +20,7 @@ COPY models models
 COPY operators operators
 COPY pipeline pipeline
 RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[kafka,redis,dashboard,keyframes]'
+ && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[kafka,confluent,redis,dashboard,keyframes]'
 
 USER camlink
 WORKDIR /var/lib/camlink
