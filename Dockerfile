@@ -11,16 +11,21 @@ RUN apt-get update \
  && mkdir /results && chown camlink:camlink /results
 
 WORKDIR /opt/camlink
-# What is installed changes less often than the code: its layer is kept while pyproject.toml and the versions stand.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+# What is installed is gigabytes and changes less often than the code: a layer of its own, kept while pyproject.toml and
+# the versions stand.
+ARG EXTRAS=kafka,confluent,redis,dashboard,keyframes,mqtt
+COPY pyproject.toml constraints.txt ./
+RUN python3 -m venv /opt/venv \
+ && EXTRAS="$EXTRAS" python3 -c "import os, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *(d for e in os.environ['EXTRAS'].split(',') for d in p['optional-dependencies'][e]), sep='\n')" >wanted.txt \
+ && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt -r wanted.txt
+COPY README.md LICENSE ./
 COPY camlink camlink
 COPY camera_configs camera_configs
 COPY links links
 COPY models models
 COPY operators operators
 COPY pipeline pipeline
-RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[kafka,confluent,redis,dashboard,keyframes]'
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps .
 
 USER camlink
 WORKDIR /var/lib/camlink

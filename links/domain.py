@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,10 +21,13 @@ import numpy as np
 from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
 from camlink.links.memory import Times
-from camlink.links.train import LinkKind, train_ensembles
+from camlink.links.train import MIN_FRAMES, LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
+from camlink.models.scores import agreement
 from camlink.pipeline.errors import LinkError
 
+KEPT_ASIDE = 0.2  # of the labelled frames, to judge on
+FEWEST_JUDGED = 5  # frames; fewer say nothing
 FrameName = int | datetime  # a frame's index, or when it was captured
 Labels = dict[tuple[str, FrameName], Array]  # (camera, frame) -> value (size,)
 
@@ -86,3 +90,56 @@ def link_to_oracle(
     values = {**{m: samples[m] for m in specs}, oracle.model: labels}
     trained = train_ensembles(everything, values, seed=seed, targets=[oracle.model], times_s=times_s, kind=kind)
     return trained[oracle.model]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How often a person's labels were met on labelled frames that taught nothing (`models.scores.agreement`, 0..1).
+
+    ``own``: what each deployed counter says itself, in the labels' terms; ``constant``: always the commonest label.
+    """
+
+    taught: int  # frames
+    frames: int  # kept aside, the last ones
+    calibrated: float
+    own: Mapping[str, float]
+    constant: float
+
+
+def judge_oracle(
+    specs: Mapping[str, OutputSpec], samples: Mapping[str, Array], oracle: OutputSpec, labels: Array, *, seed: int
+) -> Judgement | None:
+    """Teach with the first four fifths of the labelled frames, oldest first, and judge on the rest.
+
+    Neighbouring frames are alike, so what is kept aside is one stretch. None where too few frames would be left to
+    teach or to judge. Arguments as of `link_to_oracle`.
+    """
+    kept = round(KEPT_ASIDE * len(labels))
+    taught = len(labels) - kept
+    if taught < MIN_FRAMES or kept < FEWEST_JUDGED:
+        return None
+    truth = labels[taught:]
+    teach, judge = ({m: samples[m][part] for m in specs} for part in (slice(taught), slice(taught, None)))
+    links = link_to_oracle(specs, teach, oracle, labels[:taught], seed=seed)
+    values, counts = np.unique(labels[:taught], axis=0, return_counts=True)
+    usual = np.broadcast_to(values[counts.argmax()], truth.shape)
+    said = {m: own for m, spec in specs.items() if (own := own_value(spec, judge[m], oracle)) is not None}
+    return Judgement(
+        taught,
+        kept,
+        float(agreement(oracle, links.predict(judge)[0], truth).mean()),
+        {m: float(agreement(oracle, own, truth).mean()) for m, own in said.items()},
+        float(agreement(oracle, usual, truth).mean()),
+    )
+
+
+def own_value(spec: OutputSpec, values: Array, oracle: OutputSpec) -> Array | None:
+    """Return what a counter's output (n, size) says in the terms of the labels (n, oracle.size); None if it cannot.
+
+    Entries of the same names are taken; for a single label, else, all things counted together.
+    """
+    if spec.task != "count":
+        return None
+    if set(oracle.labels) <= set(spec.labels):
+        return values[:, [spec.labels.index(label) for label in oracle.labels]]
+    return values.sum(axis=1, keepdims=True) if oracle.size == 1 else None

@@ -10,7 +10,6 @@ for the others go out with the word of the executed ones.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.operators.base import StateStore
 from camlink.operators.gate import Gate
+from camlink.operators.recent_frames import RecentFrames
 from camlink.operators.sampling import FramePlan, FramePlanner
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import (
@@ -34,7 +34,6 @@ from camlink.pipeline.records import (
 
 logger = logging.getLogger(__name__)
 
-RING_FRAMES = 16  # recent frames kept per camera, for relabel requests
 DEFER_FRAMES = 16  # fully executed frames that wait for models to be loaded in turn
 OUTPUT_TTL_S = 120.0
 PREVIEW_EVERY = timedelta(seconds=10)  # of event time: how often a camera's picture is given for people to look at
@@ -66,7 +65,7 @@ class _Job:
 class _Camera:
     planner: FramePlanner
     decision: Decision | None = None
-    ring: OrderedDict[int, Frame] = field(default_factory=OrderedDict)
+    recent: RecentFrames = field(default_factory=RecentFrames)
     pictured: datetime | None = None  # captured_at of the frame whose picture was given last
 
 
@@ -159,13 +158,11 @@ class InferenceOperator:
         if plan.purpose == "audit":
             return _Job(frame, plan, self._models, decision.predict, abstain, decision.trial)
         if decision.predict:
-            camera.ring[frame.index] = frame.at_rest()
-            if len(camera.ring) > RING_FRAMES:
-                camera.ring.popitem(last=False)
+            camera.recent.keep(frame)
         return _Job(frame, plan, decision.execute, decision.predict, abstain, decision.trial)
 
     def _relabel(self, request: RelabelRequest, jobs: list[_Job]) -> Iterable[Record]:
-        frame = self._camera(request.camera_id).ring.pop(request.frame_index, None)
+        frame = self._camera(request.camera_id).recent.take(request.frame_index)
         if frame is None:
             detail = f"frame {request.frame_index} was gone when it was to be relabelled"
             yield AdaptationEvent(request.camera_id, request.captured_at, "relabel_missed", "", 0, detail)

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from camlink.operators.inference import RING_FRAMES, InferenceOperator
+from camlink.operators.inference import InferenceOperator
 from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, SnapshotKey, queued
+from camlink.operators.recent_frames import MOST_FRAMES
 from camlink.operators.snapshots import Snapshot, get_time, put_time, reading
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import StateError
@@ -174,7 +175,7 @@ class PacedInference:
             if not decided and not camera.patience.is_over(name, "the decision of this period"):
                 return False
             camera.awaits = None
-        if self._in_step and len(camera.ahead) >= RING_FRAMES:
+        if self._in_step and len(camera.ahead) >= MOST_FRAMES:
             if not camera.patience.is_over(name, "word that earlier frames are settled"):
                 return False
             camera.ahead.clear()
@@ -196,7 +197,7 @@ class PacedInference:
                 camera = self._camera(record)
                 camera.running.pop(record.frame_index, None)
                 camera.ahead.append(record.captured_at)
-                if len(camera.ahead) == RING_FRAMES or record.profile_ends:
+                if len(camera.ahead) == MOST_FRAMES or record.profile_ends:
                     camera.patience.start()
                 if record.profile_ends:
                     camera.awaits = record.captured_at

@@ -113,6 +113,41 @@ class Lead:
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Sums over paired differences in [-1, 1] on audit frames, weighted by 1/p; they add up over frames and cameras."""
+
+    weight: float = 0.0
+    squared_weight: float = 0.0
+    total: float = 0.0  # of weight x difference
+    squares: float = 0.0  # of weight x difference squared
+
+    @classmethod
+    def of(cls, differences: Floats, probability: Floats) -> Differences:
+        """Return the sums of (n,) differences on frames that were audited with ``probability`` (n,)."""
+        weights = 1.0 / probability
+        sums = (weights, np.square(weights), weights * differences, weights * np.square(differences))
+        return cls(*(float(each.sum()) for each in sums))
+
+    def __add__(self, other: Differences) -> Differences:
+        return Differences(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+    def lead(self, *, anytime: bool = False) -> Lead:
+        """Return the mean difference and its interval; ``anytime``: for looking while more frames come.
+
+        Raises `ValueError` where there is no frame.
+        """
+        if not self.weight:
+            raise ValueError("a lead needs an audit frame, got none")
+        frames = self.weight**2 / self.squared_weight + 2.0
+        mean = self.total / self.weight
+        centre = mean * (frames - 2.0) / frames
+        square = (self.squares / self.weight * (frames - 2.0) + 1.0) / frames
+        scale = _all_day(frames) if anytime else Z_95 / math.sqrt(frames)
+        half = math.sqrt(max(square - centre * centre, 0.0)) * scale
+        return Lead(mean, max(-1.0, min(centre - half, mean)), min(1.0, max(centre + half, mean)))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """camlink beside its baselines on the same audit frames; ``abstained`` counts shadow outputs that gave nothing."""
@@ -157,13 +192,7 @@ def lead(differences: Floats, probability: Floats, *, anytime: bool = False) -> 
     >>> round(won.mean, 2), round(won.low, 2), round(won.high, 2)
     (0.2, 0.12, 0.28)
     """
-    weights = 1.0 / probability
-    frames = float(weights.sum() ** 2 / np.square(weights).sum()) + 2.0
-    mean = float(np.average(differences, weights=weights))
-    centre = mean * (frames - 2.0) / frames
-    square = (float(np.average(np.square(differences), weights=weights)) * (frames - 2.0) + 1.0) / frames
-    half = math.sqrt(max(square - centre * centre, 0.0)) * (_all_day(frames) if anytime else Z_95 / math.sqrt(frames))
-    return Lead(mean, max(-1.0, min(centre - half, mean)), min(1.0, max(centre + half, mean)))
+    return Differences.of(differences, probability).lead(anytime=anytime)
 
 
 def _all_day(frames: float) -> float:

@@ -19,6 +19,7 @@ from camlink.pipeline.records import Frame
 
 FEWEST_AUDITS = 20  # fewer audit frames of a camera say next to nothing
 MOST_AUDITED = 0.1  # share of frames
+LEAST_BOOTSTRAP = 20  # frames; links learnt from fewer are worth nothing
 BOOTSTRAP_SHARE = 0.15  # of a camera's frames, at most, when footage is short
 PROFILE_SHARE = 0.05  # of a camera's frames, at most, at the start of a period that footage does not fill
 FRAMES_PER_PERIOD = 5  # a period should hold at least so many times its profile frames
@@ -65,9 +66,12 @@ def _is_clip(spec: SourceSpec, source: str | int) -> bool:
 def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfig, list[str]]:
     """Shorten the learning at the start, and lengthen the period, where footage would otherwise end before any
     prediction is made. Returns the rules to replay with and a sentence for each that was changed.
+
+    Cameras with too few frames to ever be predicted on set no rules for the others; a sentence names them.
     """
-    notes: list[str] = []
-    counts = [f.frames for f in footage if f.frames]
+    needed = LEAST_BOOTSTRAP + config.profile.min_frames
+    notes = [_too_short(f.camera_id, f.frames, needed) for f in footage if f.frames and f.frames <= needed]
+    counts = [f.frames for f in footage if f.frames and f.frames > needed]
     rates = [f.fps for f in footage if f.fps]
     if counts:
         config, note = _fit_bootstrap(config, min(counts))
@@ -83,16 +87,24 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
     return config, notes
 
 
+def _too_short(camera_id: str, frames: int, needed: int) -> str:
+    held = f"only {frames} frame{'' if frames == 1 else 's'}"
+    return (
+        f'camera "{camera_id}" has {held}, and more than {needed} are needed to learn links and score them: '
+        "every model runs on all of them, and nothing is predicted or measured there"
+    )
+
+
 def _fit_bootstrap(config: SiteConfig, frames: int) -> tuple[SiteConfig, list[str]]:
     """Leave most of the shortest footage to be predicted."""
-    bootstrap = max(20, int(BOOTSTRAP_SHARE * frames))
+    bootstrap = max(LEAST_BOOTSTRAP, int(BOOTSTRAP_SHARE * frames))
     if bootstrap >= config.links.bootstrap_frames:
         return config, []
     least = min(config.links.min_train_frames, bootstrap)
     links = config.links.model_copy(update={"bootstrap_frames": bootstrap, "min_train_frames": least})
     note = (
         f"links learn from the first {bootstrap} frames of a camera instead of {config.links.bootstrap_frames}, "
-        f"since the shortest footage has only {frames}"
+        f"since the shortest footage to learn from has only {frames}"
     )
     return config.model_copy(update={"links": links}), [note]
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from camlink.links.domain import FrameName, Labels, link_to_oracle, read_labels
+from camlink.links.base import Array
+from camlink.links.domain import FrameName, Labels, judge_oracle, link_to_oracle, read_labels
 from camlink.links.ensemble import Ensemble
 from camlink.links.train import MIN_FRAMES
 from camlink.models.base import OutputSpec
 from camlink.models.recorded import Trace, open_trace
 from camlink.operators.oracle import OracleNode
+from camlink.pipeline.accuracy import wilson
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config_sections import OracleConfig
 from camlink.pipeline.errors import LinkError
@@ -22,6 +25,7 @@ from camlink.pipeline.records import Frame
 
 logger = logging.getLogger(__name__)
 
+Lesson = tuple[str, dict[str, OutputSpec], dict[str, Array], Array]
 NEAR = timedelta(seconds=1)  # a label by time is of the nearest frame, if one is so near
 
 
@@ -38,6 +42,47 @@ def oracle_node(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> OracleNo
 def train_oracle(oracle: OracleConfig, specs: Mapping[str, OutputSpec], seed: int) -> dict[str, Ensemble]:
     """Return camera -> links from the deployed models to the labels, for each camera with enough of them."""
     spec = oracle.spec()
+    trained = {}
+    for camera, sources, samples, values in _lessons(oracle, specs):
+        trained[camera] = link_to_oracle(sources, samples, spec, values, seed=seed)
+        logger.info(
+            'camera "%s": "%s" learnt from %d labelled frames, agreement %.3f on held-out ones',
+            *(camera, spec.model, len(values), trained[camera].held_out_agreement),
+        )
+    return trained
+
+
+def judged_oracle(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> dict[str, dict[str, Any]]:
+    """Return, per labelled camera, how links taught with most labels do on those kept aside, beside what needs no
+    links: ``taught``, ``frames``, ``agreement`` with its 95 % interval ``low`` and ``high``, ``constant``, and
+    ``source``, the counter that says most often itself what the person does, with its ``own`` agreement.
+
+    A camera with too few labels to keep any aside is left out. Raises like `train_oracle`.
+    """
+    if config.oracle is None:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for camera, sources, samples, values in _lessons(config.oracle, specs):
+        judged = judge_oracle(sources, samples, config.oracle.spec(), values, seed=config.seed)
+        if judged is not None:
+            low, high = wilson(judged.calibrated, judged.frames)
+            best = max(judged.own, key=lambda source: judged.own[source], default=None)
+            found[camera] = {
+                "taught": judged.taught,
+                "frames": judged.frames,
+                "agreement": judged.calibrated,
+                "low": low,
+                "high": high,
+                "constant": judged.constant,
+                "source": best,
+                "own": None if best is None else judged.own[best],
+            }
+    return found
+
+
+def _lessons(oracle: OracleConfig, specs: Mapping[str, OutputSpec]) -> Iterator[Lesson]:
+    """Give each labelled camera with its sources, what they said, and the labels (n, size), oldest first."""
+    spec = oracle.spec()
     labels = read_labels(Path(oracle.labels), spec)
     trace = open_trace(oracle.trace)
     sources = {name: specs[name] for name in oracle.sources or specs if name in specs}
@@ -48,7 +93,6 @@ def train_oracle(oracle: OracleConfig, specs: Mapping[str, OutputSpec], seed: in
         raise LinkError(
             f"oracle.sources: none of {', '.join(oracle.sources)} is deployed; there are {', '.join(specs)}"
         )
-    trained = {}
     for camera in dict.fromkeys(camera for camera, _ in labels):
         frames, values = _labelled(camera, labels, trace, oracle)
         if len(frames) < MIN_FRAMES:
@@ -57,12 +101,7 @@ def train_oracle(oracle: OracleConfig, specs: Mapping[str, OutputSpec], seed: in
                 f"{MIN_FRAMES} are needed"
             )
         samples = {m: np.stack([i.value for i in trace.model(m).run(frames)]) for m in sources}
-        trained[camera] = link_to_oracle(sources, samples, spec, values, seed=seed)
-        logger.info(
-            'camera "%s": "%s" learnt from %d labelled frames, agreement %.3f on held-out ones',
-            *(camera, spec.model, len(frames), trained[camera].held_out_agreement),
-        )
-    return trained
+        yield camera, sources, samples, values
 
 
 def _labelled(

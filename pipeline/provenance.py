@@ -16,14 +16,15 @@ from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES, agreement
 from camlink.operators.certificates import ON_TRIAL
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.reports.notes import percent
+from camlink.pipeline.reports.notes import ALWAYS, percent, standing
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.suggestions import suggest
 
 Row = Mapping[str, Any]
 PURPOSES = {
-    "profile": "a profile frame: every model runs, to score the links",
+    "bootstrap": "a bootstrap frame, one of the camera's first: every model runs, to learn the first links from",
+    "profile": "a profile frame, one of the first of its period: every model runs, to score the links",
     "audit": "an audit frame, drawn with a chance of {chance}: every model runs, what would have been served is kept",
     "serve": "an ordinary frame",
 }
@@ -46,7 +47,7 @@ def explain(results: RunResults, camera: str, frame: int, model: str) -> dict[st
         "frame": frame,
         "captured_at": served["captured_at"].isoformat(),
         "model": model,
-        "purpose": served["purpose"],
+        "purpose": _purpose(results, served),
         "answer": _answer(results, rows, served, spec),
         "audit": _audit(results, rows, served, shadow, spec),
         "decision": decision,
@@ -60,6 +61,15 @@ def _known(results: RunResults, camera: str, model: str) -> OutputSpec:
         if name not in names:
             raise ResultsError(f'{results.run_dir}: no {what} "{name}" in this run; {suggest(name, names)}')
     return specs[model]
+
+
+def _purpose(results: RunResults, served: Row) -> str:
+    """Return why the frame was processed: as its row says, but for bootstrap frames, which are stored as profile."""
+    if served["purpose"] != "profile":
+        return str(served["purpose"])
+    sql = f"SELECT count(DISTINCT frame_index) FROM outputs WHERE served AND captured_at < '{served['captured_at']}'"
+    before = results.query(sql, "outputs", served["camera_id"]).column(0)[0].as_py()
+    return "bootstrap" if before < results.info.bootstrap_frames() else "profile"
 
 
 def _dropped(results: RunResults, camera: str, frame: int, model: str) -> dict[str, Any]:
@@ -179,7 +189,9 @@ def _text(facts: Mapping[str, Any], served: Row) -> list[str]:
     state = decision["target_states"].get(facts["model"])
     if state is not None:
         target = decision["certificates"][facts["model"]]["target"]
-        lines.append(f"Its target, {percent(target)}, was {state} then.")
+        told = {"frames": decision["certificates"][facts["model"]].get("frames"), "target_state": state}
+        never = "; nothing had been predicted of it yet" if standing(told) == ALWAYS else ""
+        lines.append(f"Its target, {percent(target)}, was {state} then{never}.")
     return lines
 
 

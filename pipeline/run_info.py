@@ -43,11 +43,16 @@ class RunInfo:
     loads: int = 0
     loaded: Sequence[str] = field(default_factory=list)  # models in memory at the time of writing
     batch_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # frames in a batch -> batches
+    oracle: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # camera -> how a person's labels are met
     live: bool = False  # frames are captured now, so that the age of the last one says something
 
     def specs(self) -> dict[str, OutputSpec]:
         """Return the models' output specs. Raises `ResultsError` when a model's entry does not describe one."""
         return {name: _spec(name, entry) for name, entry in self.models.items()}
+
+    def bootstrap_frames(self) -> int:
+        """Return how many of a camera's first frames every model runs on, to learn from; 0 where it is not told."""
+        return int((self.config.get("links") or {}).get("bootstrap_frames") or 0)
 
     def save(self, path: Path) -> None:
         """Write to ``path`` (the run folder or the file itself) in one step. Raises `ResultsError`."""

@@ -19,6 +19,7 @@ from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import Reading
 from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.learnt_elsewhere import judged_oracle
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.records import LinkPromotion, Record, RelabelRequest
 from camlink.pipeline.results import ResultsLog
@@ -85,6 +86,7 @@ class Session:
             started_at=datetime.now(UTC),
             config=config.masked(),
             captured=dict.fromkeys(cameras, 0),
+            oracle=judged_oracle(config, pool.specs),
             live=live,
         )
 

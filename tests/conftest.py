@@ -1,4 +1,4 @@
-"""What all tests share: where the recorded footage lies, and a skip that says why."""
+"""What all tests share: where the recorded footage lies, a skip that says why, and no clock on property tests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A busy machine may take its time over an example: how long one takes is no finding of a property test.
+settings.register_profile("camlink", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("camlink")
 
 
 def footage_folder() -> Path | None:

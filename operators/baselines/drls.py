@@ -21,7 +21,8 @@ from camlink.links.stack import RmsProp, Stack
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.operators.allowance import Allowance
-from camlink.operators.baselines.warmup import Array, LastValues, WarmUp
+from camlink.operators.baselines.repeating import LastValues
+from camlink.operators.baselines.warmup import Array, WarmUp
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.selection import Budget, greedy
 from camlink.pipeline.records import Value

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from camlink.operators.allowance import Allowance, Turns
-from camlink.operators.baselines.warmup import LastValues
+from camlink.operators.baselines.repeating import LastValues
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.selection import Budget, greedy
 from camlink.pipeline.records import Value

@@ -15,60 +15,30 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
-from camlink.operators.allowance import Allowance, Turns
 from camlink.operators.baselines.options import Option, within_memory
-from camlink.operators.baselines.warmup import Array, LastValues, WarmUp
-from camlink.operators.policy import Answer, FrameFacts, PolicySetup
-from camlink.pipeline.records import Value
+from camlink.operators.baselines.repeating import Repeating
+from camlink.operators.baselines.warmup import Array
+from camlink.operators.policy import FrameFacts, PolicySetup
 
 NEVER = inf
 LONGEST = 4096  # frames; beyond, a model may as well not execute
 
 
-class Periodic:
-    """One camera's staggered refresh."""
-
-    def __init__(self, setup: PolicySetup) -> None:
-        self._setup = setup
-        self._turns = Turns(Allowance(setup.costs, setup.budget, setup.load_ms))
-        self._warm_up = WarmUp(tuple(setup.specs))
-        self._last = LastValues()
-        self._frame = FrameFacts(-1, 0.0)
-        self._interval: dict[str, float] | None = None
-        self._age: dict[str, float] = {}  # frames since the model executed
+class Periodic(Repeating[float]):
+    """One camera's staggered refresh: each model's interval in frames."""
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
         self._frame = frame
-        for model in self._age:
-            self._age[model] += 1
+        for model in self._since:
+            self._since[model] += 1
 
-    def choose(self, executed: Mapping[str, Value]) -> str | None:
-        """Return the model that is longest overdue, as long as that can be paid."""
-        return self._turns.next(executed, self._overdue)
+    def _tune(self) -> dict[str, float]:
+        self._since = {m: float(place) for place, m in enumerate(self._setup.specs, start=1)}  # staggered
+        return tune(self._setup, self._warm_up.samples())
 
-    def _overdue(self) -> list[str]:
-        overdue = {m: self._age[m] / k for m, k in self._intervals().items() if self._age[m] >= k}
-        return sorted(overdue, key=lambda m: -overdue[m])
-
-    def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
-        """Repeat the last executed values."""
-        return self._last.answer(executed)
-
-    def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
-        """Keep what was executed."""
-        self._last.update(executed)
-        for model in executed:
-            self._age[model] = 0
-        if self._interval is None and not chosen:
-            self._warm_up.add(self._frame, executed)
-
-    def _intervals(self) -> dict[str, float]:
-        if self._interval is None:
-            self._interval = tune(self._setup, self._warm_up.samples())
-            self._warm_up.clear()
-            self._age = {m: float(place) for place, m in enumerate(self._setup.specs, start=1)}  # staggered
-        return self._interval
+    def _due(self) -> dict[str, float]:
+        return {m: self._since[m] / k for m, k in self._tuned().items() if self._since[m] >= k}
 
 
 def tune(setup: PolicySetup, samples: Mapping[str, Array]) -> dict[str, float]:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
-from camlink.operators.allowance import Allowance, Turns
 from camlink.operators.baselines.options import Option, within_memory
-from camlink.operators.baselines.warmup import Array, LastValues, WarmUp
-from camlink.operators.policy import Answer, FrameFacts, PolicySetup
-from camlink.pipeline.records import STATISTICS, FrameStats, Value
+from camlink.operators.baselines.repeating import Repeating
+from camlink.operators.baselines.warmup import Array, WarmUp
+from camlink.operators.policy import FrameFacts, PolicySetup
+from camlink.pipeline.records import STATISTICS, FrameStats
 
 Trigger = tuple[str, float]  # feature, threshold
 FRAMES = "frames"  # the feature that is always there: one per frame
@@ -32,54 +32,29 @@ THRESHOLDS = 32  # tried per feature
 TUNED_ON = 4000  # newest frames of the warm-up that thresholds are tried on
 
 
-class Reducto:
-    """One camera's frame filter."""
+class Reducto(Repeating[Trigger]):
+    """One camera's frame filter: each model's feature and threshold."""
 
     def __init__(self, setup: PolicySetup) -> None:
-        self._setup = setup
-        self._turns = Turns(Allowance(setup.costs, setup.budget, setup.load_ms))
-        self._warm_up = WarmUp(tuple(setup.specs))
-        self._last = LastValues()
-        self._frame = FrameFacts(-1, 0.0)
+        super().__init__(setup)
         self._seen: FrameStats | None = None
-        self._trigger: dict[str, Trigger] | None = None
-        self._change: dict[str, float] = {}  # of the model's feature since it executed
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame: add up what changed."""
         self._frame = frame
-        if self._trigger is not None:
+        if self._how is not None:
             change = change_of(frame.stats, self._seen)
-            for model, (feature, _) in self._trigger.items():
-                self._change[model] += change[feature]
+            for model, (feature, _) in self._how.items():
+                self._since[model] += change[feature]
         self._seen = frame.stats
 
-    def choose(self, executed: Mapping[str, Value]) -> str | None:
-        """Return the model whose feature is furthest above its threshold, as long as that can be paid."""
-        return self._turns.next(executed, self._changed)
+    def _tune(self) -> dict[str, Trigger]:
+        triggers = tune(self._setup, self._warm_up.samples(), changes(self._warm_up))
+        self._since = {m: change_of(self._seen, None)[f] for m, (f, _) in triggers.items()}
+        return triggers
 
-    def _changed(self) -> list[str]:
-        excess = {m: self._change[m] / max(t, 1e-12) for m, (_, t) in self._triggers().items() if self._change[m] >= t}
-        return sorted(excess, key=lambda m: -excess[m])
-
-    def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
-        """Repeat the last executed values."""
-        return self._last.answer(executed)
-
-    def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
-        """Keep what was executed."""
-        self._last.update(executed)
-        for model in executed:
-            self._change[model] = 0.0
-        if self._trigger is None and not chosen:
-            self._warm_up.add(self._frame, executed)
-
-    def _triggers(self) -> dict[str, Trigger]:
-        if self._trigger is None:
-            self._trigger = tune(self._setup, self._warm_up.samples(), changes(self._warm_up))
-            self._warm_up.clear()
-            self._change = {m: change_of(self._seen, None)[f] for m, (f, _) in self._trigger.items()}
-        return self._trigger
+    def _due(self) -> dict[str, float]:
+        return {m: self._since[m] / max(t, 1e-12) for m, (_, t) in self._tuned().items() if self._since[m] >= t}
 
 
 def change_of(now: FrameStats | None, before: FrameStats | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from camlink.operators.policy import Answer, FrameFacts
+from camlink.operators.policy import FrameFacts
 from camlink.pipeline.records import STATISTICS, Value
 
 Array = NDArray[np.float32]
@@ -56,19 +56,3 @@ class WarmUp:
         if not known or len(known) < len(stats):
             return {}
         return {name: np.array([getattr(s, name) for s in known], np.float64) for name in STATISTICS}
-
-
-class LastValues:
-    """The last executed value of each model: the answer of all who reuse."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, Answer] = {}
-
-    def update(self, executed: Mapping[str, Value]) -> None:
-        """Take in a frame's executed values."""
-        for model, value in executed.items():
-            self._last[model] = Answer(value, "reused")
-
-    def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
-        """Answer for all models that were executed before and not now."""
-        return {m: a for m, a in self._last.items() if m not in executed}

@@ -175,18 +175,25 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """Return the rows as a table: one line per trace and policy, one column per budget; the best are bold."""
     from rich.table import Table
 
-    from camlink.pipeline.lab.summary import cells, ties, winners
+    from camlink.pipeline.lab.summary import cells, tied
 
     found = cells(rows)
-    best = {(c.trace, c.budget): c for c in winners(found)}
+    best = {(c.trace, c.budget, c.policy) for place in tied(found) for c in place}
     columns = list(dict.fromkeys(c.budget for c in found))
-    shown = Table("trace", "policy", *columns, title="agreement / cost, in %")
+    measures = " or ".join(dict.fromkeys(c.short for c in found)) or "agreement"
+    shown = Table("trace", "policy", *columns, title=f"{measures} / cost, in %", caption=_caption(found))
     for trace, policy in dict.fromkeys((c.trace, c.policy) for c in found):
         mine = {c.budget: c for c in found if (c.trace, c.policy) == (trace, policy)}
         last = policy == [c.policy for c in found if c.trace == trace][-1]
-        texts = [_cell(mine[c], bold=ties(mine[c], best.get((trace, c)))) for c in columns]
+        texts = [_cell(mine[c], bold=(trace, c, policy) in best) for c in columns]
         shown.add_row(trace, policy, *texts, end_section=last)
     return shown
+
+
+def _caption(found: Sequence[Cell]) -> str | None:
+    """Say which models are judged by boxes; None where none is."""
+    boxed = dict.fromkeys(f"{c.trace}: {c.measure}" for c in found if c.measure != "agreement")
+    return f"mAP: {'; '.join(boxed)}" if boxed else None
 
 
 def _cell(cell: Cell, *, bold: bool) -> str:

@@ -369,6 +369,7 @@ def _shared(site: SiteConfig, share: str) -> list[SourceSpec]:
 
 def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
     import camlink
+    from camlink.pipeline.learnt_elsewhere import judged_oracle
     from camlink.pipeline.run_info import FILE_NAME, RunInfo
 
     if (out / FILE_NAME).exists():
@@ -391,6 +392,7 @@ def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
         cameras=_described(site),
         started_at=datetime.now(UTC),
         config=site.masked(),
+        oracle=judged_oracle(site, facts.specs),
     )
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 
 import numpy as np
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES
 from camlink.operators.evidence import Evidence, gathered, known, observe
-from camlink.pipeline.accuracy import BASELINES, EXECUTES, PREDICTED, AuditScores, Executions, score_audit
+from camlink.pipeline.accuracy import (
+    BASELINES,
+    EXECUTES,
+    PREDICTED,
+    AuditScores,
+    Differences,
+    Executions,
+    Lead,
+    score_audit,
+)
 from camlink.pipeline.certificates import Answers, answers, frame_means
 from camlink.pipeline.reports.html import said
 from camlink.pipeline.reports.rows import ModelRows
@@ -33,22 +43,41 @@ class Disagreement:
 
 @dataclass(slots=True)
 class Weighted:
-    """Weighted sums of the baselines' agreement on audit frames (weights 1/p); they add up over models and cameras.
+    """Weighted sums of agreement on audit frames (weights 1/p), camlink's and the baselines'; they add up over models
+    and cameras, and so give the report's figure without its rows.
 
     On an audit frame every model runs, so the mean over models and frames is the mean of the models' means.
     """
 
     weight: float = 0.0
+    own: float = 0.0
     sums: tuple[float, ...] = (0.0,) * len(BASELINES)
+    ahead: tuple[Differences, ...] = (Differences(),) * len(BASELINES)  # of each baseline, frame by frame
 
     def __add__(self, other: Weighted) -> Weighted:
-        return Weighted(self.weight + other.weight, tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)))
+        return Weighted(
+            self.weight + other.weight,
+            self.own + other.own,
+            tuple(map(add, self.sums, other.sums)),
+            tuple(map(add, self.ahead, other.ahead)),
+        )
 
     @classmethod
     def of(cls, scores: AuditScores, rows: np.ndarray) -> Weighted:
         """Return the sums of some rows (n,) of scores."""
-        weights = 1.0 / scores.probability[rows]
-        return cls(float(weights.sum()), tuple(float(weights @ scores.baselines[name][rows]) for name in BASELINES))
+        chances, own = scores.probability[rows], scores.camlink[rows]
+        weights = 1.0 / chances
+        others = [scores.baselines[name][rows] for name in BASELINES]
+        return cls(
+            float(weights.sum()),
+            float(weights @ own),
+            tuple(float(weights @ other) for other in others),
+            tuple(Differences.of(own - other, chances) for other in others),
+        )
+
+    def mean(self) -> float | None:
+        """Return camlink's agreement (Hájek's estimate, as the report has it); None without audit frames."""
+        return min(1.0, self.own / self.weight) if self.weight else None
 
     def best(self) -> tuple[str, float] | None:
         """Return the baseline that agrees most, and its agreement; None without audit frames."""
@@ -56,6 +85,10 @@ class Weighted:
             return None
         place = int(np.argmax(self.sums))
         return BASELINES[place], min(1.0, self.sums[place] / self.weight)
+
+    def lead(self, baseline: str, *, anytime: bool) -> Lead | None:
+        """Return by how much camlink is ahead of a baseline, for one model's rows; None without audit frames."""
+        return self.ahead[BASELINES.index(baseline)].lead(anytime=anytime) if self.weight else None
 
 
 class AuditLedger:

@@ -10,11 +10,13 @@ from typing import Any
 from markupsafe import Markup
 
 from camlink.pipeline.dashboard import svg
+from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model
 from camlink.pipeline.dashboard.health import Health, health_of
-from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CameraState, RunRollups
+from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_of, target_states
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
+from camlink.pipeline.reports.calibrated import calibrated_words, unit
 from camlink.pipeline.results_latest import read_latest
 from camlink.pipeline.results_tables import microseconds
 from camlink.pipeline.run_info import RunInfo
@@ -50,10 +52,12 @@ class CameraView:
     health: Health
     span: str
     trust: Trust | None
+    costs: Costs
     models: list[ModelView]
     drawn: str
     strip: Markup | None
     decision: Mapping[str, Any] | None
+    calibrated: Sequence[str]  # what a person would say, by the oracle node, in sentences
     matrix: list[tuple[str, list[tuple[str, float | None]]]]
     latest: Mapping[str, Any] | None
     happened: Sequence[Mapping[str, Any]]
@@ -79,11 +83,13 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             health=health_of(camera, rollups.info, now),
             span=span,
             trust=view.trust_of(camera),
+            costs=costs_of([camera], rollups.info),
             models=[_model(rollups.info, camera, name, span, window) for name in camera.models],
             drawn=drawn_model(camera),
             strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
             decision=decisions[-1] if decisions else None,
             matrix=_matrix(scored["link_scores"], list(camera.models)) if scored else [],
+            calibrated=[_calibrated(rollups.info, camera_id, state) for state in camera.calibrated.values()],
             latest=latest,
             happened=_happened(camera),
             dropped=dict(camera.dropped.most_common()),
@@ -106,7 +112,7 @@ def _model(
         name=name,
         caption=_caption(model.spec),
         chart=svg.over_time(model.spec, filled, window) if window and len(filled.starts_us) else None,
-        trust=trust_of_models([model]),
+        trust=trust_of_models([model], info),
         served={how: model.served[how] for how in HOWS},
         executions=model.executions,
         executed_share=model.executions / total if total else None,
@@ -115,6 +121,13 @@ def _model(
         target=target_of(info, camera.camera_id, name),
         state=target_states(camera).get(name),
     )
+
+
+def _calibrated(info: RunInfo, camera_id: str, state: CalibratedState) -> str:
+    frames = max(state.frames, 1)
+    means = {"mean_count": state.count_sum / frames, "mean_confidence": state.confidence_sum / frames}
+    judged = {"judged": info.oracle.get(camera_id), "unit": unit(info), "mean_own": None}
+    return calibrated_words({"camera": camera_id, "name": state.name, "frames": state.frames, **means, **judged})
 
 
 def _caption(spec: Any) -> str:

@@ -10,12 +10,15 @@ from datetime import datetime
 from markupsafe import Markup
 
 from camlink.pipeline.dashboard import svg
+from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.health import ORDER, Health, health_of
 from camlink.pipeline.dashboard.rollups import SECOND_US, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_states, worst
 from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trusts_of_cameras
+from camlink.pipeline.reports.notes import MOST_NAMED, dropped_sentence
 
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
+DROPPED_MUCH = 0.01  # share of frames from which on a page says so at its top
 HOUR_US = 3600 * SECOND_US
 
 
@@ -28,7 +31,9 @@ class Line:
     health: Health
     frames: int
     dropped: int
+    dropped_share: float
     executed_share: float | None
+    costs: Costs
     abstained_share: float
     trust: Trust | None
     spark: Markup
@@ -45,7 +50,9 @@ class Fleet:
     frames: int
     dropped: int
     executed_share: float | None
+    costs: Costs
     trust: Trust | None
+    troubles: Sequence[str]  # what must not be overlooked, in sentences
 
 
 class FleetView:
@@ -71,7 +78,9 @@ class FleetView:
                 frames=sum(line.frames for line in lines),
                 dropped=sum(line.dropped for line in lines),
                 executed_share=made / possible if possible else None,
+                costs=(costs := costs_of(cameras, rollups.info)),
                 trust=self._together(cameras),
+                troubles=troubles(cameras, costs),
             )
 
     def warm(self) -> None:
@@ -98,8 +107,10 @@ class FleetView:
             domain=str(self._rollups.info.cameras.get(camera.camera_id, {}).get("domain") or ""),
             health=health_of(camera, self._rollups.info, now),
             frames=camera.frames(),
-            dropped=camera.dropped.total(),
+            dropped=(dropped := camera.dropped.total()),
+            dropped_share=dropped / (camera.frames() + dropped) if dropped else 0.0,
             executed_share=made / possible if possible else None,
+            costs=costs_of([camera], self._rollups.info),
             abstained_share=abstained / served if served else 0.0,
             trust=self.trust_of(camera),
             spark=self._spark(camera),
@@ -127,6 +138,25 @@ class FleetView:
         if self._whole[0] != version:
             self._whole = (version, trust_of_cameras(cameras))
         return self._whole[1]
+
+
+def troubles(cameras: Sequence[CameraState], costs: Costs) -> list[str]:
+    """Say what was lost or missed: frames that no model saw, targets, the time budget."""
+    dropped = sum((camera.dropped for camera in cameras), Counter[str]())
+    captured = sum(camera.frames() for camera in cameras) + dropped.total()
+    told = []
+    if dropped.total() >= DROPPED_MUCH * captured:
+        told.append(dropped_sentence({"dropped": dropped, "captured": captured}))
+    missing = [
+        f"{model} on {camera.camera_id}"
+        for camera in cameras
+        for model, state in target_states(camera).items()
+        if state == "not met"
+    ]
+    if missing:
+        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        told.append(f"Target missed: {', '.join(missing[:MOST_NAMED])}{more}.")
+    return [*filter(None, told), *([costs.words] if costs.over_spent else [])]
 
 
 def drawn_model(camera: CameraState) -> str:

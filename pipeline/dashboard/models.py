@@ -77,5 +77,5 @@ def _line(rollups: RunRollups, name: str) -> ModelLine:
         executed_share=executions / total if total else None,
         busy_ms=info.busy_ms[name] / frames if frames and info.busy_ms.get(name) else None,
         batches=[(size, count, count / most) for size, count in sorted(sizes.items())],
-        trust=trust_of_models(states),
+        trust=trust_of_models(states, info),
     )

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import camlink
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.library import OpenRun
+from camlink.pipeline.reports.calibrated import ABOUT
 from camlink.pipeline.reports.html import memory, rate
 from camlink.pipeline.reports.notes import BASELINE_WORDS, percent
 
@@ -39,6 +40,7 @@ class Pages:
             "signed_in": signed_in,
             "version": camlink.__version__,
             "axis_start": axis_start,
+            "about_calibrated": ABOUT,
         }
 
     def render(self, template: str, run: OpenRun | None, **values: Any) -> str:

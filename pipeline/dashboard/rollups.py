@@ -59,6 +59,8 @@ class ModelState:
     series: dict[str, Buckets]
     served: Counter[str] = field(default_factory=Counter)  # by how
     executions: int = 0  # for whatever purpose
+    frames_served: int = 0  # under a decision, audits left out: the frames that a time budget is for
+    executed_when_served: int = 0  # on those
     seen: dict[str, SeenFrames] = field(default_factory=dict)
     link_version: int | None = None
     confidence_sum: float = 0.0
@@ -78,6 +80,9 @@ class ModelState:
         for how in HOWS:
             self.served[how] += rows.served_count(how)
         self.executions += rows.executions_made
+        budgeted = rows.served & (rows.purpose == "serve")
+        self.frames_served += int(budgeted.sum())
+        self.executed_when_served += int((budgeted & (rows.how == "executed")).sum())
         sums, values = bucket_rows(rows)
         drawn = rows.served | (rows.how == "executed")
         for buckets in self.series.values():
@@ -100,6 +105,25 @@ class ModelState:
 
 
 @dataclass
+class CalibratedState:
+    """What the oracle node says of one camera: sums over its frames."""
+
+    name: str
+    frames: int = 0
+    count_sum: float = 0.0  # all counted things together
+    confidence_sum: float = 0.0
+    seen: SeenFrames = field(default_factory=SeenFrames)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Take new rows, leaving out repeats."""
+        fresh = self.seen.new(np.array([row["frame_index"] for row in rows], np.int64))
+        for row in (row for row, new in zip(rows, fresh, strict=True) if new):
+            self.frames += 1
+            self.count_sum += float(sum(row["value"]))
+            self.confidence_sum += float(row["confidence"])
+
+
+@dataclass
 class CameraState:
     """What is known of one camera."""
 
@@ -112,6 +136,7 @@ class CameraState:
     adaptation: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
     drops: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
     dropped: Counter[str] = field(default_factory=Counter)  # frames by reason
+    calibrated: dict[str, CalibratedState] = field(default_factory=dict)  # by name, where a person gave labels
     evidence: Evidence = field(default_factory=Evidence)  # on all outputs
     version: int = 0  # rises with every change
     new: list[Unsorted] = field(default_factory=list)  # rows that are not in the figures yet
@@ -168,12 +193,12 @@ class RunRollups:
             with self._unless_merged(outputs[start:]):
                 self._take(outputs[start : start + PARTS_AT_ONCE], catch_up=len(outputs) > PARTS_AT_ONCE)
         for table, files in new.items():
-            if table not in LIST_OF:
+            if table not in (*LIST_OF, "calibrated"):
                 continue
             with self._unless_merged(files):
                 rows = _read_rows(table, files)
                 with self.lock:
-                    self._list(table, rows)
+                    self._calibrate(rows) if table == "calibrated" else self._list(table, rows)
         self._quiet = 0 if outputs else self._quiet + 1
         if outputs or self._quiet == QUIET:
             self._work_in(watched)
@@ -238,6 +263,16 @@ class RunRollups:
         for name in names:
             if name not in self.cameras:
                 self.cameras[name] = CameraState(name, {m: ModelState.of(spec) for m, spec in self._specs.items()})
+
+    def _calibrate(self, rows: list[dict[str, Any]]) -> None:
+        together: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in rows:
+            together.setdefault((row["camera_id"], row["name"]), []).append(row)
+        self._meet(camera_id for camera_id, _ in together)
+        for (camera_id, name), own in together.items():
+            camera = self.cameras[camera_id]
+            camera.version += 1
+            camera.calibrated.setdefault(name, CalibratedState(name)).add(own)
 
     def _list(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trust_of_models
 from camlink.pipeline.errors import ResultsError
@@ -30,9 +31,10 @@ class Compared:
     name: str
     info: RunInfo
     frames: int
+    dropped: int
     executed_share: float | None
     abstained_share: float | None
-    cost_share: float | None
+    costs: Costs
     trust: Trust | None
     models: dict[str, tuple[float | None, Trust | None]]  # executed share, agreement of predicted outputs
 
@@ -83,14 +85,15 @@ def compared(name: str, rollups: RunRollups) -> Compared:
             each = [camera.models[model] for camera in cameras if model in camera.models]
             total = sum(state.served.total() for state in each)
             share = sum(state.executions for state in each) / total if total else None
-            models[model] = (share, trust_of_models(each))
+            models[model] = (share, trust_of_models(each, info))
         return Compared(
             name=name,
             info=info,
             frames=sum(camera.frames() for camera in cameras),
+            dropped=sum(camera.dropped.total() for camera in cameras),
             executed_share=executed / served if served else None,
             abstained_share=abstained / served if served else None,
-            cost_share=_cost_share(info, rollups),
+            costs=costs_of(cameras, info),
             trust=trust_of_cameras(cameras),
             models=models,
         )
@@ -99,14 +102,3 @@ def compared(name: str, rollups: RunRollups) -> Compared:
 def models_of(pair: Sequence[Compared]) -> list[str]:
     """Return the models of either run, in order."""
     return list(dict.fromkeys(name for one in pair for name in one.models))
-
-
-def _cost_share(info: RunInfo, rollups: RunRollups) -> float | None:
-    """Return the model-time spent as a share of executing everything, at the models' profiled costs."""
-    spent = everything = 0.0
-    for camera in rollups.cameras.values():
-        for name, state in camera.models.items():
-            time_ms = float(info.models.get(name, {}).get("time_ms") or 0.0)
-            spent += time_ms * state.executions
-            everything += time_ms * state.served.total()
-    return spent / everything if everything else None

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from camlink.pipeline.dashboard.rollups import CameraState
+from camlink.pipeline.reports.notes import ALWAYS, standing
 from camlink.pipeline.run_info import RunInfo
 
-WORST_FIRST = ("not met", "not known", "met")
+WORST_FIRST = ("not met", "not known", ALWAYS, "met")
 
 
 def target_of(info: RunInfo, camera_id: str, model: str) -> float | None:
@@ -21,9 +22,21 @@ def target_of(info: RunInfo, camera_id: str, model: str) -> float | None:
 
 
 def target_states(camera: CameraState) -> dict[str, str]:
-    """Return, per model with a target, what the last decision found: met, not met or not known."""
+    """Return, per model with a target, what the last decision found: met, not met or not known.
+
+    Of a model that nothing was ever predicted of there is nothing to know: it is `ALWAYS` executed.
+    """
     last = camera.decisions[-1] if camera.decisions else {}
-    return dict(last.get("target_states") or {})
+    return {
+        name: standing({"frames": _predicted(camera, name), "target_state": state})
+        for name, state in (last.get("target_states") or {}).items()
+    }
+
+
+def _predicted(camera: CameraState, model: str) -> int:
+    """Return how many of a model's served outputs were left to prediction, abstained ones included."""
+    known = camera.models.get(model)
+    return sum(known.served[how] for how in ("linked", "reused", "abstained")) if known else 0
 
 
 def worst(states: Mapping[str, str]) -> str | None:

@@ -1,15 +1,23 @@
-"""How far outputs agree with the models', as a page states it: a certificate, and the best baseline beside it."""
+"""How far outputs agree with the models', as a page states it: figure, interval and baseline.
+
+The figure is the report's: the weighted mean over audit frames (`camlink.pipeline.accuracy`), so that a page and a
+report of one run never show two. The interval is the certificate's, which holds however often one looks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from camlink.operators.evidence import LADDER, Evidence, bounds, certify, combined, mean
+from camlink.operators.evidence import LADDER, Evidence, bounds, certify, combined
+from camlink.pipeline.accuracy import Lead
 from camlink.pipeline.dashboard.audits import Weighted
 from camlink.pipeline.dashboard.rollups import CameraState, ModelState
+from camlink.pipeline.reports.notes import against_baselines
+from camlink.pipeline.run_info import RunInfo
 
 
 @dataclass(frozen=True)
@@ -22,27 +30,39 @@ class Trust:
     audits: int
     baseline: str
     baseline_mean: float
+    lead: Lead | None = None  # over that baseline, frame by frame; None where several models are put together
+
+    def verdict(self, model: str) -> Mapping[str, str] | None:
+        """Judge one model's predictions as the report does; None for several models together."""
+        if self.lead is None:
+            return None
+        figure: dict[str, Any] = {"mean": self.mean, "audit_frames": self.audits}
+        figure |= {"baselines": {self.baseline: self.baseline_mean}, "leads": {self.baseline: asdict(self.lead)}}
+        return against_baselines(model, figure)
 
 
-def trust(evidence: Evidence, baselines: Weighted) -> Trust | None:
+def trust(evidence: Evidence, audited: Weighted, lead: Lead | None = None) -> Trust | None:
     """Return what the audits say; None without any ("not measured")."""
-    found, best = certify(evidence), baselines.best()
-    if found.estimate is None or found.low is None or found.high is None or best is None:
+    found, mean, best = certify(evidence), audited.mean(), audited.best()
+    if found.low is None or found.high is None or mean is None or best is None:
         return None
-    return Trust(found.estimate, found.low, found.high, found.audits, *best)
+    return Trust(mean, min(found.low, mean), max(found.high, mean), found.audits, *best, lead)
 
 
-def trust_of_models(models: Iterable[ModelState]) -> Trust | None:
-    """Return what audits say of the predicted outputs of one model on several cameras."""
+def trust_of_models(models: Iterable[ModelState], info: RunInfo) -> Trust | None:
+    """Return what audits say of the predicted outputs of one model on several cameras of a run."""
     each = list(models)
-    return trust(combined(m.audit.evidence for m in each), _sum(m.audit.predicted for m in each))
+    audited = _sum(m.audit.predicted for m in each)
+    best = audited.best()
+    lead = audited.lead(best[0], anytime=not info.complete) if best is not None else None
+    return trust(combined(m.audit.evidence for m in each), audited, lead)
 
 
 def trust_of_cameras(cameras: Iterable[CameraState]) -> Trust | None:
     """Return what audits say of all outputs of some cameras."""
     each = list(cameras)
-    baselines = _sum(model.audit.everything for camera in each for model in camera.models.values())
-    return trust(combined(camera.evidence for camera in each), baselines)
+    audited = _sum(model.audit.everything for camera in each for model in camera.models.values())
+    return trust(combined(camera.evidence for camera in each), audited)
 
 
 def _sum(parts: Iterable[Weighted]) -> Weighted:
@@ -52,15 +72,15 @@ def _sum(parts: Iterable[Weighted]) -> Weighted:
 def trusts_of_cameras(cameras: Sequence[CameraState]) -> list[Trust | None]:
     """Return what `trust_of_cameras` says of each camera by itself, all in one computation."""
     measured = [camera for camera in cameras if camera.evidence.audits]
-    stacked = _stacked([camera.evidence for camera in measured])
-    (low, high), means = bounds(stacked), mean(stacked)
+    low, high = bounds(_stacked([camera.evidence for camera in measured]))
     found: dict[str, Trust | None] = {}
     for place, camera in enumerate(measured):
-        best = _sum(model.audit.everything for model in camera.models.values()).best()
-        at = float(means[place])
+        audited = _sum(model.audit.everything for model in camera.models.values())
+        at, best = audited.mean(), audited.best()
+        if at is None or best is None:
+            continue
         lowest, highest = min(float(low[place]), at), max(float(high[place]), at)
-        audits = int(camera.evidence.audits)
-        found[camera.camera_id] = None if best is None else Trust(at, lowest, highest, audits, *best)
+        found[camera.camera_id] = Trust(at, lowest, highest, int(camera.evidence.audits), *best)
     return [found.get(camera.camera_id) for camera in cameras]
 
 

@@ -19,6 +19,7 @@ from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.lab.play import play, split
 from camlink.pipeline.lab.policies import Candidate, find_policies
+from camlink.pipeline.lab.summary import measure_of
 from camlink.pipeline.lab.tally import (
     HOWS,
     Tally,
@@ -47,7 +48,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Result:
-    """One policy at one budget and seed on one trace."""
+    """One policy at one budget and seed on one trace. Of detectors that are judged by boxes, agreement is mAP."""
 
     trace: str
     policy: str
@@ -72,6 +73,7 @@ class Result:
             "budget_time": self.budget.time_share,
             "agreement": float(sum(t.agreed.sum() for t in self.cameras.values()) / slots),
             "agreement_per_model": per_model,
+            "measure_per_model": {m: measure_of(self.trace_arrays.models[m].spec) for m in per_model},
             "cost": float(spent / self._everything_ms()),
             "cost_ms_per_frame": float(spent / frames),
             "executions_saved": 1.0 - hows["executed"] / float(slots),

@@ -9,7 +9,7 @@ from math import ceil
 from statistics import fmean
 from typing import Any
 
-from camlink.pipeline.lab.summary import REFERENCES, Cell, Row, cells, ties, winner, winners
+from camlink.pipeline.lab.summary import AGREEMENT, BOXES, REFERENCES, Cell, Row, cells, tied, ties, winner
 
 Figure = dict[str, Any]
 MOST_POINTS = 48  # of a line over periods: beyond, it hides the others
@@ -46,14 +46,20 @@ def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
 
 
 def headline(found: Sequence[Cell]) -> str:
-    """Return the one sentence that the page opens with: who wins how often."""
-    best = winners(found)
-    wins: dict[str, int] = {}
-    for cell in best:
-        wins[cell.policy] = wins.get(cell.policy, 0) + 1
-    ranked = sorted(wins, key=lambda policy: -wins[policy])
-    said = ", ".join(f"{policy} {wins[policy]}" for policy in ranked)
-    return f"Highest agreement of {len(best)} pairs of trace and budget: {said}." if best else ""
+    """Return the one sentence that the page opens with: who is best how often, alone or level with others."""
+    places = tied(found)
+    if not places:
+        return ""
+    level: dict[str, int] = {}
+    alone: dict[str, int] = {}
+    for place in places:
+        for cell in place:
+            level[cell.policy] = level.get(cell.policy, 0) + 1
+            alone[cell.policy] = alone.get(cell.policy, 0) + (len(place) == 1)
+    said = ", ".join(f"{p} {level[p]} ({alone[p]} alone)" for p in sorted(level, key=lambda p: (-level[p], -alone[p])))
+    of = "the one pair" if len(places) == 1 else f"{len(places)} pairs"
+    measure = " or ".join(sorted({measure for cell in found for measure in cell.measures.values()}))
+    return f"Highest {measure} in {of} of trace and budget, counting all that tie: {said}."
 
 
 def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> dict[str, Any]:
@@ -65,6 +71,9 @@ def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> 
         "name": found[0].trace,
         "frames": some["frames"],
         "cameras": len(some["per_camera"]),
+        "measure": found[0].measure,
+        "title": found[0].short[0].upper() + found[0].short[1:] if found[0].short == AGREEMENT else found[0].short,
+        "boxed": [m for m, measure in found[0].measures.items() if measure == BOXES],
         "budgets": budgets,
         "middle": middle,
         "models": list(found[0].per_model),
@@ -89,7 +98,8 @@ def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> 
 
 def frontier(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
     """Draw agreement over cost, one line per policy through its budgets."""
-    hover = "%{text}<br>cost %{x:.1f} %<br>agreement %{y:.1f} %<extra></extra>"
+    short = found[0].short if found else AGREEMENT
+    hover = f"%{{text}}<br>cost %{{x:.1f}} %<br>{short} %{{y:.1f}} %<extra></extra>"
     data = []
     for policy in dict.fromkeys(c.policy for c in found if c.policy != "all"):
         mine = sorted((c for c in found if c.policy == policy), key=lambda c: c.cost)
@@ -103,13 +113,14 @@ def frontier(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
                 "hovertemplate": f"{escape(policy)}, {hover}",
             }
         )
-    return {"data": data, "layout": _layout("cost, % of executing everything", "agreement, %")}
+    return {"data": data, "layout": _layout("cost, % of executing everything", f"{short}, %")}
 
 
 def segments(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
     """Draw agreement period by period, one line per policy; neighbours of many periods are put together."""
     periods = max((len(c.per_period) for c in found), default=0)
     together = max(1, ceil(periods / MOST_POINTS))
+    short = found[0].short if found else AGREEMENT
     data = []
     for c in found:
         if c.policy != "all":
@@ -119,11 +130,11 @@ def segments(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
                 | {
                     "x": [1 + i * together for i in range(len(parts))],
                     "y": [round(100 * fmean(part), 2) for part in parts],
-                    "hovertemplate": f"{escape(c.policy)}, period %{{x}}<br>agreement %{{y:.1f}} %<extra></extra>",
+                    "hovertemplate": f"{escape(c.policy)}, period %{{x}}<br>{short} %{{y:.1f}} %<extra></extra>",
                 }
             )
     title = "period" if together == 1 else f"period (each point: the mean of {together})"
-    return {"data": data, "layout": _layout(title, "agreement, %")}
+    return {"data": data, "layout": _layout(title, f"{short}, %")}
 
 
 def _line(policy: str, place: Mapping[str, int]) -> Figure:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
+from camlink.models.base import OutputSpec
+
 Row = Mapping[str, Any]
 REFERENCES = ("all", "oracle")  # they do not keep to the budget, or have seen the future: they win nothing
-TIE = 5e-4
-_NESTED = ("agreement_per_model", "mean_average_precision", "per_camera", "per_period")
+AGREEMENT, BOXES = "agreement", "mean average precision of boxes"
+TIE = 5e-4  # as much as tables round away
+_NESTED = ("agreement_per_model", "measure_per_model", "mean_average_precision", "per_camera", "per_period")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,36 @@ class Cell:
     cost: float
     per_model: Mapping[str, float]
     per_period: Sequence[float]
+    measures: Mapping[str, str]  # model -> `AGREEMENT` or `BOXES`
+
+    @property
+    def measure(self) -> str:
+        """What the figure is the mean of, over models."""
+        return measure_name(self.measures)
+
+    @property
+    def short(self) -> str:
+        """The same for an axis."""
+        kinds = dict.fromkeys("mAP" if measure == BOXES else AGREEMENT for measure in self.measures.values())
+        return " and ".join(kinds) or AGREEMENT
+
+
+def measure_of(spec: OutputSpec) -> str:
+    """Return how tables call what a model is judged by."""
+    return BOXES if spec.task == "detections" else AGREEMENT
+
+
+def measure_name(measures: Mapping[str, str]) -> str:
+    """Return what a mean over models is a mean of; which models are judged by boxes, where not all are.
+
+    >>> measure_name({"objects": BOXES, "weather": AGREEMENT})
+    'mean average precision of boxes (objects) and agreement (weather)'
+    """
+    boxed = [model for model, measure in measures.items() if measure == BOXES]
+    others = [model for model in measures if model not in boxed]
+    if not boxed or not others:
+        return BOXES if boxed else AGREEMENT
+    return f"{BOXES} ({', '.join(boxed)}) and {AGREEMENT} ({', '.join(others)})"
 
 
 def cells(rows: Iterable[Row]) -> list[Cell]:
@@ -48,6 +81,7 @@ def _cell(key: tuple[str, str, str], rows: Sequence[Row]) -> Cell:
         fmean(row["cost"] for row in rows),
         {m: fmean(row["agreement_per_model"][m] for row in rows) for m in models},
         [fmean(row["per_period"][i] for row in rows) for i in periods],
+        rows[0].get("measure_per_model") or dict.fromkeys(models, AGREEMENT),
     )
 
 
@@ -68,15 +102,21 @@ def winner(of: Iterable[Cell]) -> Cell | None:
 
 
 def ties(cell: Cell, best: Cell | None) -> bool:
-    """Say whether a contestant is as good as the winner, to the tenth of a point that tables show."""
-    return best is not None and cell.policy not in REFERENCES and best.agreement - cell.agreement < TIE
+    """Say whether a contestant is as good as the winner: to the tenth of a point that tables show, or to within the
+    spread over seeds of either.
+    """
+    if best is None or cell.policy in REFERENCES:
+        return False
+    behind = best.agreement - cell.agreement
+    return behind < TIE or behind <= max(best.spread, cell.spread)
 
 
-def winners(found: Sequence[Cell]) -> list[Cell]:
-    """Return the winner of every trace and budget."""
-    places = dict.fromkeys((c.trace, c.budget) for c in found)
-    best = (winner(c for c in found if (c.trace, c.budget) == place) for place in places)
-    return [cell for cell in best if cell is not None]
+def tied(found: Sequence[Cell]) -> list[list[Cell]]:
+    """Return, for every trace and budget, all contestants that tie for the highest agreement."""
+    places: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        places.setdefault((cell.trace, cell.budget), []).append(cell)
+    return [[c for c in place if ties(c, best)] for place in places.values() if (best := winner(place)) is not None]
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -92,6 +132,9 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def _flat(row: Row) -> dict[str, Any]:
     flat = {key: value for key, value in row.items() if key not in _NESTED}
-    flat |= {f"agreement of {model}": value for model, value in row["agreement_per_model"].items()}
+    measures = row.get("measure_per_model") or {}
+    if measures:
+        flat["measure"] = measure_name(measures)
+    flat |= {f"{measures.get(m, AGREEMENT)} of {m}": value for m, value in row["agreement_per_model"].items()}
     flat |= {f"mean average precision of {m}": value for m, value in row.get("mean_average_precision", {}).items()}
-    return flat | {f"agreement on {camera}": value for camera, value in row["per_camera"].items()}
+    return flat | {f"{measure_name(measures)} on {camera}": value for camera, value in row["per_camera"].items()}

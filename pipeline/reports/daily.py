@@ -9,10 +9,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from camlink.pipeline.accuracy import Comparison, compare
 from camlink.pipeline.durable import write_text
 from camlink.pipeline.exports import known_day, on_day
 from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
-from camlink.pipeline.reports.notes import interval, percent
+from camlink.pipeline.reports.notes import interval, percent, standing
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import RunResults
 
@@ -33,11 +34,12 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
     nothing of that day.
     """
     known_day(results, day)
-    proofs, told = [], {}
+    proofs, told, audited = [], {}, []
     for camera_id in results.cameras() if cameras is None else cameras:
         rows = read_camera(results, camera_id, on_day(day))
         proof = camera_proof(rows, results.info)
         proofs.append(proof)
+        audited.append(rows.scores())
         certificates = {entry["model"]: entry for entry in proof.entries if entry["day"] == day.isoformat()}
         dropped: Counter[str] = Counter()
         for drop in rows.drops:
@@ -52,8 +54,17 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
             "decisions": sum(_is_on(decision["start"], day) for decision in rows.decisions),
             "events": sorted(happened, key=lambda event: str(event["at"])),
         }
-    fleet = [entry for entry in daily_certificates(proofs) if entry["day"] == day.isoformat()]
-    return {"run": results.info.name, "day": day.isoformat(), "fleet": fleet[0] if fleet else None, "cameras": told}
+    fleet = next((entry for entry in daily_certificates(proofs) if entry["day"] == day.isoformat()), None)
+    fleet = fleet and fleet | _estimated(fleet, compare(audited))
+    return {"run": results.info.name, "day": day.isoformat(), "fleet": fleet, "cameras": told}
+
+
+def _estimated(proven: Mapping[str, Any], found: Comparison | None) -> Day:
+    """Return the agreement on audit frames, as the run's report has it, with what the certificate proves around it."""
+    if found is None or proven["low"] is None:
+        return {}
+    mean = found.camlink.mean
+    return {"estimate": mean, "low": min(proven["low"], mean), "high": max(proven["high"], mean)}
 
 
 def _is_on(moment: datetime, day: date) -> bool:
@@ -132,4 +143,4 @@ def _proven(certificate: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
 def _target(certificate: Mapping[str, Any] | None) -> str:
     if certificate is None or certificate["target"] is None:
         return ""
-    return f"{percent(certificate['target'])} {certificate['target_state']}"
+    return f"{percent(certificate['target'])} {standing(certificate)}"

@@ -18,9 +18,11 @@ from typing import Any
 
 from camlink.operators.evidence import Evidence, bounds
 from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compare
+from camlink.pipeline.reports.calibrated import calibrated
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
 from camlink.pipeline.reports.notes import note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
+from camlink.pipeline.reports.spending import all_bootstrap, spent, spent_in_all, time_budget
 from camlink.pipeline.results import RunInfo, RunResults
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
             scores[name] += [model.scores] if model.scores is not None else []
         visit(rows, cameras[camera_id])
     report = _whole(results.info, cameras, pooled, proofs)
-    report["calibrated"] = _calibrated(results)
+    report["calibrated"] = calibrated(results)
     report["models"] = {
         name: _model(results.info, name, cameras, scores[name], [p.models[name] for p in proofs if name in p.models])
         for name in results.info.models
@@ -58,17 +60,6 @@ def survey(results: RunResults, visit: Callable[[CameraRows, Report], None]) -> 
     for violation in report["frames"]["violations"]:
         log.error("frames are not conserved: %s", violation)
     return report
-
-
-def _calibrated(results: RunResults) -> list[Report]:
-    """Return what the oracle node said, per camera: predictions, which no person has checked in this run."""
-    sql = (
-        "SELECT camera_id, name, count(*), avg(confidence), avg(list_sum(value)) FROM calibrated "
-        "GROUP BY ALL ORDER BY camera_id, name"
-    )
-    rows = zip(*(column.to_pylist() for column in results.query(sql, "calibrated").columns), strict=True)
-    keys = ("camera", "name", "frames", "mean_confidence", "mean_count")
-    return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
 def _whole(
@@ -80,6 +71,8 @@ def _whole(
     frames = _sum_frames([camera["frames"] for camera in cameras.values()], info)
     executions = _sum_executions(camera["executions"] for camera in cameras.values())
     cost = _cost([camera["cost"] for camera in cameras.values()])
+    cost["parts"] = spent_in_all([camera["cost"]["parts"] for camera in cameras.values()])
+    cost["time_budget"] = time_budget(info)
     return {
         "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads, "interval": _kind(info)},
         "executions": executions,
@@ -111,6 +104,8 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
             "note": note(name, agreement, outputs),
         }
     dropped = sum(frames["dropped"].values())
+    costs = _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()])
+    costs |= {"parts": spent_in_all([spent(rows, info)]), "time_budget": time_budget(info)}
     return {
         **{key: info.cameras.get(rows.camera_id, {}).get(key) for key in ("domain", "source", "fps")},
         "executions": _sum_executions(model["executions"] for model in models.values()),
@@ -119,8 +114,9 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         "certificates": list(proof.entries),
         "expected_agreement": _expected(rows, agreement),
         "frames": frames,
-        "cost": _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()]),
+        "cost": costs,
         "models": models,
+        "only_bootstrap": all_bootstrap(costs["parts"], info.bootstrap_frames()),
         "decisions": [_decision(row) for row in rows.decisions],
         "drops": [_plain_row(row) for row in rows.drops],
         "events": [_plain_row(row) for row in rows.events],

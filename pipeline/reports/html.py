@@ -15,7 +15,9 @@ from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.pipeline.accuracy import PREDICTED
 from camlink.pipeline.reports import notes, plots
+from camlink.pipeline.reports.calibrated import ABOUT, calibrated_lines
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
+from camlink.pipeline.reports.spending import KINDS, over_spent
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
 
@@ -66,7 +68,11 @@ class Page:
                 config=self._results.info.config,
                 headline=notes.headline(report),
                 ending=notes.ending(report),
-                calibrated=notes.calibrated_lines(report),
+                dropped=notes.dropped_sentence(report["frames"]),
+                kinds=KINDS,
+                over_spent=over_spent(report["cost"]["time_budget"], report["cost"]["parts"]["serve"]["share"]),
+                calibrated=calibrated_lines(report),
+                about_calibrated=ABOUT,
                 pace=notes.pace(report["cost"]),
                 views=self._views,
                 overview=plots.agreement_by_model(report["models"]),
@@ -95,6 +101,8 @@ def page_environment() -> Environment:
     environment.filters |= {
         "percent": notes.percent,
         "interval": notes.interval,
+        "executed": notes.executed_words,
+        "standing": notes.standing,
         "moment": _moment,
         "rate": rate,
         "memory": memory,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from camlink.pipeline.reports.spending import over_spent
+
 BASELINE_WORDS = {
     "constant": "always answering the most common value",
     "hourly_mode": "answering the most common value of the hour",
     "persistence": "repeating the last executed value",
 }
 FEW_FRAMES = 30
+MOST_NAMED = 3  # in a sentence
+ALWAYS = "always executed"  # a model that nothing was predicted of has nothing to prove
 OFF_PACE = 1.5  # from here on, measured and profiled time are called different
 
 
@@ -102,10 +106,15 @@ def _judged(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]
     if figure["mean"] is None:
         always = "Nothing was predicted." if outputs["abstained"] else "Executed throughout; nothing was predicted."
         return {"verdict": "unpredicted", "text": always}
-    return _against_baselines(model, figure)
+    return against_baselines(model, figure)
 
 
-def _against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
+def against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
+    """Judge predictions of a model by their best baseline; report and dashboard judge by this alone.
+
+    ``figure``: ``mean``, ``audit_frames``, and per baseline ``baselines`` and ``leads`` (frame by frame). Verdicts:
+    ``few``, ``better``, ``similar``, ``worse``.
+    """
     name, baseline = best_baseline(figure)
     lead = figure["leads"][name]
     figures = f"({percent(baseline)} against {percent(figure['mean'])})"
@@ -146,6 +155,20 @@ def ending(report: Mapping[str, Any]) -> dict[str, str] | None:
     return {"kind": "failed", "text": f"Ended early by {cause} after {count}: the figures cover what was done."}
 
 
+def executed_words(decision: Mapping[str, Any]) -> str:
+    """Say what a decision executes, also where a policy decides anew on every frame.
+
+    >>> executed_words({"execute": ["persons"], "per_frame": False})
+    'persons executed.'
+    >>> executed_words({"execute": ["persons"], "per_frame": True})
+    'Chosen frame by frame; persons always executed.'
+    """
+    named = ", ".join(decision["execute"])
+    if decision.get("per_frame"):
+        return f"Chosen frame by frame; {named} always executed." if named else "Chosen frame by frame."
+    return f"{named or 'Nothing'} executed."
+
+
 def promise(expected: float, measured: Mapping[str, Any]) -> str:
     """Set the agreement that decisions expected beside the measured one, so that promising too much is seen.
 
@@ -179,18 +202,68 @@ def pace(cost: Mapping[str, Any]) -> str | None:
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """Say what was saved, what stayed unanswered, at what agreement, and what a baseline would have given."""
-    made, agreement = report["executions"], report["agreement"]
-    saved = made["saved_share_without_drops"]
+    """Say what was saved, what was lost or stayed unanswered, at what agreement, and what was asked for but missed."""
+    made = report["executions"]
+    saved, lost = made["saved_share_without_drops"], dropped_sentence(report["frames"])
     if saved is None:
-        return "No frame reached the models, so there is nothing to report."
+        return " ".join(filter(None, (lost, "No frame reached the models, so there is nothing to report.")))
     first = (
         f"camlink made {made['made']:,} of {made['possible_without_drops']:,} possible model executions "
         f"({percent(saved)} saved)."
     )
     abstained = report["abstentions"]
     silence = f"It gave no answer to {some_percent(abstained['share'])} of outputs." if abstained["served"] else ""
-    return " ".join(filter(None, (first, silence, _agreement_sentence(agreement))))
+    told = (first, lost, silence, _agreement_sentence(report["agreement"]), *missed(report))
+    return " ".join(filter(None, told))
+
+
+def dropped_sentence(frames: Mapping[str, Any]) -> str:
+    """Say how many frames no model ever saw, and why; empty where there was none.
+
+    >>> dropped_sentence({"captured": 1000, "dropped": {"overload": 880, "corrupt": 20}})
+    '900 of 1,000 frames (90.0 %) were dropped before any model saw them: 880 overload, 20 corrupt.'
+    """
+    lost = sum(frames["dropped"].values())
+    if not lost:
+        return ""
+    why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(frames["dropped"].items(), key=lambda d: -d[1]))
+    share = some_percent(lost / frames["captured"]) if frames["captured"] else "all"
+    were = "was" if lost == 1 else "were"
+    return f"{lost:,} of {frames['captured']:,} frames ({share}) {were} dropped before any model saw them: {why}."
+
+
+def missed(report: Mapping[str, Any]) -> list[str]:
+    """Say, in a sentence each, which targets and which budget were missed."""
+    cost = report["cost"]
+    asked, served = cost["time_budget"], cost["parts"]["serve"]["share"]
+    found = [
+        f"{entry['model']} on {camera} ({percent(entry['estimate'])} instead of {percent(entry['target'])})"
+        for camera, entry in last_targets(report)
+        if entry["target_state"] == "not met"
+    ]
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    told = [f"Target missed: {', '.join(found[:MOST_NAMED])}{more}."] if found else []
+    if over_spent(asked, served):
+        told.append(f"Time budget over-spent: {percent(served)} on served frames instead of {percent(asked)}.")
+    return told
+
+
+def last_targets(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return camera and certificate of each model with a target, as of its camera's last day."""
+    found = []
+    for camera, told in report["cameras"].items():
+        last = {entry["model"]: entry for entry in told["certificates"] if entry["target"] is not None}
+        found += [(camera, entry) for entry in last.values()]
+    return found
+
+
+def standing(entry: Mapping[str, Any]) -> str:
+    """Return in words how a certificate stands towards its target.
+
+    >>> standing({"frames": 0, "target_state": "not known"})
+    'always executed'
+    """
+    return ALWAYS if not entry["frames"] and entry["target_state"] == "not known" else str(entry["target_state"])
 
 
 def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
@@ -208,12 +281,3 @@ def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
     if lead["low"] > 0.0:
         return f"{measured}; {words}, the best baseline, would have given {given}."
     return f"{measured}; the best baseline, {words}, gives {given}: no difference that so many frames can show."
-
-
-def calibrated_lines(report: Mapping[str, Any]) -> list[str]:
-    """Say what the oracle node gave, and what it is: a prediction of a person's labels, checked by nobody here."""
-    return [
-        f'{entry["camera"]}: "{entry["name"]}", calibrated by labels, on {entry["frames"]:,} frames: '
-        f"{entry['mean_count']:.2f} on average, expected to be right {percent(entry['mean_confidence'])} of the time"
-        for entry in report["calibrated"]
-    ]

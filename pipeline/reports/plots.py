@@ -34,9 +34,10 @@ STATES = {
     "predicted": "@predicted",
     "per frame": "@executed",
     "left out": "@abstained",
+    "bootstrap": "@profile",
     "profiling": "@profile",
 }
-PATTERNS = {"predicted": "/", "per frame": "/", "left out": "x"}
+PATTERNS = {"predicted": "/", "per frame": "/", "left out": "x", "bootstrap": "."}
 MOMENT = "%d %b %H:%M:%S"
 ROW_PX = 148
 TIME_PLOT_LEFT_PX = 96  # one edge for both plots over time, so that they can be read together
@@ -54,18 +55,19 @@ def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
     layout["meta"] = {"frames_per_point": max(series.frames_per_point for _, series in drawn)}
     layout["annotations"] = []
     for place, (name, series) in enumerate(drawn):
-        traces += _model_traces(series, place, rows.stretches, first=place == 0)
+        traces += _model_traces(series, place, rows.stretches)
         top, bottom = 1.0 - place / len(drawn), 1.0 - (place + 1) / len(drawn)
         layout[_axis("yaxis", place)] = _value_axis(series, bottom + 14 / height, top - 28 / height)
         layout["annotations"].append(_row_title(name, series, top))
-    for trace in [trace for trace in traces if trace.get("name") == "abstained"][:1]:
-        trace["showlegend"] = True  # whichever model comes first with it
+    for kind in ("executed", "predicted", "abstained"):
+        for trace in [trace for trace in traces if trace.get("name") == kind and trace["x"]][:1]:
+            trace["showlegend"] = True  # whichever model comes first with it: one without marks has no place there
     layout["xaxis"] |= _time_axis(rows) | {"anchor": _axis("y", len(drawn) - 1)}
     layout["margin"]["l"] = TIME_PLOT_LEFT_PX
     return {"data": traces, "layout": layout}
 
 
-def _model_traces(series: ModelSeries, place: int, footage: Stretches, first: bool) -> list[Trace]:
+def _model_traces(series: ModelSeries, place: int, footage: Stretches) -> list[Trace]:
     axis = {"yaxis": _axis("y", place)}
     unnamed = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False, **axis}
     traces: list[Trace] = []
@@ -87,9 +89,9 @@ def _model_traces(series: ModelSeries, place: int, footage: Stretches, first: bo
             {"color": "@abstained", "size": 7, "symbol": "x-thin-open", "line": {"width": 2}},
         ),
     ):
-        if len(points.y) or (first and name != "abstained"):
+        if len(points.y):
             lift = APART.get(name, 0.0) if series.rows else 0.0
-            traces.append(_scatter(points, axis, lift) | _marks(name, points, marker, series, first))
+            traces.append(_scatter(points, axis, lift) | _marks(name, points, marker, series))
     return traces
 
 
@@ -128,14 +130,14 @@ def _scatter(points: Points, axis: Mapping[str, str], lift: float = 0.0) -> Trac
     return {"type": "scatter", "x": points.times_ms.tolist(), "y": y, **axis}
 
 
-def _marks(name: str, points: Points, marker: Trace, series: ModelSeries, first: bool) -> Trace:
+def _marks(name: str, points: Points, marker: Trace, series: ModelSeries) -> Trace:
     named = bool(series.rows) and name != "abstained"
     what = "no output" if name == "abstained" else "%{text}" if named else "%{y}"
     texts = {"text": [escape(series.rows[int(row)]) for row in points.y]} if named else {}
     joined = "<br>joins %{customdata} frames" if series.frames_per_point > 1 else ""
     counts = {"customdata": points.frames.tolist()} if joined else {}
     hover = f"{what} · <b>{name}</b><br>%{{x|{MOMENT}}}{joined}<extra></extra>"
-    legend = {"name": name, "legendgroup": name, "showlegend": first}
+    legend = {"name": name, "legendgroup": name, "showlegend": False}
     return {
         "mode": "markers",
         "marker": marker,
@@ -178,7 +180,9 @@ def decision_strip(rows: CameraRows) -> Figure | None:
         end = min(_ms(decision["end"]), next_start or max(times, default=start) + 1)
         for name in rows.models:
             state = _state(name, decision)
-            _bar(bars["profiling"], rows, name, (until, start), "every model runs, to learn links and to score them")
+            learnt = min(max(until, rows.bootstrap_until_us // 1000), start)
+            _bar(bars["bootstrap"], rows, name, (until, learnt), "every model runs, to learn the first links from")
+            _bar(bars["profiling"], rows, name, (learnt, start), "every model runs, to score the links")
             _bar(bars[state], rows, name, (start, end), decision["reason"])
         until = max(until, end)
     traces = [_bar_trace(state, kept) for state, kept in bars.items() if kept["x"]]

@@ -118,6 +118,16 @@ class CameraRows:
     drops: list[dict[str, Any]]
     events: list[dict[str, Any]]
     adaptation: list[dict[str, Any]]
+    bootstrap_frames: int = 0  # its first ones, by the configuration
+
+    @cached_property
+    def bootstrap_until_us(self) -> int:
+        """Return when its bootstrap frames were over: the capture time of the first frame after them."""
+        served = [model.times_us[model.served] for model in self.models.values()]
+        times = np.unique(np.concatenate(served)) if served else np.zeros(0, np.int64)
+        if not times.size:
+            return 0
+        return int(times[self.bootstrap_frames]) if self.bootstrap_frames < times.size else int(times[-1]) + 1
 
     @cached_property
     def stretches(self) -> Stretches:
@@ -163,6 +173,7 @@ def read_camera(results: RunResults, camera_id: str, where: str = "true") -> Cam
         drops=results.drops(camera_id).to_pylist(),
         events=results.camera_events(camera_id).to_pylist(),
         adaptation=sorted(results.adaptation(camera_id).to_pylist(), key=_as_it_happened),
+        bootstrap_frames=results.info.bootstrap_frames(),
     )
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from camlink.pipeline.reports.notes import calibrated_lines, ending, headline, interval, percent
+from camlink.pipeline.reports.calibrated import calibrated_lines
+from camlink.pipeline.reports.notes import (
+    ALWAYS,
+    ending,
+    headline,
+    interval,
+    last_targets,
+    percent,
+    standing,
+)
+from camlink.pipeline.reports.spending import budget_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +42,14 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         console.print(
             Text(f"  {name}: {model['note']['text']}", style=VERDICT_STYLES.get(model["note"]["verdict"], ""))
         )
+    cost = report["cost"]
+    if spending := budget_words(cost["time_budget"], cost["parts"]["serve"]["share"], cost["share"]):
+        console.print(Text(f"  {spending}"))
     console.print()
     console.print(_cameras(report))
+    for name, camera in report["cameras"].items():
+        if camera["only_bootstrap"]:
+            console.print(Text(f"  {name}: {camera['only_bootstrap']}"))
     for line, style in target_lines(report):
         console.print(Text(line, style=style))
     for line in calibrated_lines(report):
@@ -45,14 +61,13 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return a line, and its style, for each camera and model with a target, as of its last day."""
     lines = []
-    for name, camera in report["cameras"].items():
-        last = {entry["model"]: entry for entry in camera["certificates"] if entry["target"] is not None}
-        for model, entry in last.items():
-            proven = "" if entry["frames"] else " (nothing was predicted)"
-            if entry["estimate"] is not None:
-                proven = f" ({percent(entry['estimate'])}, {interval(entry)} at any time)"
-            text = f"  {name}, {model}: target {percent(entry['target'])} {entry['target_state']}{proven}"
-            lines.append((text, TARGET_STYLES[entry["target_state"]]))
+    for name, entry in last_targets(report):
+        state = standing(entry)
+        proven = "; nothing to prove" if state == ALWAYS else ""
+        if entry["estimate"] is not None:
+            proven = f" ({percent(entry['estimate'])}, {interval(entry)} at any time)"
+        text = f"  {name}, {entry['model']}: target {percent(entry['target'])} {state}{proven}"
+        lines.append((text, TARGET_STYLES.get(state, "")))
     return lines
 
 

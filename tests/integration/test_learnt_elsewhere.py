@@ -9,17 +9,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
+from camlink.models.pool import ModelPool
 from camlink.pipeline.config import SiteConfig, check_config
+from camlink.pipeline.dashboard.app import build_app
+from camlink.pipeline.dashboard.auth import Door
+from camlink.pipeline.dashboard.camera import camera_view
+from camlink.pipeline.dashboard.fleet import FleetView
+from camlink.pipeline.dashboard.library import Library
+from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.federation import save_links
 from camlink.pipeline.learnt_elsewhere import NEAR, train_oracle
 from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, Record
-from camlink.pipeline.reports import build_report
-from camlink.pipeline.reports.notes import calibrated_lines
+from camlink.pipeline.reports import build_report, write_report
+from camlink.pipeline.reports.calibrated import calibrated_lines
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
+from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 from tests.integration.test_in_step import Site
 
@@ -163,9 +172,45 @@ def test_results_and_report_tell_calibrated_outputs_from_those_of_models(tmp_pat
     assert RunResults(tmp_path).calibrated("hall").num_rows == 3
     assert RunResults(tmp_path).outputs().num_rows == 0
     (line,) = calibrated_lines(build_report(tmp_path))
-    assert line.startswith(
-        'hall: "guard", calibrated by labels, on 3 frames: 1.00 on average, expected to be right 80.0'
+    assert line == (
+        'hall: "guard" says 1.00 things a frame, mean over 3 frames, by its own word right on 80.0 %. Not measured: '
+        "too few labelled frames to keep any aside, or the run did not judge them."
     )
+
+
+def test_a_run_says_how_calibrated_values_did_on_labels_kept_aside_and_what_the_detector_does_itself(
+    oracle: dict[str, Any], tmp_path: Path
+) -> None:
+    site = SiteConfig(models="building", oracle=oracle, **RULES)
+    cameras = {name: Camera("indoor", f"{name}.mp4", 1.0) for name in ("hall", "yard")}
+    run = tmp_path / "run"
+    frames = make_frames("hall", 200) + make_frames("yard", 200)
+    frames.sort(key=lambda frame: (frame.captured_at, frame.camera_id))
+    Session(site, ModelPool(models()), cameras, run).run(frames, lambda: {"hall": 200, "yard": 200})
+    (entry,) = build_report(run)["calibrated"]
+    judged = entry["judged"]
+    truth = [cars(i) for i in range(0, FRAMES, 2)][48:]  # the last fifth of 60 labels
+    own = {"seen": np.mean([2 * n == n for n in truth]), "half": np.mean([n // 2 == n for n in truth])}
+    assert (judged["taught"], judged["frames"], entry["unit"]) == (48, 12, "cars")
+    assert judged["source"] == max(own, key=lambda name: own[name])
+    assert judged["own"] == pytest.approx(max(own.values())) and judged["own"] < judged["agreement"]
+    assert judged["low"] < judged["agreement"] <= judged["high"]
+    rows = RunResults(run).outputs("hall").to_pylist()
+    served = [r["value"][0] for r in rows if r["model"] == judged["source"] and r["served"]]
+    assert entry["mean_own"] == pytest.approx(np.mean(served))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "cars a frame" in page and "On 12 labelled frames kept aside (48 taught)" in page
+    assert "nobody labelled" not in page, "some of these very frames are labelled"
+    rollups = RunRollups(run)
+    rollups.refresh()
+    view = camera_view(FleetView(rollups), rollups, "hall", "all", START)
+    other = camera_view(FleetView(rollups), rollups, "yard", "all", START)
+    assert view is not None and other is not None
+    assert "On 12 labelled frames kept aside (48 taught)" in view.calibrated[0] and "cars a frame" in view.calibrated[0]
+    assert f"says {entry['mean_count']:.2f}" in view.calibrated[0] and other.calibrated == []
+    with TestClient(build_app(Library([run]), Door(None)), base_url="http://127.0.0.1:8765") as client:
+        assert "cars a frame" in client.get("/camera?run=run&id=hall").text
+        assert "Calibrated" not in client.get("/camera?run=run&id=yard").text
 
 
 def test_every_camera_begins_with_links_learnt_elsewhere(tmp_path: Path) -> None:

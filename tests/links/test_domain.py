@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camlink.links.domain import link_to_oracle, read_labels
+from camlink.links.domain import judge_oracle, link_to_oracle, own_value, read_labels
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
+VEHICLES = OutputSpec("guard", "vector", 1, "count", ("vehicle",))
 ORACLE = OutputSpec("person on site", "vector", 2, "count", ("car", "bus"))
 
 
@@ -58,3 +59,32 @@ def test_a_steady_error_is_set_right_from_100_labels() -> None:
 def test_the_oracle_cannot_take_a_models_name() -> None:
     with pytest.raises(LinkError, match="name of its own"):
         link_to_oracle({ORACLE.model: ORACLE}, {}, ORACLE, np.zeros((20, 2), np.float32), seed=0)
+
+
+def test_labels_are_judged_on_the_last_fifth_which_taught_nothing() -> None:
+    truth = np.array([[i % 4] for i in range(80)] + [[9.0]] * 20, np.float32)  # the end is like nothing before
+    detector = OutputSpec("detector", "vector", 2, "count", ("car", "van"))
+    said = np.hstack([truth, np.zeros_like(truth)])
+    judged = judge_oracle({"detector": detector}, {"detector": said}, VEHICLES, truth, seed=0)
+    assert judged is not None
+    assert (judged.taught, judged.frames) == (80, 20)
+    assert judged.own == {"detector": 1.0}, "all its counts together are the label"
+    assert judged.calibrated == 0.0, "nobody taught it to count to nine"
+    assert judged.constant == 0.0
+
+
+def test_too_few_labels_are_not_judged_at_all() -> None:
+    truth = np.ones((12, 1), np.float32)
+    detector = OutputSpec("detector", "vector", 1, "count", ("car",))
+    assert judge_oracle({"detector": detector}, {"detector": truth}, VEHICLES, truth, seed=0) is None
+
+
+def test_a_counter_answers_in_the_terms_of_the_labels_or_not_at_all() -> None:
+    values = np.array([[1.0, 2.0, 4.0]], np.float32)
+    counter = OutputSpec("counter", "vector", 3, "count", ("car", "van", "person"))
+    two = OutputSpec("person", "vector", 2, "count", ("person", "car"))
+    named, pooled = own_value(counter, values, two), own_value(counter, values, VEHICLES)
+    assert named is not None and named.tolist() == [[4.0, 1.0]]
+    assert pooled is not None and pooled.tolist() == [[7.0]]
+    assert own_value(counter, values, OutputSpec("x", "vector", 2, "count", ("bus", "car"))) is None
+    assert own_value(OutputSpec("action", "vector", 3, "single_label"), values, VEHICLES) is None

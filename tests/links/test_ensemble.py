@@ -132,14 +132,14 @@ def test_a_round_trip_changes_nothing() -> None:
         assert again.target == ensemble.target
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200) | st.integers(0, 3000).map(lambda n: ENSEMBLES["persons"].to_bytes()[:n]))
 def test_damaged_bytes_are_refused_and_never_executed(payload: bytes) -> None:
     with pytest.raises(LinkError):
         Ensemble.from_bytes(payload)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_flipped_byte_is_refused_or_harmless(place: int, flip: int) -> None:
     payload = bytearray(ENSEMBLES["persons"].to_bytes())

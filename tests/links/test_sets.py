@@ -68,7 +68,7 @@ def test_a_set_link_is_not_exported_as_if_it_were_a_perceptron(tmp_path: Path) -
         export_onnx(LINK, tmp_path / "link.onnx")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), count=st.integers(0, 60))
 def test_the_order_of_boxes_does_not_matter(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)

@@ -113,7 +113,7 @@ frames_of_a_day = st.lists(
 
 
 @given(frames_of_a_day)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_all_at_once_equals_frame_by_frame(frames):
     chances = np.array([p for p, _ in frames])
     agreed = np.array([NOT_AUDITED if a is None or p == 0 else a for p, a in frames])
@@ -124,7 +124,7 @@ def test_all_at_once_equals_frame_by_frame(frames):
 
 
 @given(frames_of_a_day, st.integers(0, 60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_interval_holds_the_estimate_and_stays_within_zero_and_one(frames, cut):
     chances = np.array([p for p, _ in frames])
     agreed = np.array([NOT_AUDITED if a is None or p == 0 else a for p, a in frames])
@@ -136,7 +136,7 @@ def test_the_interval_holds_the_estimate_and_stays_within_zero_and_one(frames, c
 
 
 @given(frames_of_a_day)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bounds_are_where_the_capital_reaches_its_limit(frames):
     """Newton's root, against a bisection that shares nothing with it but the definition."""
     from camlink.operators.evidence import LADDER, LOG_SHARES, RUNGS

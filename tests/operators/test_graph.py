@@ -300,7 +300,7 @@ def test_links_relearn_after_the_scene_has_changed() -> None:
     assert all(isinstance(r.version, int) for r in records if isinstance(r, LinkPromotion))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.sets(st.integers(0, 199), max_size=60),
     st.sampled_from(["mlink", "mlink-exact", "standalone", "all"]),

@@ -114,7 +114,7 @@ def problems(draw: st.DrawFn) -> tuple[dict[str, CameraScores], Costs, Budget]:
     return cameras, costs, Budget(memory, time)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems(), st.sampled_from(["mlink", "mlink-exact", "standalone"]))
 def test_no_schedule_ever_exceeds_a_budget(problem: tuple, policy: str) -> None:  # type: ignore[type-arg]
     cameras, costs, budget = problem
@@ -125,7 +125,7 @@ def test_no_schedule_ever_exceeds_a_budget(problem: tuple, policy: str) -> None:
         assert costs.time(chosen.execute[camera]) <= budget.time_ms(costs) + 1e-6
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(problems())
 def test_nothing_beats_exact_selection(problem: tuple) -> None:  # type: ignore[type-arg]
     cameras, costs, budget = problem

@@ -30,7 +30,7 @@ from camlink.pipeline.testing import TinyModel, make_frames
 
 
 def camlink(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "camlink.pipeline.cli", *arguments]
+    command = [sys.executable, "-m", "camlink", *arguments]
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment, **more)  # type: ignore[call-overload, no-any-return]
 

@@ -9,7 +9,7 @@ import struct
 import types
 import typing
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -77,14 +77,14 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("kind", codec.KINDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_every_record_survives_the_journey(kind: type, data: st.DataObject) -> None:
     record = data.draw(values_of(kind))
     assert same(record, decode(encode(record, "a-sender")))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(values_of(tuple[ModelOutput, ...]))
 def test_outputs_survive_the_state_store(outputs: tuple[ModelOutput, ...]) -> None:
     assert same(outputs, codec.decode_outputs(codec.encode_outputs(outputs)))
@@ -245,7 +245,7 @@ def _modules() -> list[Any]:
     return [p for folder in ("pipeline", "operators", "links") for p in (root / folder).rglob("*.py")]
 
 
-@settings(max_examples=200, deadline=timedelta(seconds=2))
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.integers(0, 60), st.integers(0, 255))
 def test_garbage_is_refused_and_never_anything_else(tail: bytes, place: int, byte: int) -> None:
     data = bytearray(encode(SETTLED, "x") + tail)

@@ -16,7 +16,8 @@ from camlink.models.trace_writing import write_arrays
 from camlink.pipeline.cli import app
 from camlink.pipeline.errors import CamlinkError, TraceError
 from camlink.pipeline.lab.city import City, rate_at, simulate
-from camlink.pipeline.lab.summary import as_csv, cells, ties, winners
+from camlink.pipeline.lab.page import headline, render
+from camlink.pipeline.lab.summary import as_csv, cells, tied, ties
 from tests.lab_traces import random_trace
 
 WANTED = {
@@ -87,7 +88,7 @@ def test_many_periods_are_drawn_as_means_of_neighbours() -> None:
     from camlink.pipeline.lab.summary import Cell
 
     values = [0.0, 1.0] * MOST_POINTS
-    cell = Cell("t", "mlink", "33% time", 0.5, 0.0, 0.3, {}, values)
+    cell = Cell("t", "mlink", "33% time", 0.5, 0.0, 0.3, {}, values, {})
     figure = segments([cell], {"mlink": 0})
     assert figure["data"][0]["y"] == [50.0] * MOST_POINTS and figure["data"][0]["x"][:2] == [1, 3]
     assert figure["layout"]["xaxis"]["title"]["text"] == "period (each point: the mean of 2)"
@@ -123,8 +124,6 @@ def test_a_folder_that_is_no_trace_is_named(tmp_path: Path) -> None:
 
 
 def test_names_in_a_page_are_escaped(tmp_path: Path) -> None:
-    from camlink.pipeline.lab.page import render
-
     made = random_trace(1, 40, 2)
     row = {
         "trace": "<b>evil</b>", "policy": "<img src=x>", "budget_gb": None, "budget_time": 0.5, "seed": 0,
@@ -143,12 +142,57 @@ def test_references_win_nothing_and_equal_seeds_spread_nothing() -> None:
             "per_period": [agreement],
         }  # fmt: skip
 
-    rows = [row("all", 1.0, 0), row("oracle", 0.9, 0), row("a", 0.7, 0), row("a", 0.9, 1), row("b", 0.75, 0)]
+    rows = [row("all", 1.0, 0), row("oracle", 0.9, 0), row("a", 0.7, 0), row("a", 0.9, 1), row("b", 0.65, 0)]
     found = {c.policy: c for c in cells(rows)}
     assert (found["a"].agreement, round(found["a"].spread, 9), found["b"].spread) == (0.8, 0.1, 0.0)
-    assert [c.policy for c in winners(list(found.values()))] == ["a"]
+    assert [[c.policy for c in place] for place in tied(list(found.values()))] == [["a"]]
     assert {p: ties(c, found["a"]) for p, c in found.items()} == {"all": False, "oracle": False, "a": True, "b": False}
     assert as_csv(rows).splitlines()[0].startswith("trace,policy,budget_gb")
+
+
+def test_all_that_tie_are_named_and_one_that_is_ahead_by_more_than_the_spread_is_alone() -> None:
+    def row(trace: str, policy: str, agreement: float, seed: int = 0) -> dict[str, object]:
+        return {
+            "trace": trace, "policy": policy, "budget_gb": None, "budget_time": 0.5, "seed": seed, "cost": 0.5,
+            "agreement": agreement, "agreement_per_model": {"m": agreement}, "per_camera": {}, "frames": 36,
+            "per_period": [agreement],
+        }  # fmt: skip
+
+    rows = [row("even", "first", 0.9), row("even", "second", 0.9), row("even", "third", 0.89)]
+    rows += [row("spread", "first", 0.9), row("spread", "second", 0.86, 0), row("spread", "second", 0.92, 1)]
+    rows += [row("clear", "first", 0.9), row("clear", "second", 0.8), row("clear", "oracle", 1.0)]
+    wins = "first 3 (1 alone), second 2 (0 alone)"
+    said = f"Highest agreement in 3 pairs of trace and budget, counting all that tie: {wins}."
+    assert headline(cells(rows)) == said
+    page = render(rows)
+    assert said in page and page.count("<b>90.0</b>") == 4 and "<b>89.0</b> ± 3.0" in page
+
+
+def test_boxes_are_called_mean_average_precision_everywhere(tmp_path: Path) -> None:
+    folder = tmp_path / "boxed"
+    folder.mkdir()
+    models = "m: {size: 1, task: count, time_ms: 10, memory_gb: 1}, w: {size: 2, task: single_label, time_ms: 5, memory_gb: 1}"
+    (folder / "trace.yaml").write_text(f"models: {{{models}}}\n")
+    frames = [f"c,{i},2026-01-01T00:00:{i:02d}+00:00" for i in range(40)]
+    outputs = [f'c,{i},m,[1],"[[{i}, 0, {i + 10}, 10, 0.9, 0]]"' for i in range(40)]
+    outputs += [f'c,{i},w,"[1, 0]",' for i in range(40)]
+    (folder / "frames.csv").write_text("\n".join(["camera_id,frame_index,captured_at", *frames]))
+    (folder / "outputs.csv").write_text("\n".join(["camera_id,frame_index,model,value,detections", *outputs]))
+    asked = ["compare", str(folder), "--policy", "periodic", "--budget-time", "0.3"]
+    table, page = tmp_path / "rows.csv", tmp_path / "page.html"
+    done = camlink(*asked, "--boxes", "--csv", str(table), "--html", str(page))
+    assert done.exit_code == 0, (done.output, done.exception)
+    shown = done.stdout
+    mixed = "mean average precision of boxes (m) and agreement (w)"
+    assert "mAP and agreement / cost, in %" in shown and mixed in re.sub(r"\s+", " ", shown)
+    row = json.loads(camlink(*asked, "--boxes", "--json").stdout)[0]
+    assert row["measure_per_model"] == {"m": "mean average precision of boxes", "w": "agreement"}
+    (line,) = csv.DictReader(table.read_text().splitlines())
+    assert "mean average precision of boxes of m" in line and "agreement of w" in line and line["measure"] == mixed
+    text = page.read_text()
+    assert mixed in text and "m<br>mAP" in text and "w<br>agreement" in text and "mAP and agreement, %" in text
+    plain = camlink(*asked).stdout
+    assert "agreement / cost, in %" in plain and "mAP" not in plain
 
 
 def test_a_simulated_city_is_labelled_and_the_same_for_the_same_seed(tmp_path: Path) -> None:

@@ -29,6 +29,26 @@ def test_a_short_clip_leaves_most_of_its_frames_to_be_predicted() -> None:
     assert "instead of 900" in notes[2]
 
 
+def test_a_camera_with_too_few_frames_is_named_and_sets_no_rules_for_the_others() -> None:
+    alone, _ = fit_rules(SITE, [Footage("2701", 74, 1 / 7200)])
+    config, notes = fit_rules(SITE, [Footage("2701", 74, 1 / 7200), Footage("4714", 10, 1 / 7200)])
+    assert config == alone
+    assert notes[0] == (
+        'camera "4714" has only 10 frames, and more than 30 are needed to learn links and score them: every model runs '
+        "on all of them, and nothing is predicted or measured there"
+    )
+    assert "first 20 frames" in notes[1] and "has only 74" in notes[1], "no sentence may ask for more frames than exist"
+
+
+def test_where_every_camera_has_too_few_frames_nothing_is_fitted_to_them() -> None:
+    config, notes = fit_rules(SITE, [Footage("a", 1, None), Footage("b", 30, 1.0)])
+    assert config == SITE
+    assert [note.split(",")[0] for note in notes] == [
+        'camera "a" has only 1 frame',
+        'camera "b" has only 30 frames',
+    ]
+
+
 def test_a_site_that_audits_nothing_is_left_at_that() -> None:
     silent = SITE.model_copy(update={"audit": SITE.audit.model_copy(update={"fraction": 0.0})})
     config, _ = fit_rules(silent, [Footage("yard", 250, 25.0)])

@@ -26,7 +26,7 @@ from tests.lab_traces import Spy, random_trace, setup_of, trace_of
 PERIOD_S = 20.0
 BOUND = ("camlink", "standalone", "periodic", "reducto", "drls", "mlink", "mlink-exact", "mlink-paper", "oracle")
 TRAINER = LinkTrainer(keep=64)
-FEW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+FEW = settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
 def rows_of(trace: TraceArrays, policy: str, budget: Budget, **more: Any) -> dict[str, Any]:

@@ -267,4 +267,22 @@ def test_the_legend_names_abstaining_once_whichever_model_does_it() -> None:
     figure = plots.outputs_over_time(rows, 10)
     assert figure is not None
     named = [trace["name"] for trace in figure["data"] if trace["showlegend"]]
-    assert named == ["executed", "predicted", "abstained"]
+    assert named == ["executed", "abstained"]
+
+
+def test_the_legend_names_predicted_marks_also_where_the_first_model_has_none() -> None:
+    rows = camera({"a": model_rows(COUNT, np.ones((3, 2))), "b": model_rows(COUNT, np.ones((4, 2)), "mixed")})
+    figure = plots.outputs_over_time(rows, 10)
+    assert figure is not None
+    named = {trace["name"]: trace for trace in figure["data"] if trace["showlegend"]}
+    assert set(named) == {"executed", "predicted"}
+    assert all(trace["x"] for trace in named.values()), "plotly leaves out of the legend what has no points"
+
+
+def test_the_frames_before_the_first_decision_are_bootstrap_first_and_then_profiling() -> None:
+    rows = camera({"a": model_rows(COUNT, np.ones((60, 2)))})
+    later = rows.decisions[0] | {"start": START + timedelta(seconds=50)}
+    figure = plots.decision_strip(replace(rows, decisions=[later], bootstrap_frames=40))
+    assert figure is not None
+    seconds = {trace["name"]: sum(trace["x"]) / 1000 for trace in figure["data"]}
+    assert seconds["bootstrap"] == pytest.approx(40) and seconds["profiling"] == pytest.approx(10)

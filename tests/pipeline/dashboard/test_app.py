@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +14,16 @@ from starlette.testclient import TestClient
 
 from camlink.pipeline.dashboard.app import build_app
 from camlink.pipeline.dashboard.auth import COOKIE, TRIES, TRIES_S, Door
+from camlink.pipeline.dashboard.costs import Costs
+from camlink.pipeline.dashboard.fleet import troubles
 from camlink.pipeline.dashboard.gate import LONGEST_QUERY
 from camlink.pipeline.dashboard.library import Library
+from camlink.pipeline.dashboard.rollups import CameraState
 from camlink.pipeline.dashboard.server import Dashboard, DashboardError
-from tests.pipeline.dashboard.conftest import HALL, NASTY, YARD
+from camlink.pipeline.records import FrameDropped
+from camlink.pipeline.results import ResultsLog
+from camlink.pipeline.testing import make_frames
+from tests.pipeline.dashboard.conftest import HALL, NASTY, YARD, write_run
 
 TOKEN = "a token of some length"
 PAGES = ("/", f"/camera?id={HALL}", "/models", "/runs")
@@ -45,6 +53,36 @@ def test_the_fleet_shows_each_camera_with_its_agreement_and_interval(site: TestC
     assert f">{HALL}</a>" in text and f">{YARD}</a>" in text
     assert "95 % interval" in text and 'class="whisker"' in text
     assert "audit frames" in text and "Best baseline" in text
+
+
+def test_the_fleet_shows_the_time_budget_beside_what_served_frames_and_all_frames_took(site: TestClient) -> None:
+    text = site.get("/?run=replayed").text
+    assert re.search(r"on served frames \d+ %, time budget 60 %", text)
+    assert re.search(r"<small>cost \d+ %, served \d+ %</small>", text)
+    assert "Time budget 60 %: frames served under a decision took" in site.get(f"/camera?run=replayed&id={HALL}").text
+    assert 'class="trouble"' not in text
+
+
+def test_overload_stands_at_the_top_of_the_fleet(tmp_path: Path) -> None:
+    frames = make_frames(HALL, 300)
+    run = write_run(tmp_path / "run", {HALL: frames[:240]})
+    with ResultsLog(run) as log:
+        log.write([FrameDropped(HALL, 240, 60, frames[240].captured_at, "overload")])
+    with client(tmp_path) as opened:
+        text = opened.get("/?run=run").text
+    assert "60 of 300 frames (20.0 %) were dropped before any model saw them: 60 overload." in text
+    assert text.count('class="trouble"') == 1
+    assert "<small>20 %</small>" in text, "the line of the camera tells the share of frames that were lost"
+
+
+def test_missed_targets_and_budgets_stand_at_the_top_of_the_fleet() -> None:
+    states = {"persons": "met", "action": "not met"}
+    cameras = [CameraState(f"cam-{n}", {}, decisions=deque([{"target_states": states}])) for n in range(5)]
+    kept, broken = Costs(0.7, 0.5, asked=0.5), Costs(0.7, 0.6, asked=0.5)
+    missed = "Target missed: action on cam-0, action on cam-1, action on cam-2 and 2 more."
+    assert troubles(cameras, kept) == [missed]
+    assert troubles(cameras, broken) == [missed, broken.words]
+    assert "took 60.0 %, more than it allows" in broken.words
 
 
 def test_targets_are_shown_with_what_the_last_decision_found(site: TestClient) -> None:

@@ -1,0 +1,110 @@
+"""What a run's frames cost, by why models ran on them, beside the budget that was asked for.
+
+A time budget limits what decisions execute, so it is to be held against served frames alone. Bootstrap, profile, audit
+and relabelled frames, on which every model runs, come on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.pipeline.reports.rows import CameraRows, ModelRows
+from camlink.pipeline.run_info import RunInfo
+
+Part = dict[str, Any]
+KINDS = {"serve": "served", "bootstrap": "bootstrap", "profile": "profile", "audit": "audit", "relabel": "relabelled"}
+SLACK = 0.005  # of the time share; what rounding may bring
+
+
+def spent(rows: CameraRows, info: RunInfo) -> dict[str, Part]:
+    """Return, for each of `KINDS`, one camera's ``frames``, ``model_seconds`` and what executing everything on these
+    very frames takes.
+    """
+    return {kind: _of_kind(rows, info, kind) for kind in KINDS}
+
+
+def _of_kind(rows: CameraRows, info: RunInfo, kind: str) -> Part:
+    frames: set[int] = set()
+    used, each = 0.0, 0.0
+    for name, model in rows.models.items():
+        seconds = float(info.models[name].get("time_ms") or 0.0) / 1000.0
+        chosen = _frames_of(kind, rows, model)
+        frames.update(model.frame_index[chosen].tolist())
+        used += seconds * int((chosen & (model.how == "executed")).sum())
+        each += seconds
+    return {"frames": len(frames), "model_seconds": used, "model_seconds_of_everything": each * len(frames)}
+
+
+def _frames_of(kind: str, rows: CameraRows, model: ModelRows) -> NDArray[np.bool_]:
+    if kind == "bootstrap":
+        return np.asarray((model.purpose == "profile") & (model.times_us < rows.bootstrap_until_us))
+    if kind == "profile":
+        return np.asarray((model.purpose == "profile") & (model.times_us >= rows.bootstrap_until_us))
+    return np.asarray(model.purpose == kind)
+
+
+def spent_in_all(cameras: Sequence[Mapping[str, Part]]) -> dict[str, Part]:
+    """Add up what cameras spent, with each part's ``share`` of executing everything on its frames.
+
+    ``adds`` is what a part adds to the cost of the run, as a share of executing everything on all frames; these add up
+    to the run's cost.
+    """
+    names = ("frames", "model_seconds", "model_seconds_of_everything")
+    total = {kind: {name: sum(camera[kind][name] for camera in cameras) for name in names} for kind in KINDS}
+    whole = sum(part["model_seconds_of_everything"] for kind, part in total.items() if kind != "relabel")
+    return {
+        kind: part
+        | {
+            "share": _share(part["model_seconds"], part["model_seconds_of_everything"]),
+            "adds": _share(part["model_seconds"], whole),
+        }
+        for kind, part in total.items()
+    }
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def all_bootstrap(parts: Mapping[str, Part], frames: int) -> str:
+    """Explain a camera that ended within its bootstrap; empty for any other. ``frames``: the bootstrap's length.
+
+    >>> all_bootstrap({"bootstrap": {"frames": 10}, "serve": {"frames": 0}}, 20).split(":")[0]
+    "It ended within its bootstrap, a camera's first 20 frames"
+    """
+    seen = parts["bootstrap"]["frames"]
+    if not seen or any(parts[kind]["frames"] for kind in parts if kind != "bootstrap"):
+        return ""
+    first = f"It ended within its bootstrap, a camera's first {frames} frames: every model ran on all {seen}"
+    return f"{first}, so nothing could be predicted or measured."
+
+
+def time_budget(info: RunInfo) -> float | None:
+    """Return the time share that was asked for; None: no limit."""
+    asked = (info.config.get("budgets") or {}).get("time_share")
+    return None if asked is None else float(asked)
+
+
+def over_spent(asked: float | None, served: float | None) -> bool:
+    """Say whether served frames took more than the time share that was asked for."""
+    return asked is not None and served is not None and served > asked + SLACK
+
+
+def budget_words(asked: float | None, served: float | None, whole: float | None) -> str:
+    """Say what was asked for, what served frames took, and why the whole differs; empty where nothing was served.
+
+    >>> budget_words(0.4, 0.332, 0.541).split(". ")[0]
+    'Time budget 40 %: frames served under a decision took 33.2 %'
+    """
+    if served is None or whole is None:
+        return ""
+    head = "No time budget" if asked is None else f"Time budget {100 * asked:.3g} %"
+    over = ", more than it allows" if over_spent(asked, served) else ""
+    return (
+        f"{head}: frames served under a decision took {100 * served:.1f} %{over}. With bootstrap, profile, audit and "
+        f"relabelled frames, on which every model runs, the cost is {100 * whole:.1f} % of executing everything."
+    )

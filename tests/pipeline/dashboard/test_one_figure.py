@@ -1,0 +1,81 @@
+"""A run's pages and its report say the same of it: one agreement, one verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from camlink.pipeline.dashboard.costs import costs_of
+from camlink.pipeline.dashboard.rollups import RunRollups
+from camlink.pipeline.dashboard.trust import trust_of_cameras, trust_of_models
+from camlink.pipeline.reports import build_report
+from camlink.pipeline.reports.daily import daily_report
+from camlink.pipeline.reports.notes import FEW_FRAMES
+from camlink.pipeline.results import RunResults
+from camlink.pipeline.testing import START, make_frames
+from tests.pipeline.dashboard.conftest import HALL, YARD, write_run
+
+
+@pytest.fixture(scope="module", params=["mlink-exact", "camlink", "periodic"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRollups, dict[str, Any]]:
+    """A run under a policy per period, or on every frame, where some frames execute everything and others nothing."""
+    folder = tmp_path_factory.mktemp("figures") / "run"
+    frames = {name: make_frames(name, 420) for name in (HALL, YARD)}
+    write_run(folder, frames, policy=request.param, budgets={"time_share": 0.5}, target_agreement=None)
+    rollups = RunRollups(folder)
+    rollups.refresh()
+    return rollups, build_report(folder)
+
+
+def test_the_fleet_page_has_the_agreement_of_the_report(run: tuple[RunRollups, dict[str, Any]]) -> None:
+    rollups, report = run
+    found = trust_of_cameras(rollups.cameras.values())
+    assert found is not None
+    assert found.mean == pytest.approx(report["agreement"]["mean"], abs=1e-9)
+    assert found.audits == report["agreement"]["audit_frames"]
+    assert found.low <= found.mean <= found.high
+    assert found.high - found.low > 0.0
+
+
+def test_a_day_has_the_agreement_of_the_report_of_a_run_of_one_day(run: tuple[RunRollups, dict[str, Any]]) -> None:
+    rollups, report = run
+    fleet = daily_report(RunResults(rollups.run_dir), START.date())["fleet"]
+    assert fleet["estimate"] == pytest.approx(report["agreement"]["mean"], abs=1e-9)
+    assert fleet["low"] <= fleet["estimate"] <= fleet["high"]
+
+
+def test_a_model_is_judged_in_the_words_of_the_report(run: tuple[RunRollups, dict[str, Any]]) -> None:
+    rollups, report = run
+    for name in report["models"]:
+        found = trust_of_models([c.models[name] for c in rollups.cameras.values()], rollups.info)
+        figure = report["models"][name]["agreement"]["predicted_only"]
+        if figure["mean"] is None:
+            assert found is None
+            continue
+        assert found is not None and found.mean == pytest.approx(figure["mean"], abs=1e-9)
+        said = found.verdict(name)
+        assert said is not None
+        assert said["verdict"] == report["models"][name]["note"]["verdict"]
+        assert report["models"][name]["note"]["text"].startswith(said["text"])
+
+
+def test_the_fleet_page_has_the_cost_of_the_report(run: tuple[RunRollups, dict[str, Any]]) -> None:
+    rollups, report = run
+    found = costs_of(rollups.cameras.values(), rollups.info)
+    assert found.whole == pytest.approx(report["cost"]["share"])
+    assert found.served == pytest.approx(report["cost"]["parts"]["serve"]["share"])
+    assert (found.asked, found.over_spent) == (0.5, False)
+
+
+def test_too_few_audits_are_too_few_on_every_page(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", {HALL: make_frames(HALL, 160)}, policy="mlink-exact", target_agreement=None)
+    rollups, report = RunRollups(tmp_path / "run"), build_report(tmp_path / "run")
+    rollups.refresh()
+    judged = {n: m["note"] for n, m in report["models"].items() if m["agreement"]["predicted_only"]["mean"] is not None}
+    assert judged, "something must be predicted, else nothing is judged"
+    for name, note in judged.items():
+        found = trust_of_models([rollups.cameras[HALL].models[name]], rollups.info)
+        assert found is not None and 0 < found.audits < FEW_FRAMES
+        assert found.verdict(name) == note == {"verdict": "few", "text": note["text"]}

@@ -1,0 +1,165 @@
+"""What was asked for stands beside what came of it: budgets, targets, frames; and the reason for every difference."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from camlink.models.pool import ModelPool
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.provenance import explain
+from camlink.pipeline.records import Frame, FrameDropped
+from camlink.pipeline.reports import build_report, headline, print_report, write_report
+from camlink.pipeline.reports.notes import executed_words, missed, standing
+from camlink.pipeline.reports.spending import budget_words, over_spent
+from camlink.pipeline.results import RunResults
+from camlink.pipeline.session import Camera, Session
+from camlink.pipeline.testing import TinyModel, make_frames
+
+BOOTSTRAP, FRAMES = 40, 400
+
+
+def people(frame: Frame) -> int:
+    return (frame.index * 7 // 20) % 6
+
+
+def run(out: Path, dropped: int = 0, **settings: Any) -> dict[str, Any]:
+    """Run one camera at one frame per second; its last ``dropped`` frames never reach a model."""
+    models = [
+        TinyModel.count("persons", people, time_ms=20.0),
+        TinyModel.count("objects", people, time_ms=30.0),
+        TinyModel.count("action", lambda f: f.index * 7919 % 5, time_ms=50.0),
+    ]
+    rules: dict[str, Any] = {
+        "period": timedelta(minutes=2),
+        "policy": "mlink-exact",
+        "budgets": {"time_share": 0.4},
+        "links": {"bootstrap_frames": BOOTSTRAP, "min_train_frames": BOOTSTRAP},
+        "audit": {"fraction": 0.1},
+        "adaptation": {"interval": timedelta(minutes=1), "frames": 5},
+    }
+    config = SiteConfig(**{"models": "building", **rules, **settings})
+    session = Session(config, ModelPool(models), {"hall": Camera("indoor", "hall.mp4", 1.0)}, out)
+    frames = make_frames("hall", FRAMES)
+    lost = [FrameDropped("hall", f.index, 1, f.captured_at, "overload") for f in frames[FRAMES - dropped :]]
+    session.run([*frames[: FRAMES - dropped], *lost], lambda: {"hall": FRAMES})
+    return build_report(out)
+
+
+def told(report: dict[str, Any]) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_report(report, console)
+    return console.export_text()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("asked") / "run"
+    return out, run(out)
+
+
+def test_the_parts_of_the_cost_add_up_and_served_frames_keep_to_the_budget(plain: tuple[Path, dict[str, Any]]) -> None:
+    cost = plain[1]["cost"]
+    parts = cost["parts"]
+    assert sum(part["model_seconds"] for part in parts.values()) == pytest.approx(cost["model_seconds"])
+    assert sum(part["adds"] for part in parts.values()) == pytest.approx(cost["share"])
+    assert sum(parts[kind]["frames"] for kind in parts if kind != "relabel") == FRAMES
+    assert parts["bootstrap"]["frames"] == BOOTSTRAP
+    assert all(parts[kind]["share"] == pytest.approx(1.0) for kind in ("bootstrap", "profile", "audit"))
+    assert 0.0 < parts["relabel"]["share"] < 1.0, "only models that had been predicted run again"
+    assert cost["time_budget"] == 0.4
+    assert parts["serve"]["share"] <= 0.4 < cost["share"]
+
+
+def test_page_and_terminal_show_the_budget_beside_what_it_came_to(plain: tuple[Path, dict[str, Any]]) -> None:
+    out, report = plain
+    page = re.sub(r"\s+", " ", write_report(out).read_text(encoding="utf-8"))
+    served, whole = report["cost"]["parts"]["serve"]["share"], report["cost"]["share"]
+    assert ">time budget 40 %</span>" in page and "<td>bootstrap</td>" in page and f"{100 * served:.1f} %" in page
+    assert f"Time budget 40 %: frames served under a decision took {100 * served:.1f} %." in told(report)
+    assert f"the cost is {100 * whole:.1f} %" in told(report)
+
+
+def test_a_camera_that_ended_within_its_bootstrap_says_why_nothing_is_measured(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", links={"bootstrap_frames": FRAMES + 1, "min_train_frames": BOOTSTRAP})
+    words = f"a camera's first {FRAMES + 1} frames: every model ran on all {FRAMES}"
+    assert words in report["cameras"]["hall"]["only_bootstrap"] and words in told(report)
+    assert words in html.unescape(write_report(tmp_path / "run").read_text(encoding="utf-8"))
+
+
+def test_without_a_time_budget_none_is_named(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", budgets={"memory_gb": 9.0})
+    assert report["cost"]["time_budget"] is None
+    assert "No time budget: frames served" in told(report)
+    assert ">no time budget</span>" in write_report(tmp_path / "run").read_text(encoding="utf-8")
+
+
+def test_frames_that_no_model_saw_are_in_the_headline(tmp_path: Path) -> None:
+    lost = 300
+    report = run(tmp_path / "run", dropped=lost)
+    words = f"{lost} of {FRAMES} frames (75.0 %) were dropped before any model saw them: {lost} overload."
+    assert words in headline(report)
+    assert write_report(tmp_path / "run").read_text(encoding="utf-8").count(words) == 2  # and with the savings
+
+
+def test_a_run_of_nothing_but_dropped_frames_says_so(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", dropped=FRAMES)
+    assert headline(report).startswith(f"{FRAMES} of {FRAMES} frames (100.0 %) were dropped")
+    assert report["cost"]["share"] is None
+    assert write_report(tmp_path / "run").stat().st_size > 0
+
+
+def test_a_missed_target_is_in_the_headline_and_one_that_holds_is_not(tmp_path: Path) -> None:
+    asked = {"targets": {"action": 0.9}, "audit": {"fraction": 0.4}, "budgets": {"time_share": 0.5}}
+    report = run(tmp_path / "run", **asked)
+    states = {e["model"]: e["target_state"] for e in report["cameras"]["hall"]["certificates"] if e["target"]}
+    assert states["action"] == "not met", "a model of pure noise must be found out"
+    assert re.search(r"Target missed: action on hall \(\d+\.\d % instead of 90\.0 %\)\.", headline(report))
+    assert "Target missed" not in headline(run(tmp_path / "easy", **(asked | {"targets": {"action": 0.01}})))
+
+
+def test_a_budget_that_served_frames_break_is_in_the_headline(plain: tuple[Path, dict[str, Any]]) -> None:
+    report = json.loads(json.dumps(plain[1]))
+    assert missed(report) == []
+    report["cost"]["parts"]["serve"]["share"] = 0.46
+    assert missed(report) == ["Time budget over-spent: 46.0 % on served frames instead of 40.0 %."]
+    assert "46.0 %, more than it allows" in budget_words(0.4, 0.46, 0.6)
+    assert not over_spent(0.4, 0.404) and over_spent(0.4, 0.406)
+
+
+def test_a_model_that_is_always_executed_has_no_unknown_target(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", target_agreement=0.99, policy="all", budgets={})
+    entries = [e for e in report["cameras"]["hall"]["certificates"] if e["target"] is not None]
+    assert entries and all(standing(entry) == "always executed" for entry in entries)
+    text = told(report)
+    assert "target 99.0 % always executed; nothing to prove" in text and "not known" not in text
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "99.0 % always executed" in page and "99.0 % not known" not in page
+
+
+def test_a_policy_on_every_frame_is_not_said_to_execute_nothing(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", policy="periodic")
+    decisions = report["cameras"]["hall"]["decisions"]
+    assert decisions and not any(decision["execute"] for decision in decisions)
+    assert {executed_words(decision) for decision in decisions} == {"Chosen frame by frame."}
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "<b>Chosen frame by frame.</b>" in page
+    assert not re.search(r"<b>nothing</b>|Nothing executed", page)
+
+
+def test_bootstrap_frames_are_told_from_profile_frames(plain: tuple[Path, dict[str, Any]]) -> None:
+    out, report = plain
+    results = RunResults(out)
+    assert report["cost"]["parts"]["profile"]["frames"] > 0
+    assert explain(results, "hall", BOOTSTRAP - 1, "action")["purpose"] == "bootstrap"
+    assert "It was a bootstrap frame" in explain(results, "hall", 0, "action")["text"][1]
+    assert explain(results, "hall", BOOTSTRAP, "action")["purpose"] == "profile"
+    assert "bootstrap" in write_report(out).read_text(encoding="utf-8")
