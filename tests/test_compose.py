@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from camlink.pipeline.bus.kafka_topics import KafkaAddress
 from camlink.pipeline.compose_local import our_services
 from camlink.pipeline.graph import GRAPH
 
@@ -136,3 +137,15 @@ def test_the_services_run_as_the_file_says(repository: Path, footage: Path, tmp_
     assert done.returncode == 0, done.stderr + logs
     results = RunResults(tmp_path / "out" / "results")
     assert results.frames_seen("gate") > 0, logs
+
+
+def test_the_image_holds_the_client_that_its_workers_are_told_to_use(repository: Path) -> None:
+    services = yaml.safe_load((repository / "docker-compose.yml").read_text())["services"]
+    bus = services["linking"]["environment"]["CAMLINK_BUS"]
+    assert KafkaAddress.parse(bus.removeprefix("${CAMLINK_BUS:-").removesuffix("}")).client == "confluent"
+    kustomization = yaml.safe_load((repository / "deploy/kubernetes/base/kustomization.yaml").read_text())
+    told = [text for made in kustomization["configMapGenerator"] for text in made.get("literals", ())]
+    literals = dict(text.split("=", 1) for text in told)
+    assert KafkaAddress.parse(literals["CAMLINK_BUS"]).client == "confluent"
+    (extras,) = re.findall(r"^ARG EXTRAS=(.*)$", (repository / "Dockerfile").read_text(), re.MULTILINE)
+    assert {"kafka", "confluent", "redis"} <= set(extras.split(","))

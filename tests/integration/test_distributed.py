@@ -19,7 +19,7 @@ from kafka import KafkaProducer
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
 from camlink.pipeline.bus.base import Bus, open_bus
-from camlink.pipeline.bus.kafka_topics import KafkaAddress
+from camlink.pipeline.bus.kafka_topics import CLIENTS, KafkaAddress
 from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.config import load_config
 from camlink.pipeline.footage import rate_of
@@ -81,10 +81,14 @@ def write_config(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture
-def urls(broker_address: str, redis_url: str) -> tuple[str, str]:
-    """A broker's site, and a database of Redis, that no other test uses."""
-    number = next(SITES)
-    return f"kafka://{broker_address}/dist{number}?partitions=4&wait_ms=5", f"{redis_url}/{number + 1}"
+def urls(request: pytest.FixtureRequest, broker_address: str, redis_url: str) -> tuple[str, str]:
+    """A broker's site, and a database of Redis, that no other test uses; the client may be asked for."""
+    number, client = next(SITES), getattr(request, "param", CLIENTS[0])
+    told = f"partitions=4&wait_ms=5&client={client}"
+    return f"kafka://{broker_address}/dist{number}?{told}", f"{redis_url}/{number + 1}"
+
+
+with_either_client = pytest.mark.parametrize("urls", CLIENTS, indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +119,7 @@ def options(step: str, trace: Path) -> tuple[str, ...]:
     return {"inference": ("--trace", str(trace)), "results": ("--flush-s", "0.5")}.get(step, ())
 
 
+@with_either_client
 def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
     trace: Path, alone: list[dict[str, Any]], urls: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -208,6 +213,7 @@ def throw_garbage(url: str, whole: bytes) -> None:
     producer.close()
 
 
+@with_either_client
 def test_others_take_over_from_killed_workers_and_nothing_is_lost_or_doubled(
     trace: Path, urls: tuple[str, str], tmp_path: Path
 ) -> None:
