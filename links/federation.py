@@ -141,7 +141,7 @@ class SiteLearner:
             shapes = {m: samples[m].shape for m in plan.specs}
             raise LinkError(f"a site needs at least {MIN_FRAMES} frames with the output of every model, got {shapes}")
         held = (np.arange(frames) * min(STRETCHES, frames // 2) // frames) % FOLDS == FOLDS - 1
-        self.plan = plan
+        self.plan, self.held_out = plan, held  # (n,) of the site's frames
         self._fitted = {m: samples[m][~held] for m in plan.specs}
         self._held = {m: samples[m][held] for m in plan.specs}
         self._counts = int((~held).sum()), int(held.sum())
@@ -179,17 +179,31 @@ class SiteLearner:
 
         Weights come from the frames that were held out, as do spread and agreement; the links have not seen those.
         """
-        pairs = self.plan.pairs
-        specs, held = self.plan.specs, self._held
-        jobs = [FitJob(specs[s], specs[t], self._fitted[s], self._fitted[t], self.plan.seed) for s, t in pairs]
         fused = {}
-        for (s, t), local in zip(pairs, fit_links(jobs), strict=True):
+        for (s, t), local in self._local.items():
             shared = ensembles[t].links[s]
             assert isinstance(shared, VecToVec)
-            fused[s, t] = fuse([local, shared], held[s], held[t])
+            fused[s, t] = fuse([local, shared], self._held[s], self._held[t])
+        return self._weighed(fused, ensembles)
+
+    def alone(self, ensembles: Mapping[str, Ensemble]) -> dict[str, Ensemble]:
+        """Return what this site could have learnt by itself, weighed as `fused` weighs: what federating is held to."""
+        return self._weighed(self._local, ensembles)
+
+    @cached_property
+    def _local(self) -> dict[tuple[str, str], VecToVec]:
+        """The links learnt on this site's frames alone, but for those that are held out."""
+        specs, fitted, seed = self.plan.specs, self._fitted, self.plan.seed
+        jobs = [FitJob(specs[s], specs[t], fitted[s], fitted[t], seed) for s, t in self.plan.pairs]
+        return dict(zip(self.plan.pairs, fit_links(jobs), strict=True))
+
+    def _weighed(
+        self, found: Mapping[tuple[str, str], VecToVec], ensembles: Mapping[str, Ensemble]
+    ) -> dict[str, Ensemble]:
+        specs, held = self.plan.specs, self._held
         result = {}
         for target in self.plan.targets:
-            links = {s: link for (s, t), link in fused.items() if t == target}
+            links = {s: link for (s, t), link in found.items() if t == target}
             z = np.stack([link.predict(held[s]) for s, link in links.items()])
             weights = dict(zip(links, fit_weights(specs[target], z, held[target]), strict=True))
             draft = replace(ensembles[target], links=links, weights=weights)

@@ -19,7 +19,7 @@ from camlink.models.recorded import open_trace
 from camlink.models.tflite import TfliteClassifier
 from camlink.models.torchvision import TorchvisionClassifier
 from camlink.models.ultralytics import UltralyticsModel
-from camlink.models.weights import Progress, cache_folder, fetch, sha256_of
+from camlink.models.weights import REGISTRY, Progress, cache_folder, fetch, sha256_of
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
 
@@ -57,6 +57,14 @@ def pull(definition: ModelDefinition, cache_dir: Path | None = None, progress: P
     return [_weights_path(definition, cache, progress), *paths]
 
 
+def check_files(definition: ModelDefinition) -> None:
+    """Raise `ModelError` where a file of one's own is not there. Pinned files are not looked for: they are fetched."""
+    names = (_weights_name(definition), definition.class_names)
+    for name in names:
+        if name is not None and name not in REGISTRY:
+            fetch(name)
+
+
 def measure_all(
     definition: ModelDefinition,
     device: str = "auto",
@@ -88,10 +96,12 @@ def backends(definition: ModelDefinition, place: str) -> tuple[str, ...]:
 
 
 def _weights_path(definition: ModelDefinition, cache: Path, progress: Progress | None) -> Path:
-    name = definition.weights
-    if definition.adapter == "torchvision":
-        name = _architecture_and_path(definition)[1]
-    return fetch(name, cache_dir=cache, progress=progress)
+    return fetch(_weights_name(definition), cache_dir=cache, progress=progress)
+
+
+def _weights_name(definition: ModelDefinition) -> str:
+    is_torchvision = definition.adapter == "torchvision"
+    return _architecture_and_path(definition)[1] if is_torchvision else definition.weights
 
 
 def _architecture_and_path(definition: ModelDefinition) -> tuple[str, str]:

@@ -48,6 +48,8 @@ def read_models(folder: Path) -> dict[str, RecordedEntry]:
         text = path.read_text()
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise TraceError(f"{folder}: no trace: there is no trace.yaml in it; `camlink record` writes one") from None
     except OSError as error:
         raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:

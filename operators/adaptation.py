@@ -21,6 +21,7 @@ from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
 from camlink.links.train import LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
+from camlink.operators.base import Operator
 from camlink.operators.learning import (
     CameraLearning,
     Duel,
@@ -62,7 +63,7 @@ class LearningRules:
     kind: LinkKind = "count_distribution"
 
 
-class AdaptationOperator:
+class AdaptationOperator(Operator):
     """Results in; relabel requests, link promotions and events out."""
 
     def __init__(
@@ -90,15 +91,6 @@ class AdaptationOperator:
         for record in records:
             if isinstance(record, FrameResult):
                 yield from self._on_result(record)
-
-    def on_time(self, now: datetime) -> Iterable[Record]:
-        return ()
-
-    def next_time(self) -> datetime | None:
-        return None
-
-    def on_end(self) -> Iterable[Record]:
-        return ()
 
     def quiet_until(self, camera_id: str) -> datetime | None:
         """Return the time before which no served frame of a camera will be relabelled; None if that is not known."""

@@ -13,7 +13,8 @@ False
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from math import inf, isinf
+from typing import Any
 
 from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.records import Value
@@ -37,6 +38,25 @@ class Allowance:
         self._memory = budget.memory_limit()
         self._slack = ROUNDING * costs.time(costs.models)
         self._loaded: dict[str, None] = {}  # in order of last use
+
+    def state(self) -> dict[str, Any]:
+        """Return what was spent, and of which budget, for a snapshot."""
+        return {
+            "per_frame_ms": None if isinf(self._per_frame) else self._per_frame,
+            "time_ms": dict(self.costs.time_ms),
+            "frames": self.frames,
+            "spent_ms": self.spent_ms,
+            "loads": self.loads,
+            "loaded": list(self._loaded),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> bool:
+        """Take up what `state` told, and say so; what was spent of another budget, or at other costs, says nothing."""
+        if any(state[key] != self.state()[key] for key in ("per_frame_ms", "time_ms")):
+            return False
+        self.frames, self.spent_ms, self.loads = int(state["frames"]), float(state["spent_ms"]), int(state["loads"])
+        self._loaded = dict.fromkeys(map(str, state["loaded"]))
+        return True
 
     @property
     def left_ms(self) -> float:

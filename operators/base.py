@@ -12,7 +12,10 @@ Outputs = tuple[ModelOutput, ...]
 
 
 class Operator(Protocol):
-    """One step of the graph. Operators are deterministic: the same records in the same order give the same records."""
+    """One step of the graph. Operators are deterministic: the same records in the same order give the same records.
+
+    An operator that waits for nothing, and holds nothing back, derives from this and leaves the last three as they are.
+    """
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         """Take a batch (records of one camera in order) and return what follows from it."""
@@ -20,15 +23,15 @@ class Operator(Protocol):
 
     def on_time(self, now: datetime) -> Iterable[Record]:
         """Act on the passing of event time; called once ``next_time()`` has come."""
-        ...
+        return ()
 
     def next_time(self) -> datetime | None:
         """Return the next moment at which `on_time` wants to be called, or None."""
-        ...
+        return None
 
     def on_end(self) -> Iterable[Record]:
         """The stream ended: give what is still held back."""
-        ...
+        return ()
 
 
 class StateStore(Protocol):

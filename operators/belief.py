@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
+from camlink.operators.policy_state import State, array
+from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Value
 
 Frequencies = NDArray[np.float64]  # (entries, levels), rows sum to 1
@@ -67,6 +69,14 @@ class Belief(Protocol):
 
     def disagreement(self, old: Reading, new: Reading) -> float:
         """Return how far two outputs of the model disagree, 0..1."""
+        ...
+
+    def state(self) -> State:
+        """Return what was learnt, for a snapshot."""
+        ...
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`."""
         ...
 
 
@@ -204,6 +214,33 @@ class Leveled:
         """Return the share of entries whose levels differ."""
         return float(np.count_nonzero(old != new)) / self._entries
 
+    def state(self) -> State:
+        """Return what was learnt, for a snapshot."""
+        return {
+            "seen": self._seen,
+            "totals": self._totals,
+            "typical_at": [list(place) for place in self._typical],
+            "typical": list(self._typical.values()),
+            "value": self._value,
+            "last": self.last,
+            "moves": self._moves,
+            "near": self._near,
+        }
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`."""
+        self._seen = array(state["seen"], self._seen, free=(2,))
+        self._totals = float(state["totals"][0]), float(state["totals"][1])
+        places = [(int(entry), int(level)) for entry, level in state["typical_at"]]
+        self._typical = dict(zip(places, state["typical"], strict=True))
+        self._value = array(state["value"], self._value)
+        self.last = array(state["last"], self.last)
+        if int(self.last.max()) >= self.levels or int(self.last.min()) < 0:
+            raise StateError(f"not a snapshot: level {int(self.last.max())} of {self.levels}")
+        self._moves[:] = array(state["moves"], self._moves)
+        self._near = float(state["near"])
+        self._learn_usual()
+
 
 class Plain:
     """For tasks without levels: repeats the last output, and learns how far outputs far apart disagree."""
@@ -237,3 +274,14 @@ class Plain:
     def disagreement(self, old: Value, new: Value) -> float:
         """Return one minus the agreement of the task."""
         return 1.0 - float(agreement(self._spec, old[None], new[None])[0])
+
+    def state(self) -> State:
+        """Return what was learnt, for a snapshot."""
+        return {"value": self._value, "far": self._far, "taken": self._taken, "wrong": [self.stale, self.renewed]}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`."""
+        self._value = array(state["value"], self._value)
+        self._far = None if state["far"] is None else array(state["far"], self._value)
+        self._taken = int(state["taken"])
+        self.stale, self.renewed = map(float, state["wrong"])

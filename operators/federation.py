@@ -21,6 +21,7 @@ from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
 from camlink.links.federation import Answer, Plan, Server, SiteLearner, implausible
 from camlink.models.base import OutputSpec
+from camlink.operators.base import Operator
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.records import FederationRound, FederationUpdate, ModelCard, Record
@@ -42,7 +43,7 @@ class RoundRules:
     sites: tuple[str, ...] = ()
 
 
-class CoordinatorOperator:
+class CoordinatorOperator(Operator):
     """Updates in, rounds out. ``counts``: rounds, answers, late and refused ones, and waits beyond a deadline."""
 
     def __init__(self, name: str, run: str, server: Server, rules: RoundRules, clock: Clock) -> None:
@@ -95,9 +96,6 @@ class CoordinatorOperator:
 
     def next_time(self) -> datetime | None:
         return self._deadline if self._begun else self._clock.now()
-
-    def on_end(self) -> Iterable[Record]:
-        return ()
 
     def refused(self) -> list[Refusal]:
         """Return records that were refused since the last call, and why."""
@@ -163,14 +161,14 @@ class CoordinatorOperator:
         )
 
 
-class SiteOperator:
+class SiteOperator(Operator):
     """Rounds in, updates out: holds one site's outputs, and lets none of them out. ``result`` comes with the end."""
 
     def __init__(self, site: str, federation: str, specs: Mapping[str, OutputSpec], samples: Mapping[str, Array]):
         """``samples``: model -> (n, size), oldest first."""
         self.result: dict[str, Ensemble] | None = None
         self.learner: SiteLearner | None = None
-        self._site, self._federation, self._specs, self._samples = site, federation, dict(specs), samples
+        self._site, self._federation, self._specs, self.samples = site, federation, dict(specs), samples
         self._refused: list[Refusal] = []
 
     @property
@@ -196,15 +194,6 @@ class SiteOperator:
                 gradient=answer.numbers.astype(np.float32) if gradients else NO_GRADIENT,
                 sums=NO_SUMS if gradients else answer.numbers.astype(np.float64),
             )
-
-    def on_time(self, now: datetime) -> Iterable[Record]:
-        return ()
-
-    def next_time(self) -> datetime | None:
-        return None
-
-    def on_end(self) -> Iterable[Record]:
-        return ()
 
     def refused(self) -> list[Refusal]:
         """Return rounds that were refused since the last call, and why."""
@@ -239,7 +228,7 @@ class SiteOperator:
             if theirs:
                 ours = [self._specs.get(name, f"no {name}") for name in theirs]
                 raise LinkError(f"the coordinator's models differ from those here: {list(theirs.values())}, not {ours}")
-            self.learner = SiteLearner(plan, self._samples)
+            self.learner = SiteLearner(plan, self.samples)
         return self.learner
 
 

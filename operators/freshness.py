@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from camlink.operators.policy_state import State, array
+
 Array = NDArray[np.float64]
 
 #                 logit steady, log h_age, log h_move, edge, luma
@@ -57,6 +59,19 @@ class Freshness:
         steady, age, move, self._edge, self._luma = self._theta.tolist()
         self.steady = 1.0 / (1.0 + exp(-steady))
         self._h_age, self._h_move = exp(age), exp(move)
+
+    def state(self) -> State:
+        """Return what was learnt, for a snapshot."""
+        kept = self._samples[max(0, self._end - KEPT) : self._end]
+        return {"theta": self._theta, "samples": kept, "new": self.new}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`."""
+        samples = array(state["samples"], self._samples[:KEPT], free=(0,))[-KEPT:]
+        self._theta = array(state["theta"], self._theta)
+        self._end, self.new = len(samples), int(state["new"])
+        self._samples[: self._end] = samples
+        self._read()
 
     def hazard(self, activity: float) -> float:
         """Return the hazard per step while ``activity`` is added per step."""

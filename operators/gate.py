@@ -34,6 +34,18 @@ class Gate:
         """Drop a camera that another worker has now."""
         self._policies.pop(camera_id, None)
 
+    def snapshot(self, camera_id: str) -> bytes | None:
+        """Return what the camera's policy knows, between its frames; None for one that starts anew with the worker."""
+        policy = self._policies.get(camera_id)
+        return policy.snapshot() if isinstance(policy, PerFrame) else None
+
+    def resume(self, camera_id: str, snapshot: bytes) -> None:
+        """Let the camera's policy go on from its snapshot. Raises `StateError`; it then starts anew."""
+        policy = self._make(camera_id)
+        if isinstance(policy, PerFrame):
+            policy.resume(snapshot)
+            self._policies[camera_id] = policy
+
     def begin(self, frame: Frame) -> None:
         """Show the camera's next frame to its policy."""
         self._policy(frame.camera_id).begin(FrameFacts(frame.index, frame.captured_at.timestamp(), frame.stats))

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
-from camlink.operators.base import StateStore
+from camlink.operators.base import Operator, StateStore
 from camlink.operators.gate import Gate
 from camlink.operators.recent_frames import RecentFrames
 from camlink.operators.sampling import FramePlan, FramePlanner
@@ -69,7 +69,7 @@ class _Camera:
     pictured: datetime | None = None  # captured_at of the frame whose picture was given last
 
 
-class InferenceOperator:
+class InferenceOperator(Operator):
     """Frames, decisions and relabel requests in; executed outputs into the state store, and word of them out."""
 
     def __init__(
@@ -105,9 +105,6 @@ class InferenceOperator:
     def on_time(self, now: datetime) -> Iterable[Record]:
         yield from self._run_arrived()
 
-    def next_time(self) -> datetime | None:
-        return None
-
     def on_end(self) -> Iterable[Record]:
         awaiting, self._awaiting = self._awaiting, []
         yield from self._run(awaiting)
@@ -116,6 +113,15 @@ class InferenceOperator:
     def plan_of(self, camera_id: str) -> dict[str, int]:
         """Return where a camera's plan stands, for a snapshot."""
         return self._camera(camera_id).planner.state()
+
+    def policy_of(self, camera_id: str) -> bytes | None:
+        """Return what a camera's policy knows, for a snapshot; None where none is kept."""
+        return None if self._gate is None else self._gate.snapshot(camera_id)
+
+    def resume_policy(self, camera_id: str, snapshot: bytes) -> None:
+        """Let a camera's policy go on from its snapshot. Raises `StateError`; it then starts anew."""
+        if self._gate is not None:
+            self._gate.resume(camera_id, snapshot)
 
     def resume(self, camera_id: str, plan: Mapping[str, int] | None, decided: datetime | None = None) -> None:
         """Take a camera up from its snapshot; without one, from the start of its last decision, if there is one."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import Frequencies, Levels
+from camlink.operators.policy_state import State, array
 
 FADE = 0.998  # of tables, per frame learnt from
 FORGET = 0.995  # of what weights were learnt from, per step
@@ -122,6 +123,16 @@ class Pair:
         self.moved *= FADE**weight
         self.moved[rows, self._source_move(now, then), self._target_move(said, known.last)] += weight
 
+    def state(self) -> State:
+        """Return the tables, for a snapshot."""
+        return {"level": self.level, "apart": self.apart, "moved": self.moved}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`."""
+        self.level = array(state["level"], self.level, free=(1, 2))
+        self.apart, self.moved = array(state["apart"], self.apart), array(state["moved"], self.moved)
+        self._kept = {}
+
     def _read(self, levels: Levels) -> Levels:
         """Return what of the source's levels goes with each entry of the target (E,)."""
         if not self._any_sums:
@@ -197,6 +208,14 @@ class Pool:
         step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
         self.weights = np.minimum(np.maximum(self.weights + step, 0.0), HEAVIEST)
 
+    def state(self) -> State:
+        """Return the weights and what they were learnt from, for a snapshot."""
+        return {"weights": self.weights, "curvature": self.curvature}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`."""
+        self.weights, self.curvature = array(state["weights"], self.weights), array(state["curvature"], self.curvature)
+
 
 class LinkEvidence:
     """Links between all models of one camera whose outputs have levels."""
@@ -231,6 +250,20 @@ class LinkEvidence:
                 self._pool(target, part).learn(_features(known, part.values()), said, weight)
         for name, source in sources.items():
             self._pair(name, target).learn(source, known, said, weight, only_moves=only_moves)
+
+    def state(self) -> State:
+        """Return all tables and weights, for a snapshot."""
+        return {
+            "pairs": [[*names, pair.state()] for names, pair in self.pairs.items()],
+            "pools": [[*names, pool.state()] for names, pool in self.pools.items()],
+        }
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`, and `KeyError` for models that are not there."""
+        for source, target, told in state["pairs"]:
+            self._pair(source, target).resume(told)
+        for *names, told in state["pools"]:
+            self._pool(names[0], names[1:]).resume(told)
 
     def _pair(self, source: str, target: str) -> Pair:
         if (source, target) not in self.pairs:

@@ -18,6 +18,7 @@ from camlink.pipeline.records import Decision, Frame, FrameDropped, OutputReady,
 logger = logging.getLogger(__name__)
 
 LIVE_QUEUE = 8  # frames of a live camera that may wait to be run
+POLICY_S = 5.0  # between snapshots of a camera's policy: they are larger than the rest, and may be a little behind
 IDLE_S = 2.0  # without new frames, those that wait for models to be loaded in turn are run
 
 
@@ -28,12 +29,13 @@ class _Camera(PacedCamera):
         self.awaits: datetime | None = None  # the decision that the profile frame of this time lets the scheduler make
         self.running: dict[int, Frame] = {}  # handed to the operator, not yet announced
         self.ahead: deque[datetime] = deque()  # announced, not yet settled
+        self.policy_due_s = seconds()
 
 
 class PacedInference:
     """Stands before an `InferenceOperator`. ``in_step``: also wait for what relabelling may ask of earlier frames."""
 
-    parts = ("place",)
+    parts = ("place", "policy")
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class PacedInference:
         self._in_step = in_step
         self._cameras: dict[str, _Camera] = {}
         self._last_frame = 0.0
+        self._ending = False
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         requests: list[Record] = []
@@ -83,6 +86,7 @@ class PacedInference:
         return EPOCH
 
     def on_end(self) -> Iterable[Record]:
+        self._ending = True
         yield from self._noted(self._operator.on_end())
 
     def held(self) -> Collection[Record]:
@@ -112,6 +116,11 @@ class PacedInference:
             plan = None
         decided = max((decision.start for decision in camera.decisions), default=None)
         self._operator.resume(camera_id, plan, decided)
+        try:
+            if "policy" in snapshot:
+                self._operator.resume_policy(camera_id, snapshot["policy"])
+        except StateError as error:
+            logger.warning('camera "%s": %s; its policy starts anew', camera_id, error)
 
     def refused(self) -> Sequence[Refused]:
         refused = self._guard.drain()
@@ -121,13 +130,25 @@ class PacedInference:
         return refused
 
     def snapshots(self) -> dict[SnapshotKey, bytes]:
-        """Cameras with frames on their way through the operator are left for later: their plan is ahead of results."""
+        """Cameras with frames on their way through the operator are left for later: their plan is ahead of results.
+
+        A policy is written every `POLICY_S`, and at the end: after a crash it has not learnt from the frames since.
+        """
         made = {}
         for name, camera in self._cameras.items():
             if not camera.running and camera.resumed and camera.is_due():
                 told = {"seen": camera.told(), "awaits": put_time(camera.awaits)}
                 made[name, "place"] = Snapshot(told | {"plan": self._operator.plan_of(name)}, {}).to_bytes()
+                made |= self._policy(name, camera)
         return made
+
+    def _policy(self, name: str, camera: _Camera) -> dict[SnapshotKey, bytes]:
+        now = self._seconds()
+        if now < camera.policy_due_s and not self._ending:
+            return {}
+        camera.policy_due_s = now + POLICY_S
+        policy = self._operator.policy_of(name)
+        return {} if policy is None else {(name, "policy"): policy}
 
     @staticmethod
     def _take_up(camera: _Camera, snapshot: bytes) -> dict[str, int]:

@@ -13,85 +13,30 @@ by (age, movement, the last value) the outcome is; on audit frames, where everyt
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from math import exp, inf, isinf
 
-from camlink.models.base import OutputSpec
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
-from camlink.operators.belief import Belief, Guess, Leveled, Levels, Reading, belief_of
-from camlink.operators.freshness import Freshness
+from camlink.operators.belief import Belief, Guess, Leveled, Levels, belief_of
+from camlink.operators.known_model import Execution, KnownModel
 from camlink.operators.link_evidence import Known, LinkEvidence, Source
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
+from camlink.operators.policy_state import pack, unpack
 from camlink.operators.scene import Moment, Scene
-from camlink.operators.worth import Outlook, Prices
+from camlink.operators.snapshots import reading
+from camlink.operators.worth import Prices
+from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Value
 
-BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
-BACK_CHOSEN = (1, 2)
 LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
 MOST_SOURCES = 2  # that links are read from at once
-WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not independent
 FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
-HONESTY_PRIOR = 10.0  # frames
 _MARGIN = 1e-6  # even a model that never changed is worth its memory
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Execution:
-    """One of a model. ``stale``: its belief's, then; ``others``: what the others had said last, this frame included."""
-
-    at: Moment
-    said: Reading
-    stale: float
-    others: Mapping[str, Levels]
-
-
-@dataclass(eq=False)
-class _Model:
-    """What is known of one model."""
-
-    name: str
-    spec: OutputSpec
-    time_ms: float
-    belief: Belief
-    freshness: Freshness = field(default_factory=Freshness)
-    past: deque[_Execution] = field(default_factory=lambda: deque(maxlen=max(BACK)))
-    outlook: Outlook | None = None
-    foreseen: float = HONESTY_PRIOR * 0.1  # sum of expected disagreements, where it could be checked,
-    occurred: float = HONESTY_PRIOR * 0.1  # and of the actual ones
-
-    def learn(self, now: Moment, value: Value, others: Mapping[str, Levels], chosen: bool) -> None:
-        reading = self.belief.read(value)
-        for back in BACK_CHOSEN if chosen else BACK:
-            if back <= len(self.past):
-                then = self.past[-back]
-                weight = (1.0 if back == 1 else 0.5) if chosen else WEIGHT
-                disagreed = self.belief.disagreement(then.said, reading)
-                self.freshness.observe(now.since(then.at), then.stale, disagreed, weight)
-        self.belief.take(value)
-        self.past.append(_Execution(now, reading, self.belief.stale, others))
-
-    def look(self, activity: float) -> Outlook:
-        self.outlook = Outlook(
-            self.belief.stale,
-            self.belief.renewed,
-            self.freshness.steady,
-            self.freshness.hazard(activity),
-            self.time_ms,
-        )
-        return self.outlook
-
-    @property
-    def honesty(self) -> float:
-        """Actual over expected disagreement."""
-        return self.occurred / self.foreseen
 
 
 class PerFrame:
@@ -100,7 +45,7 @@ class PerFrame:
     def __init__(self, setup: PolicySetup, *, links: bool = True) -> None:
         self._setup = setup
         self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
-        self._models = {m: _Model(m, s, setup.costs.time_ms[m], belief_of(s)) for m, s in setup.specs.items()}
+        self._models = {m: KnownModel(m, s, setup.costs.time_ms[m], belief_of(s)) for m, s in setup.specs.items()}
         self._total_ms = max(setup.costs.time(setup.costs.models), 1e-9)
         self._allowed: frozenset[str] | None = None
         self._required: frozenset[str] = frozenset()
@@ -113,6 +58,7 @@ class PerFrame:
         self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
+        self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
         self._asked = False
 
@@ -123,12 +69,55 @@ class PerFrame:
         """
         self._allowed, self._required = frozenset(models), frozenset(required)
 
+    def snapshot(self) -> bytes:
+        """Return all that is known, between frames: a policy that `resume`s from it decides as this one would have."""
+        return pack(
+            {
+                "models": self._shapes(),
+                "purse": self._allowance.state(),
+                "known": {name: model.state() for name, model in self._models.items()},
+                "scene": self._scene.state(),
+                "links": None if self._links is None else self._links.state(),
+                "learnt_links": self._learnt_links,
+                "price": self._price,
+                "until_fit": self._until_fit,
+                "allowed": None if self._allowed is None else sorted(self._allowed),
+                "required": sorted(self._required),
+            }
+        )
+
+    def resume(self, snapshot: bytes) -> None:
+        """Take up what `snapshot` told; under another budget, all but what was spent and the price.
+
+        Raises `StateError` for what is none, or is of other models; this policy is then to be thrown away.
+        """
+        state = unpack(snapshot)
+        with reading():
+            if state["models"] != self._shapes():
+                raise StateError(f"a policy's snapshot of other models: {state['models']}, here {self._shapes()}")
+            if (state["links"] is None) != (self._links is None):
+                raise StateError("a policy's snapshot with links for one without, or the other way round")
+            readings = {n: self._read(n, {}) for n in self._leveled}
+            for name, model in self._models.items():
+                model.resume(state["known"][name], readings)
+            self._scene.resume(state["scene"])
+            if self._links is not None:
+                self._links.resume(state["links"])
+            self._learnt_links = int(state["learnt_links"])
+            if self._allowance.resume(state["purse"]):
+                self._price, self._until_fit = float(state["price"]), int(state["until_fit"])
+            self._allowed = None if state["allowed"] is None else frozenset(state["allowed"])
+            self._required = frozenset(state["required"])
+
+    def _shapes(self) -> dict[str, list[object]]:
+        return {m: [s.task, s.size, list(s.labels or ())] for m, s in self._setup.specs.items()}
+
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
         self._frame = frame
         self._now = self._scene.add(frame)
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
-        self._guesses = {}
+        self._guesses, self._stated = {}, {}
         self._asked = False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
@@ -143,6 +132,8 @@ class PerFrame:
         if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
             return None
         self._allowance.spend(best)
+        if self._models[best].past:
+            self._stated[best] = self._guess(best, executed)
         return best
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
@@ -153,14 +144,14 @@ class PerFrame:
                 continue
             guess = self._guess(name, executed)
             sources = self._sources(name, executed)
-            confidence = 1.0 - min(1.0, guess.wrong * model.honesty)
+            self._stated[name] = guess
+            confidence = 1.0 - model.recalibration(guess.wrong)
             answers[name] = Answer(guess.value, "linked" if sources else "reused", confidence, sources)
         return answers
 
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from what was executed: a few models, or all of them."""
-        if self._asked:
-            self._check(executed)
+        self._check(executed)
         now = {n: self._read(n, executed) for n in self._leveled}
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
@@ -200,18 +191,17 @@ class PerFrame:
         return tuple([m for m in self._leveled if m in executed and m != name][:MOST_SOURCES])
 
     @staticmethod
-    def _known(belief: Belief, fresh: float, then: _Execution) -> Known:
+    def _known(belief: Belief, fresh: float, then: Execution) -> Known:
         assert isinstance(belief, Leveled)
         return Known(belief.chances(fresh, then.said), belief.usual, then.said)
 
     def _check(self, executed: Mapping[str, Value]) -> None:
-        """Hold what would have been answered, without links, against what was executed."""
-        for name, value in executed.items():
-            model = self._models[name]
-            if model.past:
-                guess = self._guess(name, {})
-                model.foreseen += guess.wrong
-                model.occurred += model.belief.disagreement(model.belief.read(guess.value), model.belief.read(value))
+        """Hold what was answered, or would have been, against what was executed."""
+        for name, guess in self._stated.items():
+            if name in executed:
+                model = self._models[name]
+                wrong = model.belief.disagreement(model.belief.read(guess.value), model.belief.read(executed[name]))
+                model.recalibration.learn(guess.wrong, wrong)
 
     def _ask(self) -> None:
         """A frame begins that is the policy's to decide on."""

@@ -64,7 +64,9 @@ class PolicySetup:
     costs: Costs
     budget: Budget
     seed: int = 0
-    target_agreement: float | None = None  # in place of a time budget: the least cost that meets it
+    # Asked of the mean over models, in place of a time budget: the least cost that is expected to meet it. A site's key
+    # of that name asks it of each model, and audits prove it (docs/accuracy.md).
+    target_agreement: float | None = None
     load_ms: float = 0.0
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import sqrt
 
 from camlink.operators.freshness import Passed
 from camlink.operators.policy import FrameFacts
+from camlink.operators.policy_state import State
 
 MEMORY = 500.0  # frames over which means are kept
 LONGEST_STEP = 4.0  # a longer pause counts in full, but does not say how far frames lie apart
@@ -47,6 +48,12 @@ class _Running:
         self.mean += off / self.count
         self.square += (off * (x - self.mean) - self.square) / self.count
 
+    def state(self) -> list[float]:
+        return [self.count, self.mean, self.square]
+
+    def resume(self, state: list[float]) -> None:
+        self.count, self.mean, self.square = map(float, state)
+
     @property
     def deviation(self) -> float:
         return max(sqrt(self.square), self._scale)
@@ -84,6 +91,20 @@ class Scene:
             self._luma.deviation,
         )
         return self.now
+
+    def state(self) -> State:
+        """Return where the camera's clock and scales stand, for a snapshot."""
+        scales = [s.state() for s in self._scales()]
+        return {"now": astuple(self.now), "recent": self.recent, "time_s": self._time_s, "scales": scales}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told."""
+        self.now, self.recent, self._time_s = Moment(*state["now"]), float(state["recent"]), state["time_s"]
+        for scale, told in zip(self._scales(), state["scales"], strict=True):
+            scale.resume(told)
+
+    def _scales(self) -> tuple[_Running, ...]:
+        return self._spacing, self._change, self._edge, self._luma
 
     def _steps(self, time_s: float) -> float:
         before, self._time_s = self._time_s, time_s

@@ -13,6 +13,7 @@ from datetime import datetime
 from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
 from camlink.models.base import OutputSpec
+from camlink.operators.base import Operator
 from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
@@ -42,7 +43,7 @@ class _Camera:
         return tuple(model for model, standing in self.standings.items() if standing.state == "not met")
 
 
-class SchedulerOperator:
+class SchedulerOperator(Operator):
     """Results and link promotions in, decisions out. One instance decides for the cameras of one inference worker."""
 
     def __init__(
@@ -75,15 +76,6 @@ class SchedulerOperator:
                 self._camera(record.camera_id).ensembles[record.target] = self._payloads.read(record.payload)
             elif isinstance(record, FrameResult):
                 yield from self._on_result(record)
-
-    def on_time(self, now: datetime) -> Iterable[Record]:
-        return ()
-
-    def next_time(self) -> datetime | None:
-        return None
-
-    def on_end(self) -> Iterable[Record]:
-        return ()
 
     def resume(self, decision: Decision) -> None:
         """Know of a decision that another worker made: its period needs no other until it is profiled anew."""
@@ -241,7 +233,8 @@ class SchedulerOperator:
             chosen,
             left,
             f"executes {_names(chosen)} ({cost}) and predicts {guesses}, "
-            f"{expected:.0%} over all models, judged on {frames} frames{_below(camera.not_met(), chosen)}",
+            f"{expected:.0%} over all models, judged on {frames} frame{'' if frames == 1 else 's'}"
+            f"{_below(camera.not_met(), chosen)}",
         )
 
     def _gated(self, camera: _Camera, chosen: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str]:

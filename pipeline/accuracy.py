@@ -130,7 +130,12 @@ class Differences:
         return cls(*(float(each.sum()) for each in sums))
 
     def __add__(self, other: Differences) -> Differences:
-        return Differences(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+        return Differences(
+            self.weight + other.weight,
+            self.squared_weight + other.squared_weight,
+            self.total + other.total,
+            self.squares + other.squares,
+        )
 
     def lead(self, *, anytime: bool = False) -> Lead:
         """Return the mean difference and its interval; ``anytime``: for looking while more frames come.

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from camlink.pipeline.ingest.masking import mask_url
@@ -14,6 +15,7 @@ from camlink.pipeline.suggestions import suggest
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
 
+Kind = Literal["file or folder", "file", "folder", "trace"]
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LIKE_ADDRESS = re.compile(r":/+|:.*@", re.DOTALL)
@@ -102,20 +104,36 @@ def check_scheme(url: str) -> None:
     raise ValueError(f'"{mask_url(url)}" has the unknown scheme "{scheme}"; {suggest(scheme, SCHEMES)}')
 
 
-def find_path(path: str, folder: Path | None) -> str:
+def find_path(path: str, folder: Path | None, kind: Kind = "file or folder") -> str:
     """Return where ``path`` lies: beside the configuration (``folder``) or in the working directory.
 
-    Raises ValueError with the places that were looked at and the nearest name there.
+    Raises ValueError with the places that were looked at and the nearest name of that kind there.
     """
     wanted = Path(path).expanduser()
     places = [wanted] if wanted.is_absolute() else [base / wanted for base in (folder, Path()) if base is not None]
     for place in places:
+        if place.exists() and not _is(place, kind):
+            raise ValueError(_of_another_kind(place, kind))
         if place.exists():
             return str(place)
     if _LIKE_ADDRESS.search(path):  # not shown: it may hold a password
         raise ValueError("looks like an address without a scheme; begin it with rtsp:// or http://")
     tried = " and ".join(f'"{place.parent}"' for place in dict.fromkeys(places))
-    siblings = [entry.name for place in places if place.parent.is_dir() for entry in place.parent.iterdir()]
+    siblings = [
+        entry.name for place in places if place.parent.is_dir() for entry in place.parent.iterdir() if _is(entry, kind)
+    ]
     close = get_close_matches(wanted.name, siblings, n=1)
-    advice = f'did you mean "{wanted.with_name(close[0])}"?' if close else "give an existing file or folder"
-    raise ValueError(f'no file or folder "{path}" (looked in {tried}); {advice}')
+    advice = f'did you mean "{wanted.with_name(close[0])}"?' if close else f"give an existing {kind}"
+    raise ValueError(f'no {kind} "{path}" (looked in {tried}); {advice}')
+
+
+def _of_another_kind(place: Path, kind: Kind) -> str:
+    if kind == "trace":
+        return f'"{place}" is no trace: it holds no trace.yaml; `camlink record` writes one'
+    return f'"{place}" is a {"folder" if place.is_dir() else "file"}; a {kind} is wanted'
+
+
+def _is(place: Path, kind: Kind) -> bool:
+    if kind == "trace":
+        return (place / "trace.yaml").is_file()
+    return kind == "file or folder" or place.is_dir() == (kind == "folder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from camlink.links.inputs import LinkInputs
@@ -29,8 +29,9 @@ from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import StreamClock
 from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.config_checks import Found
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
-from camlink.pipeline.errors import ConfigError, Problem
+from camlink.pipeline.errors import ConfigError
 from camlink.pipeline.learnt_elsewhere import oracle_node, starting_links
 from camlink.pipeline.state.memory import MemoryState
 
@@ -146,27 +147,27 @@ def relabel_policy(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Calla
 
 def check_budgets(config: SiteConfig, pool: ModelPool) -> None:
     """Raise `ConfigError` where the budgets leave nothing that could be executed, before anything is run."""
-    costs, budget = costs_of(pool), budget_of(config)
-    total_ms = costs.time(costs.models)
+    faults = list(budget_faults(config, costs_of(pool)))
+    if faults:
+        raise ConfigError([config.problem_at(path, message) for path, message in faults])
+
+
+def budget_faults(config: SiteConfig, costs: Costs) -> Iterator[Found]:
+    """Yield by key where the budgets leave nothing that could be executed with models of these costs."""
+    budget, total_ms = budget_of(config), costs.time(costs.models)
     cheapest = min(costs.models, key=lambda m: costs.time_ms[m])
     if len(costs.models) > 1 and config.policy != "all" and costs.time_ms[cheapest] > budget.time_ms(costs):
         share = costs.time_ms[cheapest] / total_ms
-        raise ConfigError(
-            [
-                Problem(
-                    config.site,
-                    None,
-                    f"budgets.time_share {budget.time_share:.2f} allows {budget.time_ms(costs):.1f} ms a frame, but "
-                    f"the cheapest model, {cheapest}, takes {costs.time_ms[cheapest]:.1f} of {total_ms:.1f} ms; give "
-                    f"at least {share + 0.005:.2f}, or more models to share the time with",
-                )
-            ]
+        yield (
+            ("budgets", "time_share"),
+            f"{budget.time_share:.2f} allows {budget.time_ms(costs):.1f} ms a frame, but the cheapest model, "
+            f"{cheapest}, takes {costs.time_ms[cheapest]:.1f} of {total_ms:.1f} ms; give at least "
+            f"{share + 0.005:.2f}, or more models to share the time with",
         )
-    if config.policy in ("all", "reducto", "periodic") and not pool.fits_together:
-        needed = costs.memory(costs.models)
+    needed = costs.memory(costs.models)
+    if config.policy in ("all", "reducto", "periodic") and needed > budget.memory_limit():
         message = f"policy {config.policy} holds all models at once, {needed:.2f} GB"
-        allowed = f"but budgets.memory_gb is {budget.memory_gb}; raise it, or choose another policy"
-        raise ConfigError([Problem(config.site, None, f"{message}, {allowed}")])
+        yield ("budgets", "memory_gb"), f"{message}, but {budget.memory_gb} is allowed; raise it, or change the policy"
 
 
 def costs_of(pool: ModelPool) -> Costs:

@@ -23,7 +23,7 @@ from camlink.pipeline.commands.replay import replay
 from camlink.pipeline.commands.report import report
 from camlink.pipeline.commands.simulate import simulate
 from camlink.pipeline.commands.why import why
-from camlink.pipeline.errors import CamlinkError, ConfigError, SourceError, TraceError
+from camlink.pipeline.errors import CamlinkError, ConfigError, RequestError, SourceError, TraceError
 
 app = typer.Typer(
     name="camlink",
@@ -65,16 +65,20 @@ def main() -> None:
     """Run the command line; errors that camlink raises on purpose end in one plain message."""
     try:
         app()
-    except (ConfigError, SourceError, TraceError) as error:
-        _fail(error, WRONG_USE)
+    except (ConfigError, RequestError, SourceError, TraceError) as error:
+        _fail(str(error), WRONG_USE)
     except CamlinkError as error:
-        _fail(error, FAILED)
+        _fail(str(error), FAILED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; choose another place, or see to that one", FAILED)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
 
 
-def _fail(error: CamlinkError, code: int) -> None:
-    print_error(error)
+def _fail(message: str, code: int) -> None:
+    print_error(message)
     sys.exit(code)
 
 

@@ -12,25 +12,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    Strict,
-    Tag,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Strict, Tag, field_validator
+from pydantic_core import PydanticCustomError
 
 import camlink
 from camlink.pipeline.config_alerts import AlertRule, AlertsConfig, shown_place
-from camlink.pipeline.config_problems import read_section
+from camlink.pipeline.config_checks import contradictions
+from camlink.pipeline.config_problems import Origin, Read, in_order, read_section
 from camlink.pipeline.config_sections import (
     AdaptationConfig,
     AuditConfig,
@@ -46,6 +39,7 @@ from camlink.pipeline.config_sections import (
 )
 from camlink.pipeline.errors import ConfigError, ModelError, Problem
 from camlink.pipeline.suggestions import suggest
+from camlink.pipeline.yaml_lines import KeyPath
 
 if TYPE_CHECKING:
     from camlink.models.catalogue import ModelDefinition
@@ -66,8 +60,10 @@ __all__ = [
     "config_file",
     "json_schema",
     "load_config",
+    "read_config",
 ]
 
+STAND_IN = {"models": "building"}  # where a file's models are wrong, so that its other parts are looked at all the same
 MOST_BYTES = 4_000_000  # a site of 20,000 cameras has half of that
 
 
@@ -149,6 +145,7 @@ class SiteConfig(Section):
     seed: int = Field(
         default=0, ge=0, description="Seed of every random choice; the same seed repeats a replay exactly."
     )
+    _origin: Origin = PrivateAttr(Origin())  # of nothing where settings are made from plain data
 
     @field_validator("models")
     @classmethod
@@ -167,35 +164,6 @@ class SiteConfig(Section):
             raise ValueError(f'"{repeated[0]}" is listed twice; give each model a name of its own')
         return models
 
-    @field_validator("targets", mode="wrap")
-    @classmethod
-    def _check_targets(cls, targets: Any, handler: Any, info: ValidationInfo) -> Any:
-        models = info.data.get("models")
-        if isinstance(targets, dict) and models is not None:
-            names = model_names(models)
-            unknown = [
-                InitErrorDetails(
-                    type="value_error",
-                    loc=(name,),
-                    input=name,
-                    ctx={"error": f'"{name}" is none of the models; {suggest(str(name), names)}'},
-                )
-                for name in targets
-                if name not in names
-            ]
-            if unknown:
-                raise ValidationError.from_exception_data("targets", unknown)
-        return handler(targets)
-
-    @field_validator("oracle")
-    @classmethod
-    def _check_oracle(cls, oracle: OracleConfig | None, info: ValidationInfo) -> OracleConfig | None:
-        if oracle is not None and isinstance(info.data.get("models"), str | tuple):
-            names = model_names(info.data["models"])
-            if oracle.name in names:
-                raise ValueError(f'"{oracle.name}" is a model; give the oracle a name of its own')
-        return oracle
-
     @field_validator("cameras")
     @classmethod
     def _check_unique_ids(cls, cameras: tuple[CameraConfig, ...]) -> tuple[CameraConfig, ...]:
@@ -204,23 +172,22 @@ class SiteConfig(Section):
             raise PydanticCustomError("duplicate_id", 'camera id "{id}" is used twice', {"id": repeated[0]})
         return cameras
 
-    @field_validator("alerts")
-    @classmethod
-    def _check_alerts(cls, alerts: AlertsConfig, info: ValidationInfo) -> AlertsConfig:
-        definitions = {d.name: d for d in _definitions(info.data.get("models", ())) if alerts.rules}
-        for rule in alerts.rules if definitions else ():
-            if rule.model is not None and rule.model not in definitions:
-                advice = suggest(rule.model, definitions)
-                raise ValueError(f'rule "{rule.name}": the model "{rule.model}" is not run here; {advice}')
-            if rule.label is not None and rule.label not in (labels := definitions[str(rule.model)].labels):
-                raise ValueError(f'rule "{rule.name}": no label "{rule.label}"; {suggest(rule.label, labels)}')
-        return alerts
+    def problem_at(self, path: KeyPath, message: str) -> Problem:
+        """Return what is wrong with the value at ``path``: with file and line, where these settings are from a file."""
+        found = self._origin.problem(path, message)
+        return found if found.file else replace(found, file=self.site)
 
     def target_of(self, camera_id: str, model: str) -> float | None:
         """Return the agreement that predictions of a model on a camera must reach; None where none is asked."""
         own = next((c.target_agreement for c in self.cameras if c.id == camera_id), None)
         named = [target for target in (own, self.targets.get(model)) if target is not None]
         return max(named) if named else self.target_agreement
+
+    def read_from(self, other: SiteConfig) -> SiteConfig:
+        """Return these settings as made from ``other``, so that problems point at its file."""
+        copied = self.model_copy()
+        copied._origin = other._origin
+        return copied
 
     def with_cameras(self, cameras: Iterable[CameraConfig]) -> SiteConfig:
         """Return these settings over other cameras, as a replay of recorded footage needs them.
@@ -262,15 +229,23 @@ def load_config(path: str | Path, *, ignore_cameras: bool = False) -> SiteConfig
     ``ignore_cameras`` leaves out the file's cameras, unread: a replay brings its own, and must not fail for want of a
     live camera's password. Raises `ConfigError` with every problem found.
     """
-    config, problems = _read(Path(path), ignore_cameras)
-    if config is None or problems:
-        raise ConfigError(problems)
-    return config
+    read = read_config(path, ignore_cameras=ignore_cameras)
+    if read.sound is None or read.problems:
+        raise ConfigError(read.problems)
+    return read.sound
 
 
 def check_config(path: str | Path) -> list[Problem]:
-    """Return everything that is wrong with a configuration file, in the order of its lines; nothing if it is right."""
-    return _read(Path(path), ignore_cameras=False)[1]
+    """Return everything that is wrong with a configuration file, in the order of its lines; nothing if it is right.
+
+    That is all that would stop a start before it opens a camera, too.
+    """
+    from camlink.pipeline.start_checks import start_faults
+
+    read = read_config(path)
+    if read.sound is None or read.origin.left_out.touches("models"):
+        return read.problems
+    return in_order([*read.problems, *(read.origin.problem(*fault) for fault in start_faults(read.sound))])
 
 
 def built_in_configs() -> dict[str, Path]:
@@ -284,18 +259,25 @@ def config_file(path: str | Path) -> Path:
     return Path(path) if Path(path).exists() else built_in_configs().get(str(path), Path(path))
 
 
-def _read(path: Path, ignore_cameras: bool) -> tuple[SiteConfig | None, list[Problem]]:
+def read_config(path: str | Path, *, ignore_cameras: bool = False) -> Read[SiteConfig]:
+    """Return what is sound of the file at ``path``, or of the built-in one of that name, and all that is not."""
     built_in, file = built_in_configs(), config_file(path)
     try:
         with file.open("rb") as opened:
             read = opened.read(MOST_BYTES + 1)  # of /dev/zero, say, there is no end
         if len(read) > MOST_BYTES:
-            raise OSError(f"it is larger than {MOST_BYTES:,} bytes")
+            raise OSError(None, f"it is larger than {MOST_BYTES:,} bytes")
         text = read.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         advice = f"{suggest(str(path), built_in)} (built in), or give the path of a YAML file"
-        return None, [Problem(str(path), None, f"cannot be read as a configuration: {error}; {advice}")]
-    return read_section(text, str(file), SiteConfig, leave_out="cameras" if ignore_cameras else "")
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        return Read(None, [Problem(str(path), None, f"cannot be read as a configuration: {why}; {advice}")])
+    found = read_section(text, str(file), SiteConfig, leave_out="cameras" if ignore_cameras else "", stand_in=STAND_IN)
+    if found.sound is None:
+        return found
+    found.sound._origin = origin = found.origin
+    more = [origin.problem(*one) for one in contradictions(found.sound, origin.left_out, origin.document.data)]
+    return replace(found, problems=in_order([*found.problems, *more]))
 
 
 def json_schema() -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, field_validator
 
 from camlink.pipeline.addresses import check_address, expand_environment, is_url
 from camlink.pipeline.config_sections import Duration, Names, Section
@@ -57,7 +57,7 @@ def _checked_places(places: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class AlertRule(Section):
-    """One kind of event that is told."""
+    """One kind of event that is told. What it needs beside its parts is checked with the file: `config_checks`."""
 
     name: str = Field(min_length=1, max_length=100, description="Name of the rule; every alert bears it.")
     when: Literal["count_above", "label_seen", "target_not_met", "camera_down"] = Field(
@@ -67,7 +67,7 @@ class AlertRule(Section):
     cameras: Names = Field(default=(), description="Cameras it is about; all when left out.")
     model: str | None = Field(default=None, description="Model it is about.")
     label: str | None = Field(default=None, description="Label that is given, or that is counted; all when left out.")
-    above: float | None = Field(default=None, ge=0, description="Count that is exceeded.")
+    above: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="Count that is exceeded.")
     lasting: Duration = Field(
         default=timedelta(seconds=10), description="How long it must hold, in event time, before it is told."
     )
@@ -86,17 +86,6 @@ class AlertRule(Section):
     def _check_to(cls, places: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if places is None else _checked_places(places)
 
-    @model_validator(mode="after")
-    def _check_fields(self) -> Self:
-        missing = [name for name in NEEDS[self.when] if getattr(self, name) is None]
-        if missing:
-            raise ValueError(f'"{self.name}": {self.when} needs {" and ".join(f"`{name}`" for name in missing)}')
-        given = [name for name in ("model", "label", "above", "confirm") if getattr(self, name) not in (None, False)]
-        stray = [name for name in given if name not in TAKES[self.when]]
-        if stray:
-            raise ValueError(f'"{self.name}": {self.when} takes no `{stray[0]}`; leave it out')
-        return self
-
 
 class AlertsConfig(Section):
     """Events out. Without rules nothing is sent."""
@@ -113,17 +102,6 @@ class AlertsConfig(Section):
     @classmethod
     def _check_to(cls, places: tuple[str, ...]) -> tuple[str, ...]:
         return _checked_places(places)
-
-    @model_validator(mode="after")
-    def _check_rules(self) -> Self:
-        names = [rule.name for rule in self.rules]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ValueError(f'the rule "{twice[0]}" is there twice; rename one')
-        homeless = [rule.name for rule in self.rules if not self.places(rule)]
-        if homeless:
-            raise ValueError(f'the rule "{homeless[0]}" goes nowhere; name an address under `to`')
-        return self
 
     def places(self, rule: AlertRule) -> tuple[str, ...]:
         """Return where a rule's alerts go."""

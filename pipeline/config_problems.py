@@ -6,46 +6,87 @@ there are: names of keys come from the pydantic model handed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from camlink.pipeline.errors import Problem
 from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.suggestions import suggest
+from camlink.pipeline.validation import LeftOut, validate
 from camlink.pipeline.yaml_lines import Document, KeyPath, read_yaml
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a section was read from, so that what is found wrong later is told with its line, too.
+
+    All are equal: where settings stand is no part of what they say.
+    """
+
+    file: str = ""
+    document: Document = field(default_factory=Document)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def problem(self, path: KeyPath, message: str) -> Problem:
+        """Return the problem of the value at ``path`` of the section."""
+        path = self.left_out.original(path)
+        line = self.document.line_of(path) if self.file else None
+        return Problem(self.file, line, _place(path, self.document.data) + message)
+
+
+@dataclass(frozen=True)
+class Read(Generic[SectionT]):
+    """What could be made of a text: all problems, and the section, or as much of it as is sound (None: nothing)."""
+
+    sound: SectionT | None
+    problems: list[Problem]
+    origin: Origin = Origin()
+
+
 def read_section(
-    text: str, file: str, model: type[SectionT], leave_out: str = ""
-) -> tuple[SectionT | None, list[Problem]]:
-    """Validate YAML ``text`` as ``model``; return it, or None and all problems in the order of their lines.
+    text: str, file: str, model: type[SectionT], leave_out: str = "", stand_in: Mapping[str, Any] | None = None
+) -> Read[SectionT]:
+    """Validate YAML ``text`` as ``model``, as far as it goes, and find all its problems, in the order of their lines.
 
     ``file`` is shown in problems, and relative paths are looked for beside it. The top-level key ``leave_out`` is
-    not looked at.
+    not looked at; ``stand_in`` as for `validate`.
     """
     try:
         document = read_yaml(text)
     except yaml.YAMLError as error:
-        return None, [_syntax_problem(file, error)]
+        return Read(None, [_syntax_problem(file, error)])
     data = _without_absent(document.data if document.data is not None else {})
     if not isinstance(data, dict):
-        return None, [Problem(file, 1, f'must be a mapping of keys such as "site:", got {_show(data)}')]
+        return Read(None, [Problem(file, 1, f'must be a mapping of keys such as "site:", got {_show(data)}')])
     data.pop(leave_out, None)
+    document.data = data
     problems = [*_duplicate_keys(file, document), *_duplicate_ids(file, document, data)]
-    section = None
-    try:
-        section = model.model_validate(data, context={"folder": Path(file).parent})
-    except ValidationError as error:
-        problems += _describe_all(error, file, document, data, model)
-    problems.sort(key=lambda problem: problem.line or 0)
-    return (None if problems else section), problems
+    found = validate(data, model, {"folder": Path(file).parent}, stand_in or {})
+    origin = Origin(file, document, found.left_out)
+    for path, details in found.faults:
+        if details["type"] != "duplicate_id":  # `_duplicate_ids` has named it, with both lines
+            message = _place(path, data) + _describe(details, path, model)
+            problems.append(Problem(file, document.line_of(path), message))
+    return Read(found.sound, in_order(problems), origin)
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems of a file in the order of their lines."""
+    return sorted(problems, key=lambda problem: problem.line or 0)
 
 
 def _syntax_problem(file: str, error: yaml.YAMLError) -> Problem:
@@ -84,27 +125,28 @@ def _duplicate_ids(file: str, document: Document, data: dict[str, Any]) -> Itera
         first_lines.setdefault(camera_id, line)
 
 
-def _describe_all(
-    error: ValidationError, file: str, document: Document, data: Any, model: type[BaseModel]
-) -> Iterator[Problem]:
-    for details in error.errors(include_url=False):
-        if details["type"] == "duplicate_id":
-            continue  # `_duplicate_ids` has named it, with both lines
-        path = tuple(part for part in details["loc"] if not str(part).startswith("<"))  # union tags are not keys
-        yield Problem(file, document.line_of(path), _place(path, data) + _describe(details, path, model))
-
-
 def _place(path: KeyPath, data: Any) -> str:
     """Return ``camera "hall-03": fps: `` for the path of a problem, or its numbered path where there is no name."""
     words: list[str] = []
-    rest = path
-    if len(path) >= 2 and path[0] in _LISTS and isinstance(path[1], int):
-        kind = str(path[0]).removesuffix("s")
-        entry = data[path[0]][path[1]]
-        name = entry.get("id" if kind == "camera" else "name") if isinstance(entry, dict) else None
-        words, rest = [f'{kind} "{name}"' if isinstance(name, str) else f"{kind} {path[1] + 1}"], path[2:]
-    words += [".".join(str(part) for part in rest)] if rest else []
+    for entries, (kind, key) in _NAMED.items():
+        if len(path) > len(entries) and path[: len(entries)] == entries and isinstance(path[len(entries)], int):
+            number = int(path[len(entries)])
+            entry = _at(data, (*entries, number))
+            name = entry.get(key) if isinstance(entry, dict) else None
+            words = [f'{kind} "{name}"' if isinstance(name, str) else f"{kind} {number + 1}"]
+            path = path[len(entries) + 1 :]
+    words += [".".join(str(part) for part in path)] if path else []
     return "".join(f"{word}: " for word in words)
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    """Return what is at ``path``; None where there is nothing, as in settings that come from no file."""
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
 
 
 def _describe(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> str:
@@ -127,6 +169,11 @@ def _describe(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> s
 
 
 _LISTS = ("cameras", "models")  # not proposed as the home of a stray key: which entry would it be?
+_NAMED: dict[KeyPath, tuple[str, str]] = {  # lists of entries with a name: what an entry is called, and its name's key
+    ("cameras",): ("camera", "id"),
+    ("models",): ("model", "name"),
+    ("alerts", "rules"): ("alert rule", "name"),
+}
 
 _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "string_type": lambda _: "text (in quotes if it looks like a number or a date)",
@@ -159,13 +206,14 @@ def _unknown_key(path: KeyPath, model: type[BaseModel]) -> str:
 
 def _section_at(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:
     """Return the pydantic model that holds the keys at ``path``."""
-    sections = dict(_sections(model))
-    return sections.get(str(path[0]), model) if path else model
+    for part in path:
+        model = dict(_sections(model)).get(str(part), model)
+    return model
 
 
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    for name, field in model.model_fields.items():
-        for section in _models_within(field.annotation):
+    for name, known in model.model_fields.items():
+        for section in _models_within(known.annotation):
             yield name, section
 
 

@@ -27,7 +27,7 @@ from pydantic import (
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline import quantities
-from camlink.pipeline.addresses import check_address, check_scheme, expand_environment, find_path, is_url
+from camlink.pipeline.addresses import Kind, check_address, check_scheme, expand_environment, find_path, is_url
 from camlink.pipeline.errors import LinkError, ModelError
 from camlink.pipeline.ingest.base import CAMERA_ID, SourceSpec
 from camlink.pipeline.ingest.masking import mask_url
@@ -299,7 +299,7 @@ class LinksConfig(Section):
     @field_validator("start")
     @classmethod
     def _check_start(cls, start: str | None, info: ValidationInfo) -> str | None:
-        return None if start is None else find_path(start, (info.context or {}).get("folder"))
+        return None if start is None else find_path(start, (info.context or {}).get("folder"), "folder")
 
     @field_validator("history_frames")
     @classmethod
@@ -337,7 +337,8 @@ class OracleConfig(Section):
     @field_validator("labels", "trace")
     @classmethod
     def _check_path(cls, path: str, info: ValidationInfo) -> str:
-        return find_path(path, (info.context or {}).get("folder"))
+        kind: Kind = "trace" if info.field_name == "trace" else "file"
+        return find_path(path, (info.context or {}).get("folder"), kind)
 
     @field_validator("counts")
     @classmethod

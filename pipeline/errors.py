@@ -10,6 +10,7 @@
     │   └── CodecError     bytes are no well-formed record, or a record does not fit
     ├── StateError         the state store cannot be reached
     ├── ResultsError       the results log cannot be written or read
+    │   └── RequestError   what is asked for is not there: a run, or a camera, model, frame or day of it
     ├── TraceError         a recorded trace is malformed
     ├── AlertError         an alert could not be delivered
     └── PolicyError        a policy cannot be made, or broke its contract: over budget, or a model that is not there
@@ -78,6 +79,13 @@ class StateError(CamlinkError):
 
 class ResultsError(CamlinkError):
     """The results log cannot be written or read."""
+
+
+class RequestError(ResultsError):
+    """A results folder is not what was asked for: no run, or one without that camera, model, frame or day, or taken.
+
+    Nothing was done.
+    """
 
 
 class TraceError(CamlinkError):

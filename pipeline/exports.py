@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camlink.pipeline.durable import write_durably
-from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.errors import RequestError
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results_tables import schema
 
@@ -24,7 +24,7 @@ def export_results(results: RunResults, path: Path, form: str, day: date | None 
     """Write all output rows, of one day in UTC if given, to ``path`` in one step; return how many.
 
     In CSV a value is its JSON list and sources are joined by spaces. One camera is in memory at a time. Raises
-    `ResultsError` when the file cannot be written, `ValueError` for a format that is not of `FORMATS`.
+    `RequestError` when the file cannot be written, `ValueError` for a format that is not of `FORMATS`.
     """
     if form not in FORMATS:
         raise ValueError(f'"{form}" is no format to export to; there are {" and ".join(FORMATS)}')
@@ -48,12 +48,12 @@ def on_day(day: date | None) -> str:
 
 
 def known_day(results: RunResults, day: date) -> date:
-    """Return ``day`` if the run has results of it. Raises `ResultsError` with the days that it has."""
+    """Return ``day`` if the run has results of it. Raises `RequestError` with the days that it has."""
     sql = "SELECT DISTINCT CAST(captured_at AS DATE) AS day FROM outputs ORDER BY day"
     days = results.query(sql, "outputs").column("day").to_pylist()
     if day not in days:
         held = f"its days are {days[0]} to {days[-1]}" if days else "it has no results yet"
-        raise ResultsError(f"{results.run_dir}: nothing was captured on {day}; {held} (UTC)")
+        raise RequestError(f"{results.run_dir}: nothing was captured on {day}; {held} (UTC)")
     return day
 
 

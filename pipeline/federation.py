@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
 from camlink.links.federation import Plan, Server
 from camlink.models.base import OutputSpec
 from camlink.models.recorded import open_trace
+from camlink.models.scores import agreement
 from camlink.operators.base import Operator
 from camlink.operators.federation import CoordinatorOperator, Refusal, RoundRules
+from camlink.pipeline.accuracy import usual_so_far
 from camlink.pipeline.bus.base import Bus, Subscription
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.codec import encode
@@ -223,6 +226,18 @@ def _complete_frames(rows: list[dict[str, object]], specs: Mapping[str, OutputSp
 def frames_of(path: Path, models: Sequence[str] = ()) -> dict[str, SiteFrames]:
     """Return camera -> frames of a trace or of a results folder, whichever ``path`` is."""
     return frames_of_run(path, models) if (path / "run.json").is_file() else frames_of_trace(path, models)
+
+
+def baselines(spec: OutputSpec, values: Array, held_out: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the agreement, on frames that were held out, of guesses that need no link: each is judged, then learnt.
+
+    ``values`` (n, size), oldest first, all executed: "constant" is the usual value of all frames before, "persistence"
+    that of the very frame before. The first frame has none before it and is not judged.
+    """
+    frames = np.flatnonzero(held_out)
+    frames = frames[frames > 0]
+    guesses = {"constant": usual_so_far(spec, values, frames), "persistence": values[frames - 1]}
+    return {name: float(agreement(spec, guess, values[frames]).mean()) for name, guess in guesses.items()}
 
 
 def joined(cameras: Mapping[str, SiteFrames]) -> SiteFrames:

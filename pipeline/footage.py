@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
+from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.ingest.base import SourceSpec
 from camlink.pipeline.ingest.clips import open_clip
 from camlink.pipeline.ingest.opening import clip_paths, expected_frames, holds_stills
 from camlink.pipeline.ingest.stills import sampled_stills
-from camlink.pipeline.quantities import format_duration
+from camlink.pipeline.quantities import counted, format_duration
 from camlink.pipeline.records import Frame
 
 FEWEST_AUDITS = 20  # fewer audit frames of a camera say next to nothing
@@ -22,16 +25,21 @@ MOST_AUDITED = 0.1  # share of frames
 LEAST_BOOTSTRAP = 20  # frames; links learnt from fewer are worth nothing
 BOOTSTRAP_SHARE = 0.15  # of a camera's frames, at most, when footage is short
 PROFILE_SHARE = 0.05  # of a camera's frames, at most, at the start of a period that footage does not fill
+LONGER = 1.25  # step of a search for a period
 FRAMES_PER_PERIOD = 5  # a period should hold at least so many times its profile frames
 
 
 @dataclass(frozen=True)
 class Footage:
-    """One camera's recorded footage: sampled frames and their rate per second of event time (None: unknown)."""
+    """One camera's recorded footage: sampled frames and their rate per second of event time (None: unknown).
+
+    ``times``: when each was captured, where that is known beforehand and the rate does not tell, as of stills.
+    """
 
     camera_id: str
     frames: int | None
     fps: float | None
+    times: tuple[datetime, ...] = field(default=(), repr=False)
 
 
 def footage_of(spec: SourceSpec) -> Footage:
@@ -41,7 +49,7 @@ def footage_of(spec: SourceSpec) -> Footage:
         capture.release()
         return Footage(spec.camera_id, expected_frames(spec), info.sampling_rate(spec.fps) or info.fps)
     times = [still.at for still in sampled_stills(spec)]
-    return Footage(spec.camera_id, len(times), _rate(times))
+    return Footage(spec.camera_id, len(times), _rate(times), tuple(times))
 
 
 def rate_of(frames: Sequence[Frame]) -> dict[str, float | None]:
@@ -79,7 +87,7 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
         config, note = _fit_audit(config, min(counts))
         notes += note
     if rates:
-        config, note = _fit_period(config, min(rates))
+        config, note = _fit_period(config, min(rates), [f.times for f in footage if f.frames and f.frames > needed])
         notes += note
     if counts and rates:
         config, note = _fit_profile(config, min(counts), max(rates))
@@ -88,7 +96,7 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
 
 
 def _too_short(camera_id: str, frames: int, needed: int) -> str:
-    held = f"only {frames} frame{'' if frames == 1 else 's'}"
+    held = f"only {counted(frames, 'frame')}"
     return (
         f'camera "{camera_id}" has {held}, and more than {needed} are needed to learn links and score them: '
         "every model runs on all of them, and nothing is predicted or measured there"
@@ -125,13 +133,15 @@ def _fit_profile(config: SiteConfig, frames: int, fps: float) -> tuple[SiteConfi
     if round(profiled) <= allowed:
         return config, []
     fraction = config.profile.fraction * allowed / profiled
-    note = f"a period opens with {allowed} profile frames instead of {profiled:.0f}, since the footage ends before it"
+    opens = f"a period opens with {counted(allowed, 'profile frame')} instead of {profiled:.0f}"
+    note = f"{opens}, since the footage ends before it"
     return config.model_copy(update={"profile": config.profile.model_copy(update={"fraction": fraction})}), [note]
 
 
-def _fit_period(config: SiteConfig, fps: float) -> tuple[SiteConfig, list[str]]:
-    """Give slow cameras a period that is long beside its profile frames."""
-    least = timedelta(seconds=FRAMES_PER_PERIOD * config.profile.min_frames / fps)
+def _fit_period(config: SiteConfig, fps: float, captured: Sequence[Sequence[datetime]]) -> tuple[SiteConfig, list[str]]:
+    """Give slow cameras a period that is long beside its profile frames; ``captured``: what is known of their times."""
+    wanted = FRAMES_PER_PERIOD * config.profile.min_frames
+    least = max([timedelta(seconds=wanted / fps), *(_holding(times, wanted, config.period) for times in captured)])
     if config.period >= least:
         return config, []
     hours = -(-least // timedelta(hours=1))
@@ -141,3 +151,17 @@ def _fit_period(config: SiteConfig, fps: float) -> tuple[SiteConfig, list[str]]:
         f"would hold fewer than {FRAMES_PER_PERIOD} times its {config.profile.min_frames} profile frames"
     )
     return config.model_copy(update={"period": period}), [note]
+
+
+def _holding(times: Sequence[datetime], wanted: int, least: timedelta) -> timedelta:
+    """Return a period, at least ``least``, that holds so many frames on average where there are any.
+
+    Pictures that come in bursts have a usual pace that says nothing of how many a longer period holds.
+    """
+    if not times:
+        return least
+    since = np.array([(at - EPOCH).total_seconds() for at in times])
+    period_s, span_s = max(least.total_seconds(), 1.0), float(since.max() - since.min())
+    while period_s < span_s and len(since) / len(np.unique(since // period_s)) < wanted:
+        period_s *= LONGER
+    return timedelta(seconds=period_s)

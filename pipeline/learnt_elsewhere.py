@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,37 +20,37 @@ from camlink.models.recorded import Trace, open_trace
 from camlink.operators.oracle import OracleNode
 from camlink.pipeline.accuracy import wilson
 from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.config_checks import Found
 from camlink.pipeline.config_sections import OracleConfig
-from camlink.pipeline.errors import LinkError
+from camlink.pipeline.errors import ConfigError, LinkError, ModelError, TraceError
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import Frame
+from camlink.pipeline.suggestions import suggest
 
 logger = logging.getLogger(__name__)
 
-Lesson = tuple[str, dict[str, OutputSpec], dict[str, Array], Array]
+WITH_LINKS = ("mlink", "mlink-exact")  # the policies that predict by links of adaptation, and so by `links.start`
 NEAR = timedelta(seconds=1)  # a label by time is of the nearest frame, if one is so near
 
 
 def oracle_node(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> OracleNode | None:
     """Return the oracle node of a site, trained on its labels; None where it has none.
 
-    Raises `LinkError` for labels that cannot be read or used, and `TraceError` for the trace.
+    Raises `ConfigError` for labels or a trace that cannot be read or used.
     """
     if config.oracle is None:
         return None
-    return OracleNode(train_oracle(config.oracle, specs, config.seed))
+    lessons, faults = read_lessons(config.oracle, specs)
+    _refuse(config, faults)
+    return OracleNode(_taught(config.oracle, lessons, config.seed))
 
 
 def train_oracle(oracle: OracleConfig, specs: Mapping[str, OutputSpec], seed: int) -> dict[str, Ensemble]:
-    """Return camera -> links from the deployed models to the labels, for each camera with enough of them."""
-    spec = oracle.spec()
-    trained = {}
-    for camera, sources, samples, values in _lessons(oracle, specs):
-        trained[camera] = link_to_oracle(sources, samples, spec, values, seed=seed)
-        logger.info(
-            'camera "%s": "%s" learnt from %d labelled frames, agreement %.3f on held-out ones',
-            *(camera, spec.model, len(values), trained[camera].held_out_agreement),
-        )
-    return trained
+    """Return camera -> links from the deployed models to the labels, for each camera. Raises `LinkError`."""
+    lessons, faults = read_lessons(oracle, specs)
+    if faults:
+        raise LinkError("\n".join(message for _, message in faults))
+    return _taught(oracle, lessons, seed)
 
 
 def judged_oracle(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> dict[str, dict[str, Any]]:
@@ -57,13 +58,15 @@ def judged_oracle(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> dict[s
     links: ``taught``, ``frames``, ``agreement`` with its 95 % interval ``low`` and ``high``, ``constant``, and
     ``source``, the counter that says most often itself what the person does, with its ``own`` agreement.
 
-    A camera with too few labels to keep any aside is left out. Raises like `train_oracle`.
+    A camera with too few labels to keep any aside is left out. Raises like `oracle_node`.
     """
     if config.oracle is None:
         return {}
+    lessons, faults = read_lessons(config.oracle, specs)
+    _refuse(config, faults)
     found: dict[str, dict[str, Any]] = {}
-    for camera, sources, samples, values in _lessons(config.oracle, specs):
-        judged = judge_oracle(sources, samples, config.oracle.spec(), values, seed=config.seed)
+    for camera, lesson in lessons.items():
+        judged = judge_oracle(lesson.specs, lesson.samples, config.oracle.spec(), lesson.labels, seed=config.seed)
         if judged is not None:
             low, high = wilson(judged.calibrated, judged.frames)
             best = max(judged.own, key=lambda source: judged.own[source], default=None)
@@ -80,46 +83,80 @@ def judged_oracle(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> dict[s
     return found
 
 
-def _lessons(oracle: OracleConfig, specs: Mapping[str, OutputSpec]) -> Iterator[Lesson]:
-    """Give each labelled camera with its sources, what they said, and the labels (n, size), oldest first."""
-    spec = oracle.spec()
-    labels = read_labels(Path(oracle.labels), spec)
-    trace = open_trace(oracle.trace)
+@dataclass(frozen=True)
+class Lesson:
+    """What an oracle learns from at one camera, oldest first."""
+
+    specs: Mapping[str, OutputSpec]
+    samples: Mapping[str, Array]  # model -> (n, size)
+    labels: Array  # (n, size of the oracle)
+
+
+def read_lessons(oracle: OracleConfig, specs: Mapping[str, OutputSpec]) -> tuple[dict[str, Lesson], list[Found]]:
+    """Return camera -> what is learnt from there, and everything that stands in the way, by key and message."""
+    faults: list[Found] = [
+        (("oracle", "sources", number), f'"{name}" is not deployed; {suggest(name, specs)}')
+        for number, name in enumerate(oracle.sources)
+        if name not in specs
+    ]
+    lessons: dict[str, Lesson] = {}
+    try:
+        trace = open_trace(oracle.trace)
+        labels = read_labels(Path(oracle.labels), oracle.spec())
+    except TraceError as error:
+        return {}, [*faults, (("oracle", "trace"), str(error))]
+    except LinkError as error:
+        return {}, [*faults, (("oracle", "labels"), str(error))]
     sources = {name: specs[name] for name in oracle.sources or specs if name in specs}
-    for name, source in sources.items():
-        if trace.specs.get(name) != source:
-            raise LinkError(f'{oracle.trace}: "{name}" is not there as it is deployed; record the trace anew')
-    if not sources:
-        raise LinkError(
-            f"oracle.sources: none of {', '.join(oracle.sources)} is deployed; there are {', '.join(specs)}"
-        )
+    for name in [name for name, spec in sources.items() if trace.specs.get(name) != spec]:
+        del sources[name]
+        message = f'{oracle.trace}: "{name}" is not there as it is deployed; record the trace anew'
+        faults.append((("oracle", "trace"), message))
+    if not labels:
+        faults.append((("oracle", "labels"), f"{oracle.labels}: no labels; {MIN_FRAMES} frames of a camera are needed"))
     for camera in dict.fromkeys(camera for camera, _ in labels):
-        frames, values = _labelled(camera, labels, trace, oracle)
-        if len(frames) < MIN_FRAMES:
-            raise LinkError(
-                f'{oracle.labels}: camera "{camera}" has {len(frames)} labelled frames in {oracle.trace}; '
-                f"{MIN_FRAMES} are needed"
-            )
-        samples = {m: np.stack([i.value for i in trace.model(m).run(frames)]) for m in sources}
-        yield camera, sources, samples, values
+        try:
+            frames, values = _labelled(camera, labels, trace, oracle)
+            samples = {m: np.stack([i.value for i in trace.model(m).run(frames)]) for m in sources}
+        except LinkError as error:
+            faults.append((("oracle", "labels"), str(error)))
+        except ModelError as error:
+            faults.append((("oracle", "trace"), str(error)))
+        else:
+            lessons[camera] = Lesson(sources, samples, values)
+    return lessons, faults
 
 
-def _labelled(
-    camera: str, labels: Labels, trace: Trace, oracle: OracleConfig
-) -> tuple[list[Frame], np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+def _taught(oracle: OracleConfig, lessons: Mapping[str, Lesson], seed: int) -> dict[str, Ensemble]:
+    trained = {}
+    for camera, lesson in lessons.items():
+        trained[camera] = link_to_oracle(lesson.specs, lesson.samples, oracle.spec(), lesson.labels, seed=seed)
+        logger.info(
+            'camera "%s": "%s" learnt from %d labelled frames, agreement %.3f on held-out ones',
+            *(camera, oracle.name, len(lesson.labels), trained[camera].held_out_agreement),
+        )
+    return trained
+
+
+def _labelled(camera: str, labels: Labels, trace: Trace, oracle: OracleConfig) -> tuple[list[Frame], Array]:
     """Return the labelled frames of a camera, oldest first, and their labels (n, size)."""
     there = [frame for frame in trace.frames if frame.camera_id == camera]
     if not there:
         known = ", ".join(dict.fromkeys(frame.camera_id for frame in trace.frames))
         raise LinkError(f'{oracle.labels}: camera "{camera}" is not in {oracle.trace}, which has {known}')
     by_index = {frame.index: frame for frame in there}
-    found: dict[int, tuple[Frame, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = {}
+    found: dict[int, tuple[Frame, Array]] = {}
     for (of, name), value in labels.items():
         if of == camera:
             frame = _frame_of(name, by_index, there)
             if frame is None:
                 raise LinkError(f'{oracle.labels}: camera "{camera}": no frame {name} in {oracle.trace}')
             found[frame.index] = frame, value
+    if len(found) < MIN_FRAMES:
+        raise LinkError(
+            f'{oracle.labels}: camera "{camera}" has {counted(len(found), "labelled frame")} in {oracle.trace}; '
+            f"{MIN_FRAMES} are needed"
+        )
     pairs = sorted(found.values(), key=lambda pair: pair[0].captured_at)
     return [frame for frame, _ in pairs], np.stack([value for _, value in pairs])
 
@@ -132,22 +169,46 @@ def _frame_of(name: FrameName, by_index: Mapping[int, Frame], frames: list[Frame
 
 
 def starting_links(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> dict[str, Ensemble]:
-    """Return target -> links that every camera begins with (`links.start`). Raises `LinkError` where they do not fit.
+    """Return target -> links that every camera begins with (`links.start`). Raises `ConfigError` where they do not fit.
 
     Links to models that are not deployed are left out.
     """
-    if config.links.start is None:
-        return {}
-    links = {}
-    for target, path in sorted((path.stem, path) for path in Path(config.links.start).glob("*.npz")):
-        if target not in specs:
-            continue
-        ensemble = Ensemble.from_bytes(path.read_bytes())
-        sources = {name: link.source for name, link in ensemble.links.items()}
-        odd = [m for m, spec in {**sources, target: ensemble.target}.items() if specs.get(m) != spec]
-        if odd:
-            raise LinkError(f'{path}: links "{odd[0]}" as another model than is deployed; federate with these models')
-        links[target] = ensemble
-    if not links:
-        raise LinkError(f"{config.links.start}: no links to any of {', '.join(specs)}; `camlink federate` writes them")
+    links, faults = read_starting_links(config, specs)
+    _refuse(config, faults)
     return links
+
+
+def read_starting_links(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> tuple[dict[str, Ensemble], list[Found]]:
+    """Return target -> the links of `links.start`, and everything that stands in the way, by key and message."""
+    if config.links.start is None:
+        return {}, []
+    links: dict[str, Ensemble] = {}
+    faults: list[str] = []
+    if config.policy not in WITH_LINKS:
+        faults.append(
+            f"policy {config.policy} does not use these links; leave `start` out, or choose {' or '.join(WITH_LINKS)}"
+        )
+    files = {path.stem: path for path in sorted(Path(config.links.start).glob("*.npz")) if path.stem in specs}
+    for target, path in files.items():
+        try:
+            links[target] = _fitting(path, target, specs)
+        except LinkError as error:
+            faults.append(str(error))
+    if not files:
+        faults.append(f"{config.links.start}: no links to any of {', '.join(specs)}; `camlink federate` writes them")
+    return links, [(("links", "start"), fault) for fault in faults]
+
+
+def _fitting(path: Path, target: str, specs: Mapping[str, OutputSpec]) -> Ensemble:
+    """Read links. Raises `LinkError` where they are of other models than are deployed."""
+    ensemble = Ensemble.from_bytes(path.read_bytes())
+    sources = {name: link.source for name, link in ensemble.links.items()}
+    odd = [m for m, spec in {**sources, target: ensemble.target}.items() if specs.get(m) != spec]
+    if odd:
+        raise LinkError(f'{path}: links "{odd[0]}" as another model than is deployed; federate with these models')
+    return ensemble
+
+
+def _refuse(config: SiteConfig, faults: list[Found]) -> None:
+    if faults:
+        raise ConfigError([config.problem_at(path, message) for path, message in faults])

@@ -17,6 +17,7 @@ class Progress:
 
     specs: Mapping[str, OutputSpec]
     frames: int = 0  # served or dropped
+    dropped: int = 0  # of these, those that no model saw
     executions: int = 0
     audit_frames: int = 0
     agreement_sum: float = 0.0
@@ -36,13 +37,14 @@ class Progress:
                     self._score(record)
             elif isinstance(record, FrameDropped):
                 self.frames += record.count
+                self.dropped += record.count
             elif isinstance(record, Decision):
                 self.last_decision = f"{record.camera_id}: {record.reason}"
 
     @property
     def executed_share(self) -> float:
-        """Share of all possible model executions that were made."""
-        possible = self.frames * self._models
+        """Share of the model executions made of those possible on frames that models saw: a dropped one saves none."""
+        possible = (self.frames - self.dropped) * self._models
         return self.executions / possible if possible else 1.0
 
     @property

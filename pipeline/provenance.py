@@ -15,7 +15,7 @@ import numpy as np
 from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES, agreement
 from camlink.operators.certificates import ON_TRIAL
-from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.errors import RequestError
 from camlink.pipeline.reports.notes import ALWAYS, percent, standing
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
@@ -33,7 +33,7 @@ PURPOSES = {
 def explain(results: RunResults, camera: str, frame: int, model: str) -> dict[str, Any]:
     """Return everything that led to an answer: JSON-ready facts, and ``text``, a list of lines to read.
 
-    Raises `ResultsError` when the run has no such camera, model or frame, saying what it has.
+    Raises `RequestError` when the run has no such camera, model or frame, saying what it has.
     """
     spec = _known(results, camera, model)
     rows = [row for row in results.outputs(camera, f"frame_index = {int(frame)}").to_pylist() if row["model"]]
@@ -59,7 +59,7 @@ def _known(results: RunResults, camera: str, model: str) -> OutputSpec:
     specs = results.info.specs()
     for name, names, what in ((camera, results.cameras(), "camera"), (model, list(specs), "model")):
         if name not in names:
-            raise ResultsError(f'{results.run_dir}: no {what} "{name}" in this run; {suggest(name, names)}')
+            raise RequestError(f'{results.run_dir}: no {what} "{name}" in this run; {suggest(name, names)}')
     return specs[model]
 
 
@@ -73,7 +73,7 @@ def _purpose(results: RunResults, served: Row) -> str:
 
 
 def _dropped(results: RunResults, camera: str, frame: int, model: str) -> dict[str, Any]:
-    """Explain a frame without an answer, or raise `ResultsError` for one that never was."""
+    """Explain a frame without an answer, or raise `RequestError` for one that never was."""
     for drop in results.drops(camera).to_pylist():
         if drop["first_index"] <= frame < drop["first_index"] + drop["count"]:
             at, reason = drop["captured_at"].isoformat(), drop["reason"]
@@ -88,7 +88,7 @@ def _dropped(results: RunResults, camera: str, frame: int, model: str) -> dict[s
     found = results.query("SELECT min(frame_index), max(frame_index) FROM outputs", "outputs", camera)
     first, last = (column[0].as_py() for column in found.columns)
     held = "no frames at all" if first is None else f"frames {first} to {last}"
-    raise ResultsError(f'{results.run_dir}: camera "{camera}" has no frame {frame} in this run, but {held}')
+    raise RequestError(f'{results.run_dir}: camera "{camera}" has no frame {frame} in this run, but {held}')
 
 
 def _answer(results: RunResults, rows: Sequence[Row], row: Row, spec: OutputSpec) -> dict[str, Any]:

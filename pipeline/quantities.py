@@ -155,3 +155,12 @@ def parse_crop(value: Any) -> tuple[float, float, float, float]:
         f"{got} is not a crop; write [x, y, width, height] as shares (0..1) of the picture and inside it, "
         "such as [0, 0, 1, 0.8] for all but the lowest fifth"
     )
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a count with its noun, as a person says it.
+
+    >>> counted(1, "audit frame"), counted(1200, "camera"), counted(0, "leaf", "leaves")
+    ('1 audit frame', '1,200 cameras', '0 leaves')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

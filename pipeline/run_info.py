@@ -11,7 +11,7 @@ from typing import Any
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline.durable import write_durably
-from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.errors import RequestError, ResultsError
 
 FILE_NAME = "run.json"
 
@@ -72,9 +72,9 @@ class RunInfo:
                     entries[key] = datetime.fromisoformat(entries[key])
             return cls(**entries)
         except FileNotFoundError as error:
-            raise ResultsError(f"{file}: not found; is this the folder of a camlink run?") from error
+            raise RequestError(f"{file}: not found; is this the folder of a camlink run?") from error
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ResultsError(f"{file}: not a readable run header: {error}") from error
+            raise RequestError(f"{file}: not a readable run header: {error}") from error
 
 
 def _file(path: Path) -> Path:

@@ -18,7 +18,7 @@ from camlink.operators.inference import Encode
 from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import Reading
-from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.errors import RequestError
 from camlink.pipeline.learnt_elsewhere import judged_oracle
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.records import LinkPromotion, Record, RelabelRequest
@@ -61,10 +61,10 @@ class Session:
         """``model_notes`` adds description and licence to the report; ``live``: event time is the present.
 
         ``listeners`` see every record that reaches the results log, after it, and may ask for relabelled frames.
-        Raises `ResultsError` if ``out`` holds a run.
+        Raises `RequestError` if ``out`` holds a run.
         """
         if (out / "run.json").exists():
-            raise ResultsError(f"{out} already holds a run; choose another folder, or say --overwrite")
+            raise RequestError(f"{out} already holds a run; choose another folder, or say --overwrite")
         check_budgets(config, pool)
         self._pool = pool
         self._out = out

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import combinations
 
+import numpy as np
+import pytest
+
+from benchmarks.policy.hindsight import bound, in_hindsight, played, served_until
 from benchmarks.policy.speed import PARTS, Timed
+from camlink.models.base import OutputSpec
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import Answer, FrameFacts
 from camlink.operators.selection import Budget
+from camlink.pipeline.lab.play import split
 from camlink.pipeline.records import Value
 from tests.lab_traces import random_trace, setup_of
 
@@ -42,3 +49,37 @@ def test_the_benchmark_times_a_policy_that_decides_on_every_frame_after_warm_up(
     assert 0 < executed < 3 * 54
     assert run.warm_up == 6
     assert tuple(run.spent_s) == ("warm-up", *PARTS) and min(run.spent_s.values()) >= 0.0
+
+
+def brute_force(values: list[int], executions: int) -> int:
+    """The most frames served right by repeating, over every choice of frames to execute; the first is given."""
+    frames = range(1, len(values))
+    return max(
+        sum(values[max(i for i in (0, *chosen) if i <= j)] == values[j] for j in frames)
+        for k in range(executions + 1)
+        for chosen in combinations(frames, k)
+    )
+
+
+def test_hindsight_is_never_below_the_best_choice_of_frames_and_meets_it_where_prices_can() -> None:
+    values = [0, 1, 1, 0, 2, 2, 2, 0, 1]
+    spec = OutputSpec("people", "vector", 1, "count")
+    until = served_until(spec, np.array(values, np.float32)[:, None])
+    found = [bound({"people": until}, {"people": 10.0}, 10.0 * k) for k in range(6)]
+    exact = [brute_force(values, k) for k in range(6)]
+    assert all(f >= e - 1e-6 for f, e in zip(found, exact, strict=True))
+    assert found[-1] == pytest.approx(8) == exact[-1]
+    concave = [k for k in range(1, 5) if exact[k] - exact[k - 1] > exact[k + 1] - exact[k]]
+    assert concave
+    assert [found[k] for k in concave] == pytest.approx([exact[k] for k in concave], abs=1e-3)
+
+
+def test_no_policy_that_repeats_outputs_does_better_than_hindsight() -> None:
+    trace = random_trace(5, 120, 3)
+    (camera,) = trace.cameras
+    cut = split(camera, 1e9)
+    setups = [setup_of(trace, Budget(time_share=share)) for share in (0.2, 0.5)]
+    known = in_hindsight(camera, cut, setups[0].costs, (0.2, 0.5))
+    for setup, most in zip(setups, known, strict=True):
+        assert played("periodic", camera, cut, setup) <= most
+    assert known == sorted(known)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from camlink.pipeline.commands.console import note_console, out_console
+from camlink.pipeline.commands.console import note_console, out_console, writable_file
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
+    from rich.text import Text
 
     from camlink.operators.selection import Budget
     from camlink.pipeline.lab.compare import Rules
@@ -78,8 +79,10 @@ def compare(
         bool, typer.Option("--boxes", help="Judge detectors by their boxes (mean average precision), not by counts.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write the rows as a CSV table.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page: frontiers, tables and segments.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows as a CSV table.", callback=writable_file)] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page: frontiers, tables and segments.", callback=writable_file)
+    ] = None,
 ) -> None:
     """Compare policies on recorded traces: what would each budget have cost, without a GPU."""
     import json
@@ -95,7 +98,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:
-        out_console().print(table(rows))
+        print_rows(rows, out_console())
     if csv is not None:
         csv.write_text(as_csv(rows), encoding="utf-8")
     if html is not None:
@@ -171,23 +174,23 @@ def _number(text: str, option: str, most: float) -> float | None:
     return number
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """Return the rows as a table: one line per trace and policy, one column per budget; the best are bold."""
-    from rich.table import Table
-
+def print_rows(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print one line per trace and policy, one column per budget; the best are bold."""
     from camlink.pipeline.lab.summary import cells, tied
+    from camlink.pipeline.tables import print_table
 
     found = cells(rows)
     best = {(c.trace, c.budget, c.policy) for place in tied(found) for c in place}
     columns = list(dict.fromkeys(c.budget for c in found))
-    measures = " or ".join(dict.fromkeys(c.short for c in found)) or "agreement"
-    shown = Table("trace", "policy", *columns, title=f"{measures} / cost, in %", caption=_caption(found))
+    shown: list[tuple[str | Text, ...]] = []
     for trace, policy in dict.fromkeys((c.trace, c.policy) for c in found):
         mine = {c.budget: c for c in found if (c.trace, c.policy) == (trace, policy)}
-        last = policy == [c.policy for c in found if c.trace == trace][-1]
-        texts = [_cell(mine[c], bold=(trace, c, policy) in best) for c in columns]
-        shown.add_row(trace, policy, *texts, end_section=last)
-    return shown
+        shown.append((trace, policy, *(_cell(mine[c], bold=(trace, c, policy) in best) for c in columns)))
+    measures = " or ".join(dict.fromkeys(c.short for c in found)) or "agreement"
+    print_table(console, ("trace", "policy", *columns), shown, names=2, title=f"{measures} / cost, in %")
+    caption = _caption(found)
+    if caption is not None:
+        console.print(caption, markup=False, highlight=False, soft_wrap=True)
 
 
 def _caption(found: Sequence[Cell]) -> str | None:
@@ -196,6 +199,8 @@ def _caption(found: Sequence[Cell]) -> str | None:
     return f"mAP: {'; '.join(boxed)}" if boxed else None
 
 
-def _cell(cell: Cell, *, bold: bool) -> str:
+def _cell(cell: Cell, *, bold: bool) -> Text:
+    from rich.text import Text
+
     agreement = f"{100 * cell.agreement:.1f}" + (f" ± {100 * cell.spread:.1f}" if cell.spread >= 5e-4 else "")
-    return f"{f'[bold]{agreement}[/bold]' if bold else agreement} / {100 * cell.cost:.0f}"
+    return Text.assemble((agreement, "bold" if bold else ""), f" / {100 * cell.cost:.0f}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console, out_console
+from camlink.pipeline.commands.console import WRONG_USE, note_console, out_console, writable_file
 
 app = typer.Typer(no_args_is_help=True, help="Configurations: check one, print the JSON Schema.")
 
@@ -15,19 +15,23 @@ app = typer.Typer(no_args_is_help=True, help="Configurations: check one, print t
 @app.command()
 def check(files: Annotated[list[str], typer.Argument(help="Configuration files, or built-in names.")]) -> None:
     """Say everything that is wrong with configurations, with file, line and a way out."""
-    from camlink.pipeline.config import check_config
+    from camlink.pipeline.config import check_config, load_config
 
     problems = [problem for file in files for problem in check_config(file)]
     for problem in problems:
         note_console().print(str(problem), markup=False, soft_wrap=True)
     if problems:
         raise typer.Exit(WRONG_USE)
-    out_console().print(f"{', '.join(files)}: correct")
+    for file in files:
+        cameras = "" if load_config(file).cameras else "; it has no cameras, which `camlink run` needs"
+        out_console().print(f"{file}: correct{cameras}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
 def schema(
-    out: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write here instead of to standard output.", callback=writable_file)
+    ] = None,
 ) -> None:
     """Print the JSON Schema of a configuration, for editors."""
     import json

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,11 +16,34 @@ DONE = 0
 FAILED = 1  # something went wrong while running
 WRONG_USE = 2  # options, configuration or input files are wrong; nothing was run
 STOPPED = 130  # stopped by Ctrl-C; what was done is kept and reported
+PIPED_WIDTH = 200  # what is piped into a file or another program has no terminal to fit
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="Configuration file, or a built-in name.")]
 ModelsOption = Annotated[
     str | None, typer.Option("--models", "-m", help="A set (building, traffic) or names, comma-separated.")
 ]
+
+
+def writable(path: Path | None) -> Path | None:
+    """Check what a command is to write, before anything is done. Raises `typer.BadParameter` where it cannot be."""
+    if path is not None:
+        there = next(parent for parent in path.absolute().parents if parent.exists())
+        if not there.is_dir():
+            raise typer.BadParameter(f"{path} cannot be written: {there} is no folder; choose another place")
+        if not os.access(path if path.exists() else there, os.W_OK):
+            raise typer.BadParameter(f"{path} cannot be written: no permission in {there}; choose another place")
+    return path
+
+
+def writable_file(path: Path | None) -> Path | None:
+    """Check a file that a command is to write, as `writable` does; make its folder when it is not there."""
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; name a file")
+    if writable(path) is not None and path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 TimezoneOption = Annotated[str, typer.Option(help="How times without a zone in names and manifests are read.")]
 RateOption = Annotated[
@@ -29,7 +55,8 @@ def out_console() -> Console:
     """Return the console for results (standard output)."""
     from rich.console import Console
 
-    return Console()
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if narrow else PIPED_WIDTH)
 
 
 def note_console() -> Console:
@@ -65,7 +92,7 @@ def parse_timezone(text: str) -> str:
     raise typer.BadParameter(f'"{text}" is not a known time zone; {advice}', param_hint="--timezone")
 
 
-def print_error(error: Exception) -> None:
+def print_error(error: Exception | str) -> None:
     """Say on standard error what went wrong."""
     console = note_console()
     console.print("error:", style="bold red", end=" ")

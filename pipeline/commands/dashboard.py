@@ -22,7 +22,10 @@ TokenOption = Annotated[
 
 
 def dashboard(
-    results: Annotated[list[Path], typer.Argument(help="Results folders of runs, or folders of such folders.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(exists=True, file_okay=False, help="Results folders of runs, or folders of such folders."),
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on. Other than this machine's own, a token is needed.")
     ] = "127.0.0.1",

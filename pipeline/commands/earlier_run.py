@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.errors import RequestError
 
 
 def results_folder(name: str) -> Path:
@@ -20,7 +20,7 @@ def results_folder(name: str) -> Path:
 class EarlierRun:
     """A results folder that may hold an earlier run.
 
-    Raises `ResultsError` at once if it does and ``overwrite`` was not said, `typer.BadParameter` if deleting it would
+    Raises `RequestError` at once if it does and ``overwrite`` was not said, `typer.BadParameter` if deleting it would
     delete what is to be replayed.
     """
 
@@ -29,7 +29,7 @@ class EarlierRun:
         if not self._is_there():
             return
         if not overwrite:
-            raise ResultsError(f"{folder} already holds a run; choose another folder, or say --overwrite")
+            raise RequestError(f"{folder} already holds a run; choose another folder, or say --overwrite")
         inside = [path for path in inputs if path.resolve().is_relative_to(folder.resolve())]
         if inside:
             raise typer.BadParameter(f"{inside[0]} lies in {folder}, which would be deleted", param_hint="--overwrite")

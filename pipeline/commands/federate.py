@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import DONE, STOPPED, note_console, out_console
+from camlink.pipeline.commands.console import DONE, STOPPED, note_console, out_console, writable
+from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.links.federation import Plan
     from camlink.models.base import OutputSpec
     from camlink.operators.federation import CoordinatorOperator, SiteOperator
-    from camlink.pipeline.federation import Party
+    from camlink.pipeline.federation import Party, SiteFrames
 
 PAPER_BYTES_PER_SITE = 2 * 88 * 32  # MLink extended, Sec. 6.6: 88 bytes a sample each way, batches of 32
 app = typer.Typer(help="Learn links over many sites whose outputs stay there: docs/links.md.", no_args_is_help=True)
@@ -29,7 +30,9 @@ TargetsOption = Annotated[str | None, typer.Option("--targets", help="Link to th
 RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds of gradients.")]
 ClipOption = Annotated[float, typer.Option(min=1e-6, help="Longest gradient of a link that a site may send.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the links as they start.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder for the links: links.start of a configuration.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="Folder for the links: links.start of a configuration.", callback=writable)
+]
 
 
 @app.command()
@@ -90,12 +93,9 @@ def site(
     from camlink.pipeline.bus.base import open_bus
     from camlink.pipeline.clock import SteadyClock
     from camlink.pipeline.commands.running import stop_on_interrupt
-    from camlink.pipeline.federation import ROUNDS, Party, frames_of, joined
+    from camlink.pipeline.federation import ROUNDS, Party, joined
 
-    cameras = frames_of(frames, _names(models))
-    if not cameras:
-        raise typer.BadParameter(f"{frames} has no frame on which every model ran", param_hint="FRAMES")
-    here = joined(cameras)
+    here = joined(_cameras([frames], models))
     operator = SiteOperator(site_name, name, here.specs, here.samples)
     connection = open_bus(bus)
     subscription = connection.subscribe((ROUNDS,), group=f"federation-{name}-{site_name}")
@@ -116,17 +116,25 @@ def rehearse(
     rounds: RoundsOption = 400,
     clip_norm: ClipOption = 1.0,
     seed: SeedOption = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace links that are in the folder already.")] = False,
 ) -> None:
     """Play coordinator and sites in one process, a site per camera: what would a federation of these bring?"""
     from camlink.links.federation import Server
     from camlink.operators.federation import CoordinatorOperator, RoundRules, SiteOperator
     from camlink.pipeline.bus.memory import MemoryBus
     from camlink.pipeline.clock import SteadyClock
-    from camlink.pipeline.federation import ROUNDS, UPDATES, Party, frames_of, save_links
+    from camlink.pipeline.errors import RequestError
+    from camlink.pipeline.federation import ROUNDS, UPDATES, Party, save_links
 
-    cameras = {camera: found for path in frames for camera, found in frames_of(path, _names(models)).items()}
-    if not cameras:
-        raise typer.BadParameter("no frame on which every model ran", param_hint="FRAMES")
+    if any((out / "global").glob("*.npz")) and not overwrite:
+        raise RequestError(f"{out} already holds links; choose another folder, or say --overwrite")
+    cameras = _cameras(frames, models)
+    if len(cameras) < 2:
+        only = next(iter(cameras))
+        raise typer.BadParameter(
+            f'"{only}" is the only camera with frames on which every model ran; a federation needs two or more',
+            param_hint="FRAMES",
+        )
     bus, clock = MemoryBus(), SteadyClock()
     sites = {camera: SiteOperator(camera, "rehearsal", here.specs, here.samples) for camera, here in cameras.items()}
     plan = _plan(next(iter(cameras.values())).specs, targets, rounds, seed)
@@ -138,6 +146,8 @@ def rehearse(
         for party in parties:
             party.once()
         _raise_refusals(operator, bus.refused)
+    for old in [path for name in ("global", *cameras) for path in (out / name).glob("*.npz")]:
+        old.unlink()
     save_links(out / "global", operator.server.ensembles)
     _report(operator, parties[0], out / "global")
     _fuse(sites, {camera: out / camera for camera in sites})
@@ -148,6 +158,24 @@ def _raise_refusals(operator: CoordinatorOperator, refused: Sequence[tuple[str, 
 
     if refused and not operator.is_done:  # it would wait for that site for ever
         raise LinkError(refused[0][2])
+
+
+def _cameras(paths: Sequence[Path], models: str | None) -> dict[str, SiteFrames]:
+    """Return camera -> frames. Raises `typer.BadParameter` for models that are not there, or no frames at all."""
+    from camlink.pipeline.federation import frames_of
+
+    for path in paths:
+        _specs(path, models)
+    cameras: dict[str, SiteFrames] = {}
+    for path in paths:
+        found = frames_of(path, _names(models))
+        twice = sorted(cameras.keys() & found)
+        if twice:
+            raise typer.BadParameter(f'camera "{twice[0]}" is in {path}, too; name it once', param_hint="FRAMES")
+        cameras |= found
+    if not cameras:
+        raise typer.BadParameter("no frame on which every model ran", param_hint="FRAMES")
+    return cameras
 
 
 def _names(text: str | None) -> list[str]:
@@ -169,45 +197,58 @@ def _specs(path: Path, models: str | None) -> dict[str, OutputSpec]:
 
 def _plan(specs: Mapping[str, OutputSpec], targets: str | None, rounds: int, seed: int) -> Plan:
     from camlink.links.federation import Plan
+    from camlink.pipeline.suggestions import suggest
 
+    for name in _names(targets):
+        if name not in specs:
+            raise typer.BadParameter(f'"{name}" is none of the models; {suggest(name, specs)}', param_hint="--targets")
     return Plan(specs, tuple(_names(targets)) or tuple(specs), seed, rounds)
 
 
 def _report(operator: CoordinatorOperator, party: Party, out: Path) -> None:
-    """Say what came of it, and what a round of gradients moved."""
-    from rich.table import Table
+    """Say what came of it, and what a round of gradients moved. How right the links are, each site says for itself."""
+    from camlink.pipeline.tables import print_table
 
     server, counts = operator.server, operator.counts
-    table = Table("links to", "from", "agreement on held-out frames", title=f"Global links: {out}")
-    for target, ensemble in server.ensembles.items():
-        weights = ", ".join(f"{source} {weight:.2f}" for source, weight in ensemble.weights.items())
-        table.add_row(target, weights, f"{ensemble.held_out_agreement:.3f}")
-    out_console().print(table)
+    rows = [
+        (target, ", ".join(f"{source} {weight:.2f}" for source, weight in ensemble.weights.items()))
+        for target, ensemble in server.ensembles.items()
+    ]
+    print_table(out_console(), ("links to", "from"), rows, names=2, title=f"Global links: {out}")
     down, up = party.bytes_per_message("sent"), party.bytes_per_message("taken")
     notes = note_console()
     notes.print(
-        f"{counts['rounds']} rounds, {counts['answers']} answers, {counts['late']} late, {counts['refused']} refused, "
-        f"{counts['waits']} deadlines with too few"
+        f"{counted(counts['rounds'], 'round')}, {counted(counts['answers'], 'answer')}, {counts['late']} late, "
+        f"{counts['refused']} refused, {counted(counts['waits'], 'deadline')} with too few"
     )
     notes.print(
-        f"per round of gradients and site: {down:,.0f} bytes out, {up:,.0f} back, for {len(server.plan.pairs)} links; "
-        f"the paper's scheme moves {PAPER_BYTES_PER_SITE:,} for one link of action labels, batches of 32 (Sec. 6.6)"
+        f"per round of gradients and site: {down:,.0f} bytes out, {up:,.0f} back, for "
+        f"{counted(len(server.plan.pairs), 'link')}; the paper's scheme "
+        f"moves {PAPER_BYTES_PER_SITE:,} for one link of action labels, batches of 32 (Sec. 6.6)"
     )
 
 
 def _fuse(sites: dict[str, SiteOperator], folders: dict[str, Path]) -> None:
-    """Fuse at each site, write the links, and say what fusing brought."""
-    from rich.table import Table
+    """Fuse at each site, write the links, and say what that brought, beside what needs no federation."""
+    from camlink.pipeline.federation import baselines, save_links
+    from camlink.pipeline.tables import print_table
 
-    from camlink.pipeline.federation import save_links
-
-    table = Table("site", "links to", "global", "fused with local", title="Agreement on frames held out at the site")
+    rows = []
     for name, operator in sites.items():
-        assert operator.learner is not None
-        assert operator.result is not None
-        fused = operator.learner.fused(operator.result)
+        learner, shared = operator.learner, operator.result
+        assert learner is not None
+        assert shared is not None
+        fused, alone, federated = learner.fused(shared), learner.alone(shared), learner.agreement(shared)
         save_links(folders[name], fused)
-        before = operator.learner.agreement(operator.result)
         for target, ensemble in fused.items():
-            table.add_row(name, target, f"{before[target]:.3f}", f"{ensemble.held_out_agreement:.3f}")
-    out_console().print(table)
+            plain = baselines(ensemble.target, operator.samples[target], learner.held_out)
+            shares = (*plain.values(), alone[target].held_out_agreement, federated[target], ensemble.held_out_agreement)
+            rows.append((name, target, *(f"{share:.3f}" for share in shares), f"{learner.held_out.sum():,}"))
+    heads = ("site", "links to", "constant", "persistence", "local only", "federated", "fused", "frames")
+    print_table(out_console(), heads, rows, names=2, title="Agreement on frames held out at the site")
+    note_console().print(
+        "Constant and persistence are judged on each frame before they learn it. The weights of local-only and fused "
+        "links were found on these same frames, which favours them. Neighbouring frames are alike, so that no interval "
+        "is given.",
+        style="dim",
+    )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console
+from camlink.pipeline.commands.console import WRONG_USE, note_console, writable
 from camlink.pipeline.commands.dashboard import TokenOption
+from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 def run(
     config: Annotated[str, typer.Argument(help="Configuration file with cameras, or a built-in name such as webcam.")],
-    out: Annotated[Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.", callback=writable)
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dashboard: Annotated[bool, typer.Option(help="Serve live pages and /metrics while running.")] = True,
     host: Annotated[
@@ -41,6 +44,7 @@ def run(
     from camlink.pipeline.ingest import Roster, SourceSpec
     from camlink.pipeline.ingest.names import camera_id_from
     from camlink.pipeline.session import Camera, Listener, Session
+    from camlink.pipeline.start_checks import check_start
 
     site = load_config(config)
     if not site.cameras:
@@ -48,6 +52,7 @@ def run(
         raise typer.Exit(WRONG_USE)
     if device is not None:
         site = site.model_copy(update={"device": device})
+    check_start(site)
     pool, descriptions = build_pool(site)
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -77,7 +82,7 @@ def run(
             return [camera.source_spec() for camera in site.cameras]
 
         roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited)
-        note_console().print(f"{len(site.cameras)} cameras; Ctrl-C ends with a report in {folder}")
+        note_console().print(f"{counted(len(site.cameras), 'camera')}; Ctrl-C ends with a report in {folder}")
         readings = telemetry.timed(roster) if telemetry else roster
         code = run_and_report(session, readings, roster.captured, None, folder, on_stop=roster.close)
     raise typer.Exit(code)

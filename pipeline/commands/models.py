@@ -46,30 +46,34 @@ def profile(
     batches: Annotated[str, typer.Option(help="Batch sizes to measure, comma-separated.")] = "1,4",
 ) -> None:
     """Measure every backend that can run a model here; the costs are stored, and the fastest is used from then on."""
-    from rich.table import Table
-
     from camlink.models import catalogue
     from camlink.models.building import measure_all
+    from camlink.pipeline.tables import print_table
 
     try:
         sizes = tuple(int(size) for size in batches.split(","))
     except ValueError as error:
         raise typer.BadParameter("batch sizes are whole numbers, such as 1,4,8", param_hint="--batches") from error
-    table = Table("model", "device", "backend", *(f"ms a frame, batch {s}" for s in sizes), "GB")
+    heads = ("model", "device", "backend", *(f"ms a frame, batch {s}" for s in sizes), "GB")
+    rows = []
     with note_console().status("measuring"):
         for name in chosen(names):
             for p in measure_all(catalogue.definition(name), device=device, batch_sizes=sizes):
                 times = [f"{p.ms_by_batch[s]:.1f}" if s in p.ms_by_batch else "-" for s in sizes]
-                table.add_row(name, p.key.device, p.key.backend, *times, f"{p.memory_gb:.2f}")
-    out_console().print(table)
+                rows.append((name, p.key.device, p.key.backend, *times, f"{p.memory_gb:.2f}"))
+    print_table(out_console(), heads, rows, names=3)
 
 
 def chosen(names: list[str] | None) -> list[str]:
-    """Expand sets and check names. Raises `ModelError` for an unknown one."""
+    """Expand sets and check names. Raises `typer.BadParameter` for an unknown one."""
     from camlink.models import catalogue
+    from camlink.pipeline.errors import ModelError
 
     if not names:
         return list(catalogue.names())
     sets = catalogue.sets()
     expanded = [model for name in names for model in sets.get(name, (name,))]
-    return [catalogue.definition(name).name for name in dict.fromkeys(expanded)]
+    try:
+        return [catalogue.definition(name).name for name in dict.fromkeys(expanded)]
+    except ModelError as error:
+        raise typer.BadParameter(str(error), param_hint="NAMES") from error

@@ -9,11 +9,12 @@ import typer
 
 from camlink.pipeline.commands import console
 from camlink.pipeline.commands.console import ConfigOption, DeviceOption, ModelsOption, RateOption, TimezoneOption
+from camlink.pipeline.quantities import counted
 
 
 def record(
     paths: Annotated[list[Path], typer.Argument(help="Clips, folders of clips or of stills.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder of the trace, new or empty.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trace, new or empty.", callback=console.writable)],
     config: ConfigOption = "building",
     models: ModelsOption = None,
     fps: RateOption = "5",
@@ -48,5 +49,5 @@ def record(
         shown_progress(progress, total) as tick,
     ):
         record_trace(readings, pool, trace, progress, stop=stopped, on_tick=tick)
-    console.out_console().print(f"Trace of {trace.frames} frames: {out}", highlight=False)
+    console.out_console().print(f"Trace of {counted(trace.frames, 'frame')}: {out}", highlight=False)
     raise typer.Exit(console.STOPPED if stopped() else console.DONE)

@@ -54,7 +54,9 @@ def replay(
     fit: Annotated[
         bool, typer.Option(help="Shorten the learning and lengthen the period where footage is too short for them.")
     ] = True,
-    out: Annotated[Path | None, typer.Option(help="Results folder; runs/NAME-TIME when not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder; runs/NAME-TIME when not given.", callback=console.writable)
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete an earlier run in the results folder.")] = False,
 ) -> None:
     """Replay recorded footage through ingest, scheduler, models, links and adaptation; end with a report.
@@ -137,6 +139,7 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun
     from camlink.pipeline.ingest.opening import open_source
     from camlink.pipeline.ingest.replay import paced
     from camlink.pipeline.session import Camera, Session
+    from camlink.pipeline.start_checks import check_start
 
     footage = [footage_of(spec) for spec in specs]
     notes = console.note_console()
@@ -144,6 +147,7 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun
         config, changes = fit_rules(config, footage)
         for change in changes:
             notes.print(f"short footage: {change}", style="yellow")
+    check_start(config)
     pool, descriptions = build_pool(config)
     cameras = {
         spec.camera_id: Camera(spec.domain, ", ".join(mask_url(s) for s in spec.sources), facts.fps)

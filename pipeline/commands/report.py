@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import out_console
+from camlink.pipeline.commands.console import out_console, writable_file
+from camlink.pipeline.quantities import counted
 
 
 def report(
@@ -22,8 +23,12 @@ def report(
     day: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only this day (UTC), camera by camera.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the results, a row per output, as CSV.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Also write the results as one Parquet file.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write the results, a row per output, as CSV.", callback=writable_file)
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Also write the results as one Parquet file.", callback=writable_file)
+    ] = None,
 ) -> None:
     """Print a run's report, and write it as JSON and as one self-contained HTML page."""
     _export(run, day, {"csv": csv, "parquet": parquet}, quiet=as_json)
@@ -51,7 +56,7 @@ def _export(run: Path, day: datetime | None, files: dict[str, Path | None], *, q
             results = RunResults(run)
             rows = export_results(results, file, form, known_day(results, day.date()) if day else None)
             if not quiet:
-                out_console().print(f"Results: {file}, {rows:,} rows", highlight=False, soft_wrap=True)
+                out_console().print(f"Results: {file}, {counted(rows, 'row')}", highlight=False, soft_wrap=True)
 
 
 def _print_day(run: Path, day: datetime, as_json: bool, write: bool) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from camlink.pipeline.commands.console import DONE, FAILED, STOPPED, note_console, out_console, print_error
 from camlink.pipeline.errors import CamlinkError
+from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
@@ -149,10 +150,10 @@ def _bar(progress: Progress, total: int | None) -> Iterator[Callable[[], None]]:
             nonlocal shown
             if time.monotonic() - shown >= 0.2:
                 shown = time.monotonic()
-                bar.update(task, completed=progress.frames, facts=_facts(progress))
+                bar.update(task, completed=progress.frames, facts=facts(progress))
 
         yield tick
-        bar.update(task, completed=progress.frames, facts=_facts(progress))
+        bar.update(task, completed=progress.frames, facts=facts(progress))
 
 
 def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
@@ -162,12 +163,22 @@ def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + PLAIN_EVERY_S
-            of = f" of {total}" if total else ""
-            note_console().print(f"{progress.frames}{of} frames, {_facts(progress)}")
+            note_console().print(_line(progress, total))
 
     return tick
 
 
-def _facts(progress: Progress) -> str:
+def _line(progress: Progress, total: int | None) -> str:
+    if not progress.frames:
+        return "no frame has come yet; still trying"
+    frames = f"{progress.frames} of {counted(total, 'frame')}" if total else counted(progress.frames, "frame")
+    return f"{frames}, {facts(progress)}"
+
+
+def facts(progress: Progress) -> str:
+    """Return how a run goes, in a few words: what was executed, at what agreement, and what no model saw."""
+    if not progress.frames:
+        return "no frame yet"
     agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"
-    return f"{progress.executed_share:.0%} executed, agreement {agreement}"
+    lost = f", {progress.dropped:,} dropped" if progress.dropped else ""
+    return f"{progress.executed_share:.0%} executed, agreement {agreement}{lost}"

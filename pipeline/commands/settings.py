@@ -22,9 +22,10 @@ def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
         if value is not None:
             _set(data, key.split("."), value)
     try:
-        return SiteConfig.model_validate(data)
+        changed = SiteConfig.model_validate(data)
     except ValueError as error:
         raise typer.BadParameter(_first_message(error)) from error
+    return changed.read_from(config)
 
 
 def model_choice(text: str | None) -> str | tuple[str, ...] | None:

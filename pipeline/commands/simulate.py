@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import note_console
+from camlink.pipeline.commands.console import note_console, writable
+from camlink.pipeline.quantities import counted
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Trace folder to write.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Trace folder to write.", show_default=False, callback=writable)],
     cameras: Annotated[int, typer.Option(min=1, help="Number of cameras: streets, buildings and roads in turn.")] = 12,
     days: Annotated[float, typer.Option(min=0.01, help="Days, from a Monday on.")] = 7.0,
     every: Annotated[str, typer.Option(help="Time from frame to frame: 10s, 1min.")] = "10s",
@@ -35,4 +36,6 @@ def simulate(
     done = list(simulated(city))
     write_arrays(out, MODELS, done, note=city.note())
     frames = sum(len(camera) for camera in done)
-    note_console().print(f"{out}: SYNTHETIC trace, {cameras} cameras, {frames:,} frames", markup=False)
+    note_console().print(
+        f"{out}: SYNTHETIC trace, {counted(cameras, 'camera')}, {counted(frames, 'frame')}", markup=False
+    )

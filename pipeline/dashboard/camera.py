@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
-from camlink.pipeline.dashboard.fleet import FleetView, drawn_model
+from camlink.pipeline.dashboard.fleet import FleetView, drawn_model, troubles
 from camlink.pipeline.dashboard.health import Health, health_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_of, target_states
@@ -53,6 +53,7 @@ class CameraView:
     span: str
     trust: Trust | None
     costs: Costs
+    troubles: Sequence[str]  # what must not be overlooked, in sentences
     models: list[ModelView]
     drawn: str
     strip: Markup | None
@@ -83,7 +84,8 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             health=health_of(camera, rollups.info, now),
             span=span,
             trust=view.trust_of(camera),
-            costs=costs_of([camera], rollups.info),
+            costs=(costs := costs_of([camera], rollups.info)),
+            troubles=troubles([camera], costs),
             models=[_model(rollups.info, camera, name, span, window) for name in camera.models],
             drawn=drawn_model(camera),
             strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
@@ -127,7 +129,7 @@ def _calibrated(info: RunInfo, camera_id: str, state: CalibratedState) -> str:
     frames = max(state.frames, 1)
     means = {"mean_count": state.count_sum / frames, "mean_confidence": state.confidence_sum / frames}
     judged = {"judged": info.oracle.get(camera_id), "unit": unit(info), "mean_own": None}
-    return calibrated_words({"camera": camera_id, "name": state.name, "frames": state.frames, **means, **judged})
+    return calibrated_words({"name": state.name, "frames": state.frames, **means, **judged})
 
 
 def _caption(spec: Any) -> str:

@@ -28,7 +28,7 @@ from camlink.pipeline.dashboard.rollups import (
 from camlink.pipeline.dashboard.trust import Trust
 
 WIDTH, HEIGHT = 560, 128
-LEFT, RIGHT, TOP, FOOT = 70, 8, 10, 20
+LEFT, RIGHT, TOP, FOOT = 84, 8, 10, 20
 FEW = 8  # points of a sparkline
 ROW = 20  # height of a label's row
 DAY_US = 86_400_000_000

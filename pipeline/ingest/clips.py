@@ -13,6 +13,7 @@ from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest.base import Reading, SourceSpec
 from camlink.pipeline.ingest.framing import FrameCounter, SampleGrid, Stopwatch
 from camlink.pipeline.ingest.names import DEFAULT_START, parse_name, to_utc
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import CameraEvent
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class ClipSource:
                 return
             yield from self._read(clip)
         if not self._closed:
-            detail = f"after {self.captured} frames of {len(self._clips)} clip{'s' * (len(self._clips) > 1)}"
+            detail = f"after {counted(self.captured, 'frame')} of {counted(len(self._clips), 'clip')}"
             yield CameraEvent(self.camera_id, self._now, "ended", detail)
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from camlink.pipeline.lab.tally import (
     mean_average_precision,
     surest_agreement,
 )
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.suggestions import suggest
 
 FEWEST_FRAMES = 20  # of a camera: two of warm-up, eighteen that count
@@ -145,15 +146,15 @@ def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[Came
             note(f'trace {trace.name}: camera "{camera.camera_id}" has no outputs that can be scored; left out')
         elif len(camera) < FEWEST_FRAMES:
             note(
-                f'trace {trace.name}: camera "{camera.camera_id}" has {len(camera)} frames with outputs, and a '
-                f"comparison needs {FEWEST_FRAMES}; left out"
+                f'trace {trace.name}: camera "{camera.camera_id}" has '
+                f"{counted(len(camera), 'frame')} with outputs, and a comparison needs {FEWEST_FRAMES}; left out"
             )
         else:
             usable.append(camera)
     if not usable:
         raise TraceError(
-            f"trace {trace.name}: none of its {len(trace.cameras)} cameras has {FEWEST_FRAMES} frames with outputs of "
-            "all of its models; record more of them with `camlink record`"
+            f"trace {trace.name}: of its {counted(len(trace.cameras), 'camera')} none has {FEWEST_FRAMES} frames "
+            "with outputs of all of its models; record more of them with `camlink record`"
         )
     return usable
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.run_info import RunInfo
 
@@ -56,15 +57,15 @@ def _mean_own(results: RunResults, camera: str, source: str | None) -> float | N
 
 def calibrated_lines(report: Mapping[str, Any]) -> list[str]:
     """Say in a line per camera what the oracle node gave, in what unit, and how it was judged."""
-    return [calibrated_words(entry) for entry in report["calibrated"]]
+    return [f"{entry['camera']}: {calibrated_words(entry)}" for entry in report["calibrated"]]
 
 
 def calibrated_words(entry: Mapping[str, Any]) -> str:
-    """Return one camera's line; ``mean_own`` is None where no counter says the same thing."""
+    """Return one camera's line, without its name; ``mean_own`` is None where no counter says the same thing."""
     own = "" if entry["mean_own"] is None else f" ({entry['judged']['source']} itself {entry['mean_own']:.2f})"
     return (
-        f'{entry["camera"]}: "{entry["name"]}" says {entry["mean_count"]:.2f} {entry["unit"]} a frame{own}, mean over '
-        f"{entry['frames']:,} frames, by its own word right on {100 * entry['mean_confidence']:.1f} %. "
+        f'"{entry["name"]}" says {entry["mean_count"]:.2f} {entry["unit"]} a frame{own}, mean over '
+        f"{counted(entry['frames'], 'frame')}, by its own word right on {100 * entry['mean_confidence']:.1f} %. "
         f"{judged_words(entry['judged'])}"
     )
 
@@ -79,7 +80,7 @@ def judged_words(judged: Mapping[str, Any] | None) -> str:
         return "Not measured: too few labelled frames to keep any aside, or the run did not judge them."
     own = "" if judged["own"] is None else f"{judged['source']} itself {100 * judged['own']:.1f} %, "
     return (
-        f"On {judged['frames']} labelled frames kept aside ({judged['taught']} taught) right on "
+        f"On {counted(judged['frames'], 'labelled frame')} kept aside ({judged['taught']} taught) right on "
         f"{100 * judged['agreement']:.1f} % ({100 * judged['low']:.1f} – {100 * judged['high']:.1f} %); {own}always "
         f"the commonest label {100 * judged['constant']:.1f} %."
     )

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from camlink.pipeline.accuracy import Comparison, compare
 from camlink.pipeline.durable import write_text
 from camlink.pipeline.exports import known_day, on_day
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
-from camlink.pipeline.reports.notes import interval, percent, standing
+from camlink.pipeline.reports.notes import dropped_sentence, interval, missed_targets, percent, standing
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import RunResults
+from camlink.pipeline.tables import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,12 +100,30 @@ def render_daily(report: Mapping[str, Any], *, today: date | None = None, linked
             report=report,
             title=f"{date.fromisoformat(report['day']):%A, %d %B %Y}",
             going_on=report["day"] == str(today or datetime.now(UTC).date()),
+            troubles=troubles(report),
             proven=proven if proven and proven["estimate"] is not None else None,
             listed=LISTED,
             style="" if linked else style(),
             back=back,
         )
     )
+
+
+def troubles(report: Mapping[str, Any]) -> list[str]:
+    """Say, in a sentence each, what a day lost or missed: frames that no model saw, and targets."""
+    cameras = report["cameras"]
+    dropped = sum((Counter(camera["dropped"]) for camera in cameras.values()), Counter[str]())
+    seen = sum(
+        max((sum(m[how] for how in HOWS) for m in camera["models"].values()), default=0) for camera in cameras.values()
+    )
+    lost = dropped_sentence({"dropped": dropped, "captured": seen + dropped.total()})
+    found = [
+        (name, counts["certificate"])
+        for name, camera in cameras.items()
+        for counts in camera["models"].values()
+        if counts["certificate"] is not None
+    ]
+    return [text for text in (lost, missed_targets(found)) if text]
 
 
 def write_daily(results: RunResults, report: Mapping[str, Any]) -> Path:
@@ -116,21 +136,21 @@ def write_daily(results: RunResults, report: Mapping[str, Any]) -> Path:
 
 def print_daily(report: Mapping[str, Any], console: Console) -> None:
     """Print the day's report; names are printed as they are, never read as markup."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     console.print(Text(f"{report['run']}, {report['day']} (UTC)", style="bold"))
+    for text in troubles(report):
+        console.print(Text(text, style="yellow"))
     heads = ("Camera", "Model", *HOWS, "predicted agree", "95 % at any time", "audits", "target")
-    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    rows = []
     for name, camera in report["cameras"].items():
         for model, counts in camera["models"].items():
             cells = (name, model, *(f"{counts[how]:,}" for how in HOWS), *_proven(counts["certificate"]))
-            table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+            rows.append(cells)
+    print_table(console, heads, rows, names=2)
     for name, camera in report["cameras"].items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in camera["dropped"].items()) or "none"
-        happened = f"{camera['decisions']} decisions, {len(camera['events'])} events"
+        happened = f"{counted(camera['decisions'], 'decision')}, {counted(len(camera['events']), 'event')}"
         console.print(Text(f"  {name}: {happened}; frames dropped: {dropped}"))
 
 

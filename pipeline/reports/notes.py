@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.spending import over_spent
 
 BASELINE_WORDS = {
@@ -85,7 +86,7 @@ def abstentions(outputs: Mapping[str, Any], audit_frames: int) -> str:
         return ""
     of = f"{outputs['abstained']:,} of {outputs['served']:,} outputs"
     share = percent(outputs["abstained"] / outputs["served"]) if outputs["served"] else "none served"
-    frames = f"{audit_frames:,} audit frame{'' if audit_frames == 1 else 's'}, which counts as wrong"
+    frames = f"{counted(audit_frames, 'audit frame')}, which counts as wrong"
     return f"Abstained on {of} ({share})" + (f"; abstained on {frames}." if audit_frames else ".")
 
 
@@ -120,7 +121,7 @@ def against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
     figures = f"({percent(baseline)} against {percent(figure['mean'])})"
     words = BASELINE_WORDS[name]
     if figure["audit_frames"] < FEW_FRAMES:
-        return {"verdict": "few", "text": f"Only {figure['audit_frames']} audit frames: too few to judge."}
+        return {"verdict": "few", "text": f"Only {counted(figure['audit_frames'], 'audit frame')}: too few to judge."}
     if lead["high"] < 0.0:
         text = f"{words.capitalize()} does better here {figures}: links for {model} are not worth using."
         return {"verdict": "worse", "text": text}
@@ -142,7 +143,7 @@ def ending(report: Mapping[str, Any]) -> dict[str, str] | None:
     Stopping is how every live run ends, so it is no warning.
     """
     run, frames = report["run"], report["frames"]
-    count = f"{frames['captured']:,} frame{'' if frames['captured'] == 1 else 's'}"
+    count = counted(frames["captured"], "frame")
     if run["finished_at"] is None:
         waiting = frames["in_flight"]
         flight = f", up to {waiting:,} of a camera still on their way" if waiting else ""
@@ -229,23 +230,30 @@ def dropped_sentence(frames: Mapping[str, Any]) -> str:
     why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(frames["dropped"].items(), key=lambda d: -d[1]))
     share = some_percent(lost / frames["captured"]) if frames["captured"] else "all"
     were = "was" if lost == 1 else "were"
-    return f"{lost:,} of {frames['captured']:,} frames ({share}) {were} dropped before any model saw them: {why}."
+    return (
+        f"{lost:,} of {counted(frames['captured'], 'frame')} ({share}) {were} dropped before any model saw them: {why}."
+    )
 
 
 def missed(report: Mapping[str, Any]) -> list[str]:
     """Say, in a sentence each, which targets and which budget were missed."""
     cost = report["cost"]
     asked, served = cost["time_budget"], cost["parts"]["serve"]["share"]
+    told = [missed_targets(last_targets(report))]
+    if over_spent(asked, served):
+        told.append(f"Time budget over-spent: {percent(served)} on served frames instead of {percent(asked)}.")
+    return [text for text in told if text]
+
+
+def missed_targets(certificates: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Name those of some cameras' certificates whose target is not met, the first ones; empty where there is none."""
     found = [
         f"{entry['model']} on {camera} ({percent(entry['estimate'])} instead of {percent(entry['target'])})"
-        for camera, entry in last_targets(report)
+        for camera, entry in certificates
         if entry["target_state"] == "not met"
     ]
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    told = [f"Target missed: {', '.join(found[:MOST_NAMED])}{more}."] if found else []
-    if over_spent(asked, served):
-        told.append(f"Time budget over-spent: {percent(served)} on served frames instead of {percent(asked)}.")
-    return told
+    return f"Target missed: {', '.join(found[:MOST_NAMED])}{more}." if found else ""
 
 
 def last_targets(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -272,9 +280,11 @@ def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
     name, baseline = best_baseline(agreement)
     measured = (
         f"Its outputs agreed with the models' own to {percent(agreement['mean'])} "
-        f"(95 % interval {interval(agreement)}, {agreement['audit_frames']:,} audit frames)"
+        f"(95 % interval {interval(agreement)}, {counted(agreement['audit_frames'], 'audit frame')})"
     )
     words, given = BASELINE_WORDS[name], percent(baseline)
+    if agreement["audit_frames"] < FEW_FRAMES:
+        return f"{measured}; the best baseline, {words}, gives {given}: too few audit frames to judge."
     lead = agreement["leads"][name]
     if lead["high"] < 0.0:
         return f"{measured}; {words} would have done better, at {given}."

@@ -1,7 +1,7 @@
 """What a run's frames cost, by why models ran on them, beside the budget that was asked for.
 
-A time budget limits what decisions execute, so it is to be held against served frames alone. Bootstrap, profile, audit
-and relabelled frames, on which every model runs, come on top.
+A time budget limits what decisions execute, so it is to be held against served frames alone. Bootstrap, profile and
+audit frames, on which every model runs, come on top, and so does what is run again on relabelled ones.
 """
 
 from __future__ import annotations
@@ -105,6 +105,6 @@ def budget_words(asked: float | None, served: float | None, whole: float | None)
     head = "No time budget" if asked is None else f"Time budget {100 * asked:.3g} %"
     over = ", more than it allows" if over_spent(asked, served) else ""
     return (
-        f"{head}: frames served under a decision took {100 * served:.1f} %{over}. With bootstrap, profile, audit and "
-        f"relabelled frames, on which every model runs, the cost is {100 * whole:.1f} % of executing everything."
+        f"{head}: frames served under a decision took {100 * served:.1f} %{over}. With bootstrap, profile and audit "
+        f"frames, on which every model runs, and relabelled ones, the cost is {100 * whole:.1f} % of executing all."
     )

@@ -16,10 +16,10 @@ from camlink.pipeline.reports.notes import (
     standing,
 )
 from camlink.pipeline.reports.spending import budget_words
+from camlink.pipeline.tables import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 TARGET_STYLES = {"met": "green", "not met": "red", "not known": "yellow"}
 VERDICT_STYLES = {"better": "green", "similar": "yellow", "worse": "red", "budget": "red", "abstained": "red"}
@@ -37,7 +37,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     for violation in report["frames"]["violations"]:
         console.print(Text(f"Frames are not conserved: {violation}", style="bold red"))
     console.print()
-    console.print(_models(report))
+    _models(report, console)
     for name, model in report["models"].items():
         console.print(
             Text(f"  {name}: {model['note']['text']}", style=VERDICT_STYLES.get(model["note"]["verdict"], ""))
@@ -46,7 +46,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     if spending := budget_words(cost["time_budget"], cost["parts"]["serve"]["share"], cost["share"]):
         console.print(Text(f"  {spending}"))
     console.print()
-    console.print(_cameras(report))
+    _cameras(report, console)
     for name, camera in report["cameras"].items():
         if camera["only_bootstrap"]:
             console.print(Text(f"  {name}: {camera['only_bootstrap']}"))
@@ -71,32 +71,30 @@ def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _models(report: Mapping[str, Any]) -> Table:
+def _models(report: Mapping[str, Any], console: Console) -> None:
     """Agreement here is that of predicted outputs only, with the baselines on the same audit frames."""
-    table = _table(
-        "Model", "saved", "predicted outputs agree", "95 % interval", "constant", "hourly", "persistence", "n"
-    )
+    heads = ("Model", "saved", "predicted outputs agree", "95 % interval", "constant", "hourly", "persistence", "n")
+    rows = []
     for name, model in report["models"].items():
         figure = model["agreement"]["predicted_only"]
         baselines = [_share(figure["baselines"][key]) for key in ("constant", "hourly_mode", "persistence")]
         saved = _share(model["executions"]["saved_share_without_drops"])
-        _row(table, name, saved, *_agreement(figure), *baselines, str(figure["audit_frames"]))
-    return table
+        rows.append((name, saved, *_agreement(figure), *baselines, str(figure["audit_frames"])))
+    print_table(console, heads, rows)
 
 
-def _cameras(report: Mapping[str, Any]) -> Table:
+def _cameras(report: Mapping[str, Any], console: Console) -> None:
     """Agreement here is that of all outputs, beside what the decisions expected it to be."""
-    table = _table(
-        "Camera", "frames", "saved", "expected", "all outputs agree", "95 % interval", "abstained", "dropped"
-    )
+    heads = ("Camera", "frames", "saved", "expected", "all outputs agree", "95 % interval", "abstained", "dropped")
+    rows = []
     for name, camera in report["cameras"].items():
         frames = camera["frames"]
         dropped = ", ".join(f"{count} {reason}" for reason, count in frames["dropped"].items()) or "0"
         saved = _share(camera["executions"]["saved_share_without_drops"])
         counts = (str(frames["abstained"]), dropped)
         expected = _share((camera["expected_agreement"] or {"mean": None})["mean"])
-        _row(table, name, f"{frames['captured']:,}", saved, expected, *_agreement(camera["agreement"]), *counts)
-    return table
+        rows.append((name, f"{frames['captured']:,}", saved, expected, *_agreement(camera["agreement"]), *counts))
+    print_table(console, heads, rows)
 
 
 def _agreement(figure: Mapping[str, Any]) -> tuple[str, str]:
@@ -105,20 +103,3 @@ def _agreement(figure: Mapping[str, Any]) -> tuple[str, str]:
 
 def _share(share: float | None) -> str:
     return "–" if share is None else percent(share)
-
-
-def _table(first: str, *rest: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    table.add_column(first)
-    for name in rest:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    from rich.text import Text
-
-    table.add_row(*(Text(cell) for cell in cells))

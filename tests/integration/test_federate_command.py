@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from camlink.links.ensemble import Ensemble
 from camlink.models.base import OutputSpec
 from camlink.pipeline.cli import app
-from camlink.pipeline.errors import LinkError
-from camlink.pipeline.federation import frames_of, frames_of_run
+from camlink.pipeline.errors import LinkError, RequestError
+from camlink.pipeline.federation import baselines, frames_of, frames_of_run
 from camlink.pipeline.records import FrameResult, ModelOutput
 from camlink.pipeline.results import ResultsLog, RunInfo
 from camlink.pipeline.testing import START
+from tests.pipeline.test_cli import camlink
 
 PATIENCE_S = 120.0
 
@@ -62,9 +63,46 @@ def test_only_the_models_and_targets_that_were_named_take_part(trace: Path, tmp_
     args = ["federate", "rehearse", str(trace), "--out", str(out), "--rounds", "1", "--targets", "persons"]
     assert CliRunner().invoke(app, args).exit_code == 0
     assert [p.name for p in (out / "global").iterdir()] == ["persons.npz"]
-    wrong = CliRunner().invoke(app, [*args[:-1], "people"])
-    assert isinstance(wrong.exception, LinkError)
-    assert "people" in str(wrong.exception)
+    again = CliRunner().invoke(app, args)
+    assert isinstance(again.exception, RequestError) and "--overwrite" in str(again.exception)
+    assert CliRunner().invoke(app, [*args[:-1], "objects", "--overwrite"]).exit_code == 0
+    assert [p.name for p in (out / "global").iterdir()] == ["objects.npz"], "links of before must not stay among them"
+    wrong = CliRunner().invoke(app, [*args[:-1], "people", "--overwrite"])
+    assert wrong.exit_code == 2
+
+
+def test_a_federation_of_one_is_refused(trace: Path, tmp_path: Path) -> None:
+    for table in ("frames", "outputs"):
+        rows = (trace / f"{table}.csv").read_text().splitlines(keepends=True)
+        (trace / f"{table}.csv").write_text("".join(row for row in rows if not row.startswith("yard")))
+    done = camlink("federate", "rehearse", str(trace), "--out", str(tmp_path / "links"))
+    assert done.returncode == 2 and '"hall" is the only camera' in done.stderr
+    assert not (tmp_path / "links").exists()
+
+
+def test_a_camera_of_two_traces_is_one_site_at_most(trace: Path, tmp_path: Path) -> None:
+    done = camlink("federate", "rehearse", str(trace), str(trace), "--out", str(tmp_path / "links"))
+    assert done.returncode == 2 and 'camera "hall" is in' in done.stderr
+
+
+def test_a_rehearsal_states_baselines_beside_its_figures(trace: Path, tmp_path: Path) -> None:
+    """On counts drawn anew for each frame, one of four, no guess without a link is right much more than by chance."""
+    done = camlink("federate", "rehearse", str(trace), "--out", str(tmp_path / "links"), "--rounds", "150")
+    rows = [line.split() for line in done.stdout.splitlines() if line.strip().startswith(("hall ", "yard "))]
+    assert len(rows) == 4, done.stdout
+    for _, _, *figures in rows:
+        constant, persistence, alone, federated, fused, frames = map(float, figures)
+        assert max(constant, persistence) < 0.6 < min(alone, federated, fused)
+        assert frames == 20
+    assert "favours them" in done.stderr
+
+
+def test_baselines_are_judged_on_a_frame_before_they_learn_it() -> None:
+    spec = OutputSpec("a", "vector", 1, "count")
+    values = np.array([[1], [1], [2], [2], [2], [3]], np.float32)
+    held = np.array([True, False, True, True, False, True])
+    found = baselines(spec, values, held)
+    assert found == {"constant": 0.0, "persistence": pytest.approx(1 / 3)}
 
 
 def test_of_a_run_only_frames_on_which_every_model_ran_are_used(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
+from camlink.operators import paced_inference
 from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.paced_inference import IDLE_S
 from camlink.operators.pacing import HOLD_S
@@ -252,7 +253,16 @@ def decided(records: Iterable[Record]) -> set[tuple[str, ...]]:
     return {(r.camera_id, str(r.start), r.reason, str(r.certificates), str(r.target_states)) for r in made}
 
 
-def test_a_policy_that_decides_on_every_frame_begins_anew_after_a_crash_and_no_frame_goes_without_an_output() -> None:
+def test_a_policy_that_decides_on_every_frame_goes_on_after_a_crash_as_if_there_had_been_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paced_inference, "POLICY_S", 0.0)
+    site, apart, alone = lose_again_and_again("inference", "off", 2, count=300, policy="camlink")
+    assert site.crashes >= 3
+    assert rows(apart).keys() == rows(alone).keys()
+
+
+def test_a_policy_that_lost_what_it_learnt_last_leaves_no_frame_without_an_output() -> None:
     site, apart, alone = lose_again_and_again("inference", "off", 2, count=300, policy="camlink")
     assert site.crashes >= 3
     keys = {(o.camera_id, o.frame_index, o.model) for o in outputs(alone)}

@@ -21,7 +21,7 @@ from camlink.pipeline.dashboard.camera import camera_view
 from camlink.pipeline.dashboard.fleet import FleetView
 from camlink.pipeline.dashboard.library import Library
 from camlink.pipeline.dashboard.rollups import RunRollups
-from camlink.pipeline.errors import LinkError
+from camlink.pipeline.errors import ConfigError, LinkError
 from camlink.pipeline.federation import save_links
 from camlink.pipeline.learnt_elsewhere import NEAR, train_oracle
 from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, Record
@@ -146,7 +146,7 @@ def test_a_label_that_is_no_number_stops_a_run_with_the_line_of_the_csv(oracle: 
 
 def test_too_few_labels_and_unknown_cameras_are_named(oracle: dict[str, Any]) -> None:
     specs = {m.spec.model: m.spec for m in models()}
-    for rows, message in (("hall,0,1\n", "has 1 labelled frames"), ("roof,0,1\n", 'camera "roof" is not in')):
+    for rows, message in (("hall,0,1\n", "has 1 labelled frame in"), ("roof,0,1\n", 'camera "roof" is not in')):
         Path(oracle["labels"]).write_text("camera_id,frame_index,cars\n" + rows)
         config = SiteConfig(models="building", oracle=oracle).oracle
         assert config is not None
@@ -234,9 +234,9 @@ def test_links_to_other_models_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     samples = {m: rng.poisson(2, (40, s.size)).astype(np.float32) for m, s in specs.items()}
     save_links(tmp_path, train_ensembles(specs, samples, seed=0, kind="vec_to_vec"))
-    with pytest.raises(LinkError, match='links "seen" as another model'):
+    with pytest.raises(ConfigError, match='links "seen" as another model'):
         run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(tmp_path)}}))
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(LinkError, match="no links to any of seen, half"):
+    with pytest.raises(ConfigError, match="no links to any of seen, half"):
         run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(empty)}}))

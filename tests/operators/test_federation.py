@@ -100,10 +100,7 @@ def test_all_end_with_the_same_links_that_know_what_no_single_site_has_seen(two:
 def test_no_output_of_any_frame_is_in_any_message(two: Federation) -> None:
     two.go()
     outputs = {
-        float(number)
-        for site in two.sites.values()
-        for values in site._samples.values()
-        for number in np.unique(values)
+        float(number) for site in two.sites.values() for values in site.samples.values() for number in np.unique(values)
     }
     assert len(outputs) > 1000
     sent = [record for record in two.bus.seen if isinstance(record, FederationUpdate)]

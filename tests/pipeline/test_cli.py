@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 import cv2
@@ -28,10 +29,14 @@ from camlink.pipeline.results import RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames
 
+REPOSITORY = Path(__file__).resolve().parents[2]  # what runs in another folder shall be this camlink, too
 
-def camlink(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+
+def camlink(
+    *arguments: str, env: Mapping[str, str] = MappingProxyType({}), **more: object
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "camlink", *arguments]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(REPOSITORY)} | env
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment, **more)  # type: ignore[call-overload, no-any-return]
 
 
@@ -114,7 +119,7 @@ def test_report_prints_json_and_nothing_else(replayed: tuple[Path, subprocess.Co
 def test_a_run_is_never_overwritten_unasked(replayed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = replayed
     result = camlink("replay", str(folder / "trace"), "--out", str(folder / "run"))
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "already holds a run" in result.stderr
 
 
@@ -231,7 +236,7 @@ def test_a_recording_heeds_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_report_of_no_run_says_so(tmp_path: Path) -> None:
     result = camlink("report", str(tmp_path))
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "is this the folder of a camlink run?" in result.stderr
 
 

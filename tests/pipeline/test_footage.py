@@ -61,6 +61,17 @@ def test_stills_hours_apart_get_a_period_that_holds_several_times_their_profile_
     assert any("a decision holds for" in note for note in notes)
 
 
+def test_stills_in_bursts_get_a_period_that_really_holds_several_times_their_profile_frames() -> None:
+    days = [START + timedelta(days=day, minutes=40 * shot) for day in range(10) for shot in range(8)]
+    config, notes = fit_rules(SITE, [Footage("2701", len(days), 1 / 2400, tuple(days))])
+    held = len(days) / len({(at - START) // config.period for at in days})
+    assert held >= 40, "the usual pace of 40 minutes would give periods of 34 hours, with 11 pictures each"
+    assert any("a decision holds for" in note for note in notes)
+    steady = tuple(START + timedelta(hours=2 * n) for n in range(65))
+    with_times, _ = fit_rules(SITE, [Footage("checkpoint", 65, 1 / 7200, steady)])
+    assert with_times.period <= timedelta(days=7)
+
+
 def test_fitting_is_idempotent() -> None:
     footage = [Footage("yard", 250, 25.0), Footage("checkpoint", 65, 1 / 7200)]
     once, _ = fit_rules(SITE, footage)

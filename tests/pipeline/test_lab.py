@@ -309,7 +309,7 @@ def test_labels_are_also_judged_by_how_they_are_ranked() -> None:
 
 
 def test_a_camera_with_few_frames_is_left_out_and_named() -> None:
-    with pytest.raises(TraceError, match="none of its 1 cameras has 20 frames"):
+    with pytest.raises(TraceError, match="of its 1 camera none has 20 frames"):
         rows_of(random_trace(0, 10, 2), "all", Budget())
 
 

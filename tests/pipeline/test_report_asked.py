@@ -10,19 +10,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from camlink.models.pool import ModelPool
+from camlink.pipeline.commands.running import facts
 from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.progress import Progress
 from camlink.pipeline.provenance import explain
-from camlink.pipeline.records import Frame, FrameDropped
+from camlink.pipeline.records import Frame, FrameDropped, FrameResult, ModelOutput
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
-from camlink.pipeline.reports.notes import executed_words, missed, standing
+from camlink.pipeline.reports.daily import daily_report, render_daily, troubles
+from camlink.pipeline.reports.notes import FEW_FRAMES, executed_words, missed, standing
 from camlink.pipeline.reports.spending import budget_words, over_spent
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.session import Camera, Session
-from camlink.pipeline.testing import TinyModel, make_frames
+from camlink.pipeline.testing import START, TinyModel, make_frames
 
 BOOTSTRAP, FRAMES = 40, 400
 
@@ -108,6 +112,37 @@ def test_frames_that_no_model_saw_are_in_the_headline(tmp_path: Path) -> None:
     words = f"{lost} of {FRAMES} frames (75.0 %) were dropped before any model saw them: {lost} overload."
     assert words in headline(report)
     assert write_report(tmp_path / "run").read_text(encoding="utf-8").count(words) == 2  # and with the savings
+
+
+def test_dropped_frames_are_no_savings_while_a_run_goes_on() -> None:
+    model = TinyModel.count("persons", people)
+    at = make_frames("hall", 1)[0].captured_at
+    value = np.ones(1, np.float32)
+    served = [
+        FrameResult("hall", i, at, "serve", (ModelOutput("hall", i, at, "persons", value, "serve", how),))
+        for i, how in enumerate(("executed", "linked"))
+    ]
+    progress = Progress({"persons": model.spec})
+    progress.observe([*served, FrameDropped("hall", 2, 98, at, "overload")])
+    assert (progress.frames, progress.dropped, progress.executed_share) == (100, 98, 0.5)
+    assert facts(progress) == "50% executed, agreement not measured yet, 98 dropped"
+
+
+def test_a_day_tells_its_drops_and_missed_targets_at_its_top(tmp_path: Path) -> None:
+    asked = {"targets": {"action": 0.9}, "audit": {"fraction": 0.4}, "budgets": {"time_share": 0.5}}
+    run(tmp_path / "run", dropped=100, **asked)
+    day = daily_report(RunResults(tmp_path / "run"), START.date())
+    lost, missing = troubles(day)
+    assert lost == "100 of 400 frames (25.0 %) were dropped before any model saw them: 100 overload."
+    assert missing.startswith("Target missed: action on hall (")
+    page = html.unescape(render_daily(day))
+    assert page.index(lost) < page.index(missing) < page.index('<h2 class="section">')
+
+
+def test_a_headline_on_few_audits_judges_as_little_as_the_notes_do(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", audit={"fraction": 0.03})
+    assert 0 < report["agreement"]["audit_frames"] < FEW_FRAMES
+    assert "too few audit frames to judge." in headline(report)
 
 
 def test_a_run_of_nothing_but_dropped_frames_says_so(tmp_path: Path) -> None:

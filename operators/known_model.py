@@ -1,0 +1,99 @@
+"""What a per-frame policy knows of one model: its executions, how fresh they stay, and what it usually says."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+
+import numpy as np
+
+from camlink.models.base import OutputSpec
+from camlink.operators.belief import Belief, Levels, Reading
+from camlink.operators.freshness import Freshness
+from camlink.operators.policy_state import State, array
+from camlink.operators.recalibration import Recalibration
+from camlink.operators.scene import Moment
+from camlink.operators.worth import Outlook
+from camlink.pipeline.records import Value
+
+BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
+BACK_CHOSEN = (1, 2)
+WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not independent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Execution:
+    """One of a model. ``stale``: its belief's, then; ``others``: what the others had said last, this frame included."""
+
+    at: Moment
+    said: Reading
+    stale: float
+    others: Mapping[str, Levels]
+
+
+@dataclass(eq=False)
+class KnownModel:
+    """What is known of one model."""
+
+    name: str
+    spec: OutputSpec
+    time_ms: float
+    belief: Belief
+    freshness: Freshness = field(default_factory=Freshness)
+    past: deque[Execution] = field(default_factory=lambda: deque(maxlen=max(BACK)))
+    outlook: Outlook | None = None
+    recalibration: Recalibration = field(default_factory=Recalibration)
+
+    def learn(self, now: Moment, value: Value, others: Mapping[str, Levels], chosen: bool) -> None:
+        reading = self.belief.read(value)
+        for back in BACK_CHOSEN if chosen else BACK:
+            if back <= len(self.past):
+                then = self.past[-back]
+                weight = (1.0 if back == 1 else 0.5) if chosen else WEIGHT
+                disagreed = self.belief.disagreement(then.said, reading)
+                self.freshness.observe(now.since(then.at), then.stale, disagreed, weight)
+        self.belief.take(value)
+        self.past.append(Execution(now, reading, self.belief.stale, others))
+
+    def look(self, activity: float) -> Outlook:
+        self.outlook = Outlook(
+            self.belief.stale,
+            self.belief.renewed,
+            self.freshness.steady,
+            self.freshness.hazard(activity),
+            self.time_ms,
+        )
+        return self.outlook
+
+    def state(self) -> State:
+        """Return all of it, for a snapshot."""
+        past = self.past
+        return {
+            "belief": self.belief.state(),
+            "freshness": self.freshness.state(),
+            "at": [astuple(e.at) for e in past],
+            "said": np.array([e.said for e in past]),
+            "stale": [e.stale for e in past],
+            "others": {name: np.array([e.others[name] for e in past]) for name in (past[0].others if past else ())},
+            "outlook": None if self.outlook is None else astuple(self.outlook),
+            "recalibration": self.recalibration.state(),
+        }
+
+    def resume(self, state: State, readings: Mapping[str, Levels]) -> None:
+        """Take up what `state` told; ``readings``: what those of the others with levels look like.
+
+        Raises `StateError`, and `KeyError` for others that are not there.
+        """
+        self.belief.resume(state["belief"])
+        self.freshness.resume(state["freshness"])
+        self.past.clear()
+        if state["at"]:
+            like = self.belief.read(np.zeros(self.spec.size, np.float32))
+            said = array(state["said"], like[None], free=(0,))
+            others = {m: array(state["others"][m], like[None], free=(0,)) for m, like in readings.items()}
+            for i, (at, stale) in enumerate(zip(state["at"], state["stale"], strict=True)):
+                beside = {m: levels[i] for m, levels in others.items()}
+                self.past.append(Execution(Moment(*at), said[i], float(stale), beside))
+        self.outlook = None if state["outlook"] is None else Outlook(*state["outlook"])
+        self.recalibration.resume(state["recalibration"])

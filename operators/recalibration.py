@@ -1,0 +1,84 @@
+"""How far a stated chance of being wrong is to be believed, learnt online from what models then said (Platt scaling).
+
+    logit(calibrated) = shift + slope * logit(stated)
+
+Learnt from executed outputs: what would have been answered is stated first, held against the execution, and only then
+learnt from. Models execute where the stated chance is high, which is no random sample; but given that chance, which is
+all that the two numbers are fitted on, it nearly is, and audit frames add the answers that were not chosen against.
+Starts from (0, 1), is held there as by a few executions that fitted, and forgets.
+"""
+
+from __future__ import annotations
+
+from math import exp, log
+
+from camlink.operators.policy_state import State
+
+FIRM = (10.0, 20.0)  # how firmly shift and slope are held at 0 and 1, in units of information
+FORGET = 0.99  # per execution
+LONGEST_STEP = 0.3
+SLOPES = (0.2, 2.0)
+_LEAST = 1e-4
+_FLAT = 0.01  # information of a chance of 0 or 1
+
+
+class Recalibration:
+    """Of one model on one camera.
+
+    >>> known = Recalibration()
+    >>> known(0.2)
+    0.2
+    >>> for _ in range(100): known.learn(0.2, 0.5)
+    >>> round(known(0.2), 1)
+    0.4
+    """
+
+    def __init__(self) -> None:
+        self._shift, self._slope = 0.0, 1.0
+        self._information = (0.0, 0.0, 0.0)  # shift, both, slope
+
+    def __call__(self, stated: float) -> float:
+        """Return the calibrated chance of being wrong, 0..1."""
+        if self._shift == 0.0 and self._slope == 1.0:
+            return min(max(stated, 0.0), 1.0)
+        return _chance(self._shift + self._slope * _logit(stated))
+
+    def learn(self, stated: float, disagreed: float) -> None:
+        """Take a Newton step: ``stated`` was the chance (or share) that turned out as ``disagreed``, 0..1."""
+        x = _logit(stated)
+        chance = _chance(self._shift + self._slope * x)
+        information, off = max(chance * (1.0 - chance), _FLAT), disagreed - chance
+        one, both, two = (FORGET * old for old in self._information)
+        one, both, two = self._information = one + information, both + information * x, two + information * x * x
+        one, two = one + FIRM[0], two + FIRM[1]
+        pull = (
+            off - (1.0 - FORGET) * FIRM[0] * self._shift,
+            off * x + (1.0 - FORGET) * FIRM[1] * (1.0 - self._slope),
+        )
+        area = one * two - both * both
+        self._shift += _within((two * pull[0] - both * pull[1]) / area, -LONGEST_STEP, LONGEST_STEP)
+        slope = self._slope + _within((one * pull[1] - both * pull[0]) / area, -LONGEST_STEP, LONGEST_STEP)
+        self._slope = _within(slope, *SLOPES)
+
+    def state(self) -> State:
+        """Return what was learnt, for a snapshot."""
+        return {"shift": self._shift, "slope": self._slope, "information": list(self._information)}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told."""
+        self._shift, self._slope = float(state["shift"]), float(state["slope"])
+        one, both, two = map(float, state["information"])
+        self._information = one, both, two
+
+
+def _logit(chance: float) -> float:
+    chance = _within(chance, _LEAST, 1.0 - _LEAST)
+    return log(chance / (1.0 - chance))
+
+
+def _chance(logit: float) -> float:
+    return 1.0 / (1.0 + exp(-_within(logit, -30.0, 30.0)))
+
+
+def _within(x: float, low: float, high: float) -> float:
+    return min(max(x, low), high)
