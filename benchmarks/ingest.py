@@ -22,7 +22,7 @@ import psutil
 from camlink.pipeline.ingest import SourceSpec, open_source
 from camlink.pipeline.ingest.live import LiveSource, close_together
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
-from camlink.pipeline.testbed_rtsp import RtspServer, moving_picture, recorded
+from camlink.pipeline.testbed.rtsp import RtspServer, moving_picture, recorded
 
 
 def memory_mib(pid: int) -> tuple[float, float]:

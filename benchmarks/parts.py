@@ -22,7 +22,7 @@ from rich.table import Table
 
 from camlink.pipeline.records import FrameResult, ModelOutput
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
-from camlink.pipeline.results_merge import EVERY, Merger
+from camlink.pipeline.results.merge import EVERY, Merger
 
 MODELS = ("objects", "persons", "action")
 START = datetime(2026, 3, 2, tzinfo=UTC)

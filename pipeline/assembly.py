@@ -29,7 +29,7 @@ from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import StreamClock
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.config_checks import Found
+from camlink.pipeline.config.checks import Found
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
 from camlink.pipeline.errors import ConfigError
 from camlink.pipeline.learnt_elsewhere import oracle_node, starting_links

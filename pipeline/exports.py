@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import RequestError
 from camlink.pipeline.results import RunResults
-from camlink.pipeline.results_tables import schema
+from camlink.pipeline.results.tables import schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -200,7 +200,7 @@ def frames_of_run(path: Path, models: Sequence[str] = ()) -> dict[str, SiteFrame
 
     Raises `ResultsError` for a folder that is no run, and `LinkError` for models that it does not know.
     """
-    from camlink.pipeline.results_read import RunResults
+    from camlink.pipeline.results.read import RunResults
 
     results = RunResults(path)
     known = results.info.specs()

@@ -20,8 +20,8 @@ from camlink.models.recorded import Trace, open_trace
 from camlink.operators.oracle import OracleNode
 from camlink.pipeline.accuracy import wilson
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.config_checks import Found
-from camlink.pipeline.config_sections import OracleConfig
+from camlink.pipeline.config.checks import Found
+from camlink.pipeline.config.sections import OracleConfig
 from camlink.pipeline.errors import ConfigError, LinkError, ModelError, TraceError
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import Frame

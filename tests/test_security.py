@@ -14,7 +14,7 @@ from camlink.pipeline.health import Health
 from camlink.pipeline.ingest import SourceSpec, discover
 from camlink.pipeline.ingest.names import camera_id_from
 from camlink.pipeline.results import ResultsLog
-from camlink.pipeline.results_tables import folder_name
+from camlink.pipeline.results.tables import folder_name
 
 CAMERA = "models: building\ncameras:\n  - {{id: {id}, source: 0}}\n"
 

@@ -15,7 +15,7 @@ from camlink.pipeline.alerts.alert import Alert
 from camlink.pipeline.alerts.outbox import Letter, Outbox
 from camlink.pipeline.alerts.rules import AlertRules, Targets
 from camlink.pipeline.alerts.senders import Sender, open_sender
-from camlink.pipeline.config_alerts import AlertsConfig, shown_place
+from camlink.pipeline.config.alerts import AlertsConfig, shown_place
 from camlink.pipeline.errors import AlertError
 from camlink.pipeline.records import Record, RelabelRequest
 

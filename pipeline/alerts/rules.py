@@ -17,7 +17,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.certificates import Ledger
 from camlink.operators.evidence import Certificate, certify
 from camlink.pipeline.alerts.alert import Alert
-from camlink.pipeline.config_alerts import AlertRule
+from camlink.pipeline.config.alerts import AlertRule
 from camlink.pipeline.records import CameraEvent, FrameResult, ModelOutput, Record, RelabelRequest, Value
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import urllib.request
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from camlink.pipeline.config_alerts import shown_place
+from camlink.pipeline.config.alerts import shown_place
 from camlink.pipeline.errors import AlertError, BusError
 from camlink.pipeline.urls import open_backend
 

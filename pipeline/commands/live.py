@@ -40,11 +40,11 @@ def run(
     from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.config import SiteConfig, load_config
-    from camlink.pipeline.config_watch import ConfigWatch
+    from camlink.pipeline.config.start_checks import check_start
+    from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.ingest import Roster, SourceSpec
     from camlink.pipeline.ingest.names import camera_id_from
     from camlink.pipeline.session import Camera, Listener, Session
-    from camlink.pipeline.start_checks import check_start
 
     site = load_config(config)
     if not site.cameras:

@@ -133,13 +133,13 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun
     from camlink.pipeline.assembly import check_budgets
     from camlink.pipeline.clock import WallClock
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
+    from camlink.pipeline.config.start_checks import check_start
     from camlink.pipeline.footage import fit_rules, footage_of
     from camlink.pipeline.ingest.masking import mask_url
     from camlink.pipeline.ingest.merge import merge
     from camlink.pipeline.ingest.opening import open_source
     from camlink.pipeline.ingest.replay import paced
     from camlink.pipeline.session import Camera, Session
-    from camlink.pipeline.start_checks import check_start
 
     footage = [footage_of(spec) for spec in specs]
     notes = console.note_console()

@@ -197,10 +197,10 @@ def results(
     """Write results as Parquet, durably, before the bus may forget them."""
     from camlink.pipeline.bus.base import open_bus
     from camlink.pipeline.commands.alerting import sent_alerts
-    from camlink.pipeline.config_watch import ConfigWatch
+    from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.distributed import await_cards
     from camlink.pipeline.graph import GRAPH
-    from camlink.pipeline.results_worker import ResultsWorker
+    from camlink.pipeline.results.worker import ResultsWorker
 
     site = _site(config)
     connection = open_bus(bus)
@@ -320,7 +320,7 @@ def _models(config: str, site: SiteConfig, trace: Path | None) -> tuple[ModelPoo
     from camlink.models.pool import ModelPool
     from camlink.pipeline.assembly import CameraFacts
     from camlink.pipeline.commands.running import build_pool
-    from camlink.pipeline.config_watch import WatchedFacts
+    from camlink.pipeline.config.watch import WatchedFacts
 
     if trace is None:
         return build_pool(site)[0], WatchedFacts(config, site)
@@ -335,7 +335,7 @@ def _models(config: str, site: SiteConfig, trace: Path | None) -> tuple[ModelPoo
 def _readings(
     config: str, site: SiteConfig, share: str, replay: bool, trace: Path | None, closing: ExitStack
 ) -> Iterable[Reading | None]:
-    from camlink.pipeline.config_watch import ConfigWatch
+    from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.ingest import Roster, merge, open_source
 
     if trace is not None:

@@ -32,8 +32,8 @@ from camlink.pipeline.dashboard.runs import compared, models_of
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.reports.daily import daily_report, render_daily
 from camlink.pipeline.results import RunResults
-from camlink.pipeline.results_latest import latest_picture
-from camlink.pipeline.results_pictures import kept_pictures, picture_file
+from camlink.pipeline.results.latest import latest_picture
+from camlink.pipeline.results.pictures import kept_pictures, picture_file
 
 Metrics = Callable[[], tuple[bytes, str]]
 

@@ -14,7 +14,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ON_TRIAL
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.reports.rows import ModelRows, value_matrix
-from camlink.pipeline.results_tables import schema
+from camlink.pipeline.results.tables import schema
 
 COLUMNS = (
     "camera_id", "frame_index", "captured_at", "model", "value", "purpose", "how", "served", "link_version",

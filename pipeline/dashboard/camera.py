@@ -17,8 +17,8 @@ from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState,
 from camlink.pipeline.dashboard.targets import target_of, target_states
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
 from camlink.pipeline.reports.calibrated import calibrated_words, unit
-from camlink.pipeline.results_latest import read_latest
-from camlink.pipeline.results_tables import microseconds
+from camlink.pipeline.results.latest import read_latest
+from camlink.pipeline.results.tables import microseconds
 from camlink.pipeline.run_info import RunInfo
 
 SPAN_S = {"1h": 3600, "24h": 86_400}

@@ -13,8 +13,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.results_merge import MERGED_END, merged_from
-from camlink.pipeline.results_tables import TABLES
+from camlink.pipeline.results.merge import MERGED_END, merged_from
+from camlink.pipeline.results.tables import TABLES
 
 SETTLED_NS = 2_000_000_000  # a folder that changed less than this ago may change again within one tick of its clock
 

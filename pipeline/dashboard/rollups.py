@@ -31,7 +31,7 @@ from camlink.pipeline.dashboard.buckets import Buckets
 from camlink.pipeline.dashboard.parts import NewParts
 from camlink.pipeline.dashboard.seen_frames import SeenFrames
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.results_tables import KEYS, microseconds, schema
+from camlink.pipeline.results.tables import KEYS, microseconds, schema
 from camlink.pipeline.run_info import FILE_NAME, RunInfo
 
 HOWS = ("executed", "linked", "reused", "abstained")

@@ -17,7 +17,7 @@ import numpy as np
 from camlink.operators.evidence import Evidence, certify, combined
 from camlink.pipeline.certificates import Answers, camera_answers, camera_evidence, model_evidence
 from camlink.pipeline.reports.rows import CameraRows
-from camlink.pipeline.results_tables import DAY_US, microseconds
+from camlink.pipeline.results.tables import DAY_US, microseconds
 from camlink.pipeline.run_info import RunInfo
 
 Entry = dict[str, Any]

@@ -25,7 +25,7 @@ from camlink.pipeline.accuracy import (
 )
 from camlink.pipeline.reports.stretches import Stretches, stretches
 from camlink.pipeline.results import RunResults
-from camlink.pipeline.results_tables import microseconds
+from camlink.pipeline.results.tables import microseconds
 
 if TYPE_CHECKING:
     import pyarrow as pa

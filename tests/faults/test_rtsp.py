@@ -18,7 +18,7 @@ import pytest
 
 from camlink.pipeline.ingest import Reading, Source, SourceSpec, open_source
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
-from camlink.pipeline.testbed_rtsp import Credentials, RtspServer, moving_picture
+from camlink.pipeline.testbed.rtsp import Credentials, RtspServer, moving_picture
 from tests.faults.conftest import Report
 
 pytest.importorskip("av", reason="no PyAV: pip install 'camlink[keyframes]'")

@@ -11,11 +11,11 @@ import pytest
 
 from camlink.pipeline.alerts.delivery import Alerts
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.config_alerts import AlertsConfig
+from camlink.pipeline.config.alerts import AlertsConfig
 from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.records import Frame
 from camlink.pipeline.results import RunInfo, RunResults
-from camlink.pipeline.results_worker import ResultsWorker
+from camlink.pipeline.results.worker import ResultsWorker
 from camlink.pipeline.testing import START, TinyModel, make_frames
 from tests.integration.test_in_step import Site
 

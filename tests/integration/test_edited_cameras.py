@@ -13,7 +13,7 @@ import pytest
 from camlink.pipeline.bus.base import Bus, open_bus
 from camlink.pipeline.graph import topic_of
 from camlink.pipeline.records import Frame
-from camlink.pipeline.testbed_rtsp import RtspServer, moving_picture
+from camlink.pipeline.testbed.rtsp import RtspServer, moving_picture
 from tests.integration.processes import Processes
 
 pytest.importorskip("av", reason="no PyAV: pip install 'camlink[keyframes]'")

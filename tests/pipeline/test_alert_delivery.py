@@ -18,7 +18,7 @@ from camlink.pipeline.alerts.delivery import Alerts
 from camlink.pipeline.alerts.outbox import BACKOFF_FIRST_S, BACKOFF_MOST_S, FILE_NAME, Outbox
 from camlink.pipeline.alerts.senders import Webhook, open_sender
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.config_alerts import AlertsConfig, shown_place
+from camlink.pipeline.config.alerts import AlertsConfig, shown_place
 from camlink.pipeline.errors import AlertError
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames

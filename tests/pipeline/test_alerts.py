@@ -12,7 +12,7 @@ import numpy as np
 from camlink.models.base import OutputSpec
 from camlink.pipeline.alerts.alert import Alert
 from camlink.pipeline.alerts.rules import CONFIRM_WITHIN, GAP, TRIES, AlertRules
-from camlink.pipeline.config_alerts import AlertRule
+from camlink.pipeline.config.alerts import AlertRule
 from camlink.pipeline.records import CameraEvent, FrameResult, ModelOutput, Record, RelabelRequest
 from camlink.pipeline.testing import START
 

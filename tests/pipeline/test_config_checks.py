@@ -10,9 +10,9 @@ import pytest
 from camlink.links.train import train_ensembles
 from camlink.models import catalogue
 from camlink.pipeline.config import check_config, load_config
+from camlink.pipeline.config.start_checks import check_start
 from camlink.pipeline.errors import ConfigError
 from camlink.pipeline.federation import save_links
-from camlink.pipeline.start_checks import check_start
 from tests.pipeline.test_cli import camlink
 
 HEAD = "models: building\ncameras: [{id: hall, source: 0}]\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from camlink.pipeline.config import SiteConfig, load_config
-from camlink.pipeline.config_watch import ConfigWatch, WatchedFacts
+from camlink.pipeline.config.watch import ConfigWatch, WatchedFacts
 
 SITE = "models: building\ncameras:\n  - {id: hall, source: 'rtsp://u:hunter2@cam/1', fps: 1}\n"
 DOOR = "  - {id: door, source: 'rtsp://u:hunter2@cam/2', fps: 3}\n"

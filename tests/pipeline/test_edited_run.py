@@ -13,7 +13,7 @@ from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.records import CameraEvent, FrameDropped
 from camlink.pipeline.reports import write_report
 from camlink.pipeline.results import RunResults
-from camlink.pipeline.results_worker import ResultsWorker
+from camlink.pipeline.results.worker import ResultsWorker
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames

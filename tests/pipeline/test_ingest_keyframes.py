@@ -14,7 +14,7 @@ import pytest
 from camlink.pipeline.ingest import Reading, SourceSpec, expected_frames, open_source
 from camlink.pipeline.ingest.keyframes import key_frames_of, open_key_frames
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
-from camlink.pipeline.testbed_rtsp import Credentials, RtspServer, moving_picture
+from camlink.pipeline.testbed.rtsp import Credentials, RtspServer, moving_picture
 
 av = pytest.importorskip("av", reason="no PyAV: pip install 'camlink[keyframes]'")
 

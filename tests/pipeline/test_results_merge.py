@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from camlink.models.base import OutputSpec
-from camlink.pipeline import results_merge
 from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.records import FrameDropped, FrameResult, ModelOutput
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
-from camlink.pipeline.results_merge import EVERY, Merger, Merging, merged_from
+from camlink.pipeline.results import merge as results_merge
+from camlink.pipeline.results.merge import EVERY, Merger, Merging, merged_from
 
 START = datetime(2026, 3, 2, 23, 59, 45, tzinfo=UTC)  # so that a run goes over midnight
 SPECS = {"persons": OutputSpec("persons", "vector", 1, "count", ("person",))}

@@ -39,7 +39,7 @@ from camlink.pipeline.records import (
     RelabelRequest,
 )
 from camlink.pipeline.results import RunResults
-from camlink.pipeline.results_worker import ResultsWorker
+from camlink.pipeline.results.worker import ResultsWorker
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs

@@ -24,7 +24,7 @@ from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.records import CalibratedOutput, FrameResult, ModelOutput
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
-from camlink.pipeline.results_tables import microseconds
+from camlink.pipeline.results.tables import microseconds
 from camlink.pipeline.testing import START
 from tests.pipeline.dashboard.conftest import HALL, YARD
 

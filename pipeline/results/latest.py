@@ -18,7 +18,7 @@ import numpy as np
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline.records import FrameResult, ModelOutput, Picture
-from camlink.pipeline.results_tables import folder_name
+from camlink.pipeline.results.tables import folder_name
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from camlink.models.catalogue import output_spec
 from camlink.operators.selection import Costs
 from camlink.pipeline.assembly import budget_faults
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.config_checks import Found
+from camlink.pipeline.config.checks import Found
 from camlink.pipeline.errors import ConfigError, ModelError
 from camlink.pipeline.learnt_elsewhere import read_lessons, read_starting_links
 

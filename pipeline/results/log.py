@@ -23,11 +23,11 @@ from camlink.models.base import OutputSpec
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.records import FrameResult, ModelOutput, Picture, Record
-from camlink.pipeline.results_latest import LatestPictures
-from camlink.pipeline.results_merge import Merging
-from camlink.pipeline.results_pictures import DisagreementPictures
-from camlink.pipeline.results_read import RunResults
-from camlink.pipeline.results_tables import (
+from camlink.pipeline.results.latest import LatestPictures
+from camlink.pipeline.results.merge import Merging
+from camlink.pipeline.results.pictures import DisagreementPictures
+from camlink.pipeline.results.read import RunResults
+from camlink.pipeline.results.tables import (
     DAY_US,
     SELDOM,
     Row,

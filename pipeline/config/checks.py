@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from camlink.pipeline.config_alerts import NEEDS, TAKES, AlertRule
+from camlink.pipeline.config.alerts import NEEDS, TAKES, AlertRule
+from camlink.pipeline.config.validation import LeftOut
+from camlink.pipeline.config.yaml_lines import KeyPath
 from camlink.pipeline.suggestions import suggest
-from camlink.pipeline.validation import LeftOut
-from camlink.pipeline.yaml_lines import KeyPath
 
 if TYPE_CHECKING:
     from camlink.models.catalogue import ModelDefinition

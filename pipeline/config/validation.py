@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from camlink.pipeline.yaml_lines import KeyPath
+from camlink.pipeline.config.yaml_lines import KeyPath
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Fault = tuple[KeyPath, ErrorDetails]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.results_pictures import kept_pictures
-from camlink.pipeline.results_tables import KEYS, MIXED, TABLES, folder_name, schema
+from camlink.pipeline.results.pictures import kept_pictures
+from camlink.pipeline.results.tables import KEYS, MIXED, TABLES, folder_name, schema
 from camlink.pipeline.run_info import RunInfo
 
 if TYPE_CHECKING:

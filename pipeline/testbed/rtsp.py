@@ -23,8 +23,8 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, Self
 
 from camlink.pipeline.errors import CamlinkError
-from camlink.pipeline.testbed_h264 import AccessUnit, moving_picture, parameter_sets, recorded
-from camlink.pipeline.testbed_rtsp_auth import Credentials
+from camlink.pipeline.testbed.h264 import AccessUnit, moving_picture, parameter_sets, recorded
+from camlink.pipeline.testbed.rtsp_auth import Credentials
 
 __all__ = ["Behaviour", "Credentials", "RtspServer", "moving_picture", "recorded"]
 

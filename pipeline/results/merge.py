@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.results_read import distinct_rows
-from camlink.pipeline.results_tables import KEYS, MIXED, TABLES, folder_name, schema
+from camlink.pipeline.results.read import distinct_rows
+from camlink.pipeline.results.tables import KEYS, MIXED, TABLES, folder_name, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,10 +21,10 @@ from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Strict, 
 from pydantic_core import PydanticCustomError
 
 import camlink
-from camlink.pipeline.config_alerts import AlertRule, AlertsConfig, shown_place
-from camlink.pipeline.config_checks import contradictions
-from camlink.pipeline.config_problems import Origin, Read, in_order, read_section
-from camlink.pipeline.config_sections import (
+from camlink.pipeline.config.alerts import AlertsConfig, shown_place
+from camlink.pipeline.config.checks import contradictions
+from camlink.pipeline.config.problems import Origin, Read, in_order, read_section
+from camlink.pipeline.config.sections import (
     AdaptationConfig,
     AuditConfig,
     Budgets,
@@ -37,29 +37,21 @@ from camlink.pipeline.config_sections import (
     Section,
     Share,
 )
+from camlink.pipeline.config.yaml_lines import KeyPath
 from camlink.pipeline.errors import ConfigError, ModelError, Problem
 from camlink.pipeline.suggestions import suggest
-from camlink.pipeline.yaml_lines import KeyPath
 
 if TYPE_CHECKING:
     from camlink.models.catalogue import ModelDefinition
 
 __all__ = [
-    "AdaptationConfig",
-    "AlertRule",
-    "AlertsConfig",
-    "AuditConfig",
-    "Budgets",
-    "CameraConfig",
-    "LinksConfig",
-    "ModelConfig",
-    "ProfileConfig",
     "SiteConfig",
     "built_in_configs",
     "check_config",
     "config_file",
     "json_schema",
     "load_config",
+    "model_names",
     "read_config",
 ]
 
@@ -240,7 +232,7 @@ def check_config(path: str | Path) -> list[Problem]:
 
     That is all that would stop a start before it opens a camera, too.
     """
-    from camlink.pipeline.start_checks import start_faults
+    from camlink.pipeline.config.start_checks import start_faults
 
     read = read_config(path)
     if read.sound is None or read.origin.left_out.touches("models"):

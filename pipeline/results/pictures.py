@@ -13,7 +13,7 @@ from camlink.models.scores import RULES, agreement
 from camlink.operators.certificates import is_on_trial
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.records import FrameResult, Picture
-from camlink.pipeline.results_tables import folder_name
+from camlink.pipeline.results.tables import folder_name
 
 PENDING = 256  # audit frames that may wait for their other half, over all cameras
 

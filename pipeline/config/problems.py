@@ -15,11 +15,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from camlink.pipeline.config.validation import LeftOut, validate
+from camlink.pipeline.config.yaml_lines import Document, KeyPath, read_yaml
 from camlink.pipeline.errors import Problem
 from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.suggestions import suggest
-from camlink.pipeline.validation import LeftOut, validate
-from camlink.pipeline.yaml_lines import Document, KeyPath, read_yaml
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 

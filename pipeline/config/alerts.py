@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, Strict, field_validator
 
 from camlink.pipeline.addresses import check_address, expand_environment, is_url
-from camlink.pipeline.config_sections import Duration, Names, Section
+from camlink.pipeline.config.sections import Duration, Names, Section
 from camlink.pipeline.suggestions import suggest
 
 SCHEMES = ("http", "https", "mqtt", "mqtts", "kafka")

@@ -1,0 +1,25 @@
+"""A site's configuration: YAML read, checked with line numbers, and watched for edits."""
+
+from camlink.pipeline.config.sections import AdaptationConfig, Budgets, CameraConfig
+from camlink.pipeline.config.site import (
+    SiteConfig,
+    built_in_configs,
+    check_config,
+    config_file,
+    json_schema,
+    load_config,
+    model_names,
+)
+
+__all__ = [
+    "AdaptationConfig",
+    "Budgets",
+    "CameraConfig",
+    "SiteConfig",
+    "built_in_configs",
+    "check_config",
+    "config_file",
+    "json_schema",
+    "load_config",
+    "model_names",
+]
