@@ -130,6 +130,10 @@ class ResultsLog:
         self._write_pending(0)
         self._merging.join()
 
+    def leave(self) -> None:
+        """Let go of the folder as it is: nothing is written any more, and merging ends as soon as it can."""
+        self._merging.stop()
+
     def _write_pending(self, own_part: int) -> None:
         small: dict[int, list[PartitionKey]] = {}
         for key in list(self._pending):

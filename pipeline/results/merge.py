@@ -17,7 +17,7 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,13 +46,19 @@ class Merger:
         self._run_dir = run_dir
         self._many = many
 
-    def merge(self) -> int:
+    def merge(self, stop: Callable[[], bool] = lambda: False) -> int:
         """Return how many parts were merged away; 0 also where another process merges this folder.
 
-        Raises `ResultsError` where a part cannot be read or written; all rows are then still there.
+        ``stop`` is asked after each folder. Raises `ResultsError` where a part cannot be read or written; all rows are
+        then still there.
         """
+        merged = 0
         with _alone(self._run_dir) as alone:
-            return sum(self._merge_due()) if alone else 0
+            for parts in self._merge_due() if alone else ():
+                merged += parts
+                if stop():
+                    break
+        return merged
 
     def _merge_due(self) -> Iterator[int]:
         days = sorted((self._run_dir / "outputs").glob("day=*"))
@@ -86,6 +92,7 @@ class Merging:
     def __init__(self, run_dir: Path) -> None:
         self._merger = Merger(run_dir)
         self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
         self._written = 0
         self._failing = False
 
@@ -102,9 +109,17 @@ class Merging:
         if self._thread is not None:
             self._thread.join()
 
+    def stop(self) -> None:
+        """Let a merge that is under way end with the folder that it is at, and wait for that.
+
+        A program that ends while a thread of it is within Arrow is aborted, whatever it has written.
+        """
+        self._stopping.set()
+        self.join()
+
     def _run(self) -> None:
         try:
-            self._merger.merge()
+            self._merger.merge(self._stopping.is_set)
             self._failing = False
         except (ResultsError, OSError) as error:
             if not self._failing:

@@ -80,6 +80,7 @@ class ResultsWorker:
             self.checkpoint()
         finally:
             self._subscription.close()
+            self._log.leave()
 
     def once(self, timeout_s: float = 0.0) -> int:
         """Take what has come; return the number of records taken."""

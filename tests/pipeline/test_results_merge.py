@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -115,6 +116,34 @@ def test_a_part_that_cannot_be_read_stops_the_merge_and_nothing_is_removed(run_d
     with pytest.raises(ResultsError, match="mixed: 16 parts cannot be merged"):
         Merger(run_dir, many=10).merge()
     assert parts(run_dir) == before
+
+
+def test_a_merge_that_is_told_to_stop_ends_with_its_folder(run_dir: Path) -> None:
+    before = rows(run_dir)
+    merged = Merger(run_dir, many=10).merge(lambda: True)
+    assert 0 < merged < FRAMES
+    assert rows(run_dir) == before
+
+
+def test_a_log_that_is_left_merges_no_more(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends with a thread within Arrow is aborted by the C++ library."""
+    reached, go_on = threading.Event(), threading.Event()
+    merge_folder = Merger._merge_folder
+
+    def slow(self: Merger, table: str, folder: Path, many: int) -> int:
+        reached.set()
+        go_on.wait(30)
+        return merge_folder(self, table, folder, many)
+
+    monkeypatch.setattr(Merger, "_merge_folder", slow)
+    monkeypatch.setattr(results_merge, "EVERY", 1)
+    log = ResultsLog(run_dir, specs=SPECS)
+    write(log, range(FRAMES, FRAMES + 1))
+    assert reached.wait(30)
+    threading.Timer(0.05, go_on.set).start()
+    log.leave()
+    assert not [thread for thread in threading.enumerate() if thread.name == "merging"]
+    assert parts(run_dir, "outputs/*/mixed"), "only the folder it was at"
 
 
 def test_only_one_merges_a_folder_at_a_time(run_dir: Path) -> None:
