@@ -29,6 +29,7 @@ from camlink.models.trace_columns import (
 )
 from camlink.models.trace_files import RecordedEntry, read_models
 from camlink.pipeline.errors import TraceError
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import FIRST_STATISTICS, STATISTICS
 
 __all__ = ["Array", "CameraTrace", "TraceArrays", "open_arrays"]
@@ -167,8 +168,7 @@ def _split(
             notes.append(f"{where} has no outputs of {', '.join(absent)}; left out there")
         whole = np.logical_and.reduce([known[m] for m in present]) if present else np.zeros(0, np.bool_)
         if left_out := int(np.count_nonzero(~whole)):
-            lacking = ", ".join(m for m in present if not known[m].all())
-            notes.append(f"{where}: {left_out} frames lack an output of {lacking}; left out")
+            notes.append(f"{where}: {counted(left_out, 'frame')} left out: {_lacking(known, present)}")
         at = slice(None) if whole.all() and present else np.flatnonzero(whole)
         cameras.append(
             CameraTrace(
@@ -181,6 +181,13 @@ def _split(
             )
         )
     return TraceArrays(name, models, tuple(cameras), tuple(notes))
+
+
+def _lacking(known: Mapping[str, NDArray[np.bool_]], models: Sequence[str]) -> str:
+    """Say what stands in the way of frames on which a model's output is not there, or is no finite number."""
+    missing = {m: int(np.count_nonzero(~known[m])) for m in models if not known[m].all()}
+    each = ", ".join(f"{m} on {counted(count, 'frame')}" for m, count in missing.items())
+    return f"no output, or one that is null, NaN or infinite, of {each}"
 
 
 def _read_only(values: Array) -> Array:

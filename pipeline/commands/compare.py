@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from camlink.pipeline.commands.console import note_console, out_console, writable_file
+from camlink.pipeline.commands.console import STOPPED, note_console, out_console, writable_file
+from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
-
     from camlink.operators.selection import Budget
     from camlink.pipeline.lab.compare import Rules
-    from camlink.pipeline.lab.summary import Cell
 
 TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
 MANY = ("--budget-gb", "--budget-time", "--policy", "--seed")
@@ -90,44 +87,52 @@ def compare(
     from camlink.pipeline.lab.compare import Rules
     from camlink.pipeline.lab.page import render
     from camlink.pipeline.lab.summary import as_csv
+    from camlink.pipeline.lab.terminal import print_rows
 
     _check_names(policy or [])
     rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms)
-    said: list[str] = []
-    rows = _play_all(traces, rules, said, boxes=boxes)
+    rows, said, stopped = _play_all(traces, rules, boxes=boxes)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:
         print_rows(rows, out_console())
     if csv is not None:
         csv.write_text(as_csv(rows), encoding="utf-8")
-    if html is not None:
+    if html is not None and rows:
         html.write_text(render(rows, said), encoding="utf-8")
+    if stopped:
+        raise typer.Exit(STOPPED)
 
 
-def _play_all(traces: Sequence[Path], rules: Rules, said: list[str], *, boxes: bool) -> list[dict[str, Any]]:
-    """Return the rows of all traces; notes go to standard error and ``said``."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
+def _play_all(traces: Sequence[Path], rules: Rules, *, boxes: bool) -> tuple[list[dict[str, Any]], list[str], bool]:
+    """Return the rows of all traces, what was noted (also on standard error), and whether Ctrl-C cut it short."""
     from camlink.models.trace_arrays import open_arrays
+    from camlink.pipeline.commands.steps import shown_steps
     from camlink.pipeline.lab.compare import compare as compared
 
     notes = note_console()
     rows: list[dict[str, Any]] = []
+    said: list[str] = []
 
     def note(text: str) -> None:
         said.append(text)
         notes.print(text, style="yellow", markup=False, soft_wrap=True)
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
-        task = progress.add_task("")
-        for path in traces:
-            trace = open_arrays(path, boxes=boxes)
-            for text in trace.notes:
-                note(text)
-            rows += [r.row() for r in compared(trace, rules, note, lambda now: progress.update(task, description=now))]
-    return rows
+    try:
+        with shown_steps(notes) as step:
+            for path in traces:
+                trace = open_arrays(path, boxes=boxes)
+                for text in trace.notes:
+                    note(text)
+                for result in compared(trace, rules, note, step):
+                    rows.append(result.row())  # one by one: Ctrl-C leaves those that are done
+    except KeyboardInterrupt:
+        note(
+            f"PARTIAL: stopped by Ctrl-C after {counted(len(rows), 'row')}; policies and budgets that were not reached "
+            "are missing, and what is marked best is the best of these rows only"
+        )
+        return rows, said, True
+    return rows, said, False
 
 
 def _check_names(names: list[str]) -> None:
@@ -172,35 +177,3 @@ def _number(text: str, option: str, most: float) -> float | None:
     if not 0.0 < number <= most:
         raise typer.BadParameter(f'"{text}" is no number above 0 and up to {most:g}, nor "none"', param_hint=option)
     return number
-
-
-def print_rows(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print one line per trace and policy, one column per budget; the best are bold."""
-    from camlink.pipeline.lab.summary import cells, tied
-    from camlink.pipeline.tables import print_table
-
-    found = cells(rows)
-    best = {(c.trace, c.budget, c.policy) for place in tied(found) for c in place}
-    columns = list(dict.fromkeys(c.budget for c in found))
-    shown: list[tuple[str | Text, ...]] = []
-    for trace, policy in dict.fromkeys((c.trace, c.policy) for c in found):
-        mine = {c.budget: c for c in found if (c.trace, c.policy) == (trace, policy)}
-        shown.append((trace, policy, *(_cell(mine[c], bold=(trace, c, policy) in best) for c in columns)))
-    measures = " or ".join(dict.fromkeys(c.short for c in found)) or "agreement"
-    print_table(console, ("trace", "policy", *columns), shown, names=2, title=f"{measures} / cost, in %")
-    caption = _caption(found)
-    if caption is not None:
-        console.print(caption, markup=False, highlight=False, soft_wrap=True)
-
-
-def _caption(found: Sequence[Cell]) -> str | None:
-    """Say which models are judged by boxes; None where none is."""
-    boxed = dict.fromkeys(f"{c.trace}: {c.measure}" for c in found if c.measure != "agreement")
-    return f"mAP: {'; '.join(boxed)}" if boxed else None
-
-
-def _cell(cell: Cell, *, bold: bool) -> Text:
-    from rich.text import Text
-
-    agreement = f"{100 * cell.agreement:.1f}" + (f" ± {100 * cell.spread:.1f}" if cell.spread >= 5e-4 else "")
-    return Text.assemble((agreement, "bold" if bold else ""), f" / {100 * cell.cost:.0f}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.federation import Party, SiteFrames
 
 PAPER_BYTES_PER_SITE = 2 * 88 * 32  # MLink extended, Sec. 6.6: 88 bytes a sample each way, batches of 32
+_LINKS = {"fused": 4, "federated": 3, "local only": 2}  # -> place in a row of figures
 app = typer.Typer(help="Learn links over many sites whose outputs stay there: docs/links.md.", no_args_is_help=True)
 
 NameOption = Annotated[str, typer.Option("--name", help="The federation: letters, digits, '_', '.', '-'.")]
@@ -233,7 +234,7 @@ def _fuse(sites: dict[str, SiteOperator], folders: dict[str, Path]) -> None:
     from camlink.pipeline.federation import baselines, save_links
     from camlink.pipeline.tables import print_table
 
-    rows = []
+    rows, figures = [], []
     for name, operator in sites.items():
         learner, shared = operator.learner, operator.result
         assert learner is not None
@@ -243,12 +244,35 @@ def _fuse(sites: dict[str, SiteOperator], folders: dict[str, Path]) -> None:
         for target, ensemble in fused.items():
             plain = baselines(ensemble.target, operator.samples[target], learner.held_out)
             shares = (*plain.values(), alone[target].held_out_agreement, federated[target], ensemble.held_out_agreement)
+            figures.append(shares)
             rows.append((name, target, *(f"{share:.3f}" for share in shares), f"{learner.held_out.sum():,}"))
     heads = ("site", "links to", "constant", "persistence", "local only", "federated", "fused", "frames")
     print_table(out_console(), heads, rows, names=2, title="Agreement on frames held out at the site")
+    out_console().print(verdict(figures), highlight=False, markup=False, soft_wrap=True)
     note_console().print(
         "Constant and persistence are judged on each frame before they learn it. The weights of local-only and fused "
         "links were found on these same frames, which favours them. Neighbouring frames are alike, so that no interval "
         "is given.",
         style="dim",
+    )
+
+
+def verdict(figures: Sequence[Sequence[float]]) -> str:
+    """Say what the federation is worth against the choice that a site has without it: its own links, or none.
+
+    ``figures``, one per site and model: agreement of constant, persistence, local only, federated and fused, which
+    count as the table shows them, to a thousandth.
+
+    >>> print(verdict([(0.5, 0.6, 0.7, 0.4, 0.8), (0.9, 0.6, 0.7, 0.7, 0.7)]))
+    Fused against local only: better 1, equal 1, worse 0 of 2. Below the better of constant and persistence: fused 1, \
+federated 1, local only 1 of 2.
+    """
+    rounded = [[round(share, 3) for share in row] for row in figures]
+    gains = [row[4] - row[2] for row in rounded]
+    better, worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    below = {name: sum(row[at] < max(row[:2]) for row in rounded) for name, at in _LINKS.items()}
+    return (
+        f"Fused against local only: better {better}, equal {len(gains) - better - worse}, worse {worse} "
+        f"of {len(gains)}. Below the better of constant and persistence: "
+        f"{', '.join(f'{name} {count}' for name, count in below.items())} of {len(gains)}."
     )

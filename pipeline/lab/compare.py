@@ -19,7 +19,7 @@ from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.lab.play import play, split
 from camlink.pipeline.lab.policies import Candidate, find_policies
-from camlink.pipeline.lab.summary import measure_of
+from camlink.pipeline.lab.summary import budget_words, measure_of
 from camlink.pipeline.lab.tally import (
     HOWS,
     Tally,
@@ -45,6 +45,15 @@ class Rules:
     seeds: Sequence[int] = (0,)
     period_s: float | None = None
     load_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a comparison is: what is played now, and how many of all frames of all policies and budgets are done."""
+
+    text: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -122,20 +131,52 @@ class Result:
 
 
 def compare(
-    trace: TraceArrays, rules: Rules, note: Callable[[str], None], step: Callable[[str], None] = lambda _: None
+    trace: TraceArrays, rules: Rules, note: Callable[[str], None], step: Callable[[Step], None] = lambda _: None
 ) -> Iterator[Result]:
-    """Yield the result of every policy at every budget and seed. ``note`` is told what is left out and why.
+    """Yield the result of every policy at every budget and seed, as soon as it has been played on all cameras.
+
+    ``note`` is told what is left out and why, ``step`` every few frames where the comparison is.
 
     Raises `TraceError` if no camera has frames enough, and `PolicyError` for a policy that breaks its budget.
     """
     cameras = usable_cameras(trace, note)
     period_s = rules.period_s or default_period_s(cameras)
-    for candidate in find_policies(list(rules.policies), period_s):
-        for budget, seed in product(rules.budgets, rules.seeds if candidate.seeded else rules.seeds[:1]):
-            step(f"{trace.name}: {candidate.name}")
-            tallies = {c.camera_id: _play(trace, c, candidate, budget, seed, period_s, rules.load_ms) for c in cameras}
-            for named in (seed,) if candidate.seeded else rules.seeds:
-                yield Result(trace.name, candidate.name, budget, named, tallies, trace)
+    budgets = binding_budgets(trace, cameras, rules.budgets, note)
+    plays = [
+        (candidate, budget, seed)
+        for candidate in find_policies(list(rules.policies), period_s)
+        for budget, seed in product(budgets, rules.seeds if candidate.seeded else rules.seeds[:1])
+    ]
+    done, frames = 0, sum(map(len, cameras))
+    for candidate, budget, seed in plays:
+        text = f"{trace.name}: {candidate.name}, {budget_words(budget.memory_gb, budget.time_share)}"
+        tallies = {}
+        for camera in cameras:
+            watch = _watch(step, Step(text, done, len(plays) * frames))
+            tallies[camera.camera_id] = _play(trace, camera, candidate, budget, seed, period_s, rules.load_ms, watch)
+            done += len(camera)
+        for named in (seed,) if candidate.seeded else rules.seeds:
+            yield Result(trace.name, candidate.name, budget, named, tallies, trace)
+
+
+def _watch(step: Callable[[Step], None], start: Step) -> Callable[[int], None]:
+    """Return what tells ``step`` how far the play of one camera is, in frames since ``start``."""
+    return lambda frames: step(replace(start, done=start.done + frames))
+
+
+def binding_budgets(
+    trace: TraceArrays, cameras: Sequence[CameraTrace], budgets: Sequence[Budget], note: Callable[[str], None]
+) -> list[Budget]:
+    """Return the budgets, each once: a memory budget that all models of every camera fit is none, and is said to be."""
+    needed = max(sum(trace.models[m].memory_gb for m in camera.specs) for camera in cameras)
+    loose = [b.memory_gb for b in budgets if b.memory_gb is not None and b.memory_gb >= needed]
+    if loose:
+        listed = ", ".join(f"{gb:g} GB" for gb in dict.fromkeys(loose))
+        note(
+            f"trace {trace.name}: all models together take {needed:.2g} GB, so a memory budget of {listed} is the same "
+            "as none; played and counted once, without it"
+        )
+    return list(dict.fromkeys(replace(b, memory_gb=None) if b.memory_gb in loose else b for b in budgets))
 
 
 def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[CameraTrace]:
@@ -188,6 +229,7 @@ def _play(
     seed: int,
     period_s: float,
     load_ms: float,
+    tick: Callable[[int], None],
 ) -> Tally:
     entries = {m: trace.models[m] for m in camera.specs}
     costs = Costs({m: _time_ms(e) for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
@@ -200,6 +242,7 @@ def _play(
         cut,
         name=candidate.name,
         bound=candidate.bound,
+        tick=tick,
     )
 
 

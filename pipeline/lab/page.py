@@ -82,10 +82,9 @@ def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> 
                 "policy": policy,
                 "reference": policy in REFERENCES,
                 "cells": [
-                    {"cell": c, "best": ties(c, best[b])}
+                    {"cell": c, "best": c is not None and ties(c, best[b])}
                     for b in budgets
-                    for c in found
-                    if (c.policy, c.budget) == (policy, b)
+                    for c in [next((c for c in found if (c.policy, c.budget) == (policy, b)), None)]
                 ],
             }
             for policy in dict.fromkeys(c.policy for c in found)

@@ -6,7 +6,7 @@ budget holds on every frame (`camlink.operators.allowance`); a policy that break
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -26,6 +26,7 @@ WARM_UP_SHARE = 0.1
 FLUSH_FRAMES = 4096  # frames whose answers are held before they are scored together
 BLOCK_FRAMES = 4096  # frames offered to a policy at once
 FEWEST_IN_BLOCK = 8  # below, one by one is as fast
+TICK_FRAMES = 64  # frames between two words to who watches
 Rows = NDArray[np.intp]
 
 
@@ -58,17 +59,22 @@ def play(
     name: str,
     bound: bool = True,
     blocks: bool = True,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> Tally:
     """Return what a policy scored and spent on one camera.
 
-    ``bound``: the budget is held against it; ``blocks``: it may take frames by the block, where it can.
+    ``bound``: the budget is held against it; ``blocks``: it may take frames by the block, where it can; ``tick`` is
+    told now and then how many frames are done.
     Raises `PolicyError` for a policy that exceeds its budget, or answers with what does not fit.
     """
     policy = make(setup)
     in_blocks = policy if blocks and isinstance(policy, BlockPolicy) else None
     player = _Player(camera, policy, in_blocks, setup, cut, name, bound)
-    row = 0
+    row = told = 0
     while row < len(camera):
+        if row >= told:
+            tick(row)
+            told = row + TICK_FRAMES
         passed = player.block(row)
         if not passed:
             player.frame(row)

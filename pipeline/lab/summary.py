@@ -31,6 +31,8 @@ class Cell:
     per_model: Mapping[str, float]
     per_period: Sequence[float]
     measures: Mapping[str, str]  # model -> `AGREEMENT` or `BOXES`
+    memory_gb: float | None = None
+    time_share: float | None = None
 
     @property
     def measure(self) -> str:
@@ -82,6 +84,8 @@ def _cell(key: tuple[str, str, str], rows: Sequence[Row]) -> Cell:
         {m: fmean(row["agreement_per_model"][m] for row in rows) for m in models},
         [fmean(row["per_period"][i] for row in rows) for i in periods],
         rows[0].get("measure_per_model") or dict.fromkeys(models, AGREEMENT),
+        rows[0]["budget_gb"],
+        rows[0]["budget_time"],
     )
 
 
@@ -91,9 +95,17 @@ def budget_name(row: Row) -> str:
     >>> budget_name({"budget_gb": 5.0, "budget_time": 0.33})
     '5 GB, 33% time'
     """
-    gb, share = row["budget_gb"], row["budget_time"]
-    parts = [f"{gb:g} GB"] if gb is not None else []
-    return ", ".join([*parts, f"{share:.0%} time"] if share is not None else parts) or "unlimited"
+    return budget_words(row["budget_gb"], row["budget_time"])
+
+
+def budget_words(memory_gb: float | None, time_share: float | None) -> str:
+    """Return how a budget is called; two that differ are never called the same.
+
+    >>> budget_words(None, 0.125), budget_words(None, None)
+    ('12.5% time', 'unlimited')
+    """
+    parts = [f"{memory_gb:g} GB"] if memory_gb is not None else []
+    return ", ".join([*parts, f"{100 * time_share:g}% time"] if time_share is not None else parts) or "unlimited"
 
 
 def winner(of: Iterable[Cell]) -> Cell | None:

@@ -66,8 +66,21 @@ def calibrated_words(entry: Mapping[str, Any]) -> str:
     return (
         f'"{entry["name"]}" says {entry["mean_count"]:.2f} {entry["unit"]} a frame{own}, mean over '
         f"{counted(entry['frames'], 'frame')}, by its own word right on {100 * entry['mean_confidence']:.1f} %. "
-        f"{judged_words(entry['judged'])}"
+        f"{judged_words(entry['judged'])}{own_word(entry['mean_confidence'], entry['judged'])}"
     )
+
+
+def own_word(stated: float, judged: Mapping[str, Any] | None) -> str:
+    """Say where the confidence that links state lies outside the interval of what labels kept aside show.
+
+    >>> own_word(0.947, {"low": 0.08, "high": 0.53})
+    ' Its own word is too high: believe the labels kept aside.'
+    >>> own_word(0.5, {"low": 0.08, "high": 0.53}), own_word(0.5, None)
+    ('', '')
+    """
+    if judged is None or judged["low"] <= stated <= judged["high"]:
+        return ""
+    return f" Its own word is too {'high' if stated > judged['high'] else 'low'}: believe the labels kept aside."
 
 
 def judged_words(judged: Mapping[str, Any] | None) -> str:

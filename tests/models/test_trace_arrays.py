@@ -72,7 +72,8 @@ def test_frames_without_an_output_are_left_out_and_counted(tmp_path: Path) -> No
     arrays = open_arrays(tiny(tmp_path / "t", frames, "c,0,m,[1]\nc,1,m,[1]\nc,1,n,[3]\nc,9,m,[3]\n", models))
     (camera,) = arrays.cameras
     assert camera.index.tolist() == [1]
-    assert arrays.notes[1] == 'trace t: camera "c": 3 frames lack an output of m, n; left out'
+    why = "no output, or one that is null, NaN or infinite, of m on 2 frames, n on 3 frames"
+    assert arrays.notes[1] == f'trace t: camera "c": 3 frames left out: {why}'
 
 
 def test_a_camera_without_one_of_the_models_keeps_the_others(tmp_path: Path) -> None:
@@ -116,7 +117,8 @@ def test_an_output_that_is_no_number_is_no_output(tmp_path: Path, nothing: str) 
     frames = f"{HEAD}\n" + "".join(f"c,{i},{moment(i)}\n" for i in range(3))
     arrays = open_arrays(tiny(tmp_path / "t", frames, f"c,0,m,[1]\nc,1,m,{nothing}\nc,2,m,[3]\n"))
     assert arrays.cameras[0].index.tolist() == [0, 2] and arrays.cameras[0].values["m"].ravel().tolist() == [1.0, 3.0]
-    assert arrays.notes[1] == 'trace t: camera "c": 1 frames lack an output of m; left out'
+    why = "no output, or one that is null, NaN or infinite, of m on 1 frame"
+    assert arrays.notes[1] == f'trace t: camera "c": 1 frame left out: {why}'
 
 
 def test_an_output_that_is_no_number_is_no_output_in_parquet_either(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,14 @@ from typer.testing import CliRunner, Result
 
 from camlink.models.trace_arrays import open_arrays
 from camlink.models.trace_writing import write_arrays
+from camlink.operators.selection import Budget
 from camlink.pipeline.cli import app
+from camlink.pipeline.commands.console import note_console
+from camlink.pipeline.commands.steps import plain_lines
 from camlink.pipeline.errors import CamlinkError, TraceError
+from camlink.pipeline.lab import compare as lab
 from camlink.pipeline.lab.city import City, rate_at, simulate
+from camlink.pipeline.lab.compare import Rules, Step, compare
 from camlink.pipeline.lab.page import headline, render
 from camlink.pipeline.lab.summary import as_csv, cells, tied, ties
 from tests.lab_traces import random_trace
@@ -47,10 +53,86 @@ def test_json_is_a_list_of_rows_with_several_values_after_one_option(trace: Path
 
 
 def test_memory_and_time_budgets_hold_together_and_alone(trace: Path) -> None:
-    both = ["--budget-gb", "2", "none", "--budget-time", "0.5", "none"]
+    held = max(entry.memory_gb for entry in open_arrays(trace).models.values())
+    both = ["--budget-gb", f"{held}", "none", "--budget-time", "0.5", "none"]
     done = camlink("compare", str(trace), "--policy", "standalone", *both, "--json")
     pairs = [(r["budget_gb"], r["budget_time"]) for r in json.loads(done.stdout)]
-    assert pairs == [(2.0, 0.5), (2.0, None), (None, 0.5), (None, None)]
+    assert pairs == [(held, 0.5), (held, None), (None, 0.5), (None, None)]
+
+
+def test_a_memory_budget_that_all_models_fit_is_said_to_be_none_and_played_once(trace: Path, tmp_path: Path) -> None:
+    both = ["--budget-gb", "64", "none", "100", "--budget-time", "0.5"]
+    page = tmp_path / "page.html"
+    done = camlink("compare", str(trace), "--policy", "standalone", "periodic", *both, "--json", "--html", str(page))
+    assert [(r["policy"], r["budget_gb"]) for r in json.loads(done.stdout)] == [
+        ("standalone", None),
+        ("periodic", None),
+    ]
+    said = "a memory budget of 64 GB, 100 GB is the same as none; played and counted once"
+    assert said in done.stderr and said in page.read_text()
+    assert "in the one pair of trace and budget" in page.read_text()
+
+
+def test_each_trace_and_memory_budget_is_a_table_of_80_columns_whose_best_are_starred(trace: Path) -> None:
+    held = max(entry.memory_gb for entry in open_arrays(trace).models.values())
+    asked = ["compare", str(trace), "--budget-gb", f"{held}", "none", "--policy", "all", "standalone", "periodic"]
+    times = ["--budget-time", "0.17", "0.25", "0.33", "0.5"]
+    done = CliRunner().invoke(app, [*asked, *times], env={"COLUMNS": "80", "NO_COLOR": "1"})
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [line.split() for line in lines if line.strip().startswith("policy")]
+    assert heads == [["policy", *" ".join(f"{share}% time" for share in (17, 25, 33, 50)).split()]] * 2
+    assert [line for line in lines if "agreement (cost)" in line] == [
+        f"chance, memory {held:g} GB: agreement (cost), in %", "chance: agreement (cost), in %",
+    ]  # fmt: skip
+    starred = [line for line in lines if re.search(r"\d\* \(", line)]
+    assert starred and not any(line.strip().startswith("all") for line in starred)
+
+
+def test_what_is_played_is_named_on_standard_error_where_there_is_no_terminal(trace: Path) -> None:
+    done = camlink("compare", str(trace), "--policy", "standalone", "--budget-time", "0.5", "--json")
+    assert "chance: standalone, 50% time (0 % of this trace done)" in done.stderr
+    assert "standalone, 50%" not in done.stdout
+
+
+def test_plain_lines_come_at_once_and_then_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 0.0, 0.0, 5.0, 12.0, 12.0])
+    show = plain_lines(note_console(), lambda: next(clock))
+    for done in (0, 25, 50):
+        show(Step("t: camlink", done, 100))
+    assert capsys.readouterr().err.splitlines() == [f"t: camlink ({share} % of this trace done)" for share in (0, 50)]
+
+
+def test_steps_go_from_none_to_all_frames_of_all_policies_and_budgets() -> None:
+    trace, steps = random_trace(1, 200, 2), list[Step]()
+    rules = Rules([Budget(time_share=0.3), Budget(time_share=0.5)], ["standalone", "periodic"])
+    results = list(compare(trace, rules, lambda said: None, steps.append))
+    assert len(results) == 4 and {s.total for s in steps} == {800}
+    done = [s.done for s in steps]
+    assert done == sorted(done) and done[0] == 0 and {200, 400, 600} <= set(done) and 700 < done[-1] < 800
+
+
+def test_ctrl_c_leaves_the_rows_that_are_done_and_says_so(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = []
+
+    def play(*arguments: Any, **named: Any) -> Any:
+        played.append(named["name"])
+        if len(played) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    real = lab.play
+    monkeypatch.setattr(lab, "play", play)
+    page = tmp_path / "page.html"
+    asked = ["compare", str(trace), "--policy", "standalone", "periodic", "--budget-time", "0.3", "0.6"]
+    done = camlink(*asked, "--html", str(page))
+    assert done.exit_code == 130 and "PARTIAL: stopped by Ctrl-C after 3 rows" in done.stderr
+    assert re.search(r"standalone( +[\d.]+\*? +\(\d+\)){2}", done.stdout)
+    assert re.search(r"periodic +[\d.]+\*? +\(\d+\) *\n", done.stdout), "one of its two budgets was played"
+    text = page.read_text()
+    assert "PARTIAL" in text and text.count('<td class="n"></td>') == 1
 
 
 def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path, tmp_path: Path) -> None:
@@ -60,7 +142,7 @@ def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path
         "--csv", str(table), "--html", str(page),
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert re.search(r"drls\s+\d+\.\d( ± \d\.\d)? / \d+", done.stdout)
+    assert re.search(r"drls\s+\d+\.\d(±\d\.\d)?\* \(\d+\)", done.stdout)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["seed"] for row in rows] == ["1", "2"] and "agreement of m0" in rows[0]
     text = page.read_text()
@@ -185,7 +267,7 @@ def test_boxes_are_called_mean_average_precision_everywhere(tmp_path: Path) -> N
     assert done.exit_code == 0, (done.output, done.exception)
     shown = done.stdout
     mixed = "mean average precision of boxes (m) and agreement (w)"
-    assert "mAP and agreement / cost, in %" in shown and mixed in re.sub(r"\s+", " ", shown)
+    assert "mAP and agreement (cost), in %" in shown and mixed in re.sub(r"\s+", " ", shown)
     row = json.loads(camlink(*asked, "--boxes", "--json").stdout)[0]
     assert row["measure_per_model"] == {"m": "mean average precision of boxes", "w": "agreement"}
     (line,) = csv.DictReader(table.read_text().splitlines())
@@ -193,7 +275,7 @@ def test_boxes_are_called_mean_average_precision_everywhere(tmp_path: Path) -> N
     text = page.read_text()
     assert mixed in text and "m<br>mAP" in text and "w<br>agreement" in text and "mAP and agreement, %" in text
     plain = camlink(*asked).stdout
-    assert "agreement / cost, in %" in plain and "mAP" not in plain
+    assert "agreement (cost), in %" in plain and "mAP" not in plain
 
 
 def test_a_simulated_city_is_labelled_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
