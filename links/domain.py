@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
@@ -92,6 +93,83 @@ def link_to_oracle(
     return trained[oracle.model]
 
 
+@dataclass(frozen=True, eq=False)
+class Offset:
+    """What a person says, as what one deployed counter says plus a constant: a detector's steady error, undone.
+
+    ``offset`` (target.size,) is in counts. It learns one number per label, so that it also holds for counts that no
+    label showed, where links know nothing. It answers as an `Ensemble` of one source does, without memory.
+    """
+
+    source: OutputSpec
+    target: OutputSpec
+    offset: Array
+    held_out_agreement: float  # of an offset learnt without the labels that it is judged by
+    stated: float  # confidence, 0..1
+
+    @property
+    def links(self) -> Mapping[str, Offset]:
+        """The one model that it reads."""
+        return {self.source.model: self}
+
+    def predict(self, values: Mapping[str, Array]) -> tuple[Array, NDArray[np.float64]]:
+        """Return the value (..., target.size) and the confidence (...,). Raises `LinkError` without the source."""
+        if self.source.model not in values:
+            raise LinkError(f"{self.target.model} is told from {self.source.model}, which said nothing")
+        read = values[self.source.model]
+        own = own_value(self.source, read.reshape(-1, read.shape[-1]), self.target)
+        assert own is not None, "an offset is learnt from counters only"
+        told = np.maximum(own + self.offset, np.float32(0.0)).reshape(*read.shape[:-1], self.target.size)
+        return told, np.full(read.shape[:-1], self.stated)
+
+
+def learn_oracle(
+    specs: Mapping[str, OutputSpec], samples: Mapping[str, Array], oracle: OutputSpec, labels: Array, *, seed: int
+) -> Ensemble | Offset:
+    """Learn to say what a person would: links, or a counter's plain offset where that is right more often.
+
+    Both are taught with the first four fifths of the labels, oldest first, and compared on the rest; what wins is then
+    taught with all, links on a tie. With too few labels to compare by it is links. Raises as `link_to_oracle`.
+    """
+    taught = _taught_frames(len(labels))
+    links = link_to_oracle(specs, samples, oracle, labels, seed=seed)
+    if taught is None or oracle.task != "count":
+        return links
+    said = {m: own for m, spec in specs.items() if (own := own_value(spec, samples[m], oracle)) is not None}
+    scores = {m: _agreement_of_offset(oracle, own, labels, taught) for m, own in said.items()}
+    best = max(scores, key=lambda m: scores[m], default=None)
+    if best is None:
+        return links
+    tried = link_to_oracle(specs, {m: samples[m][:taught] for m in specs}, oracle, labels[:taught], seed=seed)
+    by_links = agreement(oracle, tried.predict({m: samples[m][taught:] for m in specs})[0], labels[taught:]).mean()
+    if scores[best] <= by_links:
+        return links
+    kept = len(labels) - taught
+    stated = (scores[best] * kept + 1.0) / (kept + 2.0)  # Laplace's rule of succession: a few frames make nobody sure
+    return Offset(specs[best], oracle, _usual_offset(said[best], labels), scores[best], stated)
+
+
+def _agreement_of_offset(oracle: OutputSpec, own: Array, labels: Array, taught: int) -> float:
+    """Return how often a counter plus the offset of the first ``taught`` frames is right on the rest, 0..1."""
+    told = np.maximum(own[taught:] + _usual_offset(own[:taught], labels[:taught]), np.float32(0.0))
+    return float(agreement(oracle, told, labels[taught:]).mean())
+
+
+def _usual_offset(own: Array, labels: Array) -> Array:
+    """Return the commonest whole difference per label, which is right most often: (n, size) -> (size,)."""
+    found = []
+    for column in np.rint(labels - own).T:
+        values, counts = np.unique(column, return_counts=True)
+        found.append(values[counts.argmax()])
+    return np.array(found, np.float32)
+
+
+def _taught_frames(labelled: int) -> int | None:
+    """Return how many labelled frames teach when the rest judges; None where too few would be left for either."""
+    kept = round(KEPT_ASIDE * labelled)
+    return None if labelled - kept < MIN_FRAMES or kept < FEWEST_JUDGED else labelled - kept
+
+
 @dataclass(frozen=True)
 class Judgement:
     """How often a person's labels were met on labelled frames that taught nothing (`models.scores.agreement`, 0..1).
@@ -112,22 +190,21 @@ def judge_oracle(
     """Teach with the first four fifths of the labelled frames, oldest first, and judge on the rest.
 
     Neighbouring frames are alike, so what is kept aside is one stretch. None where too few frames would be left to
-    teach or to judge. Arguments as of `link_to_oracle`.
+    teach or to judge. Arguments as of `learn_oracle`.
     """
-    kept = round(KEPT_ASIDE * len(labels))
-    taught = len(labels) - kept
-    if taught < MIN_FRAMES or kept < FEWEST_JUDGED:
+    taught = _taught_frames(len(labels))
+    if taught is None:
         return None
     truth = labels[taught:]
     teach, judge = ({m: samples[m][part] for m in specs} for part in (slice(taught), slice(taught, None)))
-    links = link_to_oracle(specs, teach, oracle, labels[:taught], seed=seed)
+    learnt = learn_oracle(specs, teach, oracle, labels[:taught], seed=seed)
     values, counts = np.unique(labels[:taught], axis=0, return_counts=True)
     usual = np.broadcast_to(values[counts.argmax()], truth.shape)
     said = {m: own for m, spec in specs.items() if (own := own_value(spec, judge[m], oracle)) is not None}
     return Judgement(
         taught,
-        kept,
-        float(agreement(oracle, links.predict(judge)[0], truth).mean()),
+        len(truth),
+        float(agreement(oracle, learnt.predict(judge)[0], truth).mean()),
         {m: float(agreement(oracle, own, truth).mean()) for m, own in said.items()},
         float(agreement(oracle, usual, truth).mean()),
     )

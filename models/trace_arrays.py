@@ -29,7 +29,6 @@ from camlink.models.trace_columns import (
 )
 from camlink.models.trace_files import RecordedEntry, read_models
 from camlink.pipeline.errors import TraceError
-from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import FIRST_STATISTICS, STATISTICS
 
 __all__ = ["Array", "CameraTrace", "TraceArrays", "open_arrays"]
@@ -168,7 +167,7 @@ def _split(
             notes.append(f"{where} has no outputs of {', '.join(absent)}; left out there")
         whole = np.logical_and.reduce([known[m] for m in present]) if present else np.zeros(0, np.bool_)
         if left_out := int(np.count_nonzero(~whole)):
-            notes.append(f"{where}: {counted(left_out, 'frame')} left out: {_lacking(known, present)}")
+            notes.append(f"{where}: {_frames(left_out)} left out: {_lacking(known, present)}")
         at = slice(None) if whole.all() and present else np.flatnonzero(whole)
         cameras.append(
             CameraTrace(
@@ -186,8 +185,12 @@ def _split(
 def _lacking(known: Mapping[str, NDArray[np.bool_]], models: Sequence[str]) -> str:
     """Say what stands in the way of frames on which a model's output is not there, or is no finite number."""
     missing = {m: int(np.count_nonzero(~known[m])) for m in models if not known[m].all()}
-    each = ", ".join(f"{m} on {counted(count, 'frame')}" for m, count in missing.items())
+    each = ", ".join(f"{m} on {_frames(count)}" for m, count in missing.items())
     return f"no output, or one that is null, NaN or infinite, of {each}"
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
 
 
 def _read_only(values: Array) -> Array:

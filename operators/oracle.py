@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from camlink.links.domain import Offset
 from camlink.links.ensemble import Ensemble
 from camlink.pipeline.records import CalibratedOutput, FrameResult
 
 
 class OracleNode:
-    """Links from what is served of the deployed models to a person's labels, one ensemble per labelled camera."""
+    """From what is served of the deployed models to a person's labels: links or an offset per labelled camera."""
 
-    def __init__(self, ensembles: Mapping[str, Ensemble]) -> None:
-        """``ensembles``: camera -> links to the oracle; other cameras get no calibrated output."""
+    def __init__(self, ensembles: Mapping[str, Ensemble | Offset]) -> None:
+        """``ensembles``: camera -> what predicts the oracle; other cameras get no calibrated output."""
         self._ensembles = dict(ensembles)
 
     def of(self, result: FrameResult) -> CalibratedOutput | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from camlink.links.base import Array
-from camlink.links.domain import FrameName, Labels, judge_oracle, link_to_oracle, read_labels
+from camlink.links.domain import FrameName, Labels, Offset, judge_oracle, learn_oracle, read_labels
 from camlink.links.ensemble import Ensemble
 from camlink.links.train import MIN_FRAMES
 from camlink.models.base import OutputSpec
@@ -45,8 +45,8 @@ def oracle_node(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> OracleNo
     return OracleNode(_taught(config.oracle, lessons, config.seed))
 
 
-def train_oracle(oracle: OracleConfig, specs: Mapping[str, OutputSpec], seed: int) -> dict[str, Ensemble]:
-    """Return camera -> links from the deployed models to the labels, for each camera. Raises `LinkError`."""
+def train_oracle(oracle: OracleConfig, specs: Mapping[str, OutputSpec], seed: int) -> dict[str, Ensemble | Offset]:
+    """Return camera -> links or an offset from the deployed models to the labels. Raises `LinkError`."""
     lessons, faults = read_lessons(oracle, specs)
     if faults:
         raise LinkError("\n".join(message for _, message in faults))
@@ -127,13 +127,14 @@ def read_lessons(oracle: OracleConfig, specs: Mapping[str, OutputSpec]) -> tuple
     return lessons, faults
 
 
-def _taught(oracle: OracleConfig, lessons: Mapping[str, Lesson], seed: int) -> dict[str, Ensemble]:
+def _taught(oracle: OracleConfig, lessons: Mapping[str, Lesson], seed: int) -> dict[str, Ensemble | Offset]:
     trained = {}
     for camera, lesson in lessons.items():
-        trained[camera] = link_to_oracle(lesson.specs, lesson.samples, oracle.spec(), lesson.labels, seed=seed)
+        trained[camera] = learnt = learn_oracle(lesson.specs, lesson.samples, oracle.spec(), lesson.labels, seed=seed)
+        how = f"{learnt.source.model} {learnt.offset.tolist()}" if isinstance(learnt, Offset) else "links"
         logger.info(
-            'camera "%s": "%s" learnt from %d labelled frames, agreement %.3f on held-out ones',
-            *(camera, oracle.name, len(lesson.labels), trained[camera].held_out_agreement),
+            'camera "%s": "%s" learnt as %s from %d labelled frames, agreement %.3f on held-out ones',
+            *(camera, oracle.name, how, len(lesson.labels), learnt.held_out_agreement),
         )
     return trained
 

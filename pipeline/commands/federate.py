@@ -264,8 +264,8 @@ def verdict(figures: Sequence[Sequence[float]]) -> str:
     count as the table shows them, to a thousandth.
 
     >>> print(verdict([(0.5, 0.6, 0.7, 0.4, 0.8), (0.9, 0.6, 0.7, 0.7, 0.7)]))
-    Fused against local only: better 1, equal 1, worse 0 of 2. Below the better of constant and persistence: fused 1, \
-federated 1, local only 1 of 2.
+    Fused against local only: better 1, equal 1, worse 0 of 2.
+    Below the better of constant and persistence: fused 1, federated 2, local only 1 of 2.
     """
     rounded = [[round(share, 3) for share in row] for row in figures]
     gains = [row[4] - row[2] for row in rounded]
@@ -273,6 +273,6 @@ federated 1, local only 1 of 2.
     below = {name: sum(row[at] < max(row[:2]) for row in rounded) for name, at in _LINKS.items()}
     return (
         f"Fused against local only: better {better}, equal {len(gains) - better - worse}, worse {worse} "
-        f"of {len(gains)}. Below the better of constant and persistence: "
+        f"of {len(gains)}.\nBelow the better of constant and persistence: "
         f"{', '.join(f'{name} {count}' for name, count in below.items())} of {len(gains)}."
     )

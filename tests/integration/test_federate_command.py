@@ -98,8 +98,8 @@ def test_a_rehearsal_states_baselines_beside_its_figures(trace: Path, tmp_path: 
     (last,) = [line for line in done.stdout.splitlines() if line.startswith("Fused against local only: ")]
     gains = [float(row[6]) - float(row[4]) for row in rows]
     better, worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    assert f"better {better}, equal {4 - better - worse}, worse {worse} of 4. " in last
-    assert last.endswith("fused 0, federated 0, local only 0 of 4.")
+    assert f"better {better}, equal {4 - better - worse}, worse {worse} of 4." in last
+    assert done.stdout.rstrip().endswith("fused 0, federated 0, local only 0 of 4.")
 
 
 def test_baselines_are_judged_on_a_frame_before_they_learn_it() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camlink.links.domain import judge_oracle, link_to_oracle, own_value, read_labels
+from camlink.links.domain import Offset, judge_oracle, learn_oracle, link_to_oracle, own_value, read_labels
+from camlink.links.ensemble import Ensemble
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
@@ -71,6 +72,36 @@ def test_labels_are_judged_on_the_last_fifth_which_taught_nothing() -> None:
     assert judged.own == {"detector": 1.0}, "all its counts together are the label"
     assert judged.calibrated == 0.0, "nobody taught it to count to nine"
     assert judged.constant == 0.0
+
+
+def test_a_steady_offset_is_learnt_where_it_is_right_more_often_than_links() -> None:
+    truth = np.array([[i // 10 + 1] for i in range(100)], np.float32)  # counts only grow: the last were never seen
+    detector, other = (OutputSpec(name, "vector", 1, "count", ("car",)) for name in ("detector", "other"))
+    samples = {"detector": truth - 1, "other": np.zeros_like(truth)}
+    specs = {"detector": detector, "other": other}
+    learnt = learn_oracle(specs, samples, VEHICLES, truth, seed=0)
+    assert isinstance(learnt, Offset) and learnt.source == detector and learnt.offset.tolist() == [1.0]
+    assert list(learnt.links) == ["detector"] and learnt.held_out_agreement == 1.0
+    assert 0.9 < learnt.stated < 1.0, "twenty frames make nobody sure"
+    value, confidence = learnt.predict({"detector": np.array([41], np.float32)})
+    assert value.tolist() == [42.0] and float(confidence) == learnt.stated
+    judged = judge_oracle(specs, samples, VEHICLES, truth, seed=0)
+    assert judged is not None and judged.calibrated == 1.0 and judged.own["detector"] == 0.0
+    with pytest.raises(LinkError, match="told from detector"):
+        learnt.predict({"other": truth})
+
+
+def test_an_offset_never_goes_below_nothing() -> None:
+    spec = OutputSpec("detector", "vector", 1, "count", ("car",))
+    learnt = Offset(spec, VEHICLES, np.array([-2.0], np.float32), 1.0, 0.9)
+    assert learnt.predict({"detector": np.array([[1], [5]], np.float32)})[0].tolist() == [[0.0], [3.0]]
+
+
+def test_links_stay_where_no_offset_does_better() -> None:
+    truth = np.array([[i % 4] for i in range(100)], np.float32)
+    detector = OutputSpec("detector", "vector", 1, "count", ("car",))
+    learnt = learn_oracle({"detector": detector}, {"detector": 3 - truth}, VEHICLES, truth, seed=0)
+    assert isinstance(learnt, Ensemble)
 
 
 def test_too_few_labels_are_not_judged_at_all() -> None:
