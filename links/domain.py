@@ -29,6 +29,7 @@ from camlink.pipeline.errors import LinkError
 
 KEPT_ASIDE = 0.2  # of the labelled frames, to judge on
 FEWEST_JUDGED = 5  # frames; fewer say nothing
+MCNEMAR = 1.96  # standard deviations that an offset must gain by, were it as good as links: 5 %
 FrameName = int | datetime  # a frame's index, or when it was captured
 Labels = dict[tuple[str, FrameName], Array]  # (camera, frame) -> value (size,)
 
@@ -129,30 +130,31 @@ def learn_oracle(
     """Learn to say what a person would: links, or a counter's plain offset where that is right more often.
 
     Both are taught with the first four fifths of the labels, oldest first, and compared on the rest; what wins is then
-    taught with all, links on a tie. With too few labels to compare by it is links. Raises as `link_to_oracle`.
+    taught with all: the offset only where it gains more than chance explains (McNemar's test), else links, as with too
+    few labels to compare by. Raises as `link_to_oracle`.
     """
     taught = _taught_frames(len(labels))
     links = link_to_oracle(specs, samples, oracle, labels, seed=seed)
     if taught is None or oracle.task != "count":
         return links
     said = {m: own for m, spec in specs.items() if (own := own_value(spec, samples[m], oracle)) is not None}
-    scores = {m: _agreement_of_offset(oracle, own, labels, taught) for m, own in said.items()}
-    best = max(scores, key=lambda m: scores[m], default=None)
+    scores = {m: _scores_of_offset(oracle, own, labels, taught) for m, own in said.items()}
+    best = max(scores, key=lambda m: float(scores[m].mean()), default=None)
     if best is None:
         return links
     tried = link_to_oracle(specs, {m: samples[m][:taught] for m in specs}, oracle, labels[:taught], seed=seed)
-    by_links = agreement(oracle, tried.predict({m: samples[m][taught:] for m in specs})[0], labels[taught:]).mean()
-    if scores[best] <= by_links:
+    by_links = agreement(oracle, tried.predict({m: samples[m][taught:] for m in specs})[0], labels[taught:])
+    gain = scores[best] - by_links
+    if gain.sum() <= MCNEMAR * float(np.sqrt((gain**2).sum())):
         return links
-    kept = len(labels) - taught
-    stated = (scores[best] * kept + 1.0) / (kept + 2.0)  # Laplace's rule of succession: a few frames make nobody sure
-    return Offset(specs[best], oracle, _usual_offset(said[best], labels), scores[best], stated)
+    stated = (float(scores[best].sum()) + 1.0) / (len(gain) + 2.0)  # rule of succession: few frames make nobody sure
+    return Offset(specs[best], oracle, _usual_offset(said[best], labels), float(scores[best].mean()), stated)
 
 
-def _agreement_of_offset(oracle: OutputSpec, own: Array, labels: Array, taught: int) -> float:
-    """Return how often a counter plus the offset of the first ``taught`` frames is right on the rest, 0..1."""
+def _scores_of_offset(oracle: OutputSpec, own: Array, labels: Array, taught: int) -> NDArray[np.floating]:
+    """Return, for each of the rest, how right a counter plus the offset of the first ``taught`` frames is, 0..1."""
     told = np.maximum(own[taught:] + _usual_offset(own[:taught], labels[:taught]), np.float32(0.0))
-    return float(agreement(oracle, told, labels[taught:]).mean())
+    return agreement(oracle, told, labels[taught:])
 
 
 def _usual_offset(own: Array, labels: Array) -> Array:
