@@ -24,6 +24,7 @@ from camlink.operators.worth import Outlook, Prices
 MOST_FRAMES = 512  # kept; then every other one
 FEWEST_FRAMES = 8  # that say anything
 MOST_GUIDES = 2  # that a model which is not loaded is answered from
+_ROUNDING = 1e-9
 _HALF_A_FRAME = 0.5  # for the usual level, beside each level of a source
 
 
@@ -109,12 +110,17 @@ def _right(now: Levels, said: Levels) -> float:
     return float((guess == said).mean())
 
 
-def choose_loaded(outlooks: Mapping[str, Outlook], telling: Telling, costs: Costs, budget: Budget) -> frozenset[str]:
-    """Return the models that fit into memory together and answer most, of themselves and of the others."""
+def choose_loaded(
+    outlooks: Mapping[str, Outlook], usual: Mapping[str, float], telling: Telling, costs: Costs, budget: Budget
+) -> frozenset[str]:
+    """Return the models that fit into memory together and answer most, of themselves and of the others.
+
+    ``usual``: how often each model's usual value is taken to be right.
+    """
 
     def answered(loaded: Collection[str]) -> float:
         right = _refreshed({m: outlooks[m] for m in outlooks if m in loaded}, budget.time_ms(costs))
-        return sum(right[m] if m in right else _without(m, right, telling, outlooks[m]) for m in outlooks)
+        return sum(right[m] if m in right else _without(m, right, usual[m], telling) for m in outlooks)
 
     if len(outlooks) <= EXACT_UP_TO:
         return max(fitting_sets(tuple(outlooks), costs, budget), key=answered)
@@ -131,11 +137,11 @@ def _refreshed(outlooks: Mapping[str, Outlook], limit_ms: float) -> dict[str, fl
     return {m: 1.0 - o.mean_wrong(i) for (m, o), i in zip(outlooks.items(), intervals, strict=True)}
 
 
-def _without(target: str, right: Mapping[str, float], telling: Telling, outlook: Outlook) -> float:
+def _without(target: str, right: Mapping[str, float], usual: float, telling: Telling) -> float:
     """Return how often a model that is not loaded is known by the best of those that are, as far as they are right."""
-    usual = telling.usually.get(target, 1.0 - outlook.stale)
-    gain = (right[s] * (telling.by[s, target] - usual) for s in right if (s, target) in telling.by)
-    return usual + max(0.0, *gain, 0.0)
+    by = (telling.by[s, target] - telling.usually[target] if (s, target) in telling.by else 0.0 for s in right)
+    gain = max((max(b, 0.0) * right[s] for s, b in zip(right, by, strict=True)), default=0.0)
+    return min(usual + gain, 1.0)
 
 
 def _grown(
@@ -145,7 +151,7 @@ def _grown(
     budget: Budget,
     weight: Callable[[str], float],
 ) -> frozenset[str]:
-    """Add the model that brings most for its weight, as long as one fits."""
+    """Add the model that brings most for its weight, as long as one fits and takes no time from what brings more."""
     loaded: list[str] = []
     while True:
         room = budget.memory_limit() + 1e-9 - costs.memory(loaded)
@@ -153,4 +159,8 @@ def _grown(
         if not fit:
             return frozenset(loaded)
         now = answered(loaded)
-        loaded.append(max(fit, key=lambda m: (answered([*loaded, m]) - now) / weight(m)))
+        gain = {m: (answered([*loaded, m]) - now) / weight(m) for m in fit}
+        best = max(fit, key=lambda m: gain[m])
+        if gain[best] < -_ROUNDING:
+            return frozenset(loaded)
+        loaded.append(best)

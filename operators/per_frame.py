@@ -296,7 +296,8 @@ class PerFrame:
         telling = full.telling()
         if self._links is None:
             telling = Telling(telling.usually, {})
-        loaded = choose_loaded(outlooks, telling, self._setup.costs, self._setup.budget)
+        usual = {n: 1.0 - m.belief.guess(0.0).wrong for n, m in self._models.items()}
+        loaded = choose_loaded(outlooks, usual, telling, self._setup.costs, self._setup.budget)
         for name in self._leveled:
             guides = telling.guides(name, loaded) if name not in loaded else ()
             if guides:
