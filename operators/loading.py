@@ -18,6 +18,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.baselines.options import fitting_sets
 from camlink.operators.belief import Levels
 from camlink.operators.link_evidence import channels
+from camlink.operators.policy_state import State, array
 from camlink.operators.selection import EXACT_UP_TO, Budget, Costs
 from camlink.operators.worth import Outlook, Prices
 
@@ -84,17 +85,22 @@ class FullFrames:
             right = max(right, _right(np.zeros_like(now), apart - apart.min()))
         return right
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> State:
         """Return the frames, for a snapshot."""
-        kept = {name: np.array([f[name] for f in self._frames]) for name in self._specs} if self._frames else {}
-        return {"levels": kept, "every": self._every, "seen": self._seen}
+        kept = {n: np.array([f[n] for f in self._frames], np.intp) for n in self._specs}
+        levels = {n: kept[n].reshape(len(self._frames), _entries(s)) for n, s in self._specs.items()}
+        return {"levels": levels, "every": self._every, "seen": self._seen}
 
-    def resume(self, state: Mapping[str, object]) -> None:
-        """Take up what `state` told."""
-        levels = state["levels"]
-        assert isinstance(levels, dict)
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`, and `KeyError` for models that are not there."""
+        kept = state["levels"]
+        levels = {n: array(kept[n], np.zeros((0, _entries(s)), np.intp), free=(0,)) for n, s in self._specs.items()}
         self._frames = [dict(zip(levels, frame, strict=True)) for frame in zip(*levels.values(), strict=True)]
-        self._every, self._seen = int(str(state["every"])), int(str(state["seen"]))
+        self._every, self._seen = int(state["every"]), int(state["seen"])
+
+
+def _entries(spec: OutputSpec) -> int:
+    return 1 if spec.task == "single_label" else spec.size
 
 
 def _right(now: Levels, said: Levels) -> float:

@@ -117,9 +117,11 @@ class PerFrame:
                 self._price, self._until_fit = float(state["price"]), int(state["until_fit"])
             self._allowed = None if state["allowed"] is None else frozenset(state["allowed"])
             self._required = frozenset(state["required"])
-            if self._full is not None and state["full"] is not None:
+            if self._full is not None and state["full"] is not None and self._allowed is None:
                 self._full.resume(state["full"])
-            self._guides = {m: tuple(guides) for m, guides in state["guides"].items()}
+            self._guides = {m: tuple(g) for m, g in state["guides"].items()}
+            if unknown := set(self._guides).union(*self._guides.values()) - set(self._leveled):
+                raise StateError(f"a policy's snapshot with guides that are no models with levels: {sorted(unknown)}")
 
     def _shapes(self) -> dict[str, list[object]]:
         return {m: [s.task, s.size, list(s.labels or ())] for m, s in self._setup.specs.items()}
@@ -303,7 +305,7 @@ class PerFrame:
             if guides:
                 self._guides[name] = guides
                 self._follow(name, list(full))
-        self._full = FullFrames({})
+        self._full = None
         return loaded
 
     def _follow(self, name: str, frames: list[Mapping[str, Levels]]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,8 +12,10 @@ from camlink.models.base import OutputSpec
 from camlink.operators.loading import FullFrames, choose_loaded
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
+from camlink.operators.policy_state import pack, unpack
 from camlink.operators.selection import Budget, Costs
 from camlink.operators.worth import Outlook
+from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Value
 
 WARM_UP, FRAMES = 60, 240
@@ -85,6 +90,25 @@ def test_what_each_model_tells_of_another() -> None:
     assert telling.by["m1", "m2"] == 1.0 > telling.usually["m2"]
     assert telling.by["alone", "m2"] < 0.6
     assert telling.guides("m2", {"m1", "alone"})[0] == "m1"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s["full"]["levels"].pop("m1"), "KeyError: 'm1'"),
+        (lambda s: s["full"]["levels"].update(m1=np.zeros((3, 2), np.intp)), "expected int64"),
+        (lambda s: s.update(guides={"m2": ["cat"]}), r"guides that are no models with levels: \['cat'\]"),
+    ],
+    ids=["a model is missing", "another shape", "a guide that is not there"],
+)
+def test_a_snapshot_with_wrong_frames_or_guides_is_refused(
+    change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    said = outputs(4)
+    state = unpack(warmed(setup_of(said, 2.0), said).snapshot())
+    change(state)
+    with pytest.raises(StateError, match=reason):
+        PerFrame(setup_of(said, 2.0)).resume(pack(state))
 
 
 @pytest.mark.parametrize("after", [WARM_UP, WARM_UP + 20], ids=["before the choice", "after it"])
