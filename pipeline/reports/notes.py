@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camlink.pipeline.quantities import counted
+from camlink.pipeline.reports.certificates import deciding
 from camlink.pipeline.reports.spending import over_spent
 
 BASELINE_WORDS = {
@@ -16,6 +17,7 @@ BASELINE_WORDS = {
 FEW_FRAMES = 30
 MOST_NAMED = 3  # in a sentence
 ALWAYS = "always executed"  # a model that nothing was predicted of has nothing to prove
+ANYTIME, ONE_LOOK = "95 %, at any time", "95 %, one look"  # what an interval is (docs/accuracy.md)
 OFF_PACE = 1.5  # from here on, measured and profiled time are called different
 
 
@@ -248,7 +250,8 @@ def missed(report: Mapping[str, Any]) -> list[str]:
 def missed_targets(certificates: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """Name those of some cameras' certificates whose target is not met, the first ones; empty where there is none."""
     found = [
-        f"{entry['model']} on {camera} ({percent(entry['estimate'])} instead of {percent(entry['target'])})"
+        f"{entry['model']} on {camera} on {entry['day']} "
+        f"({percent(entry['estimate'])} instead of {percent(entry['target'])})"
         for camera, entry in certificates
         if entry["target_state"] == "not met"
     ]
@@ -257,11 +260,14 @@ def missed_targets(certificates: Sequence[tuple[str, Mapping[str, Any]]]) -> str
 
 
 def last_targets(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return camera and certificate of each model with a target, as of its camera's last day."""
-    found = []
+    """Return camera and certificate of each model with a target, of the day that says how it stands (`deciding`)."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for camera, told in report["cameras"].items():
-        last = {entry["model"]: entry for entry in told["certificates"] if entry["target"] is not None}
-        found += [(camera, entry) for entry in last.values()]
+        days: dict[str, list[dict[str, Any]]] = {}
+        for entry in told["certificates"]:
+            if entry["target"] is not None:
+                days.setdefault(entry["model"], []).append(entry)
+        found += [(camera, entry) for entries in days.values() if (entry := deciding(entries)) is not None]
     return found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from camlink.pipeline.reports.calibrated import calibrated_lines
 from camlink.pipeline.reports.notes import (
     ALWAYS,
+    ANYTIME,
     ending,
     headline,
     interval,
@@ -59,13 +60,13 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 
 
 def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return a line, and its style, for each camera and model with a target, as of its last day."""
+    """Return a line, and its style, for each camera and model with a target."""
     lines = []
     for name, entry in last_targets(report):
         state = standing(entry)
         proven = "; nothing to prove" if state == ALWAYS else ""
         if entry["estimate"] is not None:
-            proven = f" ({percent(entry['estimate'])}, {interval(entry)} at any time)"
+            proven = f" on {entry['day']}: {percent(entry['estimate'])} ({interval(entry)}, {ANYTIME})"
         text = f"  {name}, {entry['model']}: target {percent(entry['target'])} {state}{proven}"
         lines.append((text, TARGET_STYLES.get(state, "")))
     return lines
