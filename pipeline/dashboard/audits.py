@@ -25,6 +25,7 @@ from camlink.pipeline.certificates import Answers, answers, frame_means
 from camlink.pipeline.reports.html import said
 from camlink.pipeline.reports.rows import ModelRows
 from camlink.pipeline.results.tables import DAY_US
+from camlink.pipeline.whole_answers import WholeAnswers, whole_answers
 
 DISAGREEMENTS = 500  # latest wrong predictions kept per camera and model, to be shown
 HISTORY = 500  # latest executed values that the baselines know: a page must not hold a whole run in memory
@@ -106,6 +107,7 @@ class AuditLedger:
         self.days: dict[int, Evidence] = {}  # on predicted outputs, by day since 1970 (UTC), the latest `DAYS`
         self._certificates: dict[int, Certificate] = {}  # of those days that got no rows since it was asked for
         self.everything, self.predicted = Weighted(), Weighted()  # baselines on all outputs, on predicted ones
+        self.whole: WholeAnswers | None = None  # of predicted outputs, where an answer has several entries
         self.wrong: dict[int, Disagreement] = {}  # by frame
 
     def add(self, rows: ModelRows) -> Answers | None:
@@ -119,6 +121,7 @@ class AuditLedger:
                 self.everything += Weighted.of(scores, np.arange(len(scores.shadow)))
                 self.predicted += Weighted.of(scores, np.flatnonzero(scores.shadow != EXECUTES))
                 self._note_wrong(rows, scores)
+                self._count_whole(scores)
         self._past = Executions(executions.times_us[-HISTORY:], executions.values[-HISTORY:])
         told = answers(rows)
         predicted = told.only(~told.executes)
@@ -141,6 +144,10 @@ class AuditLedger:
         for day in sorted(self.days)[:-DAYS]:
             del self.days[day]
             self._certificates.pop(day, None)
+
+    def _count_whole(self, scores: AuditScores) -> None:
+        new = whole_answers(self._spec, [scores])
+        self.whole = self.whole + new if self.whole and new else new or self.whole
 
     def _note_wrong(self, rows: ModelRows, scores: AuditScores) -> None:
         audit = rows.audit

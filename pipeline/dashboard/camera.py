@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState,
 from camlink.pipeline.dashboard.targets import target_of, targets
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
 from camlink.pipeline.reports.calibrated import calibrated_words, unit
+from camlink.pipeline.reports.notes import whole_words
 from camlink.pipeline.results.latest import read_latest
 from camlink.pipeline.results.tables import microseconds
 from camlink.pipeline.run_info import RunInfo
@@ -34,6 +35,7 @@ class ModelView:
     caption: str
     chart: Markup | None
     trust: Trust | None  # of predicted outputs alone
+    whole: str  # on how many audit frames its whole answer was right, in a sentence; empty where it is one entry
     served: Mapping[str, int]
     executions: int
     executed_share: float | None
@@ -117,6 +119,7 @@ def _model(
         caption=_caption(model.spec),
         chart=svg.over_time(model.spec, filled, window) if window and len(filled.starts_us) else None,
         trust=trust_of_models([model], info),
+        whole=whole_words(asdict(model.audit.whole) if model.audit.whole else None),
         served={how: model.served[how] for how in HOWS},
         executions=model.executions,
         executed_share=model.executions / total if total else None,

@@ -103,6 +103,7 @@ def page_environment() -> Environment:
         "interval": notes.interval,
         "executed": notes.executed_words,
         "standing": notes.standing,
+        "whole": notes.whole_words,
         "moment": _moment,
         "rate": rate,
         "memory": memory,

@@ -63,6 +63,19 @@ def best_baseline(figure: Mapping[str, Any]) -> tuple[str, float]:
     return name, figure["baselines"][name]
 
 
+def whole_words(found: Mapping[str, Any] | None) -> str:
+    """Say on how many audit frames the whole answer was right; empty where an answer is one entry, or for none.
+
+    >>> whole_words({"frames": 10, "right": 5, "baselines": {"constant": 2, "persistence": 6}})
+    'Whole answer right on 5 of 10 audit frames; the best baseline on 6.'
+    """
+    if found is None:
+        return ""
+    best = max(found["baselines"].values())
+    frames = counted(found["frames"], "audit frame")
+    return f"Whole answer right on {found['right']:,} of {frames}; the best baseline on {best:,}."
+
+
 def note(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, str]:
     """Judge a model's outputs in a ``verdict`` for colours and a ``text`` to read.
 

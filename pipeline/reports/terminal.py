@@ -15,6 +15,7 @@ from camlink.pipeline.reports.notes import (
     last_targets,
     percent,
     standing,
+    whole_words,
 )
 from camlink.pipeline.reports.spending import budget_words
 from camlink.pipeline.tables import print_table
@@ -39,10 +40,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"Frames are not conserved: {violation}", style="bold red"))
     console.print()
     _models(report, console)
-    for name, model in report["models"].items():
-        console.print(
-            Text(f"  {name}: {model['note']['text']}", style=VERDICT_STYLES.get(model["note"]["verdict"], ""))
-        )
+    _notes(report, console)
     cost = report["cost"]
     if spending := budget_words(cost["time_budget"], cost["parts"]["serve"]["share"], cost["share"]):
         console.print(Text(f"  {spending}"))
@@ -82,6 +80,16 @@ def _models(report: Mapping[str, Any], console: Console) -> None:
         saved = _share(model["executions"]["saved_share_without_drops"])
         rows.append((name, saved, *_agreement(figure), *baselines, str(figure["audit_frames"])))
     print_table(console, heads, rows)
+
+
+def _notes(report: Mapping[str, Any], console: Console) -> None:
+    from rich.text import Text
+
+    for name, model in report["models"].items():
+        style = VERDICT_STYLES.get(model["note"]["verdict"], "")
+        console.print(Text(f"  {name}: {model['note']['text']}", style=style))
+        if whole := whole_words(model["whole_answers"]):
+            console.print(Text(f"  {name}: {whole}"))
 
 
 def _cameras(report: Mapping[str, Any], console: Console) -> None:
