@@ -33,8 +33,8 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
     ``cameras``.
 
     Each camera has ``models`` (served outputs by how, all executions, and the certificate of the predicted ones with
-    target and state), ``whole_answers``, ``dropped`` by reason, ``decisions`` and ``events``. Raises `ResultsError` when
-    the run has nothing of that day.
+    target and state), ``dropped`` by reason, ``decisions`` and ``events``; a model has ``whole_answers``, too. Raises
+    `ResultsError` when the run has nothing of that day.
     """
     known_day(results, day)
     proofs, told, audited = [], {}, []

@@ -21,7 +21,7 @@ from camlink.operators.evidence import Evidence, bounds
 from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compare
 from camlink.pipeline.reports.calibrated import calibrated
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
-from camlink.pipeline.reports.notes import note, promise
+from camlink.pipeline.reports.notes import looks, note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
 from camlink.pipeline.reports.spending import all_bootstrap, spent, spent_in_all, time_budget
 from camlink.pipeline.results import RunInfo, RunResults
@@ -116,7 +116,7 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         "abstentions": _abstentions(frames),
         "agreement": (agreement := _agreement([rows.scores()], proof.whole, info)),
         "certificates": list(proof.entries),
-        "expected_agreement": _expected(rows, agreement),
+        "expected_agreement": _expected(rows, agreement, info),
         "frames": frames,
         "cost": costs,
         "models": models,
@@ -128,7 +128,7 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
     }
 
 
-def _expected(rows: CameraRows, measured: Report) -> Report | None:
+def _expected(rows: CameraRows, measured: Report, info: RunInfo) -> Report | None:
     """Return what the decisions expected, as a mean over the frames served under them, and what became of it."""
     expected = rows.expected_agreements()
     if not expected.size:
@@ -139,7 +139,7 @@ def _expected(rows: CameraRows, measured: Report) -> Report | None:
         "lowest": float(expected.min()),
         "highest": float(expected.max()),
         "measured": measured["mean"],
-        "text": promise(mean, measured),
+        "text": promise(mean, measured, looks(info.complete)),
     }
 
 

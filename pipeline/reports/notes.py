@@ -48,6 +48,11 @@ def interval(figure: Mapping[str, Any]) -> str:
     return f"{100.0 * figure['low']:.1f} – {100.0 * figure['high']:.1f} %"
 
 
+def looks(complete: bool) -> str:
+    """Return what the intervals in a run's report are; those of days and targets hold at any time."""
+    return ONE_LOOK if complete else ANYTIME
+
+
 def points(lead: Mapping[str, float]) -> str:
     """Return the interval of a lead, in percentage points.
 
@@ -185,17 +190,16 @@ def executed_words(decision: Mapping[str, Any]) -> str:
     return f"{named or 'Nothing'} executed."
 
 
-def promise(expected: float, measured: Mapping[str, Any]) -> str:
+def promise(expected: float, measured: Mapping[str, Any], looked: str) -> str:
     """Set the agreement that decisions expected beside the measured one, so that promising too much is seen.
 
-    >>> promise(0.95, {"mean": 0.8, "low": 0.7, "high": 0.9})
-    'The decisions expected 95.0 %, measured were 80.0 % (70.0 – 90.0 %): they promised too much.'
+    >>> promise(0.95, {"mean": 0.8, "low": 0.7, "high": 0.9}, ONE_LOOK)
+    'The decisions expected 95.0 %, measured were 80.0 % (95 %, one look: 70.0 – 90.0 %): they promised too much.'
     """
     if measured["mean"] is None:
         return f"The decisions expected {percent(expected)}; it was not measured."
-    both = (
-        f"The decisions expected {percent(expected)}, measured were {percent(measured['mean'])} ({interval(measured)})"
-    )
+    found = f"{percent(measured['mean'])} ({looked}: {interval(measured)})"
+    both = f"The decisions expected {percent(expected)}, measured were {found}"
     if expected > measured["high"]:
         return f"{both}: they promised too much."
     return f"{both}: better than promised." if expected < measured["low"] else f"{both}: within the interval."
@@ -229,7 +233,13 @@ def headline(report: Mapping[str, Any]) -> str:
     )
     abstained = report["abstentions"]
     silence = f"It gave no answer to {some_percent(abstained['share'])} of outputs." if abstained["served"] else ""
-    told = (first, lost, silence, _agreement_sentence(report["agreement"]), *missed(report))
+    told = (
+        first,
+        lost,
+        silence,
+        _agreement_sentence(report["agreement"], looks(report["run"]["complete"])),
+        *missed(report),
+    )
     return " ".join(filter(None, told))
 
 
@@ -293,13 +303,13 @@ def standing(entry: Mapping[str, Any]) -> str:
     return ALWAYS if not entry["frames"] and entry["target_state"] == "not known" else str(entry["target_state"])
 
 
-def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
+def _agreement_sentence(agreement: Mapping[str, Any], looked: str) -> str:
     if agreement["mean"] is None:
         return "Agreement was not measured: the run has no audit frames."
     name, baseline = best_baseline(agreement)
     measured = (
         f"Its outputs agreed with the models' own to {percent(agreement['mean'])} "
-        f"(95 % interval {interval(agreement)}, {counted(agreement['audit_frames'], 'audit frame')})"
+        f"({looked}: {interval(agreement)}; {counted(agreement['audit_frames'], 'audit frame')})"
     )
     words, given = BASELINE_WORDS[name], percent(baseline)
     if agreement["audit_frames"] < FEW_FRAMES:

@@ -13,6 +13,7 @@ from camlink.pipeline.reports.notes import (
     headline,
     interval,
     last_targets,
+    looks,
     percent,
     standing,
     whole_words,
@@ -64,7 +65,7 @@ def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         state = standing(entry)
         proven = "; nothing to prove" if state == ALWAYS else ""
         if entry["estimate"] is not None:
-            proven = f" on {entry['day']}: {percent(entry['estimate'])} ({interval(entry)}, {ANYTIME})"
+            proven = f" on {entry['day']}: {percent(entry['estimate'])} ({ANYTIME}: {interval(entry)})"
         text = f"  {name}, {entry['model']}: target {percent(entry['target'])} {state}{proven}"
         lines.append((text, TARGET_STYLES.get(state, "")))
     return lines
@@ -72,7 +73,16 @@ def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _models(report: Mapping[str, Any], console: Console) -> None:
     """Agreement here is that of predicted outputs only, with the baselines on the same audit frames."""
-    heads = ("Model", "saved", "predicted outputs agree", "95 % interval", "constant", "hourly", "persistence", "n")
+    heads = (
+        "Model",
+        "saved",
+        "predicted outputs agree",
+        looks(report["run"]["complete"]),
+        "constant",
+        "hourly",
+        "persistence",
+        "n",
+    )
     rows = []
     for name, model in report["models"].items():
         figure = model["agreement"]["predicted_only"]
@@ -94,7 +104,16 @@ def _notes(report: Mapping[str, Any], console: Console) -> None:
 
 def _cameras(report: Mapping[str, Any], console: Console) -> None:
     """Agreement here is that of all outputs, beside what the decisions expected it to be."""
-    heads = ("Camera", "frames", "saved", "expected", "all outputs agree", "95 % interval", "abstained", "dropped")
+    heads = (
+        "Camera",
+        "frames",
+        "saved",
+        "expected",
+        "all outputs agree",
+        looks(report["run"]["complete"]),
+        "abstained",
+        "dropped",
+    )
     rows = []
     for name, camera in report["cameras"].items():
         frames = camera["frames"]

@@ -103,7 +103,7 @@ def test_a_missed_target_has_one_state_one_figure_and_one_day_everywhere(run: Pa
     assert f"action on hall on 2026-01-05 ({figure} instead of 90.0 %)" in headline(report)
     said = next(line for line, _ in target_lines(report) if line.startswith("  hall, action"))
     bounds = f"{100 * monday['low']:.1f} – {100 * monday['high']:.1f} %"
-    assert said == f"  hall, action: target 90.0 % not met on 2026-01-05: {figure} ({bounds}, 95 %, at any time)"
+    assert said == f"  hall, action: target 90.0 % not met on 2026-01-05: {figure} (95 %, at any time: {bounds})"
     day = daily_report(RunResults(run), MONDAY)["cameras"]["hall"]["models"]["action"]["certificate"]
     rollups = RunRollups(run)
     rollups.refresh()
@@ -150,6 +150,7 @@ def test_a_run_that_ended_by_itself_carries_the_interval_for_one_look_and_others
     finally:
         info.save(run)
     assert stopped["run"]["interval"] == "anytime-valid"
+    assert "(95 %, one look: " in headline(report) and "(95 %, at any time: " in headline(stopped)
     for figures in (report, *report["cameras"].values(), *report["models"].values()):
         assert figures["agreement"]["mean"] is not None
     for name, camera in stopped["cameras"].items():
