@@ -36,10 +36,11 @@ def targets(info: RunInfo, camera: CameraState) -> dict[str, Entry]:
     Models that can have no certificate are left out, and all of a camera on which nothing was decided yet.
     """
     deciders = {}
-    for name in (camera.decisions[-1].get("target_states") or {}) if camera.decisions else ():
+    decided = (camera.decisions[-1].get("target_states") or {}) if camera.decisions else {}
+    for name, model in camera.models.items():
         target = target_of(info, camera.camera_id, name)
-        if target is not None and name in camera.models:
-            days = camera.models[name].audit.certificates() or {(camera.last_us or 0) // DAY_US: certify(Evidence())}
+        if target is not None and name in decided:
+            days = model.audit.certificates() or {(camera.last_us or 0) // DAY_US: certify(Evidence())}
             entries = (daily_entry(found, str(np.datetime64(day, "D")), name, target) for day, found in days.items())
             if entry := deciding(entries):
                 deciders[name] = entry
