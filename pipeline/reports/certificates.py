@@ -127,11 +127,10 @@ def _days(parts: Iterable[Answers]) -> dict[str, int]:
 
 
 def _target(rows: CameraRows, model: str, since_us: int) -> float | None:
-    """Return the target of a model by the last decision of a day; None without one."""
-    target = None
-    for decision in rows.decisions:
-        if since_us <= microseconds(decision["start"]) < since_us + DAY_US:
-            states = json.loads(decision.get("target_states") or "{}")
-            if model in states:
-                target = float(json.loads(decision["certificates"])[model]["target"])
-    return target
+    """Return the target of a model by the last decision of a day, or before it where it has none; None without one."""
+    known = [decision for decision in rows.decisions if microseconds(decision["start"]) < since_us + DAY_US]
+    of_day = [decision for decision in known if microseconds(decision["start"]) >= since_us]
+    for decision in reversed(of_day or known[-1:]):
+        if model in json.loads(decision.get("target_states") or "{}"):
+            return float(json.loads(decision["certificates"])[model]["target"])
+    return None

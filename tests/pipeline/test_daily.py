@@ -27,9 +27,10 @@ from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.exports import export_results
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, FrameStats
 from camlink.pipeline.reports import build_report, headline, write_report
-from camlink.pipeline.reports.certificates import deciding
+from camlink.pipeline.reports.certificates import camera_proof, deciding
 from camlink.pipeline.reports.daily import daily_report, render_daily
 from camlink.pipeline.reports.notes import missed_targets
+from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.reports.terminal import target_lines
 from camlink.pipeline.results import RunInfo, RunResults
 from camlink.pipeline.session import Camera, Session
@@ -113,6 +114,14 @@ def test_a_missed_target_has_one_state_one_figure_and_one_day_everywhere(run: Pa
         assert (told["day"], told["target_state"]) == ("2026-01-05", "not met")
         assert [told[n] for n in BOUNDS] == pytest.approx([monday[n] for n in BOUNDS], abs=1e-6)
     assert missed_targets([("hall", page)]) in troubles(rollups.info, [hall], unspent)
+
+
+def test_a_day_without_a_decision_has_the_target_of_the_one_before(run: Path) -> None:
+    rows = read_camera(RunResults(run), "hall")
+    first = replace(rows, decisions=rows.decisions[:1])
+    assert first.decisions[0]["start"].date() == MONDAY
+    entries = camera_proof(first, RunInfo.load(run)).entries
+    assert [e["target"] for e in entries if e["model"] == "action"] == [0.9, 0.9]
 
 
 @pytest.mark.parametrize(
