@@ -131,7 +131,7 @@ def parse_share(value: Any) -> float:
         raise ValueError(f'"{value}" is a percentage; write {float(match.group(1)) / 100:g}')
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f'"{value}" is not a share; write a number from 0 to 1')
-    if 1 < value <= 100:
+    if 2 <= value <= 100:
         raise ValueError(f"{value:g} is above 1; a share lies in 0..1 (for {value:g} per cent write {value / 100:g})")
     if not 0 <= value <= 1:
         raise ValueError(f"{value:g} is not a share; it must lie in 0..1")

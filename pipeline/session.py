@@ -109,6 +109,9 @@ class Session:
         try:
             self._pipeline.run(self._watched(readings, captured, started, on_tick), stop)
             stopped_by = "the user" if stop() else None
+        except KeyboardInterrupt:  # a second Ctrl-C
+            stopped_by = "the user"
+            raise
         finally:
             with ExitStack() as closing:  # last first; one that fails keeps none of the others from being done
                 closing.callback(self._pool.close)

@@ -162,6 +162,9 @@ def _describe(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> s
     if kind == "literal_error":
         choices = [word.strip("' ") for word in str(context["expected"]).replace(" or ", ",").split(",")]
         return f"{_show(details['input'])} is not a choice here; {suggest(str(details['input']), choices)}"
+    if kind in ("model_type", "model_attributes_type"):
+        keys = ", ".join(f'"{key}"' for key in list(_section_at(path, model).model_fields)[:6])
+        return f"must be a mapping of keys such as {keys}, got {_show(details['input'])}"
     wanted = _WANTED.get(kind)
     if wanted is not None:
         return f"must be {wanted(context)}, got {_show(details['input'])}"
@@ -182,8 +185,6 @@ _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "float_type": lambda _: "a number",
     "tuple_type": lambda _: "a list",
     "dict_type": lambda _: "a mapping of keys",
-    "model_type": lambda _: "a mapping of keys",
-    "model_attributes_type": lambda _: "a mapping of keys",
     "greater_than": lambda context: f"above {context['gt']:g}",
     "greater_than_equal": lambda context: f"at least {context['ge']:g}",
     "less_than": lambda context: f"below {context['lt']:g}",

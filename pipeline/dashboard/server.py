@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PORT = 8765
+EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 class DashboardError(CamlinkError):
@@ -60,7 +61,7 @@ class Dashboard:
 
         self._socket = _listen(host, port)
         self.port = int(self._socket.getsockname()[1])
-        self.url = f"http://{'[' + host + ']' if ':' in host else host}:{self.port}/"
+        self.url = f"http://{_reachable(host)}:{self.port}/"
         self.library = Library(folders, days=days)
         app = app_module.build_app(self.library, self.door, metrics)
         config = uvicorn.Config(
@@ -88,6 +89,13 @@ class Dashboard:
         if self._thread is not None:
             self._thread.join(10)
         self._socket.close()
+
+
+def _reachable(host: str) -> str:
+    """Return what a browser takes for the address ``host`` that is listened on; every address: this machine's name."""
+    if host in EVERY_ADDRESS:
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -35,7 +35,7 @@ def _is_of_default_run(item: pytest.Item) -> bool:
     return any(item.get_closest_marker(mark) for mark in ("broker", "rtsp"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(long_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
     """A site that has learnt its links and serves. It lives through all faults but those that need another."""
     with burning_site(tmp_path_factory.mktemp("burning"), long_trace) as running:

@@ -20,6 +20,7 @@ from camlink.links.set_to_vec import SetToVec
 from camlink.links.sets import COLUMNS, features_of, packed, places_of, plain_size, set_spec
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
+from camlink.models.scores import rules
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.records import Detections
@@ -63,9 +64,15 @@ def test_a_set_link_keeps_the_contract() -> None:
     check_link(LINK, X)
 
 
-def test_a_set_link_is_not_exported_as_if_it_were_a_perceptron(tmp_path: Path) -> None:
-    with pytest.raises(LinkError, match="link objects -> persons: only links between vectors"):
-        export_onnx(LINK, tmp_path / "link.onnx")
+def test_a_set_link_as_onnx_says_what_the_link_says(tmp_path: Path) -> None:
+    import onnxruntime
+
+    export_onnx(LINK, tmp_path / "link.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "link.onnx", providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(5)
+    batch = np.stack([frame(detections(rng, count)) for count in (0, 1, 7, 48, 60)])
+    (said,) = session.run(None, {"source": batch})
+    np.testing.assert_allclose(said, rules(TARGET).activate(LINK.predict(batch)), atol=1e-5)
 
 
 @settings(max_examples=60)

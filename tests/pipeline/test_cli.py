@@ -220,6 +220,21 @@ def test_a_run_that_an_error_ends_reports_what_was_done(tmp_path: Path, capsys: 
     assert report["executions"]["made"] > 50
 
 
+def test_a_second_ctrl_c_is_the_users_doing_and_what_was_done_is_kept(tmp_path: Path) -> None:
+    frames = make_frames("hall", 60)
+
+    def broken_off() -> Iterator[Frame]:
+        yield from frames[:40]
+        raise KeyboardInterrupt
+
+    pool = ModelPool([TinyModel.count("persons", lambda f: f.index % 3)])
+    session = Session(SiteConfig(models="building"), pool, {"hall": Camera("trace", "made", 1.0)}, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        session.run(broken_off(), lambda: {"hall": 40})
+    assert (session.info.complete, session.info.stopped_by) == (False, "the user")
+    assert RunResults(tmp_path / "run").outputs().num_rows >= 39  # the frame it was at may be lost
+
+
 def test_a_recording_heeds_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[SiteConfig] = []
 

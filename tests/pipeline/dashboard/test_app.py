@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -267,6 +268,13 @@ def test_bound_elsewhere_it_must_have_a_token(runs: Path) -> None:
         Dashboard([runs], host="0.0.0.0", port=0)
     with pytest.raises(DashboardError, match="at least 16"):
         Dashboard([runs], host="0.0.0.0", port=0, token="short")
+
+
+def test_the_address_it_prints_can_be_opened() -> None:
+    from camlink.pipeline.dashboard.server import _reachable
+
+    assert [_reachable(host) for host in ("127.0.0.1", "::1", "camlink.lan")] == ["127.0.0.1", "[::1]", "camlink.lan"]
+    assert _reachable("0.0.0.0") == _reachable("::") == socket.gethostname()
 
 
 def test_a_port_that_is_taken_is_named_and_the_usual_one_gives_way(runs: Path) -> None:
