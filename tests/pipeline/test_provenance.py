@@ -114,7 +114,7 @@ def test_a_trial_is_told_apart_from_what_would_have_been_served(records: list[Re
     found = explain(run, "hall", result.frame_index, "action")
     assert found["audit"]["on_trial"]
     assert any("On trial, not served" in line for line in found["text"])
-    assert "Its target, 90.0 %, was not met then." in found["text"]
+    assert "When that decision was made, its target, 90.0 %, was not met." in found["text"]
 
 
 def test_the_first_frames_ran_without_a_decision(run: RunResults) -> None:
