@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -21,6 +21,7 @@ from camlink.pipeline.quantities import counted, format_duration
 from camlink.pipeline.records import Frame
 
 FEWEST_AUDITS = 20  # fewer audit frames of a camera say next to nothing
+MOST_NAMED = 3  # cameras, in a sentence
 MOST_AUDITED = 0.1  # share of frames
 LEAST_BOOTSTRAP = 20  # frames; links learnt from fewer are worth nothing
 BOOTSTRAP_SHARE = 0.15  # of a camera's frames, at most, when footage is short
@@ -78,7 +79,8 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
     Cameras with too few frames to ever be predicted on set no rules for the others; a sentence names them.
     """
     needed = LEAST_BOOTSTRAP + config.profile.min_frames
-    notes = [_too_short(f.camera_id, f.frames, needed) for f in footage if f.frames and f.frames <= needed]
+    short = {f.camera_id: f.frames for f in footage if f.frames and f.frames <= needed}
+    notes = [_too_short(short, needed)] if short else []
     counts = [f.frames for f in footage if f.frames and f.frames > needed]
     rates = [f.fps for f in footage if f.fps]
     if counts:
@@ -95,11 +97,12 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
     return config, notes
 
 
-def _too_short(camera_id: str, frames: int, needed: int) -> str:
-    held = f"only {counted(frames, 'frame')}"
+def _too_short(held: Mapping[str, int], needed: int) -> str:
+    named = [f'"{camera_id}" has only {counted(frames, "frame")}' for camera_id, frames in held.items()]
+    more = f" and {counted(len(named) - MOST_NAMED, 'other')} as few" if len(named) > MOST_NAMED else ""
     return (
-        f'camera "{camera_id}" has {held}, and more than {needed} are needed to learn links and score them: '
-        "every model runs on all of them, and nothing is predicted or measured there"
+        f"camera {', '.join(named[:MOST_NAMED])}{more}, and more than {needed} are needed to learn links and score "
+        "them: every model runs on all of them, and nothing is predicted or measured there"
     )
 
 

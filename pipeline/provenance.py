@@ -164,7 +164,16 @@ def _decision(results: RunResults, camera: str, at: datetime) -> dict[str, Any] 
 
 
 def _said(spec: OutputSpec, value: Sequence[float] | None) -> str:
-    return "nothing" if value is None else value_words(spec, np.asarray(value, np.float32))
+    return "nothing" if value is None else value_words(spec, np.asarray(value, np.float32), most=None)
+
+
+def _seconds(age_s: float) -> str:
+    """Return how long ago something was, never as nothing.
+
+    >>> _seconds(0.04), _seconds(331139.98)
+    ('0.04 s', '331140 s')
+    """
+    return f"{age_s:.0f} s" if age_s >= 100 else f"{age_s:.3g} s"
 
 
 def _text(facts: Mapping[str, Any], served: Row) -> list[str]:
@@ -190,8 +199,8 @@ def _text(facts: Mapping[str, Any], served: Row) -> list[str]:
     if state is not None:
         target = decision["certificates"][facts["model"]]["target"]
         told = {"frames": decision["certificates"][facts["model"]].get("frames"), "target_state": state}
-        never = "; nothing had been predicted of it yet" if standing(told) == ALWAYS else ""
-        lines.append(f"Its target, {percent(target)}, was {state} then{never}.")
+        never = ": nothing had been predicted of it yet" if standing(told) == ALWAYS else ""
+        lines.append(f"When that decision was made, its target, {percent(target)}, was {state}{never}.")
     return lines
 
 
@@ -210,6 +219,6 @@ def _answer_text(answer: Mapping[str, Any], head: str) -> list[str]:
     last = answer.get("last_executed")
     if last is not None:
         lines.append(
-            f"  the model itself last said {last['said']} on frame {last['frame']}, {last['age_s']:.1f} s before"
+            f"  the model itself last said {last['said']} on frame {last['frame']}, {_seconds(last['age_s'])} before"
         )
     return lines

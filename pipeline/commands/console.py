@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,6 +65,12 @@ def note_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def print_fitted(changes: Sequence[str]) -> None:
+    """Say in one paragraph what was changed to fit short footage; nothing where nothing was."""
+    if changes:
+        note_console().print(f"short footage: {'; '.join(changes)}.", style="yellow", markup=False)
 
 
 def parse_fps(text: str) -> float | None:

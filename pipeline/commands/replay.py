@@ -142,11 +142,9 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun
     from camlink.pipeline.session import Camera, Session
 
     footage = [footage_of(spec) for spec in specs]
-    notes = console.note_console()
     if fit:
         config, changes = fit_rules(config, footage)
-        for change in changes:
-            notes.print(f"short footage: {change}", style="yellow")
+        console.print_fitted(changes)
     check_start(config)
     pool, descriptions = build_pool(config)
     cameras = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from camlink.pipeline.commands.console import note_console
+from camlink.pipeline.commands.console import print_fitted
 
 if TYPE_CHECKING:
     from camlink.models.recorded import RecordedModel, Trace
@@ -33,8 +33,7 @@ def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | 
     if fit:
         counts = Counter(frame.camera_id for frame in frames)
         config, changes = fit_rules(config, [Footage(camera, counts[camera], rate) for camera, rate in rates.items()])
-        for change in changes:
-            note_console().print(f"short footage: {change}", style="yellow")
+        print_fitted(changes)
     pool = ModelPool(chosen, config.budgets.memory_gb)
     cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
     check_budgets(config, pool)

@@ -91,7 +91,7 @@ class _Site:
         return self._live(request, run, ("fleet", sort), render)
 
     def camera(self, request: Request) -> Response:
-        span = _choice(request, "span", SPANS, "all")
+        span = _choice(request, "span", SPANS, "all") if "span" in request.query_params else ""
         run = self._run(request)
         if run is None:
             return self._no_runs(request)
@@ -101,7 +101,7 @@ class _Site:
             found = camera_view(run.view, run.rollups, camera_id, span, self._clock())
             if found is None:
                 raise HTTPException(404, "This run has no such camera.")
-            days = days_of(run.rollups.run_dir)[:DAYS_LINKED]
+            days = days_of(run.rollups.run_dir, camera_id)[:DAYS_LINKED]
             pictures = kept_pictures(run.rollups.run_dir, camera_id)
             with run.rollups.lock:
                 wrong = gallery(run.rollups.cameras[camera_id], pictures)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
-from camlink.pipeline.dashboard.fleet import FleetView, drawn_model, troubles
+from camlink.pipeline.dashboard.fleet import FleetView, drawn_model, telling_span, troubles
 from camlink.pipeline.dashboard.health import Health, health_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_of, targets
@@ -22,8 +22,8 @@ from camlink.pipeline.results.latest import read_latest
 from camlink.pipeline.results.tables import microseconds
 from camlink.pipeline.run_info import RunInfo
 
-SPAN_S = {"1h": 3600, "24h": 86_400}
-SPANS = {"1h": "1 hour", "24h": "24 hours", "all": "All"}
+SPAN_S = {"1m": 60, "1h": 3600, "24h": 86_400}
+SPANS = {"1m": "1 minute", "1h": "1 hour", "24h": "24 hours", "all": "All"}
 HAPPENED = 40
 
 
@@ -70,12 +70,16 @@ class CameraView:
 
 
 def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str, now: datetime) -> CameraView | None:
-    """Return the page of a camera; None if the run has no such camera. ``span`` is one of `SPANS`."""
+    """Return the page of a camera; None if the run has no such camera.
+
+    ``span`` is one of `SPANS`, or empty: then the one that shows something.
+    """
     latest = read_latest(rollups.run_dir, camera_id) if camera_id in rollups.cameras else None
     with rollups.lock:
         camera = rollups.up_to_date(camera_id)
         if camera is None:
             return None
+        span = span or telling_span(camera)
         window = _window(camera, span)
         asked = targets(rollups.info, camera)
         decisions = [_placed(decision) for decision in camera.decisions]
@@ -151,6 +155,8 @@ def _window(camera: CameraState, span: str) -> tuple[int, int] | None:
     first, last = camera.first_us, camera.last_us + SECOND_US // 10
     if span in SPAN_S:
         first = max(first, last - SPAN_S[span] * SECOND_US)
+        seen = [model.series[span].read().starts_us for model in camera.models.values()]
+        first = max(first, min((int(starts[0]) for starts in seen if len(starts)), default=first))
     return first, last
 
 

@@ -130,7 +130,7 @@ class FleetView:
     def _span(self, camera: CameraState) -> str:
         """Return the span to draw: the last day of a live camera, or its last hour while it knows no more."""
         if not self._rollups.info.live:
-            return "all"
+            return telling_span(camera)
         known_us = (camera.last_us or 0) - (camera.first_us or 0)
         return "24h" if known_us > HOUR_US else "1h"
 
@@ -150,6 +150,15 @@ def troubles(info: RunInfo, cameras: Sequence[CameraState], costs: Costs) -> lis
         told.append(dropped_sentence({"dropped": dropped, "captured": captured}))
     told.append(missed_targets([(c.camera_id, entry) for c in cameras for entry in targets(info, c).values()]))
     return [*filter(None, told), *([costs.words] if costs.over_spent else [])]
+
+
+def telling_span(camera: CameraState) -> str:
+    """Return all as the span to draw, but where the frames are too far apart for that the one that shows most."""
+    model = camera.models.get(drawn_model(camera))
+    if model is None:
+        return "all"
+    filled = {span: len(model.series[span].read().starts_us) for span in ("all", "24h", "1h", "1m")}
+    return "all" if filled["all"] >= svg.FEW else max(filled, key=lambda span: filled[span])
 
 
 def drawn_model(camera: CameraState) -> str:

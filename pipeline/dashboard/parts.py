@@ -14,7 +14,7 @@ from pathlib import Path
 
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results.merge import MERGED_END, merged_from
-from camlink.pipeline.results.tables import TABLES
+from camlink.pipeline.results.tables import MIXED, TABLES, folder_name
 
 SETTLED_NS = 2_000_000_000  # a folder that changed less than this ago may change again within one tick of its clock
 
@@ -84,9 +84,20 @@ class NewParts:
             self._changed.pop(folder, None)
 
 
-def days_of(run_dir: Path) -> list[date]:
-    """Return the days that a run has outputs of, newest first."""
-    return sorted((day for path in _folders(run_dir / "outputs") if (day := _day_of(path)) is not None), reverse=True)
+def days_of(run_dir: Path, camera_id: str | None = None) -> list[date]:
+    """Return the days that a run, or one camera of it, has outputs of, newest first.
+
+    A day whose rows of all cameras are not merged yet counts as one of each camera.
+    """
+    places = None if camera_id is None else (f"camera={folder_name(camera_id)}", MIXED)
+    return sorted(
+        (
+            day
+            for path in _folders(run_dir / "outputs")
+            if (day := _day_of(path)) is not None and (places is None or any((path / p).is_dir() for p in places))
+        ),
+        reverse=True,
+    )
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -44,7 +44,8 @@ QUIET = 8  # refreshes without news after which nothing more is waited for
 AT_ONCE = 32  # cameras at least that a refresh works in, if they have new rows
 TURNS, IDLE_TURNS = 6, 30  # refreshes that bring news until each camera had its turn: while somebody looks, and else
 SECOND_US = 1_000_000
-SPANS = {"1h": 10 * SECOND_US, "24h": 240 * SECOND_US}  # span shown -> width of its buckets; "all" grows
+# Span shown -> width of its buckets; those of "all" grow.
+SPANS = {"1m": SECOND_US // 6, "1h": 10 * SECOND_US, "24h": 240 * SECOND_US}
 
 # Columns of the buckets: frames by how, sums of their values, then frames per label, executed and predicted.
 N_EXECUTED, N_PREDICTED, N_ABSTAINED, SUM_EXECUTED, SUM_PREDICTED, RUNS, FIRST_LABEL = range(7)

@@ -7,6 +7,7 @@ from users, cameras or models is escaped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -30,6 +31,7 @@ from camlink.pipeline.dashboard.trust import Trust
 WIDTH, HEIGHT = 560, 128
 LEFT, RIGHT, TOP, FOOT = 84, 8, 10, 20
 FEW = 8  # points of a sparkline
+GAP = 5  # times the usual spacing, from which on nothing is drawn across
 ROW = 20  # height of a label's row
 DAY_US = 86_400_000_000
 TICK = '<line class="tick" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text class="time" x="{0}" y="{3}">{4}</text>'
@@ -43,18 +45,21 @@ def sparkline(filled: Filled, points: int = 60) -> Markup:
     if len(used) < 2:
         return Markup('<svg class="spark" viewBox="0 0 120 28" aria-hidden="true"></svg>')
     means = (filled.sums[used, SUM_EXECUTED] + filled.sums[used, SUM_PREDICTED]) / total[used]
-    x = np.linspace(1, 119, len(used))
+    shown = replace(filled, starts_us=filled.starts_us[used], sums=filled.sums[used])
+    x = 1 + 118 * (shown.starts_us - shown.starts_us[0]) / (shown.starts_us[-1] - shown.starts_us[0])
     y = 26 - 24 * _scaled(means)
-    if len(used) < FEW:  # a line between so few would show a course that nobody saw
+    runs = [run for run in _runs(shown) if run.stop - run.start > 1]
+    if len(used) < FEW or not runs:  # a line between so few would show a course that nobody saw
         dots = "".join(f"M{a:.1f} {b:.1f}h.01" for a, b in zip(x, y, strict=True))
         return Markup(
             '<svg class="spark" viewBox="0 0 120 28" aria-hidden="true"><path class="dots" d="{}"/></svg>'
         ).format(dots)
-    line = _path(x, y)
+    lines = [_path(x[run], y[run]) for run in runs]
+    fills = "".join(f"{d}L{x[run][-1]:.1f} 28L{x[run][0]:.1f} 28Z" for d, run in zip(lines, runs, strict=True))
     return Markup(
         '<svg class="spark" viewBox="0 0 120 28" preserveAspectRatio="none" aria-hidden="true">'
-        '<path class="fill" d="{}L119 28L1 28Z"/><path class="stroke" d="{}"/></svg>'
-    ).format(line, line)
+        '<path class="fill" d="{}"/><path class="stroke" d="{}"/></svg>'
+    ).format(fills, "".join(lines))
 
 
 def interval(figure: Trust | None, target: float | None = None, start: float = 0.0) -> Markup:
@@ -95,7 +100,8 @@ def _number_chart(spec: OutputSpec, filled: Filled, window: tuple[int, int]) -> 
     kinds = (("executed", N_EXECUTED, SUM_EXECUTED), ("predicted", N_PREDICTED, SUM_PREDICTED))
     total = filled.sums[:, N_EXECUTED] + filled.sums[:, N_PREDICTED]
     mean = (filled.sums[:, SUM_EXECUTED] + filled.sums[:, SUM_PREDICTED]) / np.maximum(total, 1)
-    parts += [Markup('<path class="line" d="{}"/>').format(_path(x[r], y(mean)[r])) for r in _runs(filled)]
+    given = [np.arange(r.start, r.stop)[total[r] > 0] for r in _runs(filled)]  # where all abstained there is no mean
+    parts += [Markup('<path class="line" d="{}"/>').format(_path(x[g], y(mean)[g])) for g in given if len(g) > 1]
     for name, count, value in kinds:
         some = filled.sums[:, count] > 0
         heights = y(filled.sums[some, value] / filled.sums[some, count])
@@ -223,12 +229,16 @@ def _band(run: slice, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> Marku
 
 
 def _runs(filled: Filled) -> list[slice]:
-    """Return stretches without a gap of more than 20 empty buckets, so that no line is drawn where nothing was seen."""
+    """Return stretches without a gap of `GAP` times the usual spacing: no line is drawn where nothing was seen.
+
+    Where spans join several frames, these come more often than once a span, however far apart two of them lie.
+    """
     if not len(filled.starts_us):
         return []
     spacing = np.diff(filled.starts_us)
-    usual = float(np.median(spacing)) if len(spacing) else 0.0
-    edges = np.flatnonzero(spacing > max(20 * filled.width_us, 5 * usual)) + 1
+    frames = filled.sums[:, [N_EXECUTED, N_PREDICTED, N_ABSTAINED]].sum() / len(filled.starts_us)
+    usual = filled.width_us if frames >= 2 or not len(spacing) else float(np.median(spacing))
+    edges = np.flatnonzero(spacing > GAP * usual) + 1
     bounds = [0, *edges.tolist(), len(filled.starts_us)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 

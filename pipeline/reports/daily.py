@@ -33,13 +33,17 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
     ``cameras``.
 
     Each camera has ``models`` (served outputs by how, all executions, and the certificate of the predicted ones with
-    target and state), ``dropped`` by reason, ``decisions`` and ``events``; a model has ``whole_answers``, too. Raises
-    `ResultsError` when the run has nothing of that day.
+    target and state), ``dropped`` by reason, ``decisions`` and ``events``; a model has ``whole_answers``, too. A camera
+    without any frame on that day is named in ``without_frames`` instead. Raises `ResultsError` when the run has
+    nothing of that day.
     """
     known_day(results, day)
-    proofs, told, audited = [], {}, []
+    proofs, told, audited, without = [], {}, [], []
     for camera_id in results.cameras() if cameras is None else cameras:
         rows = read_camera(results, camera_id, on_day(day))
+        if not _had_frames(rows, day):
+            without.append(camera_id)
+            continue
         proof = camera_proof(rows, results.info)
         proofs.append(proof)
         audited.append(rows.scores())
@@ -59,7 +63,19 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
         }
     fleet = next((entry for entry in daily_certificates(proofs) if entry["day"] == day.isoformat()), None)
     fleet = fleet and fleet | _estimated(fleet, compare(audited))
-    return {"run": results.info.name, "day": day.isoformat(), "fleet": fleet, "cameras": told}
+    return {
+        "run": results.info.name,
+        "day": day.isoformat(),
+        "fleet": fleet,
+        "cameras": told,
+        "without_frames": without,
+    }
+
+
+def _had_frames(rows: CameraRows, day: date) -> bool:
+    """Say whether a camera gave anything on a day; an event, as of a camera that is down all day, counts too."""
+    happened = [event["at"] for event in rows.events] + [drop["captured_at"] for drop in rows.drops]
+    return any(model.served.any() for model in rows.models.values()) or any(_is_on(at, day) for at in happened)
 
 
 def _whole(rows: CameraRows, model: str) -> Day | None:
@@ -160,6 +176,8 @@ def print_daily(report: Mapping[str, Any], console: Console) -> None:
         dropped = ", ".join(f"{count} {reason}" for reason, count in camera["dropped"].items()) or "none"
         happened = f"{counted(camera['decisions'], 'decision')}, {counted(len(camera['events']), 'event')}"
         console.print(Text(f"  {name}: {happened}; frames dropped: {dropped}"))
+    if report["without_frames"]:
+        console.print(Text(f"  No frames on this day: {', '.join(report['without_frames'])}"))
 
 
 def _proven(counts: Mapping[str, Any]) -> tuple[str, str, str, str, str]:

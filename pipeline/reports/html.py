@@ -17,7 +17,7 @@ from camlink.pipeline.accuracy import PREDICTED
 from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.calibrated import ABOUT, calibrated_lines
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
-from camlink.pipeline.reports.spending import KINDS, over_spent
+from camlink.pipeline.reports.spending import KINDS, over_spent, shown_adds
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
 
@@ -72,6 +72,7 @@ class Page:
                 ending=notes.ending(report),
                 dropped=notes.dropped_sentence(report["frames"]),
                 kinds=KINDS,
+                adds=shown_adds(report["cost"]["parts"]),
                 over_spent=over_spent(report["cost"]["time_budget"], report["cost"]["parts"]["serve"]["share"]),
                 calibrated=calibrated_lines(report),
                 about_calibrated=ABOUT,
@@ -100,6 +101,7 @@ def page_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"too_few": notes.too_few}
     environment.filters |= {
         "percent": notes.percent,
         "interval": notes.interval,

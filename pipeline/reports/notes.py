@@ -15,6 +15,7 @@ BASELINE_WORDS = {
     "persistence": "repeating the last executed value",
 }
 FEW_FRAMES = 30
+LEAST_AUDITS = 5  # below these no headline gives a figure
 MOST_NAMED = 3  # in a sentence
 ALWAYS = "always executed"  # a model that nothing was predicted of has nothing to prove
 ANYTIME, ONE_LOOK = "95 %, at any time", "95 %, one look"  # what an interval is (docs/accuracy.md)
@@ -60,6 +61,16 @@ def points(lead: Mapping[str, float]) -> str:
     '-1.2 to +3.4 points'
     """
     return f"{100.0 * lead['low']:+.1f} to {100.0 * lead['high']:+.1f} points"
+
+
+def too_few(audits: int) -> str:
+    """Say that so many audit frames measure nothing; empty where they are enough for a headline.
+
+    >>> too_few(1), too_few(LEAST_AUDITS)
+    ('1 audit frame is too few', '')
+    """
+    are = "is" if audits == 1 else "are"
+    return "" if audits >= LEAST_AUDITS else f"{counted(audits, 'audit frame')} {are} too few"
 
 
 def best_baseline(figure: Mapping[str, Any]) -> tuple[str, float]:
@@ -306,6 +317,8 @@ def standing(entry: Mapping[str, Any]) -> str:
 def _agreement_sentence(agreement: Mapping[str, Any], looked: str) -> str:
     if agreement["mean"] is None:
         return "Agreement was not measured: the run has no audit frames."
+    if few := too_few(agreement["audit_frames"]):
+        return f"Agreement was not measured: {few}."
     name, baseline = best_baseline(agreement)
     measured = (
         f"Its outputs agreed with the models' own to {percent(agreement['mean'])} "

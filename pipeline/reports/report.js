@@ -1,4 +1,5 @@
-// Draws each plot when it first comes into view, in the colours of the page, and again when those change.
+// Draws each plot when it first comes into view or the browser is idle, in the colours of the page, and again when
+// those change. Before printing all that are not folded away are drawn.
 (() => {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -36,18 +37,33 @@
   const drawn = new Set();
   const inView = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting || drawn.has(target)) continue;
-      drawn.add(target);
-      inView.unobserve(target);
-      draw(target);
+      if (isIntersecting) drawFirst(target);
     }
   }, { rootMargin: "400px" });
-  for (const plot of document.querySelectorAll(".plot")) inView.observe(plot); // folded ones come into view when opened
+  const drawFirst = (plot) => {
+    if (drawn.has(plot)) return;
+    drawn.add(plot);
+    inView.unobserve(plot);
+    draw(plot);
+  };
+  const plots = [...document.querySelectorAll(".plot")];
+  for (const plot of plots) inView.observe(plot); // folded ones come into view when opened
+
+  // The rest follows while nothing else is to be done, so that a picture of the whole page has no empty places.
+  const idle = window.requestIdleCallback?.bind(window) ?? ((work) => setTimeout(work, 20));
+  const unfolded = (plot) => !drawn.has(plot) && plot.checkVisibility?.() !== false;
+  const drawNext = () => {
+    const plot = plots.find(unfolded);
+    if (!plot) return;
+    drawFirst(plot);
+    idle(drawNext);
+  };
+  idle(drawNext);
 
   const redraw = () => drawn.forEach(draw);
   dark.addEventListener("change", redraw);
   narrow.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => document.querySelectorAll(".plot").forEach((plot) => { drawn.add(plot); draw(plot); }));
+  addEventListener("beforeprint", () => plots.filter(unfolded).forEach(drawFirst));
 
   // A link to a folded camera opens it.
   const reveal = () => {

@@ -70,6 +70,20 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
+def shown_adds(parts: Mapping[str, Part]) -> dict[str, str]:
+    """Return what each part adds in per cent, rounded so that the figures shown add up to the rounded whole.
+
+    >>> shown_adds({"serve": {"adds": 0.2004}, "audit": {"adds": 0.1004}, "relabel": {"adds": 0.1003}})
+    {'serve': '20.1 %', 'audit': '10.0 %', 'relabel': '10.0 %'}
+    """
+    exact = {kind: 1000.0 * (part["adds"] or 0.0) for kind, part in parts.items()}
+    tenths = {kind: int(value) for kind, value in exact.items()}
+    missing = round(sum(exact.values())) - sum(tenths.values())
+    for kind in sorted(exact, key=lambda kind: tenths[kind] - exact[kind])[:missing]:
+        tenths[kind] += 1
+    return {kind: f"{value / 10:.1f} %" for kind, value in tenths.items()}
+
+
 def all_bootstrap(parts: Mapping[str, Part], frames: int) -> str:
     """Explain a camera that ended within its bootstrap; empty for any other. ``frames``: the bootstrap's length.
 

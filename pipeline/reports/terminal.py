@@ -104,7 +104,7 @@ def _notes(report: Mapping[str, Any], console: Console) -> None:
 
 def _cameras(report: Mapping[str, Any], console: Console) -> None:
     """Agreement here is that of all outputs, beside what the decisions expected it to be."""
-    heads = (
+    heads = [
         "Camera",
         "frames",
         "saved",
@@ -113,15 +113,19 @@ def _cameras(report: Mapping[str, Any], console: Console) -> None:
         looks(report["run"]["complete"]),
         "abstained",
         "dropped",
-    )
-    rows = []
+    ]
+    expects = any(camera["expected_agreement"] for camera in report["cameras"].values())
+    rows: list[list[str]] = []
     for name, camera in report["cameras"].items():
         frames = camera["frames"]
         dropped = ", ".join(f"{count} {reason}" for reason, count in frames["dropped"].items()) or "0"
         saved = _share(camera["executions"]["saved_share_without_drops"])
         counts = (str(frames["abstained"]), dropped)
         expected = _share((camera["expected_agreement"] or {"mean": None})["mean"])
-        rows.append((name, f"{frames['captured']:,}", saved, expected, *_agreement(camera["agreement"]), *counts))
+        rows.append([name, f"{frames['captured']:,}", saved, expected, *_agreement(camera["agreement"]), *counts])
+    if not expects:  # as with a policy that decides on every frame
+        for cells in (heads, *rows):
+            del cells[3]
     print_table(console, heads, rows)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from camlink.models.base import OutputSpec
 
 
-def value_words(spec: OutputSpec, value: Any, entries: Any = None) -> str:
-    """Return ``value`` (size,) in words; of long vectors the first four of ``entries`` (default: all).
+def value_words(spec: OutputSpec, value: Any, entries: Any = None, most: int | None = 4) -> str:
+    """Return ``value`` (size,) in words; of long vectors the first ``most`` of ``entries`` (None: all).
 
     >>> value_words(OutputSpec("objects", "vector", 2, "count", ("person", "chair")), np.array([2.0, 0.0]))
     '2 person, 0 chair'
@@ -22,5 +22,7 @@ def value_words(spec: OutputSpec, value: Any, entries: Any = None) -> str:
         return f"{names[top]} ({value[top]:.0%})"
     if spec.task == "multi_label":
         return ", ".join(names[i] for i in range(spec.size) if value[i] >= 0.5) or "none"
-    listed = [f"{value[i]:g} {names[i]}" if spec.task == "count" else f"{names[i]} {value[i]:.3g}" for i in entries[:4]]
-    return ", ".join(listed) + (" …" if len(entries) > 4 else "")
+    listed = [
+        f"{value[i]:g} {names[i]}" if spec.task == "count" else f"{names[i]} {value[i]:.3g}" for i in entries[:most]
+    ]
+    return ", ".join(listed) + (" …" if len(listed) < len(entries) else "")

@@ -171,7 +171,8 @@ def test_models_of_a_trace_can_be_chosen_and_rules_left_as_they_are(tmp_path: Pa
     options = ("--config", "demo", "--models", "bags,persons", "--time-share", "0.9", "--out", str(tmp_path / "run"))
     fitted = camlink("replay", str(trace), *options)
     assert fitted.returncode == 0, fitted.stderr
-    assert "short footage" in fitted.stderr
+    assert fitted.stderr.count("short footage") == 1, "one paragraph, however much was changed"
+    assert "; " in fitted.stderr
     assert set(json.loads((tmp_path / "run" / "report.json").read_text())["models"]) == {"bags", "persons"}
     asked = camlink("replay", str(trace), *options, "--overwrite", "--no-fit")
     assert asked.returncode == 0, asked.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from camlink.models.base import OutputSpec
+from camlink.pipeline import provenance
 from camlink.pipeline.cli import app
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.provenance import explain
@@ -113,7 +114,7 @@ def test_a_trial_is_told_apart_from_what_would_have_been_served(records: list[Re
     found = explain(run, "hall", result.frame_index, "action")
     assert found["audit"]["on_trial"]
     assert any("On trial, not served" in line for line in found["text"])
-    assert "Its target, 90.0 %, was not met then." in found["text"]
+    assert "When that decision was made, its target, 90.0 %, was not met." in found["text"]
 
 
 def test_the_first_frames_ran_without_a_decision(run: RunResults) -> None:
@@ -188,6 +189,32 @@ def test_what_is_not_in_the_run_is_said_with_what_is(
 ) -> None:
     with pytest.raises(ResultsError, match=words):
         explain(run, camera, frame, model)
+
+
+def test_a_target_is_told_as_it_stood_when_the_decision_was_made(
+    records: list[Record], run: RunResults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = provenance._decision
+
+    def with_target(results: RunResults, camera: str, at: datetime) -> dict[str, Any] | None:
+        found = made(results, camera, at)
+        told = {"target_states": {"persons": "not known"}, "certificates": {"persons": {"target": 0.98, "frames": 0}}}
+        return found and found | told
+
+    monkeypatch.setattr(provenance, "_decision", with_target)
+    result = first(records, lambda r: r.purpose == "serve" and how(r, "persons") == "linked")
+    text = explain(run, "hall", result.frame_index, "persons")["text"]
+    assert text[-1] == (
+        "When that decision was made, its target, 98.0 %, was not known: nothing had been predicted of it yet."
+    )
+
+
+def test_a_value_is_told_whole_and_a_moment_ago_is_not_now() -> None:
+    spec = OutputSpec("vehicles", "vector", 6, "count", ("car", "van", "bus", "truck", "tram", "bike"))
+    assert provenance._said(spec, [4, 0, 2, 0, 1, 3]) == "4 car, 0 van, 2 bus, 0 truck, 1 tram, 3 bike"
+    last = {"said": "4 car", "frame": 419, "age_s": 0.04}
+    lines = provenance._answer_text({"said": "4 car", "how": "reused", "reason": "", "last_executed": last}, "Answer")
+    assert lines[-1] == "  the model itself last said 4 car on frame 419, 0.04 s before"
 
 
 def test_the_command_prints_lines_or_json(run: RunResults) -> None:

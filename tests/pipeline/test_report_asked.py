@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ from camlink.pipeline.provenance import explain
 from camlink.pipeline.records import Frame, FrameDropped, FrameResult, ModelOutput
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
 from camlink.pipeline.reports.daily import daily_report, render_daily, troubles
-from camlink.pipeline.reports.notes import FEW_FRAMES, executed_words, missed, standing
-from camlink.pipeline.reports.spending import budget_words, over_spent
+from camlink.pipeline.reports.data import survey
+from camlink.pipeline.reports.html import Page
+from camlink.pipeline.reports.notes import FEW_FRAMES, LEAST_AUDITS, executed_words, missed, percent, standing
+from camlink.pipeline.reports.rows import CameraRows
+from camlink.pipeline.reports.spending import budget_words, over_spent, shown_adds
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames
@@ -143,6 +147,60 @@ def test_a_headline_on_few_audits_judges_as_little_as_the_notes_do(tmp_path: Pat
     report = run(tmp_path / "run", audit={"fraction": 0.03})
     assert 0 < report["agreement"]["audit_frames"] < FEW_FRAMES
     assert "too few audit frames to judge." in headline(report)
+
+
+def whole_page(run_dir: Path, *names: str) -> Page:
+    """Return the page of a run of one camera, which is shown under each of ``names``."""
+    page = Page(RunResults(run_dir))
+
+    def visit(rows: CameraRows, entry: Any) -> None:
+        for name in names or (rows.camera_id,):
+            page.add_camera(replace(rows, camera_id=name), entry)
+
+    survey(RunResults(run_dir), visit)
+    return page
+
+
+def test_a_single_audit_frame_is_no_headline(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", audit={"fraction": 0.03})
+    few = json.loads(json.dumps(report))
+    few["agreement"]["audit_frames"] = 1
+    assert "Agreement was not measured: 1 audit frame is too few." in headline(few)
+    assert percent(few["agreement"]["mean"]) not in headline(few)
+    few["agreement"]["audit_frames"] = LEAST_AUDITS - 1
+    assert f"not measured: {LEAST_AUDITS - 1} audit frames are too few." in headline(few)
+    page = whole_page(tmp_path / "run")
+    big = re.findall(r'<p class="big[^"]*">([^<]*)</p>', page.render(few))
+    assert "not measured" in big and percent(few["agreement"]["mean"]) not in big
+    day = daily_report(RunResults(tmp_path / "run"), START.date())
+    day["fleet"] |= {"audits": 1, "estimate": 0.867}
+    assert "Agreement was not measured: 1 audit frame is too few." in render_daily(day)
+
+
+def test_parts_of_the_cost_add_up_as_shown(plain: tuple[Path, dict[str, Any]]) -> None:
+    cost = plain[1]["cost"]
+    shown = [float(text.removesuffix(" %")) for text in shown_adds(cost["parts"]).values()]
+    assert f"{sum(shown):.1f} %" == percent(cost["share"])
+
+
+def test_relabelled_frames_are_said_to_be_of_the_served(tmp_path: Path) -> None:
+    report = json.loads(json.dumps(run(tmp_path / "run")))
+    report["cost"]["parts"]["relabel"] |= {"frames": 36, "share": 0.5, "adds": 0.014}
+    page = whole_page(tmp_path / "run")
+    assert 'relabelled <span class="muted">of the served</span></td><td class="n">36</td>' in page.render(report)
+
+
+@pytest.mark.parametrize("expected", [None, {"mean": 0.9}])
+def test_a_column_that_is_empty_everywhere_is_left_out(tmp_path: Path, expected: dict[str, float] | None) -> None:
+    report = json.loads(json.dumps(run(tmp_path / "run")))
+    report["cameras"]["yard"] = json.loads(json.dumps(report["cameras"]["hall"])) | {"expected_agreement": None}
+    told = expected and expected | {"text": "As expected."}
+    report["cameras"]["hall"]["expected_agreement"] = told
+    said = io.StringIO()
+    print_report(report, Console(file=said, width=200))
+    assert ("expected" in said.getvalue()) == (expected is not None)
+    page = whole_page(tmp_path / "run", "hall", "yard")
+    assert (">Expected</th>" in page.render(report)) == (expected is not None)
 
 
 def test_a_run_of_nothing_but_dropped_frames_says_so(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from camlink.pipeline.dashboard.server import Dashboard
+from camlink.pipeline.reports import write_report
 from tests.pipeline.dashboard.browsing import Visit, fits, press, serve, visiting
 from tests.pipeline.dashboard.conftest import HALL, NASTY, YARD
 
@@ -102,6 +103,23 @@ def test_a_camera_shows_its_picture_boxes_charts_and_wrong_predictions(visit: Vi
     assert page.locator("#gallery figure").count() > 0
     page.locator("#gallery img").first.scroll_into_view_if_needed()
     expect(page.locator("#gallery img").first).to_have_js_property("complete", True)
+
+
+@pytest.mark.parametrize("printed", [True, False])
+def test_a_report_has_no_empty_places_on_paper_or_in_a_picture(browser: Browser, runs: Path, printed: bool) -> None:
+    """Nobody scrolls: what is below the window is drawn all the same, by printing alone or when the browser is idle."""
+    page = browser.new_page(viewport={"width": 1280, "height": 400})
+    if printed:
+        page.add_init_script("window.requestIdleCallback = () => 0")
+    page.goto(write_report(runs / "replayed").as_uri())
+    unfolded = page.evaluate("[...document.querySelectorAll('.plot')].filter((plot) => plot.checkVisibility()).length")
+    drawn = page.locator(".plot .main-svg:first-child")
+    assert unfolded > 4
+    if printed:
+        assert drawn.count() < unfolded, "else this shows nothing of printing"
+        page.pdf()
+    expect(drawn).to_have_count(unfolded)
+    page.close()
 
 
 def test_a_camera_that_is_down_is_plain_to_see(visit: Visit) -> None:
