@@ -24,6 +24,7 @@ from camlink.pipeline.dashboard.library import Library
 from camlink.pipeline.dashboard.rollups import CameraState, ModelState
 from camlink.pipeline.dashboard.server import Dashboard, DashboardError
 from camlink.pipeline.records import FrameDropped
+from camlink.pipeline.reports import notes
 from camlink.pipeline.results import ResultsLog
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.testing import TinyModel, make_frames
@@ -57,6 +58,17 @@ def test_the_fleet_shows_each_camera_with_its_agreement_and_interval(site: TestC
     assert f">{HALL}</a>" in text and f">{YARD}</a>" in text
     assert "95 %, at any time: " in text and 'class="whisker"' in text
     assert "audit frames" in text and "Best baseline" in text
+
+
+@pytest.mark.parametrize(("least", "measured"), [(1, True), (10_000, False)])
+def test_the_fleet_makes_no_headline_of_too_few_audits(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, least: int, measured: bool
+) -> None:
+    monkeypatch.setattr(notes, "LEAST_AUDITS", least)
+    with client(runs) as own:  # pages are kept while nothing new comes
+        text = own.get("/?run=replayed").text
+    assert ('<p class="big muted">not measured</p>' not in text) == measured
+    assert (re.search(r"\d+ audit frames are too few\.", text) is None) == measured
 
 
 def test_the_fleet_shows_the_time_budget_beside_what_served_frames_and_all_frames_took(site: TestClient) -> None:
