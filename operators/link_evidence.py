@@ -68,7 +68,7 @@ class Pair:
         self._column = self._rows[:, None]
         self._counts = source.task == "count" and target.task == "count"
         self._ordered, self._source_ordered = target.task != "single_label", source.task != "single_label"
-        channel = _channels(source, target, entries)
+        channel = channels(source, target, entries)
         self._channel, self._sums = np.maximum(channel, 0), channel < 0
         self._all_sums, self._any_sums = bool(self._sums.all()), bool(self._sums.any())
         self.level = np.zeros((entries, 4, 4))  # source's level, target's level
@@ -167,7 +167,7 @@ def _within(moves: Levels, reach: int) -> Levels:
     return np.minimum(np.maximum(moves, -reach), reach) + reach
 
 
-def _channels(source: OutputSpec, target: OutputSpec, entries: int) -> Levels:
+def channels(source: OutputSpec, target: OutputSpec, entries: int) -> Levels:
     """Return the source's entry of each of the target's labels; else its only one, or -1: their sum."""
     if source.task == "single_label":
         return np.zeros(entries, np.intp)

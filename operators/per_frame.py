@@ -16,16 +16,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from math import exp, inf, isinf
 
+import numpy as np
+
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Belief, Guess, Leveled, Levels, belief_of
 from camlink.operators.known_model import Execution, KnownModel
 from camlink.operators.link_evidence import Known, LinkEvidence, Source
+from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.scene import Moment, Scene
 from camlink.operators.snapshots import reading
-from camlink.operators.worth import Prices
+from camlink.operators.worth import Outlook, Prices
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Value
 
@@ -61,6 +64,10 @@ class PerFrame:
         self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
         self._asked = False
+        tight = setup.costs.memory(setup.costs.models) > setup.budget.memory_limit()
+        # what all models said, until the set to load is chosen
+        self._full = FullFrames({n: setup.specs[n] for n in self._leveled}) if tight else None
+        self._guides: dict[str, tuple[str, ...]] = {}  # what models that are not loaded are answered from
 
     def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
         """Say which models may be chosen, those that are loaded, and which of them must be on every frame.
@@ -83,6 +90,8 @@ class PerFrame:
                 "until_fit": self._until_fit,
                 "allowed": None if self._allowed is None else sorted(self._allowed),
                 "required": sorted(self._required),
+                "full": None if self._full is None else self._full.state(),
+                "guides": self._guides,
             }
         )
 
@@ -108,6 +117,11 @@ class PerFrame:
                 self._price, self._until_fit = float(state["price"]), int(state["until_fit"])
             self._allowed = None if state["allowed"] is None else frozenset(state["allowed"])
             self._required = frozenset(state["required"])
+            if self._full is not None and state["full"] is not None and self._allowed is None:
+                self._full.resume(state["full"])
+            self._guides = {m: tuple(g) for m, g in state["guides"].items()}
+            if unknown := set(self._guides).union(*self._guides.values()) - set(self._leveled):
+                raise StateError(f"a policy's snapshot with guides that are no models with levels: {sorted(unknown)}")
 
     def _shapes(self) -> dict[str, list[object]]:
         return {m: [s.task, s.size, list(s.labels or ())] for m, s in self._setup.specs.items()}
@@ -153,6 +167,8 @@ class PerFrame:
         """Learn from what was executed: a few models, or all of them."""
         self._check(executed)
         now = {n: self._read(n, executed) for n in self._leveled}
+        if self._full is not None and self._allowed is None and len(executed) == len(self._models):
+            self._full.add(now)
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
@@ -186,6 +202,8 @@ class PerFrame:
 
     def _sources(self, name: str, executed: Mapping[str, Value]) -> tuple[str, ...]:
         """Return the models whose outputs on this frame tell of ``name``: few, the first ones of the configuration."""
+        if name in self._guides:
+            return tuple([m for m in self._guides[name] if m in executed])
         if self._links is None or not executed or name not in self._leveled:
             return ()
         return tuple([m for m in self._leveled if m in executed and m != name][:MOST_SOURCES])
@@ -207,24 +225,26 @@ class PerFrame:
         """A frame begins that is the policy's to decide on."""
         self._asked = True
         self._allowance.next_frame()
-        if self._allowed is None:
-            self._allowed = self._what_fits()
         if self._until_fit <= 0 or any(m.past and m.outlook is None for m in self._models.values()):
             steps = 1 if self._price else FIRST_STEPS
             for model in self._models.values():
                 if model.freshness.new:
                     model.freshness.fit(steps)
-            self._price = self._set_price()
+            outlooks = {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
+            if self._allowed is None:
+                self._allowed = self._choose_loaded(outlooks)
+            self._price = self._set_price(outlooks)
             self._until_fit = FIT_EVERY
+        if self._allowed is None:
+            self._allowed = self._what_fits()
 
-    def _set_price(self) -> float:
-        """Return the price per ms at which the budget is used up, or the target just met."""
-        known = [m.look(self._scene.recent) for m in self._models.values() if m.past]
-        prices = Prices(known)
+    def _set_price(self, outlooks: Mapping[str, Outlook]) -> float:
+        """Return the price per ms at which the loaded models use the budget up, or the target is just met."""
         if self._setup.target_agreement is not None:
-            return prices.for_agreement(self._setup.target_agreement)
+            return Prices(list(outlooks.values())).for_agreement(self._setup.target_agreement)
         limit = self._setup.budget.time_ms(self._setup.costs)
-        return 0.0 if isinf(limit) else prices.for_time(limit)
+        loaded = [o for n, o in outlooks.items() if self._allowed is None or n in self._allowed]
+        return 0.0 if isinf(limit) else Prices(loaded).for_time(limit)
 
     def _price_now(self) -> float:
         if self._setup.budget.time_share is None:
@@ -248,7 +268,8 @@ class PerFrame:
         sources = self._sources(name, executed)
         key = (name, *sources)
         if key not in self._guesses:
-            self._guesses[key] = self._linked(name, sources, executed) if sources else self._unlinked(name)
+            linked = sources or name in self._guides
+            self._guesses[key] = self._linked(name, sources, executed) if linked else self._unlinked(name)
         return self._guesses[key]
 
     def _unlinked(self, name: str) -> Guess:
@@ -258,8 +279,46 @@ class PerFrame:
         model = self._models[name]
         belief, then = model.belief, model.past[-1]
         assert self._links is not None and isinstance(belief, Leveled)
-        heard = {s: Source(self._read(s, executed), then.others[s]) for s in sources}
-        return belief.settle(self._links.chances(name, self._known(belief, self._fresh(name), then), heard))
+        asked = sources or self._guides[name]
+        heard = {s: Source(self._read(s, executed), then.others[s]) for s in asked}
+        known = self._known(belief, self._fresh(name), then)
+        chances = self._links.chances(name, known, heard)
+        if not sources:  # what they said before, as far as it still holds
+            holds = min(self._fresh(s) for s in asked)
+            without = np.zeros_like(chances)
+            without[:, : known.chances.shape[1]] = known.chances
+            chances = holds * chances + (1.0 - holds) * without
+        return belief.settle(chances)
+
+    def _choose_loaded(self, outlooks: Mapping[str, Outlook]) -> frozenset[str]:
+        """Return the models to hold in memory, and learn how those that are not follow from them."""
+        full = self._full
+        if full is None or len(full) < FEWEST_FRAMES or len(outlooks) < len(self._models):
+            return self._what_fits()
+        telling = full.telling()
+        if self._links is None:
+            telling = Telling(telling.usually, {})
+        usual = {n: 1.0 - m.belief.guess(0.0).wrong for n, m in self._models.items()}
+        loaded = choose_loaded(outlooks, usual, telling, self._setup.costs, self._setup.budget)
+        for name in self._leveled:
+            guides = telling.guides(name, loaded) if name not in loaded else ()
+            if guides:
+                self._guides[name] = guides
+                self._follow(name, list(full))
+        self._full = None
+        return loaded
+
+    def _follow(self, name: str, frames: list[Mapping[str, Levels]]) -> None:
+        """Learn how ``name`` follows from its guides, as if it had last executed long ago."""
+        belief = self._models[name].belief
+        assert self._links is not None and isinstance(belief, Leveled)
+        for i in range(1, len(frames)):
+            for back in (1, LINKS_BACK[i % len(LINKS_BACK)]):
+                if back <= i:
+                    now, then = frames[i], frames[i - back]
+                    known = Known(belief.chances(0.0, then[name]), belief.usual, then[name])
+                    sources = {s: Source(now[s], then[s]) for s in self._guides[name]}
+                    self._links.learn(name, known, sources, now[name], weight=LINK_WEIGHT, only_moves=back > 1)
 
     def _what_fits(self) -> frozenset[str]:
         """Return the models that fit into memory together and whose outputs are hardest to do without."""

@@ -98,6 +98,12 @@ def _largest_sets(options: Mapping[str, Sequence[Option[How]]], costs: Costs, bu
             if costs.memory([*loaded, m]) <= room:
                 loaded.append(m)
         return [frozenset(loaded)]
+    return fitting_sets(models, costs, budget)
+
+
+def fitting_sets(models: Sequence[str], costs: Costs, budget: Budget) -> list[frozenset[str]]:
+    """Return all sets of models that fit into memory and cannot be grown; for up to `EXACT_UP_TO` models."""
+    room = budget.memory_limit() + 1e-9
     fitting = [
         frozenset(s)
         for count in range(len(models), -1, -1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES
-from camlink.operators.evidence import Evidence, gathered, known, observe
+from camlink.operators.evidence import Certificate, Evidence, certify, gathered, known, observe
 from camlink.pipeline.accuracy import (
     BASELINES,
     EXECUTES,
@@ -24,9 +24,12 @@ from camlink.pipeline.accuracy import (
 from camlink.pipeline.certificates import Answers, answers, frame_means
 from camlink.pipeline.reports.html import said
 from camlink.pipeline.reports.rows import ModelRows
+from camlink.pipeline.results.tables import DAY_US
+from camlink.pipeline.whole_answers import WholeAnswers, whole_answers
 
 DISAGREEMENTS = 500  # latest wrong predictions kept per camera and model, to be shown
 HISTORY = 500  # latest executed values that the baselines know: a page must not hold a whole run in memory
+DAYS = 7  # of predictions that a target is judged by
 MANY = 40  # audits at once, from which on they are taken as a stream of their own
 
 
@@ -101,7 +104,10 @@ class AuditLedger:
         self._spec = spec
         self._past = Executions(np.zeros(0, np.int64), np.zeros((0, spec.size), np.float32))
         self.evidence = Evidence()  # on predicted outputs, abstained ones included
+        self.days: dict[int, Evidence] = {}  # on predicted outputs, by day since 1970 (UTC), the latest `DAYS`
+        self._certificates: dict[int, Certificate] = {}  # of those days that got no rows since it was asked for
         self.everything, self.predicted = Weighted(), Weighted()  # baselines on all outputs, on predicted ones
+        self.whole: WholeAnswers | None = None  # of predicted outputs, where an answer has several entries
         self.wrong: dict[int, Disagreement] = {}  # by frame
 
     def add(self, rows: ModelRows) -> Answers | None:
@@ -115,10 +121,33 @@ class AuditLedger:
                 self.everything += Weighted.of(scores, np.arange(len(scores.shadow)))
                 self.predicted += Weighted.of(scores, np.flatnonzero(scores.shadow != EXECUTES))
                 self._note_wrong(rows, scores)
+                self._count_whole(scores)
         self._past = Executions(executions.times_us[-HISTORY:], executions.values[-HISTORY:])
         told = answers(rows)
-        self.evidence = extended(self.evidence, told.only(~told.executes))
+        predicted = told.only(~told.executes)
+        self.evidence = extended(self.evidence, predicted)
+        self._add_days(predicted)
         return told
+
+    def certificates(self) -> dict[int, Certificate]:
+        """Return the certificates of the days on which something was predicted, in order."""
+        for day in sorted(self.days):
+            if day not in self._certificates:
+                self._certificates[day] = certify(self.days[day])
+        return dict(sorted(self._certificates.items()))
+
+    def _add_days(self, predicted: Answers) -> None:
+        days = predicted.times_us // DAY_US
+        for day in np.unique(days).tolist():
+            self.days[day] = extended(self.days.get(day, Evidence()), predicted.only(days == day))
+            self._certificates.pop(day, None)
+        for day in sorted(self.days)[:-DAYS]:
+            del self.days[day]
+            self._certificates.pop(day, None)
+
+    def _count_whole(self, scores: AuditScores) -> None:
+        new = whole_answers(self._spec, [scores])
+        self.whole = self.whole + new if self.whole and new else new or self.whole
 
     def _note_wrong(self, rows: ModelRows, scores: AuditScores) -> None:
         audit = rows.audit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +14,10 @@ from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model, troubles
 from camlink.pipeline.dashboard.health import Health, health_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState, CameraState, RunRollups
-from camlink.pipeline.dashboard.targets import target_of, target_states
+from camlink.pipeline.dashboard.targets import target_of, targets
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
 from camlink.pipeline.reports.calibrated import calibrated_words, unit
+from camlink.pipeline.reports.notes import whole_words
 from camlink.pipeline.results.latest import read_latest
 from camlink.pipeline.results.tables import microseconds
 from camlink.pipeline.run_info import RunInfo
@@ -34,13 +35,14 @@ class ModelView:
     caption: str
     chart: Markup | None
     trust: Trust | None  # of predicted outputs alone
+    whole: str  # on how many audit frames its whole answer was right, in a sentence; empty where it is one entry
     served: Mapping[str, int]
     executions: int
     executed_share: float | None
     link_version: int | None
     confidence: float | None  # mean of what the links said of themselves
     target: float | None
-    state: str | None  # of the target, as the last decision found it
+    standing: Mapping[str, Any] | None  # the day's certificate that says how it stands towards its target
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
         if camera is None:
             return None
         window = _window(camera, span)
+        asked = targets(rollups.info, camera)
         decisions = [_placed(decision) for decision in camera.decisions]
         scored = next((d for d in reversed(decisions) if d["link_scores"]), None)
         captured = rollups.info.captured.get(camera_id, 0)
@@ -85,8 +88,8 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             span=span,
             trust=view.trust_of(camera),
             costs=(costs := costs_of([camera], rollups.info)),
-            troubles=troubles([camera], costs),
-            models=[_model(rollups.info, camera, name, span, window) for name in camera.models],
+            troubles=troubles(rollups.info, [camera], costs),
+            models=[_model(rollups.info, camera, name, span, window, asked.get(name)) for name in camera.models],
             drawn=drawn_model(camera),
             strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
             decision=decisions[-1] if decisions else None,
@@ -106,6 +109,7 @@ def _model(
     name: str,
     span: str,
     window: tuple[int, int] | None,
+    standing: Mapping[str, Any] | None,
 ) -> ModelView:
     model = camera.models[name]
     total = model.served.total()
@@ -115,13 +119,14 @@ def _model(
         caption=_caption(model.spec),
         chart=svg.over_time(model.spec, filled, window) if window and len(filled.starts_us) else None,
         trust=trust_of_models([model], info),
+        whole=whole_words(asdict(model.audit.whole) if model.audit.whole else None),
         served={how: model.served[how] for how in HOWS},
         executions=model.executions,
         executed_share=model.executions / total if total else None,
         link_version=model.link_version,
         confidence=model.confidence_sum / model.confidences if model.confidences else None,
         target=target_of(info, camera.camera_id, name),
-        state=target_states(camera).get(name),
+        standing=standing,
     )
 
 

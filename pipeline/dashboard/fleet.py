@@ -13,9 +13,10 @@ from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.health import ORDER, Health, health_of
 from camlink.pipeline.dashboard.rollups import SECOND_US, CameraState, RunRollups
-from camlink.pipeline.dashboard.targets import target_states, worst
+from camlink.pipeline.dashboard.targets import targets, worst
 from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trusts_of_cameras
-from camlink.pipeline.reports.notes import MOST_NAMED, dropped_sentence
+from camlink.pipeline.reports.notes import dropped_sentence, missed_targets
+from camlink.pipeline.run_info import RunInfo
 
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
 DROPPED_MUCH = 0.01  # share of frames from which on a page says so at its top
@@ -80,7 +81,7 @@ class FleetView:
                 executed_share=made / possible if possible else None,
                 costs=(costs := costs_of(cameras, rollups.info)),
                 trust=self._together(cameras),
-                troubles=troubles(cameras, costs),
+                troubles=troubles(rollups.info, cameras, costs),
             )
 
     def warm(self) -> None:
@@ -115,7 +116,7 @@ class FleetView:
             trust=self.trust_of(camera),
             spark=self._spark(camera),
             drawn=drawn_model(camera),
-            target=worst(target_states(camera)),
+            target=worst(targets(self._rollups.info, camera).values()),
         )
 
     def _spark(self, camera: CameraState) -> Markup:
@@ -140,22 +141,14 @@ class FleetView:
         return self._whole[1]
 
 
-def troubles(cameras: Sequence[CameraState], costs: Costs) -> list[str]:
+def troubles(info: RunInfo, cameras: Sequence[CameraState], costs: Costs) -> list[str]:
     """Say what was lost or missed: frames that no model saw, targets, the time budget."""
     dropped = sum((camera.dropped for camera in cameras), Counter[str]())
     captured = sum(camera.frames() for camera in cameras) + dropped.total()
     told = []
     if dropped.total() >= DROPPED_MUCH * captured:
         told.append(dropped_sentence({"dropped": dropped, "captured": captured}))
-    missing = [
-        f"{model} on {camera.camera_id}"
-        for camera in cameras
-        for model, state in target_states(camera).items()
-        if state == "not met"
-    ]
-    if missing:
-        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-        told.append(f"Target missed: {', '.join(missing[:MOST_NAMED])}{more}.")
+    told.append(missed_targets([(c.camera_id, entry) for c in cameras for entry in targets(info, c).values()]))
     return [*filter(None, told), *([costs.words] if costs.over_spent else [])]
 
 

@@ -11,7 +11,7 @@ from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.library import OpenRun
 from camlink.pipeline.reports.calibrated import ABOUT
 from camlink.pipeline.reports.html import memory, rate
-from camlink.pipeline.reports.notes import BASELINE_WORDS, percent
+from camlink.pipeline.reports.notes import BASELINE_WORDS, interval, percent, standing
 
 
 class Pages:
@@ -29,7 +29,7 @@ class Pages:
         )
         self._environment.filters |= {
             "percent": percent, "memory": memory, "rate": rate, "ms": milliseconds, "moment": moment, "iso": iso,
-            "share": share,
+            "share": share, "standing": standing, "interval": interval,
             "at_words": lambda time_us: moment(datetime.fromtimestamp(time_us / 1e6, UTC), "%d %b %Y %H:%M:%S"),
             "at_iso": lambda time_us: iso(datetime.fromtimestamp(time_us / 1e6, UTC)),
         }  # fmt: skip

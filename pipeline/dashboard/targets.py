@@ -1,12 +1,21 @@
-"""What agreement was asked for, from a run's header, and how the scheduler found it when it last decided."""
+"""What agreement was asked for, from a run's header, and on which day's certificate it was met or missed.
+
+A page says of a target what the report says: state and figure are those of the day that decides
+(`camlink.pipeline.reports.certificates`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
+from camlink.operators.evidence import Evidence, certify
 from camlink.pipeline.dashboard.rollups import CameraState
+from camlink.pipeline.reports.certificates import Entry, daily_entry, deciding
 from camlink.pipeline.reports.notes import ALWAYS, standing
+from camlink.pipeline.results.tables import DAY_US
 from camlink.pipeline.run_info import RunInfo
 
 WORST_FIRST = ("not met", "not known", ALWAYS, "met")
@@ -21,24 +30,23 @@ def target_of(info: RunInfo, camera_id: str, model: str) -> float | None:
     return None if found is None else float(found)
 
 
-def target_states(camera: CameraState) -> dict[str, str]:
-    """Return, per model with a target, what the last decision found: met, not met or not known.
+def targets(info: RunInfo, camera: CameraState) -> dict[str, Entry]:
+    """Return, per model with a target, the day's certificate that says how it stands.
 
-    Of a model that nothing was ever predicted of there is nothing to know: it is `ALWAYS` executed.
+    Models that can have no certificate are left out, and all of a camera on which nothing was decided yet.
     """
-    last = camera.decisions[-1] if camera.decisions else {}
-    return {
-        name: standing({"frames": _predicted(camera, name), "target_state": state})
-        for name, state in (last.get("target_states") or {}).items()
-    }
+    deciders = {}
+    decided = (camera.decisions[-1].get("target_states") or {}) if camera.decisions else {}
+    for name, model in camera.models.items():
+        target = target_of(info, camera.camera_id, name)
+        if target is not None and name in decided:
+            days = model.audit.certificates() or {(camera.last_us or 0) // DAY_US: certify(Evidence())}
+            entries = (daily_entry(found, str(np.datetime64(day, "D")), name, target) for day, found in days.items())
+            if entry := deciding(entries):
+                deciders[name] = entry
+    return deciders
 
 
-def _predicted(camera: CameraState, model: str) -> int:
-    """Return how many of a model's served outputs were left to prediction, abstained ones included."""
-    known = camera.models.get(model)
-    return sum(known.served[how] for how in ("linked", "reused", "abstained")) if known else 0
-
-
-def worst(states: Mapping[str, str]) -> str | None:
+def worst(entries: Iterable[Entry]) -> str | None:
     """Return the state that a camera as a whole is in; None without any target."""
-    return min(states.values(), key=WORST_FIRST.index, default=None)
+    return min(map(standing, entries), key=WORST_FIRST.index, default=None)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from camlink.operators.evidence import Evidence, certify, combined
+from camlink.operators.evidence import Certificate, Evidence, certify, combined
+from camlink.operators.targets import MIN_AUDITS
 from camlink.pipeline.certificates import Answers, camera_answers, camera_evidence, model_evidence
 from camlink.pipeline.reports.rows import CameraRows
 from camlink.pipeline.results.tables import DAY_US, microseconds
@@ -64,9 +65,7 @@ def camera_proof(rows: CameraRows, info: RunInfo) -> CameraProof:
     spans = _days(told.values())
     days = {day: camera_evidence(told.values(), since, since + DAY_US) for day, since in spans.items()}
     entries = [
-        _entry(model_evidence(told[name], since, since + DAY_US))
-        | {"day": day, "model": name}
-        | _target(rows, name, since)
+        daily_entry(certify(model_evidence(told[name], since, since + DAY_US)), day, name, _target(rows, name, since))
         for day, since in spans.items()
         for name in told
     ]
@@ -95,19 +94,43 @@ def _entry(evidence: Evidence) -> Entry:
     return asdict(found) | {"state": found.state}
 
 
+def daily_entry(found: Certificate, day: str, model: str, target: float | None) -> Entry:
+    """Return a model's certificate of a day, and by that alone how the day stands towards the target."""
+    asked = {"target": target, "target_state": found.against(target)}
+    return asdict(found) | {"state": found.state, "day": day, "model": model} | asked
+
+
+def deciding(entries: Iterable[Entry]) -> Entry | None:
+    """Return the certificate that says how one model stands towards its target, of its days in order.
+
+    It is that of the latest day on which something was predicted. A day that missed the target stands until a later one
+    meets it or has the audits that could have missed it again, as it does for who decides (`operators.targets`).
+    """
+    found: Entry | None = None
+    for entry in entries:
+        if found is None or _takes_over(entry, found):
+            found = entry
+    return found
+
+
+def _takes_over(later: Entry, found: Entry) -> bool:
+    if not later["frames"]:
+        return not found["frames"]
+    settled = later["target_state"] != "not known" or int(later["audits"]) >= MIN_AUDITS
+    return settled or found["target_state"] != "not met"
+
+
 def _days(parts: Iterable[Answers]) -> dict[str, int]:
     """Return the days in UTC on which there were answers: ISO date -> start in microseconds."""
     numbers = sorted({int(day) for part in parts for day in np.unique(part.times_us // DAY_US)})
     return {str(np.datetime64(day, "D")): day * DAY_US for day in numbers}
 
 
-def _target(rows: CameraRows, model: str, since_us: int) -> Entry:
-    """Return where a model stood towards its target by the last decision of a day; None without a target."""
-    told: Entry = {"target": None, "target_state": None}
-    for decision in rows.decisions:
-        if since_us <= microseconds(decision["start"]) < since_us + DAY_US:
-            states = json.loads(decision.get("target_states") or "{}")
-            if model in states:
-                target = json.loads(decision["certificates"])[model]["target"]
-                told = {"target": target, "target_state": states[model]}
-    return told
+def _target(rows: CameraRows, model: str, since_us: int) -> float | None:
+    """Return the target of a model by the last decision of a day, or before it where it has none; None without one."""
+    known = [decision for decision in rows.decisions if microseconds(decision["start"]) < since_us + DAY_US]
+    of_day = [decision for decision in known if microseconds(decision["start"]) >= since_us]
+    for decision in reversed(of_day or known[-1:]):
+        if model in json.loads(decision.get("target_states") or "{}"):
+            return float(json.loads(decision["certificates"])[model]["target"])
+    return None

@@ -14,10 +14,11 @@ from camlink.pipeline.durable import write_text
 from camlink.pipeline.exports import known_day, on_day
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
-from camlink.pipeline.reports.notes import dropped_sentence, interval, missed_targets, percent, standing
-from camlink.pipeline.reports.rows import read_camera
+from camlink.pipeline.reports.notes import ANYTIME, dropped_sentence, interval, missed_targets, percent, standing
+from camlink.pipeline.reports.rows import CameraRows, read_camera
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.tables import print_table
+from camlink.pipeline.whole_answers import whole_answers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +33,8 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
     ``cameras``.
 
     Each camera has ``models`` (served outputs by how, all executions, and the certificate of the predicted ones with
-    target and state), ``dropped`` by reason, ``decisions`` and ``events``. Raises `ResultsError` when the run has
-    nothing of that day.
+    target and state), ``dropped`` by reason, ``decisions`` and ``events``; a model has ``whole_answers``, too. Raises
+    `ResultsError` when the run has nothing of that day.
     """
     known_day(results, day)
     proofs, told, audited = [], {}, []
@@ -49,7 +50,7 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
         happened = [e | {"at": e["at"].isoformat()} for e in rows.events + rows.adaptation if _is_on(e["at"], day)]
         told[camera_id] = {
             "models": {
-                name: counts | {"certificate": certificates.get(name)}
+                name: counts | {"certificate": certificates.get(name), "whole_answers": _whole(rows, name)}
                 for name, counts in _counts(results, camera_id, day).items()
             },
             "dropped": {reason: count for reason, count in dropped.items() if count},
@@ -59,6 +60,13 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
     fleet = next((entry for entry in daily_certificates(proofs) if entry["day"] == day.isoformat()), None)
     fleet = fleet and fleet | _estimated(fleet, compare(audited))
     return {"run": results.info.name, "day": day.isoformat(), "fleet": fleet, "cameras": told}
+
+
+def _whole(rows: CameraRows, model: str) -> Day | None:
+    """Return how many whole answers of a model were right, without baselines: they would know this one day only."""
+    scores = rows.models[model].scores
+    found = None if scores is None else whole_answers(rows.models[model].spec, [scores])
+    return None if found is None else {"frames": found.frames, "right": found.right}
 
 
 def _estimated(proven: Mapping[str, Any], found: Comparison | None) -> Day:
@@ -141,11 +149,11 @@ def print_daily(report: Mapping[str, Any], console: Console) -> None:
     console.print(Text(f"{report['run']}, {report['day']} (UTC)", style="bold"))
     for text in troubles(report):
         console.print(Text(text, style="yellow"))
-    heads = ("Camera", "Model", *HOWS, "predicted agree", "95 % at any time", "audits", "target")
+    heads = ("Camera", "Model", *HOWS, "predicted agree", ANYTIME, "whole answer right", "audits", "target")
     rows = []
     for name, camera in report["cameras"].items():
         for model, counts in camera["models"].items():
-            cells = (name, model, *(f"{counts[how]:,}" for how in HOWS), *_proven(counts["certificate"]))
+            cells = (name, model, *(f"{counts[how]:,}" for how in HOWS), *_proven(counts))
             rows.append(cells)
     print_table(console, heads, rows, names=2)
     for name, camera in report["cameras"].items():
@@ -154,10 +162,14 @@ def print_daily(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"  {name}: {happened}; frames dropped: {dropped}"))
 
 
-def _proven(certificate: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
+def _proven(counts: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    certificate, whole = counts["certificate"], counts["whole_answers"]
+    right = f"{whole['right']} of {whole['frames']}" if whole else ""
     if certificate is None or certificate["estimate"] is None:
-        return "not measured", "", "0" if certificate is None else str(certificate["audits"]), _target(certificate)
-    return percent(certificate["estimate"]), interval(certificate), str(certificate["audits"]), _target(certificate)
+        audits = "0" if certificate is None else str(certificate["audits"])
+        return "not measured", "", right, audits, _target(certificate)
+    figures = (percent(certificate["estimate"]), interval(certificate), right, str(certificate["audits"]))
+    return *figures, _target(certificate)
 
 
 def _target(certificate: Mapping[str, Any] | None) -> str:

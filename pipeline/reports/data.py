@@ -16,14 +16,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from camlink.models.base import OutputSpec
 from camlink.operators.evidence import Evidence, bounds
 from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compare
 from camlink.pipeline.reports.calibrated import calibrated
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
-from camlink.pipeline.reports.notes import note, promise
+from camlink.pipeline.reports.notes import looks, note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
 from camlink.pipeline.reports.spending import all_bootstrap, spent, spent_in_all, time_budget
 from camlink.pipeline.results import RunInfo, RunResults
+from camlink.pipeline.whole_answers import whole_answers
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +97,12 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
     frames = _frames(rows, info)
     models: dict[str, Report] = {}
     for name, model in rows.models.items():
-        agreement = _agreement([[model.scores]] if model.scores is not None else [], proof.models.get(name), info)
+        scored = [model.scores] if model.scores is not None else []
+        agreement = _agreement([[each] for each in scored], proof.models.get(name), info)
         models[name] = {
             "executions": _executions(model.executions_made, frames["captured"], sum(frames["dropped"].values())),
             "agreement": agreement,
+            "whole_answers": _whole_answers(model.spec, scored),
             "noise_floor": asdict(floor) if (floor := model.noise_floor()) is not None else None,
             "outputs": (outputs := _outputs(rows, model)),
             "note": note(name, agreement, outputs),
@@ -112,7 +116,7 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         "abstentions": _abstentions(frames),
         "agreement": (agreement := _agreement([rows.scores()], proof.whole, info)),
         "certificates": list(proof.entries),
-        "expected_agreement": _expected(rows, agreement),
+        "expected_agreement": _expected(rows, agreement, info),
         "frames": frames,
         "cost": costs,
         "models": models,
@@ -124,7 +128,7 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
     }
 
 
-def _expected(rows: CameraRows, measured: Report) -> Report | None:
+def _expected(rows: CameraRows, measured: Report, info: RunInfo) -> Report | None:
     """Return what the decisions expected, as a mean over the frames served under them, and what became of it."""
     expected = rows.expected_agreements()
     if not expected.size:
@@ -135,7 +139,7 @@ def _expected(rows: CameraRows, measured: Report) -> Report | None:
         "lowest": float(expected.min()),
         "highest": float(expected.max()),
         "measured": measured["mean"],
-        "text": promise(mean, measured),
+        "text": promise(mean, measured, looks(info.complete)),
     }
 
 
@@ -150,9 +154,15 @@ def _model(
         **{field: info.models[name].get(field) for field in fields},
         "executions": _sum_executions(camera["models"][name]["executions"] for camera in cameras.values()),
         "agreement": agreement,
+        "whole_answers": _whole_answers(info.specs()[name], scores),
         "outputs": outputs,
         "note": note(name, agreement, outputs),
     }
+
+
+def _whole_answers(spec: OutputSpec, scores: Sequence[AuditScores]) -> Report | None:
+    found = whole_answers(spec, scores)
+    return None if found is None else asdict(found)
 
 
 def _outputs(rows: CameraRows, model: ModelRows) -> Report:

@@ -36,6 +36,7 @@ class Page:
 
     def __init__(self, results: RunResults) -> None:
         self._results = results
+        self._looks = notes.looks(results.info.complete)
         cameras = max(1, len(results.cameras()))
         models = max(1, len(results.info.models))
         self._points = int(np.clip(POINTS_PER_PAGE / cameras / models, 60, 240))
@@ -48,7 +49,7 @@ class Page:
         figures = {
             "outputs": plots.outputs_over_time(rows, self._points),
             "strip": plots.decision_strip(rows),
-            "agreement": plots.agreement_by_model(entry["models"]),
+            "agreement": plots.agreement_by_model(entry["models"], self._looks),
             "links": plots.link_matrix(scored[-1]["link_scores"], list(rows.models)) if scored else None,
         }
         self._views[rows.camera_id] = {
@@ -67,6 +68,7 @@ class Page:
                 report=report,
                 config=self._results.info.config,
                 headline=notes.headline(report),
+                looks=self._looks,
                 ending=notes.ending(report),
                 dropped=notes.dropped_sentence(report["frames"]),
                 kinds=KINDS,
@@ -75,7 +77,7 @@ class Page:
                 about_calibrated=ABOUT,
                 pace=notes.pace(report["cost"]),
                 views=self._views,
-                overview=plots.agreement_by_model(report["models"]),
+                overview=plots.agreement_by_model(report["models"], self._looks),
                 comparison=_comparison(report["agreement"]),
                 open_cameras=OPEN_CAMERAS,
                 list_rows=LIST_ROWS,
@@ -103,6 +105,7 @@ def page_environment() -> Environment:
         "interval": notes.interval,
         "executed": notes.executed_words,
         "standing": notes.standing,
+        "whole": notes.whole_words,
         "moment": _moment,
         "rate": rate,
         "memory": memory,

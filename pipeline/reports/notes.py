@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camlink.pipeline.quantities import counted
+from camlink.pipeline.reports.certificates import deciding
 from camlink.pipeline.reports.spending import over_spent
 
 BASELINE_WORDS = {
@@ -16,6 +17,7 @@ BASELINE_WORDS = {
 FEW_FRAMES = 30
 MOST_NAMED = 3  # in a sentence
 ALWAYS = "always executed"  # a model that nothing was predicted of has nothing to prove
+ANYTIME, ONE_LOOK = "95 %, at any time", "95 %, one look"  # what an interval is (docs/accuracy.md)
 OFF_PACE = 1.5  # from here on, measured and profiled time are called different
 
 
@@ -46,6 +48,11 @@ def interval(figure: Mapping[str, Any]) -> str:
     return f"{100.0 * figure['low']:.1f} – {100.0 * figure['high']:.1f} %"
 
 
+def looks(complete: bool) -> str:
+    """Return what the intervals in a run's report are; those of days and targets hold at any time."""
+    return ONE_LOOK if complete else ANYTIME
+
+
 def points(lead: Mapping[str, float]) -> str:
     """Return the interval of a lead, in percentage points.
 
@@ -59,6 +66,19 @@ def best_baseline(figure: Mapping[str, Any]) -> tuple[str, float]:
     """Return the baseline that agrees most, and its agreement."""
     name = max(figure["baselines"], key=lambda baseline: figure["baselines"][baseline])
     return name, figure["baselines"][name]
+
+
+def whole_words(found: Mapping[str, Any] | None) -> str:
+    """Say on how many audit frames the whole answer was right; empty where an answer is one entry, or for none.
+
+    >>> whole_words({"frames": 10, "right": 5, "baselines": {"constant": 2, "persistence": 6}})
+    'Whole answer right on 5 of 10 audit frames; the best baseline on 6.'
+    """
+    if found is None:
+        return ""
+    best = max(found["baselines"].values())
+    frames = counted(found["frames"], "audit frame")
+    return f"Whole answer right on {found['right']:,} of {frames}; the best baseline on {best:,}."
 
 
 def note(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, str]:
@@ -170,17 +190,16 @@ def executed_words(decision: Mapping[str, Any]) -> str:
     return f"{named or 'Nothing'} executed."
 
 
-def promise(expected: float, measured: Mapping[str, Any]) -> str:
+def promise(expected: float, measured: Mapping[str, Any], looked: str) -> str:
     """Set the agreement that decisions expected beside the measured one, so that promising too much is seen.
 
-    >>> promise(0.95, {"mean": 0.8, "low": 0.7, "high": 0.9})
-    'The decisions expected 95.0 %, measured were 80.0 % (70.0 – 90.0 %): they promised too much.'
+    >>> promise(0.95, {"mean": 0.8, "low": 0.7, "high": 0.9}, ONE_LOOK)
+    'The decisions expected 95.0 %, measured were 80.0 % (95 %, one look: 70.0 – 90.0 %): they promised too much.'
     """
     if measured["mean"] is None:
         return f"The decisions expected {percent(expected)}; it was not measured."
-    both = (
-        f"The decisions expected {percent(expected)}, measured were {percent(measured['mean'])} ({interval(measured)})"
-    )
+    found = f"{percent(measured['mean'])} ({looked}: {interval(measured)})"
+    both = f"The decisions expected {percent(expected)}, measured were {found}"
     if expected > measured["high"]:
         return f"{both}: they promised too much."
     return f"{both}: better than promised." if expected < measured["low"] else f"{both}: within the interval."
@@ -214,7 +233,13 @@ def headline(report: Mapping[str, Any]) -> str:
     )
     abstained = report["abstentions"]
     silence = f"It gave no answer to {some_percent(abstained['share'])} of outputs." if abstained["served"] else ""
-    told = (first, lost, silence, _agreement_sentence(report["agreement"]), *missed(report))
+    told = (
+        first,
+        lost,
+        silence,
+        _agreement_sentence(report["agreement"], looks(report["run"]["complete"])),
+        *missed(report),
+    )
     return " ".join(filter(None, told))
 
 
@@ -248,7 +273,8 @@ def missed(report: Mapping[str, Any]) -> list[str]:
 def missed_targets(certificates: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """Name those of some cameras' certificates whose target is not met, the first ones; empty where there is none."""
     found = [
-        f"{entry['model']} on {camera} ({percent(entry['estimate'])} instead of {percent(entry['target'])})"
+        f"{entry['model']} on {camera} on {entry['day']} "
+        f"({percent(entry['estimate'])} instead of {percent(entry['target'])})"
         for camera, entry in certificates
         if entry["target_state"] == "not met"
     ]
@@ -257,11 +283,14 @@ def missed_targets(certificates: Sequence[tuple[str, Mapping[str, Any]]]) -> str
 
 
 def last_targets(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return camera and certificate of each model with a target, as of its camera's last day."""
-    found = []
+    """Return camera and certificate of each model with a target, of the day that says how it stands (`deciding`)."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for camera, told in report["cameras"].items():
-        last = {entry["model"]: entry for entry in told["certificates"] if entry["target"] is not None}
-        found += [(camera, entry) for entry in last.values()]
+        days: dict[str, list[dict[str, Any]]] = {}
+        for entry in told["certificates"]:
+            if entry["target"] is not None:
+                days.setdefault(entry["model"], []).append(entry)
+        found += [(camera, entry) for entries in days.values() if (entry := deciding(entries)) is not None]
     return found
 
 
@@ -274,13 +303,13 @@ def standing(entry: Mapping[str, Any]) -> str:
     return ALWAYS if not entry["frames"] and entry["target_state"] == "not known" else str(entry["target_state"])
 
 
-def _agreement_sentence(agreement: Mapping[str, Any]) -> str:
+def _agreement_sentence(agreement: Mapping[str, Any], looked: str) -> str:
     if agreement["mean"] is None:
         return "Agreement was not measured: the run has no audit frames."
     name, baseline = best_baseline(agreement)
     measured = (
         f"Its outputs agreed with the models' own to {percent(agreement['mean'])} "
-        f"(95 % interval {interval(agreement)}, {counted(agreement['audit_frames'], 'audit frame')})"
+        f"({looked}: {interval(agreement)}; {counted(agreement['audit_frames'], 'audit frame')})"
     )
     words, given = BASELINE_WORDS[name], percent(baseline)
     if agreement["audit_frames"] < FEW_FRAMES:

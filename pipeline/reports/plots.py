@@ -248,8 +248,11 @@ def _joined(decisions: Sequence[Mapping[str, Any]], most: int = 300) -> list[dic
     return kept
 
 
-def agreement_by_model(models: Mapping[str, Mapping[str, Any]]) -> Figure | None:
-    """Draw agreement of predicted outputs per model with its interval, baselines beside; None if none is measured."""
+def agreement_by_model(models: Mapping[str, Mapping[str, Any]], looks: str) -> Figure | None:
+    """Draw agreement of predicted outputs per model with its interval, baselines beside; None if none is measured.
+
+    ``looks`` says what the interval is (`notes.looks`).
+    """
     figures = {name: entry["agreement"]["predicted_only"] for name, entry in models.items()}
     figures = {name: figure for name, figure in figures.items() if figure["mean"] is not None}
     if not figures:
@@ -262,21 +265,21 @@ def agreement_by_model(models: Mapping[str, Mapping[str, Any]]) -> Figure | None
         marker = {"color": "@muted", "size": 10, "symbol": symbol, "line": {"width": 1.8, "color": "@muted"}}
         hover = f"<b>%{{y}}</b><br>{label}: %{{x:.1%}}<extra></extra>"
         traces.append(_dots(x, names) | {"name": label, "marker": marker, "hovertemplate": hover})
-    traces.append(_whiskers(names, list(figures.values())))
+    traces.append(_whiskers(names, list(figures.values()), looks))
     layout = _layout(46 * len(names) + 104)
     layout["xaxis"] |= {"tickformat": ".0%", "range": [max(0.0, min(shown) - 0.04), 1.012], "gridcolor": "@grid"}
     layout["yaxis"] = _name_axis(list(figures))
     return {"data": traces, "layout": layout}
 
 
-def _whiskers(names: list[str], figures: Sequence[Mapping[str, Any]]) -> Trace:
+def _whiskers(names: list[str], figures: Sequence[Mapping[str, Any]], looks: str) -> Trace:
     means = [figure["mean"] for figure in figures]
     up = [figure["high"] - figure["mean"] for figure in figures]
     down = [figure["mean"] - figure["low"] for figure in figures]
     error = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "width": 5, "thickness": 2}
     texts = [f"{f['low']:.1%} – {f['high']:.1%}, {f['audit_frames']} audit frames" for f in figures]
     return _dots(means, names) | {
-        "name": "camlink, 95 % interval",
+        "name": f"camlink, {looks}",
         "marker": {"color": "@executed", "size": 11},
         "error_x": error | {"color": "@executed"},
         "text": texts,

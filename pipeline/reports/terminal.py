@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from camlink.pipeline.reports.calibrated import calibrated_lines
 from camlink.pipeline.reports.notes import (
     ALWAYS,
+    ANYTIME,
     ending,
     headline,
     interval,
     last_targets,
+    looks,
     percent,
     standing,
+    whole_words,
 )
 from camlink.pipeline.reports.spending import budget_words
 from camlink.pipeline.tables import print_table
@@ -38,10 +41,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"Frames are not conserved: {violation}", style="bold red"))
     console.print()
     _models(report, console)
-    for name, model in report["models"].items():
-        console.print(
-            Text(f"  {name}: {model['note']['text']}", style=VERDICT_STYLES.get(model["note"]["verdict"], ""))
-        )
+    _notes(report, console)
     cost = report["cost"]
     if spending := budget_words(cost["time_budget"], cost["parts"]["serve"]["share"], cost["share"]):
         console.print(Text(f"  {spending}"))
@@ -59,13 +59,13 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 
 
 def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return a line, and its style, for each camera and model with a target, as of its last day."""
+    """Return a line, and its style, for each camera and model with a target."""
     lines = []
     for name, entry in last_targets(report):
         state = standing(entry)
         proven = "; nothing to prove" if state == ALWAYS else ""
         if entry["estimate"] is not None:
-            proven = f" ({percent(entry['estimate'])}, {interval(entry)} at any time)"
+            proven = f" on {entry['day']}: {percent(entry['estimate'])} ({ANYTIME}: {interval(entry)})"
         text = f"  {name}, {entry['model']}: target {percent(entry['target'])} {state}{proven}"
         lines.append((text, TARGET_STYLES.get(state, "")))
     return lines
@@ -73,7 +73,16 @@ def target_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _models(report: Mapping[str, Any], console: Console) -> None:
     """Agreement here is that of predicted outputs only, with the baselines on the same audit frames."""
-    heads = ("Model", "saved", "predicted outputs agree", "95 % interval", "constant", "hourly", "persistence", "n")
+    heads = (
+        "Model",
+        "saved",
+        "predicted outputs agree",
+        looks(report["run"]["complete"]),
+        "constant",
+        "hourly",
+        "persistence",
+        "n",
+    )
     rows = []
     for name, model in report["models"].items():
         figure = model["agreement"]["predicted_only"]
@@ -83,9 +92,28 @@ def _models(report: Mapping[str, Any], console: Console) -> None:
     print_table(console, heads, rows)
 
 
+def _notes(report: Mapping[str, Any], console: Console) -> None:
+    from rich.text import Text
+
+    for name, model in report["models"].items():
+        style = VERDICT_STYLES.get(model["note"]["verdict"], "")
+        console.print(Text(f"  {name}: {model['note']['text']}", style=style))
+        if whole := whole_words(model["whole_answers"]):
+            console.print(Text(f"  {name}: {whole}"))
+
+
 def _cameras(report: Mapping[str, Any], console: Console) -> None:
     """Agreement here is that of all outputs, beside what the decisions expected it to be."""
-    heads = ("Camera", "frames", "saved", "expected", "all outputs agree", "95 % interval", "abstained", "dropped")
+    heads = (
+        "Camera",
+        "frames",
+        "saved",
+        "expected",
+        "all outputs agree",
+        looks(report["run"]["complete"]),
+        "abstained",
+        "dropped",
+    )
     rows = []
     for name, camera in report["cameras"].items():
         frames = camera["frames"]

@@ -16,18 +16,28 @@ from typer.testing import CliRunner
 from camlink.models.pool import ModelPool
 from camlink.operators.certificates import ALL, Ledger
 from camlink.operators.evidence import certify
+from camlink.operators.targets import MIN_AUDITS
 from camlink.pipeline.cli import app
 from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.dashboard.costs import Costs
+from camlink.pipeline.dashboard.fleet import troubles
+from camlink.pipeline.dashboard.rollups import RunRollups
+from camlink.pipeline.dashboard.targets import targets
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.exports import export_results
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, FrameStats
-from camlink.pipeline.reports import build_report, write_report
+from camlink.pipeline.reports import build_report, headline, write_report
+from camlink.pipeline.reports.certificates import camera_proof, deciding
 from camlink.pipeline.reports.daily import daily_report, render_daily
+from camlink.pipeline.reports.notes import missed_targets
+from camlink.pipeline.reports.rows import read_camera
+from camlink.pipeline.reports.terminal import target_lines
 from camlink.pipeline.results import RunInfo, RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames
 
 START = datetime(2026, 1, 5, 23, 50, tzinfo=UTC)  # ten minutes before midnight
+BOUNDS = ("estimate", "low", "high")
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 STILL, MOVING = FrameStats(0.0, 0.1, 100.0), FrameStats(0.2, 0.1, 100.0)
 
@@ -86,6 +96,48 @@ def test_a_camera_shows_certificates_by_day_with_the_state_of_its_targets(report
         assert (entry["state"] == "measured") == (entry["estimate"] is not None)
 
 
+def test_a_missed_target_has_one_state_one_figure_and_one_day_everywhere(run: Path, report: dict[str, Any]) -> None:
+    """Missed on Monday; on Tuesday the model was executed, so that nothing was predicted of it."""
+    monday, tuesday = (e for e in report["cameras"]["hall"]["certificates"] if e["model"] == "action")
+    assert (monday["target_state"], tuesday["frames"]) == ("not met", 0)
+    figure = f"{100 * monday['estimate']:.1f} %"
+    assert f"action on hall on 2026-01-05 ({figure} instead of 90.0 %)" in headline(report)
+    said = next(line for line, _ in target_lines(report) if line.startswith("  hall, action"))
+    bounds = f"{100 * monday['low']:.1f} – {100 * monday['high']:.1f} %"
+    assert said == f"  hall, action: target 90.0 % not met on 2026-01-05: {figure} (95 %, at any time: {bounds})"
+    day = daily_report(RunResults(run), MONDAY)["cameras"]["hall"]["models"]["action"]["certificate"]
+    rollups = RunRollups(run)
+    rollups.refresh()
+    hall, unspent = rollups.cameras["hall"], Costs(None, None, None)
+    page = targets(rollups.info, hall)["action"]
+    for told in (day, page):
+        assert (told["day"], told["target_state"]) == ("2026-01-05", "not met")
+        assert [told[n] for n in BOUNDS] == pytest.approx([monday[n] for n in BOUNDS], abs=1e-6)
+    assert missed_targets([("hall", page)]) in troubles(rollups.info, [hall], unspent)
+
+
+def test_a_day_without_a_decision_has_the_target_of_the_one_before(run: Path) -> None:
+    rows = read_camera(RunResults(run), "hall")
+    first = replace(rows, decisions=rows.decisions[:1])
+    assert first.decisions[0]["start"].date() == MONDAY
+    entries = camera_proof(first, RunInfo.load(run)).entries
+    assert [e["target"] for e in entries if e["model"] == "action"] == [0.9, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("later", "decides"),
+    [
+        ({"frames": 0, "target_state": "not known", "audits": 0}, False),
+        ({"frames": 90, "target_state": "not known", "audits": MIN_AUDITS - 1}, False),
+        ({"frames": 90, "target_state": "not known", "audits": MIN_AUDITS}, True),
+        ({"frames": 90, "target_state": "met", "audits": 9}, True),
+    ],
+)
+def test_a_missed_day_decides_until_a_later_one_can(later: dict[str, Any], decides: bool) -> None:
+    missed = {"frames": 50, "target_state": "not met", "audits": 12}
+    assert deciding([missed, later]) is (later if decides else missed)
+
+
 def test_days_roll_up_over_domains_and_the_fleet(report: dict[str, Any]) -> None:
     rolled = report["certificates"]
     assert set(rolled["domains"]) == {"indoor", "traffic"}
@@ -107,6 +159,7 @@ def test_a_run_that_ended_by_itself_carries_the_interval_for_one_look_and_others
     finally:
         info.save(run)
     assert stopped["run"]["interval"] == "anytime-valid"
+    assert "(95 %, one look: " in headline(report) and "(95 %, at any time: " in headline(stopped)
     for figures in (report, *report["cameras"].values(), *report["models"].values()):
         assert figures["agreement"]["mean"] is not None
     for name, camera in stopped["cameras"].items():

@@ -134,7 +134,7 @@ def test_a_day_tells_its_drops_and_missed_targets_at_its_top(tmp_path: Path) -> 
     day = daily_report(RunResults(tmp_path / "run"), START.date())
     lost, missing = troubles(day)
     assert lost == "100 of 400 frames (25.0 %) were dropped before any model saw them: 100 overload."
-    assert missing.startswith("Target missed: action on hall (")
+    assert missing.startswith(f"Target missed: action on hall on {START.date()} (")
     page = html.unescape(render_daily(day))
     assert page.index(lost) < page.index(missing) < page.index('<h2 class="section">')
 
@@ -157,7 +157,9 @@ def test_a_missed_target_is_in_the_headline_and_one_that_holds_is_not(tmp_path: 
     report = run(tmp_path / "run", **asked)
     states = {e["model"]: e["target_state"] for e in report["cameras"]["hall"]["certificates"] if e["target"]}
     assert states["action"] == "not met", "a model of pure noise must be found out"
-    assert re.search(r"Target missed: action on hall \(\d+\.\d % instead of 90\.0 %\)\.", headline(report))
+    assert re.search(
+        r"Target missed: action on hall on \d{4}-\d\d-\d\d \(\d+\.\d % instead of 90\.0 %\)\.", headline(report)
+    )
     assert "Target missed" not in headline(run(tmp_path / "easy", **(asked | {"targets": {"action": 0.01}})))
 
 

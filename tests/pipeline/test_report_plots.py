@@ -12,6 +12,7 @@ import pytest
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline.reports import plots
+from camlink.pipeline.reports.notes import ONE_LOOK
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.reports.series import ModelSeries
 from camlink.pipeline.reports.series import thin as thin_between_gaps
@@ -80,7 +81,7 @@ def every_figure(name: str = "objects") -> list[plots.Figure]:
     found = [
         plots.outputs_over_time(rows, 20),
         plots.decision_strip(rows),
-        plots.agreement_by_model({name: agreement(0.8), "action": agreement(None)}),
+        plots.agreement_by_model({name: agreement(0.8), "action": agreement(None)}, ONE_LOOK),
         plots.link_matrix(scores, [name, "action"]),
     ]
     assert all(found)
@@ -167,7 +168,7 @@ def test_camera_without_anything_has_no_plots() -> None:
     empty = CameraRows("hall", {"objects": model_rows(COUNT, np.zeros((0, 2)))}, 0, [], [], [], [])
     assert plots.outputs_over_time(empty, 100) is None
     assert plots.decision_strip(empty) is None
-    assert plots.agreement_by_model({"objects": agreement(None)}) is None
+    assert plots.agreement_by_model({"objects": agreement(None)}, ONE_LOOK) is None
     assert plots.link_matrix({}, ["objects"]) is None
 
 

@@ -18,7 +18,7 @@ from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
-from camlink.pipeline.reports.notes import ending, note, pace, promise
+from camlink.pipeline.reports.notes import ONE_LOOK, ending, note, pace, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
@@ -151,7 +151,7 @@ def test_the_terminal_shows_models_cameras_and_baselines(finished: tuple[Path, d
     console = Console(width=140, record=True, file=io.StringIO())
     print_report(report, console)
     text = console.export_text()
-    for word in ("hall", "yard", "objects", "noise", "constant", "interval"):
+    for word in ("hall", "yard", "objects", "noise", "constant", "95 %, one look"):
         assert word in text
 
 
@@ -249,8 +249,8 @@ def test_what_decisions_expected_stands_beside_what_was_measured(finished: tuple
     ("expected", "words"), [(0.99, "promised too much"), (0.9, "within the interval"), (0.5, "better than promised")]
 )
 def test_promising_too_much_is_said(expected: float, words: str) -> None:
-    assert words in promise(expected, {"mean": 0.85, "low": 0.8, "high": 0.95})
-    assert "not measured" in promise(expected, {"mean": None})
+    assert words in promise(expected, {"mean": 0.85, "low": 0.8, "high": 0.95}, ONE_LOOK)
+    assert "not measured" in promise(expected, {"mean": None}, ONE_LOOK)
 
 
 def figure(mean: float, low: float, high: float, constant: float, frames: int = 100) -> dict[str, Any]:

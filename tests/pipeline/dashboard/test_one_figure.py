@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,29 @@ def test_a_model_is_judged_in_the_words_of_the_report(run: tuple[RunRollups, dic
         assert said is not None
         assert said["verdict"] == report["models"][name]["note"]["verdict"]
         assert report["models"][name]["note"]["text"].startswith(said["text"])
+
+
+def test_a_model_of_several_entries_has_as_many_whole_answers_on_every_page(
+    run: tuple[RunRollups, dict[str, Any]],
+) -> None:
+    rollups, report = run
+    day = daily_report(RunResults(rollups.run_dir), START.date())["cameras"]
+    assert report["models"]["persons"]["whole_answers"] is None, "it counts one thing only"
+    frames = 0
+    for name, camera in rollups.cameras.items():
+        found, shown = camera.models["action"].audit.whole, report["cameras"][name]["models"]["action"]["whole_answers"]
+        told = day[name]["models"]["action"]["whole_answers"]
+        if shown is None:
+            assert found is None and told is None
+            continue
+        assert found is not None and asdict(found) == shown
+        assert told == {"frames": shown["frames"], "right": shown["right"]}
+        assert (
+            shown["frames"]
+            == report["cameras"][name]["models"]["action"]["agreement"]["predicted_only"]["audit_frames"]
+        )
+        frames += shown["frames"]
+    assert frames == (report["models"]["action"]["whole_answers"] or {"frames": 0})["frames"]
 
 
 def test_the_fleet_page_has_the_cost_of_the_report(run: tuple[RunRollups, dict[str, Any]]) -> None:

@@ -1,0 +1,172 @@
+"""Which models to hold in memory where not all fit: those that, with what they tell of the others, answer most.
+
+Seen on frames that all models executed on. Of each model: how often its usual value is right, and how often what
+another one says tells it, by a table or by their difference, learnt on one half of the frames and tried on the other. A
+loaded model is right as often as the time budget lets it be refreshed; one that is not is answered from its usual value
+or from the best of those that are (MLink, AAAI'22, Eq. 1, with the time budget on top).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camlink.models.base import OutputSpec
+from camlink.operators.baselines.options import fitting_sets
+from camlink.operators.belief import Levels
+from camlink.operators.link_evidence import channels
+from camlink.operators.policy_state import State, array
+from camlink.operators.selection import EXACT_UP_TO, Budget, Costs
+from camlink.operators.worth import Outlook, Prices
+
+MOST_FRAMES = 512  # kept; then every other one
+FEWEST_FRAMES = 8  # that say anything
+MOST_GUIDES = 2  # that a model which is not loaded is answered from
+_ROUNDING = 1e-9
+_HALF_A_FRAME = 0.5  # for the usual level, beside each level of a source
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How often models are known without executing them, 0..1."""
+
+    usually: Mapping[str, float]
+    by: Mapping[tuple[str, str], float]  # source, target
+
+    def guides(self, target: str, loaded: Collection[str]) -> tuple[str, ...]:
+        """Return the loaded models that tell most of ``target``, if they tell more than is usual; the best first."""
+        told = {s: self.by.get((s, target), 0.0) for s in loaded}
+        best = sorted((s for s in told if told[s] > self.usually[target]), key=lambda s: -told[s])
+        return tuple(best[:MOST_GUIDES])
+
+
+class FullFrames:
+    """What all models whose outputs have levels said on frames that all executed on, in order."""
+
+    def __init__(self, specs: Mapping[str, OutputSpec]) -> None:
+        self._specs = specs
+        self._frames: list[Mapping[str, Levels]] = []
+        self._every, self._seen = 1, 0
+
+    def __iter__(self) -> Iterator[Mapping[str, Levels]]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, levels: Mapping[str, Levels]) -> None:
+        """Keep a frame; of very many, every other, every fourth and so on."""
+        if self._seen % self._every == 0:
+            self._frames.append(levels)
+            if len(self._frames) == MOST_FRAMES:
+                self._frames, self._every = self._frames[::2], 2 * self._every
+        self._seen += 1
+
+    def telling(self) -> Telling:
+        """Return what the frames show of each model and each pair; nothing where they are too few."""
+        if len(self._frames) < FEWEST_FRAMES:
+            return Telling(dict.fromkeys(self._specs, 0.0), {})
+        said = {name: np.stack([f[name] for f in self._frames]) for name in self._specs}
+        usually = {name: _right(np.zeros_like(levels), levels) for name, levels in said.items()}
+        by = {(s, t): self._told(s, t, said) for s in said for t in said if s != t and usually[t] < 1.0}
+        return Telling(usually, by)
+
+    def _told(self, source: str, target: str, said: Mapping[str, Levels]) -> float:
+        levels = said[target]
+        channel = channels(self._specs[source], self._specs[target], levels.shape[1])
+        sums = said[source].sum(axis=1, keepdims=True)
+        now = np.where(channel < 0, sums, said[source][:, np.maximum(channel, 0)])
+        right = _right(now, levels)
+        if self._specs[source].task == self._specs[target].task == "count":
+            apart = levels - now
+            right = max(right, _right(np.zeros_like(now), apart - apart.min()))
+        return right
+
+    def state(self) -> State:
+        """Return the frames, for a snapshot."""
+        kept = {n: np.array([f[n] for f in self._frames], np.intp) for n in self._specs}
+        levels = {n: kept[n].reshape(len(self._frames), _entries(s)) for n, s in self._specs.items()}
+        return {"levels": levels, "every": self._every, "seen": self._seen}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`, and `KeyError` for models that are not there."""
+        kept = state["levels"]
+        levels = {n: array(kept[n], np.zeros((0, _entries(s)), np.intp), free=(0,)) for n, s in self._specs.items()}
+        self._frames = [dict(zip(levels, frame, strict=True)) for frame in zip(*levels.values(), strict=True)]
+        self._every, self._seen = int(state["every"]), int(state["seen"])
+
+
+def _entries(spec: OutputSpec) -> int:
+    return 1 if spec.task == "single_label" else spec.size
+
+
+def _right(now: Levels, said: Levels) -> float:
+    """Return how often the most frequent level beside what a source says is right, half by half (frames, entries)."""
+    entries = np.arange(said.shape[1])
+    table_of = np.zeros((2, said.shape[1], int(now.max()) + 1, int(said.max()) + 1))
+    half = (np.arange(len(said)) >= len(said) // 2).astype(np.intp)
+    np.add.at(table_of, (half[:, None], entries[None, :], now, said), 1.0)
+    usual = table_of.sum(axis=2).argmax(axis=2)
+    for part in (0, 1):
+        table_of[part, entries, :, usual[part]] += _HALF_A_FRAME
+    guess: NDArray[np.intp] = table_of.argmax(axis=3)[1 - half[:, None], entries[None, :], now]
+    return float((guess == said).mean())
+
+
+def choose_loaded(
+    outlooks: Mapping[str, Outlook], usual: Mapping[str, float], telling: Telling, costs: Costs, budget: Budget
+) -> frozenset[str]:
+    """Return the models that fit into memory together and answer most, of themselves and of the others.
+
+    ``usual``: how often each model's usual value is taken to be right.
+    """
+
+    def answered(loaded: Collection[str]) -> float:
+        right = _refreshed({m: outlooks[m] for m in outlooks if m in loaded}, budget.time_ms(costs))
+        return sum(right[m] if m in right else _without(m, right, usual[m], telling) for m in outlooks)
+
+    if len(outlooks) <= EXACT_UP_TO:
+        return max(fitting_sets(tuple(outlooks), costs, budget), key=answered)
+    per_gb = _grown(tuple(outlooks), answered, costs, budget, lambda m: max(costs.memory_gb[m], 1e-9))
+    return max(per_gb, _grown(tuple(outlooks), answered, costs, budget, lambda m: 1.0), key=answered)
+
+
+def _refreshed(outlooks: Mapping[str, Outlook], limit_ms: float) -> dict[str, float]:
+    """Return how often each of these models is right, refreshed as often as the time allows."""
+    if sum(o.time_ms for o in outlooks.values()) <= limit_ms:
+        return dict.fromkeys(outlooks, 1.0)
+    prices = Prices(list(outlooks.values()))
+    intervals = prices.intervals(prices.for_time(limit_ms))
+    return {m: 1.0 - o.mean_wrong(i) for (m, o), i in zip(outlooks.items(), intervals, strict=True)}
+
+
+def _without(target: str, right: Mapping[str, float], usual: float, telling: Telling) -> float:
+    """Return how often a model that is not loaded is known by the best of those that are, as far as they are right."""
+    by = (telling.by[s, target] - telling.usually[target] if (s, target) in telling.by else 0.0 for s in right)
+    gain = max((max(b, 0.0) * right[s] for s, b in zip(right, by, strict=True)), default=0.0)
+    return min(usual + gain, 1.0)
+
+
+def _grown(
+    models: tuple[str, ...],
+    answered: Callable[[Collection[str]], float],
+    costs: Costs,
+    budget: Budget,
+    weight: Callable[[str], float],
+) -> frozenset[str]:
+    """Add the model that brings most for its weight, as long as one fits and takes no time from what brings more."""
+    loaded: list[str] = []
+    while True:
+        room = budget.memory_limit() + 1e-9 - costs.memory(loaded)
+        fit = [m for m in models if m not in loaded and costs.memory_gb[m] <= room]
+        if not fit:
+            return frozenset(loaded)
+        now = answered(loaded)
+        gain = {m: (answered([*loaded, m]) - now) / weight(m) for m in fit}
+        best = max(fit, key=lambda m: gain[m])
+        if gain[best] < -_ROUNDING:
+            return frozenset(loaded)
+        loaded.append(best)
