@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from camlink.links.domain import Offset
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
+from camlink.operators.oracle import OracleNode
 from camlink.pipeline.config import SiteConfig, check_config
 from camlink.pipeline.dashboard.app import build_app
 from camlink.pipeline.dashboard.auth import Door
@@ -24,9 +26,9 @@ from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.errors import ConfigError, LinkError
 from camlink.pipeline.federation import save_links
 from camlink.pipeline.learnt_elsewhere import NEAR, train_oracle
-from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, Record
+from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, ModelOutput, Record
 from camlink.pipeline.reports import build_report, write_report
-from camlink.pipeline.reports.calibrated import calibrated_lines
+from camlink.pipeline.reports.calibrated import calibrated_lines, calibrated_words
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
@@ -89,6 +91,38 @@ def test_what_a_person_would_say_is_served_beside_every_result_of_a_labelled_cam
     results = [r for r in records if isinstance(r, FrameResult)]
     assert {o.model for r in results for o in r.outputs} == {"seen", "half"}, "outputs of models stay what they are"
     assert any(o.how == "linked" for o in outputs(records)), "it must be served where models are predicted, too"
+
+
+def test_an_offset_is_served_from_its_one_counter_and_nothing_without_it() -> None:
+    seen, guard = (
+        OutputSpec("seen", "vector", 1, "count", ("car",)),
+        OutputSpec("guard", "vector", 1, "count", ("cars",)),
+    )
+    node = OracleNode({"hall": Offset(seen, guard, np.array([1.0], np.float32), 1.0, 0.9)})
+
+    def result(*models: str) -> FrameResult:
+        outputs = [ModelOutput("hall", 0, START, m, np.array([4], np.float32), "serve", "executed") for m in models]
+        return FrameResult("hall", 0, START, "serve", tuple(outputs))
+
+    said = node.of(result("half", "seen"))
+    assert said is not None and (said.value.tolist(), said.sources, said.confidence) == ([5.0], ("seen",), 0.9)
+    assert node.of(result("half")) is None
+
+
+def test_a_line_says_when_the_links_own_word_is_too_high() -> None:
+    judged = {"agreement": 0.25, "low": 0.12, "high": 0.45, "frames": 24, "taught": 95, "constant": 0.0, "own": None}
+    entry = {
+        "name": "guard",
+        "mean_count": 3.0,
+        "unit": "cars",
+        "mean_own": None,
+        "frames": 9,
+        "mean_confidence": 0.947,
+    }
+    assert calibrated_words(entry | {"judged": judged}).endswith(
+        "Its own word is too high: believe the labels kept aside."
+    )
+    assert "own word is" not in calibrated_words(entry | {"judged": judged, "mean_confidence": 0.3})
 
 
 def test_workers_say_what_one_process_says(oracle: dict[str, Any]) -> None:
