@@ -44,17 +44,6 @@ from camlink.pipeline.suggestions import suggest
 if TYPE_CHECKING:
     from camlink.models.catalogue import ModelDefinition
 
-__all__ = [
-    "SiteConfig",
-    "built_in_configs",
-    "check_config",
-    "config_file",
-    "json_schema",
-    "load_config",
-    "model_names",
-    "read_config",
-]
-
 STAND_IN = {"models": "building"}  # where a file's models are wrong, so that its other parts are looked at all the same
 MOST_BYTES = 4_000_000  # a site of 20,000 cameras has half of that
 

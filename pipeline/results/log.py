@@ -26,7 +26,6 @@ from camlink.pipeline.records import FrameResult, ModelOutput, Picture, Record
 from camlink.pipeline.results.latest import LatestPictures
 from camlink.pipeline.results.merge import Merging
 from camlink.pipeline.results.pictures import DisagreementPictures
-from camlink.pipeline.results.read import RunResults
 from camlink.pipeline.results.tables import (
     DAY_US,
     SELDOM,
@@ -37,12 +36,9 @@ from camlink.pipeline.results.tables import (
     partition,
     schema,
 )
-from camlink.pipeline.run_info import RunInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = ["ResultsLog", "RunInfo", "RunResults"]
 
 OWN_PART = 2_000  # rows of one camera from which on a flush gives them a part of their own
 NO_SPECS: Mapping[str, OutputSpec] = MappingProxyType({})
