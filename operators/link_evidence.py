@@ -14,14 +14,14 @@ and what is served stays calibrated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Frequencies, Levels
+from camlink.operators.belief import MOST_LEVELS, Frequencies, Levels
 from camlink.operators.policy_state import State, array
 
 FADE = 0.998  # of tables, per frame learnt from
@@ -39,89 +39,137 @@ HEAVIEST = 2.5
 _LEAST = 1e-4
 _ALIKE = 0.1  # frames, for moves never seen
 MOST_KEPT = 64  # readings of a source
+MOST_SOURCES = 5  # of one pool: the largest log of a level's odds is then 5 * 2.5 * 55, which a float's exponent holds
 Array = NDArray[np.float64]
+T = TypeVar("T")
+_SOURCE_MOVES, _MOVES = 2 * SOURCE_MOVES + 1, 2 * MOVES + 1
+_FIRST_TWO = np.array([[[TRUST]], [[SPREAD]]])
+_ONES = np.ones(2 * MOST_LEVELS)  # a product with them is the quickest sum of a few numbers
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Known:
     """What is known of a target without links. ``chances`` and ``usual``: P(level) now and in general, (E, levels)."""
 
-    chances: Frequencies
-    usual: Frequencies
-    last: Levels  # (E,)
+    __slots__ = ("_logs", "chances", "last", "usual")
+
+    def __init__(self, chances: Frequencies, usual: Frequencies, last: Levels) -> None:
+        self.chances, self.usual, self.last = chances, usual, last  # last (E,)
+        self._logs: Array | None = None
+
+    @property
+    def logs(self) -> Array:
+        """The logs of ``chances``, found once: several sets of sources start from them."""
+        if self._logs is None:
+            self._logs = np.log(self.chances + _LEAST)
+        return self._logs
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class Source(NamedTuple):
     """What a source says on this frame, and what it had said last when the target last executed."""
 
     now: Levels
     then: Levels
 
 
+class _Heard(NamedTuple):
+    """Where in a pair's tables stands what goes with what its source says."""
+
+    read: Levels  # what of it goes with each entry of the target (E,)
+    rows: Levels  # its rows in the table of levels (E,)
+    places: Levels  # of each level of the target in the first two tables (2, E, levels)
+
+
 class Pair:
-    """One source's tables towards one target with E entries."""
+    """One source's tables towards one target with E entries.
+
+    Where things stand in the tables depends on levels alone, and sources mostly say what they said before: places are
+    kept by what was said, so that reading a table is one indexing.
+    """
 
     def __init__(self, source: OutputSpec, target: OutputSpec) -> None:
         entries = 1 if target.task == "single_label" else target.size
         self._rows = np.arange(entries)
-        self._column = self._rows[:, None]
         self._counts = source.task == "count" and target.task == "count"
         self._ordered, self._source_ordered = target.task != "single_label", source.task != "single_label"
         channel = channels(source, target, entries)
         self._channel, self._sums = np.maximum(channel, 0), channel < 0
         self._all_sums, self._any_sums = bool(self._sums.all()), bool(self._sums.any())
-        self.level = np.zeros((entries, 4, 4))  # source's level, target's level
-        self.apart = np.zeros((entries, 2 * REACH + 1))
-        self.moved = np.zeros((entries, 2 * SOURCE_MOVES + 1, 2 * MOVES + 1))
+        self._move_rows = self._rows * _SOURCE_MOVES * _MOVES
+        self.moved = np.zeros((entries, _SOURCE_MOVES, _MOVES))
+        self._lay_out(np.zeros((entries, 4, 4)), np.zeros((entries, 2 * REACH + 1)))
+
+    def _lay_out(self, level: Array, apart: Array) -> None:
+        """Keep the tables of levels (E, source's level, target's level) and of differences (E, 2 * REACH + 1) as one.
+
+        Behind them stands a zero, for what is not told apart.
+        """
+        self._tables = np.concatenate((level.reshape(-1), apart.reshape(-1), [0.0]))
+        self._level_shape = level.shape
+        self._apart_rows = level.size + self._rows * (2 * REACH + 1)
+        self._heard: dict[bytes, _Heard] = {}
+        self._source_moves: dict[bytes, Levels] = {}
+        self._target_moves: dict[bytes, Levels] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """The tables have changed: nothing of what was found in them holds."""
         self._given: tuple[object, object, object] = (None, None, None)  # what goes for all that is kept
         self._kept: dict[bytes, Array] = {}  # by what the source says
+        self._unlike: Array | None = None
+
+    @property
+    def level(self) -> Array:
+        """How often each level of the target went with each of the source's: (E, source's level, target's level)."""
+        return self._tables[: self._apart_rows[0]].reshape(self._level_shape)
+
+    @property
+    def apart(self) -> Array:
+        """How often the two were how far apart, from -REACH to REACH: (E, 2 * REACH + 1)."""
+        return self._tables[self._apart_rows[0] : -1].reshape(len(self._rows), -1)
 
     def likelier(self, source: Source, known: Known) -> Array:
         """Return by how much each level has become likelier, in logs, by each of the three tables.
 
-        (3, E, levels). Kept until either model executes: between, sources mostly say what they said before.
+        (3, E, levels), each up to a constant per entry, which changes no chances. Kept until either model executes:
+        between, sources mostly say what they said before.
         """
-        given = known.usual, known.last, source.then
-        if not all(a is b for a, b in zip(given, self._given, strict=True)) or len(self._kept) == MOST_KEPT:
-            self._given, self._kept = given, {}
+        usual, last, then = self._given
+        if usual is not known.usual or last is not known.last or then is not source.then:
+            self._given, self._kept = (known.usual, known.last, source.then), {}
         key = source.now.tobytes()
-        if key not in self._kept:
-            self._kept[key] = self._find(source, known)
-        return self._kept[key]
+        found = self._kept.get(key)
+        if found is None:
+            if len(self._kept) == MOST_KEPT:
+                self._kept = {}
+            found = self._kept[key] = self._find(source, known)
+        return found
 
     def _find(self, source: Source, known: Known) -> Array:
-        now, then = self._read(source.now), self._read(source.then)
-        usual, rows = known.usual, self._rows
-        entries, levels = usual.shape
-        self._make_room(int(np.maximum.reduce(now)), levels)
-        every = np.arange(levels)
-        ratios = np.empty((3, entries, levels))
-        seen = self.level[rows, now, :levels]
-        ratios[0] = (seen / usual + TRUST) / (_sums(seen) + TRUST)
-        if self._counts:
-            said = self.apart[self._column, _within(every - now[:, None], REACH)]
-            ratios[1] = (said / usual + SPREAD) / (_sums(said) + SPREAD)
-        else:
-            ratios[1] = 1.0
-        always = np.add.reduce(self.moved, axis=1) + _ALIKE
-        moves = self.moved[rows, self._source_move(now, then)]
-        by_move = (moves * (_sums(always) / always) + TRUST) / (_sums(moves) + TRUST)
-        ratios[2] = by_move[self._column, self._target_move(every, known.last[:, None])]
-        return np.asarray(np.log(ratios, out=ratios))
+        usual = known.usual
+        heard = self._hear(source.now, usual.shape[1])
+        ratios = np.empty((3, *usual.shape))
+        seen = np.divide(self._tables.take(heard.places), usual, out=ratios[:2])
+        seen += _FIRST_TWO
+        if self._unlike is None:
+            always = np.add.reduce(self.moved, axis=1) + _ALIKE
+            self._unlike = _sums(always) / always
+        by_move = self.moved.take(self._source_move(source, heard.read)) * self._unlike
+        by_move += TRUST
+        by_move.take(self._target_move(known.last, usual.shape[1]), out=ratios[2], mode="clip")
+        return np.log(ratios, out=ratios)
 
     def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
         """Take in what the target said (E,)."""
-        now, then, rows = self._read(source.now), self._read(source.then), self._rows
-        self._make_room(int(np.maximum.reduce(now)), int(np.maximum.reduce(said)) + 1)
-        self._kept = {}
+        self._make_room(0, int(said.max()) + 1)
+        heard = self._hear(source.now, known.usual.shape[1])
         if not only_moves:
-            self.level *= FADE
-            self.apart *= FADE
-            self.level[rows, now, said] += 1.0
-            self.apart[rows, _within(said - now, REACH)] += 1.0
+            self._tables *= FADE
+            self._tables[heard.rows + said] += 1.0
+            self._tables[self._apart_rows + _within(said - heard.read, REACH)] += 1.0
         self.moved *= FADE**weight
-        self.moved[rows, self._source_move(now, then), self._target_move(said, known.last)] += weight
+        moves = self._source_move(source, heard.read)[:, 0] + self._moves(said, known.last)
+        self.moved.reshape(-1)[moves] += weight
+        self._forget()
 
     def state(self) -> State:
         """Return the tables, for a snapshot."""
@@ -129,9 +177,8 @@ class Pair:
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`."""
-        self.level = array(state["level"], self.level, free=(1, 2))
-        self.apart, self.moved = array(state["apart"], self.apart), array(state["moved"], self.moved)
-        self._kept = {}
+        self.moved = array(state["moved"], self.moved)
+        self._lay_out(array(state["level"], self.level, free=(1, 2)), array(state["apart"], self.apart))
 
     def _read(self, levels: Levels) -> Levels:
         """Return what of the source's levels goes with each entry of the target (E,)."""
@@ -142,24 +189,65 @@ class Pair:
             return np.full(len(self._channel), total)
         return np.where(self._sums, total, levels[self._channel])
 
-    def _source_move(self, now: Levels, then: Levels) -> Levels:
-        if self._source_ordered:
-            return _within(now - then, SOURCE_MOVES)
-        return np.asarray(SOURCE_MOVES + (now != then), np.intp)
+    def _hear(self, now: Levels, levels: int) -> _Heard:
+        """Return where it stands what goes with ``now``, for so many levels of the target."""
+        key = now.tobytes()
+        heard = self._heard.get(key)
+        if heard is None or heard.places.shape[2] != levels:
+            read = self._read(now)
+            self._make_room(int(read.max()), levels)
+            stride = self._level_shape[2]
+            rows, every = (self._rows * self._level_shape[1] + read) * stride, np.arange(levels)
+            places = np.full((2, len(read), levels), len(self._tables) - 1)
+            places[0] = rows[:, None] + every
+            if self._counts:
+                places[1] = self._apart_rows[:, None] + _within(every - read[:, None], REACH)
+            heard = _kept(self._heard, key, _Heard(read, rows, places))
+        return heard
 
-    def _target_move(self, level: Levels, last: Levels) -> Levels:
+    def _source_move(self, source: Source, read: Levels) -> Levels:
+        """Return the places (E, 2 * MOVES + 1) of what goes with how far the source moved."""
+        key = source.now.tobytes() + source.then.tobytes()
+        places = self._source_moves.get(key)
+        if places is None:
+            then = self._read(source.then)
+            if self._source_ordered:
+                move = _within(read - then, SOURCE_MOVES)
+            else:
+                move = SOURCE_MOVES + (read != then)
+            found = (self._move_rows + move * _MOVES)[:, None] + np.arange(_MOVES)
+            places = _kept(self._source_moves, key, found)
+        return places
+
+    def _target_move(self, last: Levels, levels: int) -> Levels:
+        """Return where, of E rows of 2 * MOVES + 1, each level stands as a move from the last (E, levels)."""
+        key = last.tobytes()
+        places = self._target_moves.get(key)
+        if places is None or places.shape[1] != levels:
+            found = self._rows[:, None] * _MOVES + self._moves(np.arange(levels), last[:, None])
+            places = _kept(self._target_moves, key, found)
+        return places
+
+    def _moves(self, level: Levels, last: Levels) -> Levels:
         return _within(level - last, MOVES) if self._ordered else np.asarray(MOVES + (level != last), np.intp)
 
     def _make_room(self, source_level: int, levels: int) -> None:
-        have = self.level.shape
+        have = self._level_shape
         if source_level >= have[1] or levels > have[2]:
             more = max(0, source_level + 1 - have[1]), max(0, levels - have[2])
-            self.level = np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1])))
+            self._lay_out(np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1]))), self.apart)
+
+
+def _kept(places: dict[bytes, T], key: bytes, found: T) -> T:
+    if len(places) >= MOST_KEPT:
+        places.clear()
+    places[key] = found
+    return found
 
 
 def _sums(table: Array) -> Array:
     """Return the sums over the last axis, which is kept."""
-    return np.asarray(np.add.reduce(table, axis=-1, keepdims=True))
+    return np.asarray(table.dot(_ONES[: table.shape[-1]])[..., None])
 
 
 def _within(moves: Levels, reach: int) -> Levels:
@@ -181,6 +269,8 @@ class Pool:
     """The weights of one set of sources towards one target. F features: P0's, and three per source."""
 
     def __init__(self, sources: int) -> None:
+        if sources > MOST_SOURCES:
+            raise ValueError(f"a pool of {sources} sources; at most {MOST_SOURCES}")
         self._first = np.array([1.0, *(first / sources**0.7 for first in FIRST * sources)])
         self._firm = np.array([CERTAIN[0]] + [CERTAIN[1]] * (3 * sources))
         self._firmly, self._pull = np.diag(self._firm), PULL * self._firm
@@ -189,9 +279,8 @@ class Pool:
 
     def mix(self, features: Array) -> Frequencies:
         """Return P(level) (E, levels) from ``features`` (F, E, levels)."""
-        logs = (self.weights @ features.reshape(len(features), -1)).reshape(features.shape[1:])
-        logs -= np.maximum.reduce(logs, axis=1, keepdims=True)
-        chances = np.exp(logs, out=logs)
+        logs = self.weights.dot(features.reshape(len(features), -1)).reshape(features.shape[1:])
+        chances: Frequencies = np.exp(logs, out=logs)
         chances /= _sums(chances)
         return chances
 
@@ -199,10 +288,10 @@ class Pool:
         """Take a Newton step on the surprise at what was said (E,)."""
         chances, entries = self.mix(features), len(said)
         off = features - _sums(features * chances)
-        slope = np.add.reduce(off[:, np.arange(entries), said], axis=1) / entries
         flat = off.reshape(len(off), -1)
+        slope = _sums(flat.take(np.arange(entries) * chances.shape[1] + said, axis=1))[:, 0] / entries
         self.curvature *= FORGET
-        self.curvature += (weight / entries) * ((flat * chances.reshape(-1)) @ flat.T)
+        self.curvature += (flat * (chances * (weight / entries)).reshape(-1)).dot(flat.T)
         pull = weight * slope + self._pull * (self._first - self.weights)
         step = np.linalg.solve(self.curvature + self._firmly, pull)
         step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
@@ -277,6 +366,10 @@ class LinkEvidence:
         return self.pools[key]
 
 
-def _features(known: Known, said: Iterable[Array]) -> Array:
+def _features(known: Known, said: Collection[Array]) -> Array:
     """Return the logs of P0 and of the tables of each source (F, E, levels)."""
-    return np.concatenate([np.log(known.chances + _LEAST)[None], *said])
+    features = np.empty((1 + 3 * len(said), *known.usual.shape))
+    features[0] = known.logs
+    for i, told in enumerate(said):
+        features[1 + 3 * i : 4 + 3 * i] = told
+    return features
