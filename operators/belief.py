@@ -12,8 +12,8 @@ rare value goes stale sooner than a common one. Tasks without levels (numbers, b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,17 +36,19 @@ MOVE_PRIOR = 2.0  # moves by one in either direction, to begin with; half as man
 MOVE_FADE = 0.99  # per move
 NEAR_STEP = 0.03  # of the share of moves that go close by
 NEAR_BOUNDS = (0.05, 0.95)
+ONES = np.ones(2 * MOST_LEVELS)  # a product with them is the quickest sum of a few numbers
+_HALF, _NONE, _HIGHEST = (np.array([x], np.float32) for x in (0.5, 0.0, MOST_LEVELS - 1))  # quicker than numbers
 _NEVER_SEEN = 1e-3
 _FADE = 0.5 ** (1.0 / HALF_LIFE)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Guess:
+class Guess(NamedTuple):
     """An answer without executing: ``wrong``, its expected disagreement; ``stays``: it is what was executed last."""
 
     value: Value
     wrong: float
     stays: bool
+    reading: Reading  # of the value
 
 
 class Belief(Protocol):
@@ -94,7 +96,6 @@ class Leveled:
         self._entries = 1 if spec.task == "single_label" else spec.size
         self._rows = np.arange(self._entries)
         levels = {"count": 4, "single_label": spec.size, "multi_label": 2}[spec.task]
-        self._seen = np.zeros((2, self._entries, levels))  # recent and all executions
         self._totals = 0.0, 0.0  # recent and all executions
         self._typical: dict[tuple[int, int], Value | float] = {}  # (entry, level) -> what was last executed there
         self._value: Value = np.zeros(spec.size, np.float32)
@@ -105,7 +106,23 @@ class Leveled:
         self._moves[:] = np.where(away == 0, 0.0, MOVE_PRIOR * 0.5**away)
         self._lately: tuple[Value | None, Levels] = None, self.last  # read last, and its levels
         self._near = 0.5  # share of moves that go close by rather than to a usual level
+        self._lay_out(np.zeros((2, self._entries, levels)))
+
+    def _lay_out(self, seen: Frequencies) -> None:
+        """Begin with how often each level was ``seen`` (2, entries, levels): recently and in all executions."""
+        self._seen, self._seen_flat, self._recent = seen, seen.reshape(-1), seen[0]
+        self._starts = self._rows * self.levels  # of each entry in a flat table
+        self._moved()
         self._learn_usual()
+
+    def _moved(self) -> None:
+        """Note where the last levels stand in the tables."""
+        self._last_key = self.last.tobytes()
+        self._at = self._starts + self.last
+        self._at_both = np.concatenate((self._at, self._at + self._recent.size))
+        if self._ordered:
+            near: Frequencies = self._by_distance[np.arange(MOST_LEVELS, MOST_LEVELS + self.levels) - self.last[:, None]]
+            self._close_by = near / near.dot(ONES[: self.levels])[:, None]
 
     @property
     def levels(self) -> int:
@@ -123,35 +140,56 @@ class Leveled:
             return np.array([value.argmax()])
         if self._task == "multi_label":
             return np.asarray(value >= 0.5, dtype=np.intp)
-        return np.asarray(np.minimum(np.maximum(value + 0.5, 0.0), MOST_LEVELS - 1), dtype=np.intp)
+        return np.minimum(np.maximum(value + _HALF, _NONE), _HIGHEST).astype(np.intp)
 
     def take(self, value: Value) -> None:
         """Take in an executed output."""
-        before, self._value, self.last = self.last, value, self.read(value)
-        if self._ordered and self._totals[1]:
-            self._learn_moves(before)
-        top = int(self.last.max())
-        if top >= self.levels:
-            self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, top + 2 - self.levels)))
-        self._seen[0] *= _FADE
-        self._seen[:, self._rows, self.last] += 1.0
+        before, self.last = self.last, self.read(value)
+        if self.last.tobytes() != self._last_key:
+            if self._ordered and self._totals[1]:
+                self._learn_moves(before)
+            top = int(self.last.max())
+            if top >= self.levels:
+                self._lay_out(np.pad(self._seen, ((0, 0), (0, 0), (0, top + 2 - self.levels))))
+            else:
+                self._moved()
+        if not self._totals[1] or value.tobytes() != self._value.tobytes():
+            self._note_typical(value)
+        self._value = value
+        self._recent *= _FADE
+        self._seen_flat[self._at_both] += 1.0
         self._totals = self._totals[0] * _FADE + 1.0, self._totals[1] + 1.0
+        self._learn_usual()
+
+    def _note_typical(self, value: Value) -> None:
         if self._task == "single_label":
             self._typical[0, int(self.last[0])] = value
         else:
             self._typical.update(zip(enumerate(self.last.tolist()), value.tolist(), strict=True))
-        self._learn_usual()
 
     def _learn_usual(self) -> None:
         recent, always = RECENT / (self._totals[0] + PSEUDO), (1.0 - RECENT) / (self._totals[1] + PSEUDO)
-        general = recent * self._seen[0] + always * self._seen[1]
+        general = self._recent * recent
+        general += self._seen[1] * always
         general += (recent + always) * PSEUDO / self.levels
+        at_last = general.take(self._at)
         self._general = self.usual = general
-        if self._ordered:
-            self.usual = self._drawn_near()
-        self._settled = bool((self.usual.argmax(axis=1) == self.last).all())
-        self.stale = 1.0 - float(np.add.reduce(self.usual[self._rows, self.last])) / self._entries
+        if self._ordered:  # of what is not the last level, a share is drawn close to it
+            self.usual = self._close_by * (self._near - self._near * at_last)[:, None]
+            self.usual += (1.0 - self._near) * general
+            self.usual.put(self._at, at_last)
+        self.stale = 1.0 - float(at_last.dot(ONES[: self._entries])) / self._entries
         self.renewed = 1.0 - float(np.vdot(self.usual, self.usual)) / self._entries
+        self._find_gaps(at_last)
+
+    def _find_gaps(self, at_last: NDArray[np.float64]) -> None:
+        """Note which entries would be answered by another level than the last one, once that is stale enough."""
+        top = self.usual.argmax(axis=1)
+        self._gaps: list[tuple[int, int, float]] = []  # entry, its usual level, by how much that is more usual
+        self._written: dict[tuple[int, ...], tuple[Value, Levels]] = {}  # by the entries that leave the last level
+        if top.tobytes() != self._last_key:
+            gaps = (self.usual.take(self._starts + top) - at_last).tolist()
+            self._gaps = [(e, level, gap) for e, (level, gap) in enumerate(zip(top.tolist(), gaps, strict=True)) if gap]
 
     def _learn_moves(self, before: Levels) -> None:
         """Learn from entries that are not ``before`` how far they moved, and whether that was to a level close by."""
@@ -166,46 +204,51 @@ class Leveled:
             self._near += NEAR_STEP * (close / (close + (1.0 - self._near) * usual) - self._near)
             self._near = min(max(self._near, NEAR_BOUNDS[0]), NEAR_BOUNDS[1])
 
-    def _drawn_near(self) -> Frequencies:
-        """Return the frequencies with a share of what is not the last level moved close to it."""
-        near: Frequencies = self._by_distance[np.arange(MOST_LEVELS, MOST_LEVELS + self.levels) - self.last[:, None]]
-        at_last = self._general[self._rows, self.last]
-        near *= (self._near * (1.0 - at_last) / np.add.reduce(near, axis=1))[:, None]
-        near += (1.0 - self._near) * self._general
-        near[self._rows, self.last] = at_last
-        return near
-
     def guess(self, fresh: float) -> Guess:
         """Answer with the most probable level of each entry."""
-        if self._settled:
-            return Guess(self._value, (1.0 - fresh) * self.stale, True)
-        return self.settle(self.chances(fresh))
+        gone = 1.0 - fresh
+        wrong = gone * self.stale
+        leaving = [(e, level, gone * gap - fresh) for e, level, gap in self._gaps if gone * gap > fresh]
+        if not leaving:
+            return Guess(self._value, wrong, True, self.last)
+        entries = tuple([e for e, _, _ in leaving])
+        if entries not in self._written:
+            mode = self.last.copy()
+            mode[list(entries)] = [level for _, level, _ in leaving]
+            self._written[entries] = self._write(entries, mode), mode
+        value, mode = self._written[entries]
+        return Guess(value, wrong - sum([gain for _, _, gain in leaving]) / self._entries, False, mode)
 
     def chances(self, fresh: float, last: Levels | None = None) -> Frequencies:
         """Return P(level) of each entry (entries, levels); ``last``: another executed output in place of the last."""
-        chances = (1.0 - fresh) * self.usual
-        chances[self._rows, self.last if last is None else last] += fresh
-        return np.asarray(chances)
+        chances = self.usual * (1.0 - fresh)
+        at = self._at if last is None or last is self.last else self._starts + last
+        chances.put(at, chances.take(at) + fresh)
+        return chances
 
     def settle(self, chances: Frequencies) -> Guess:
         """Answer with the most probable level of each entry by ``chances`` (entries, levels); if in doubt, the last."""
         mode = chances.argmax(axis=1)
-        if mode.tobytes() == self.last.tobytes():
-            return Guess(self._value, 1.0 - float(np.add.reduce(chances[self._rows, mode])) / self._entries, True)
-        leaves = chances[self._rows, mode] > chances[self._rows, self.last]
-        mode = np.where(leaves, mode, self.last)
-        wrong = 1.0 - float(np.add.reduce(chances[self._rows, mode])) / self._entries
-        if not leaves.any():
-            return Guess(self._value, wrong, True)
-        return Guess(self._write(leaves, mode), wrong, False)
+        ones = ONES[: self._entries]
+        if mode.tobytes() == self._last_key:
+            wrong = 1.0 - float(chances.take(self._at).dot(ones)) / self._entries
+            return Guess(self._value, wrong, True, self.last)
+        most, at_last = chances.take(self._starts + mode), chances.take(self._at)
+        wrong = 1.0 - float(most.dot(ones)) / self._entries
+        leaves = (most > at_last).nonzero()[0].tolist()
+        if not leaves:
+            return Guess(self._value, wrong, True, self.last)
+        if len(leaves) < self._entries:
+            mode = np.where(most > at_last, mode, self.last)
+        return Guess(self._write(leaves, mode), wrong, False, mode)
 
-    def _write(self, leaves: NDArray[np.bool_], mode: Levels) -> Value:
-        """Write the levels in ``mode`` where the entry ``leaves``, the last value elsewhere."""
+    def _write(self, leaves: Iterable[int], mode: Levels) -> Value:
+        """Write the levels in ``mode`` for the entries in ``leaves``, the last value elsewhere."""
         if self._task == "single_label":
             known = self._typical.get((0, int(mode[0])))
             return np.asarray(np.eye(len(self._value))[mode[0]] if known is None else known, dtype=np.float32)
         value = self._value.copy()
-        for entry in np.flatnonzero(leaves).tolist():
+        for entry in leaves:
             level = int(mode[entry])
             value[entry] = self._typical.get((entry, level), float(level))
         return value
@@ -229,17 +272,17 @@ class Leveled:
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`."""
-        self._seen = array(state["seen"], self._seen, free=(2,))
+        seen = array(state["seen"], self._seen, free=(2,))
         self._totals = float(state["totals"][0]), float(state["totals"][1])
         places = [(int(entry), int(level)) for entry, level in state["typical_at"]]
         self._typical = dict(zip(places, state["typical"], strict=True))
         self._value = array(state["value"], self._value)
         self.last = array(state["last"], self.last)
-        if int(self.last.max()) >= self.levels or int(self.last.min()) < 0:
-            raise StateError(f"not a snapshot: level {int(self.last.max())} of {self.levels}")
+        if int(self.last.max()) >= seen.shape[2] or int(self.last.min()) < 0:
+            raise StateError(f"not a snapshot: level {int(self.last.max())} of {seen.shape[2]}")
         self._moves[:] = array(state["moves"], self._moves)
         self._near = float(state["near"])
-        self._learn_usual()
+        self._lay_out(seen)
 
 
 class Plain:
@@ -265,7 +308,7 @@ class Plain:
 
     def guess(self, fresh: float) -> Guess:
         """Answer with the last output."""
-        return Guess(self._value, (1.0 - fresh) * self.stale, True)
+        return Guess(self._value, (1.0 - fresh) * self.stale, True, self._value)
 
     def read(self, value: Value) -> Value:
         """Return the value: it has no levels."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import MOST_LEVELS, Frequencies, Levels
+from camlink.operators.belief import ONES, Frequencies, Levels
 from camlink.operators.policy_state import State, array
 
 FADE = 0.998  # of tables, per frame learnt from
@@ -44,7 +44,6 @@ Array = NDArray[np.float64]
 T = TypeVar("T")
 _SOURCE_MOVES, _MOVES = 2 * SOURCE_MOVES + 1, 2 * MOVES + 1
 _FIRST_TWO = np.array([[[TRUST]], [[SPREAD]]])
-_ONES = np.ones(2 * MOST_LEVELS)  # a product with them is the quickest sum of a few numbers
 
 
 class Known:
@@ -247,7 +246,7 @@ def _kept(places: dict[bytes, T], key: bytes, found: T) -> T:
 
 def _sums(table: Array) -> Array:
     """Return the sums over the last axis, which is kept."""
-    return np.asarray(table.dot(_ONES[: table.shape[-1]])[..., None])
+    return np.asarray(table.dot(ONES[: table.shape[-1]])[..., None])
 
 
 def _within(moves: Levels, reach: int) -> Levels:

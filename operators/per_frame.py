@@ -218,7 +218,7 @@ class PerFrame:
         for name, guess in self._stated.items():
             if name in executed:
                 model = self._models[name]
-                wrong = model.belief.disagreement(model.belief.read(guess.value), model.belief.read(executed[name]))
+                wrong = model.belief.disagreement(guess.reading, model.belief.read(executed[name]))
                 model.recalibration.learn(guess.wrong, wrong)
 
     def _ask(self) -> None:

@@ -54,7 +54,7 @@ class LastOnly(Leveled):
     """Always repeats the last output."""
 
     def guess(self, fresh: float) -> Guess:
-        return Guess(self._value, (1.0 - fresh) * self.stale, True)
+        return Guess(self._value, (1.0 - fresh) * self.stale, True, self.last)
 
 
 class Repeating(PerFrame):
