@@ -140,7 +140,8 @@ class Leveled:
             return np.array([value.argmax()])
         if self._task == "multi_label":
             return np.asarray(value >= 0.5, dtype=np.intp)
-        return np.minimum(np.maximum(value + _HALF, _NONE), _HIGHEST).astype(np.intp)
+        levels: Levels = np.minimum(np.maximum(value + _HALF, _NONE), _HIGHEST).astype(np.intp)
+        return levels
 
     def take(self, value: Value) -> None:
         """Take in an executed output."""
@@ -221,7 +222,7 @@ class Leveled:
 
     def chances(self, fresh: float, last: Levels | None = None) -> Frequencies:
         """Return P(level) of each entry (entries, levels); ``last``: another executed output in place of the last."""
-        chances = self.usual * (1.0 - fresh)
+        chances: Frequencies = self.usual * (1.0 - fresh)
         at = self._at if last is None or last is self.last else self._starts + last
         chances.put(at, chances.take(at) + fresh)
         return chances

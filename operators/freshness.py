@@ -52,6 +52,7 @@ class Freshness:
         self._theta = PRIOR.copy()
         self._samples = np.empty((2 * KEPT, 7))  # rows up to `_end`, of which the last `KEPT` count
         self._end = 0
+        self._heard: list[tuple[float, ...]] = []  # samples that are not in rows yet
         self.new = 0  # samples since the last fit
         self._read()
 
@@ -62,14 +63,14 @@ class Freshness:
 
     def state(self) -> State:
         """Return what was learnt, for a snapshot."""
-        kept = self._samples[max(0, self._end - KEPT) : self._end]
+        kept = self._kept()
         return {"theta": self._theta, "samples": kept, "new": self.new}
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`."""
         samples = array(state["samples"], self._samples[:KEPT], free=(0,))[-KEPT:]
         self._theta = array(state["theta"], self._theta)
-        self._end, self.new = len(samples), int(state["new"])
+        self._end, self._heard, self.new = len(samples), [], int(state["new"])
         self._samples[: self._end] = samples
         self._read()
 
@@ -85,18 +86,25 @@ class Freshness:
 
     def observe(self, passed: Passed, odds: float, disagreed: float, weight: float = 1.0) -> None:
         """Learn that after ``passed`` the old output disagreed (0..1), where ``odds`` was its chance to if gone."""
-        if self._end == len(self._samples):
-            self._samples[:KEPT] = self._samples[-KEPT:]
-            self._end = KEPT
-        self._samples[self._end] = (*passed, max(odds, LEAST_ODDS), disagreed, weight)
-        self._end += 1
+        self._heard.append((*passed, max(odds, LEAST_ODDS), disagreed, weight))
         self.new += 1
+
+    def _kept(self) -> Array:
+        """Return the last `KEPT` samples, as rows."""
+        new = self._heard[-KEPT:]
+        if new:
+            if self._end + len(new) > len(self._samples):
+                kept = self._samples[max(0, self._end - KEPT) : self._end].copy()
+                self._samples[: len(kept)], self._end = kept, len(kept)
+            self._samples[self._end : self._end + len(new)] = new
+            self._end, self._heard = self._end + len(new), []
+        return self._samples[max(0, self._end - KEPT) : self._end]
 
     def fit(self, steps: int) -> None:
         """Take ``steps`` of damped Gauss-Newton towards the most probable parameters; 0.1 ms each."""
-        if not self._end:
+        if not self._end and not self._heard:
             return
-        data = self._samples[max(0, self._end - KEPT) : self._end].T.copy()
+        data = self._kept().T.copy()
         data[6] *= _FADING[KEPT - data.shape[1] :]
         self._theta, self.new = _fit(self._theta, data, steps), 0
         self._read()

@@ -72,7 +72,7 @@ class KnownModel:
         return {
             "belief": self.belief.state(),
             "freshness": self.freshness.state(),
-            "at": [astuple(e.at) for e in past],
+            "at": [list(e.at) for e in past],
             "said": np.array([e.said for e in past]),
             "stale": [e.stale for e in past],
             "others": {name: np.array([e.others[name] for e in past]) for name in (past[0].others if past else ())},

@@ -13,14 +13,14 @@ by (age, movement, the last value) the outcome is; on audit frames, where everyt
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from math import exp, inf, isinf
 
 import numpy as np
 
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
-from camlink.operators.belief import Belief, Guess, Leveled, Levels, belief_of
+from camlink.operators.belief import Guess, Leveled, Levels, belief_of
 from camlink.operators.known_model import Execution, KnownModel
 from camlink.operators.link_evidence import Known, LinkEvidence, Source
 from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
@@ -61,8 +61,10 @@ class PerFrame:
         self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
+        self._knowns: dict[str, Known] = {}  # of this frame
         self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
+        self._others = {n: tuple(m for m in self._leveled if m != n) for n in self._leveled} if links else {}
         self._asked = False
         tight = setup.costs.memory(setup.costs.models) > setup.budget.memory_limit()
         # what all models said, until the set to load is chosen
@@ -131,15 +133,18 @@ class PerFrame:
         self._frame = frame
         self._now = self._scene.add(frame)
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
-        self._guesses, self._stated = {}, {}
+        self._guesses, self._knowns, self._stated = {}, {}, {}
         self._asked = False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
         """Return the model that is worth most per millisecond, if that is above the price and can be paid."""
         if not self._asked:
             self._ask()
+        candidates = self._candidates(executed)
+        if not any(map(self._allowance.affords, candidates)):
+            return None
         best, best_worth = None, 0.0
-        for name in self._candidates(executed):
+        for name in candidates:
             worth = self._worth(name, executed) / max(self._models[name].time_ms, 1e-9)
             if worth > best_worth:
                 best, best_worth = name, worth
@@ -188,8 +193,8 @@ class PerFrame:
                 if back > len(model.past):
                     break
                 then = model.past[-back]
-                fresh = model.freshness.steady * (1.0 - model.freshness.gone(self._now.since(then.at)))
-                known = self._known(model.belief, fresh, then)
+                seen_now = back == 1 and self._until_fit < FIT_EVERY  # else freshness was fitted on this very frame
+                known = self._known_now(name) if seen_now else self._known_before(name, then)
                 sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
                 links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1)
@@ -204,13 +209,23 @@ class PerFrame:
         """Return the models whose outputs on this frame tell of ``name``: few, the first ones of the configuration."""
         if name in self._guides:
             return tuple([m for m in self._guides[name] if m in executed])
-        if self._links is None or not executed or name not in self._leveled:
+        if not executed or name not in self._others:
             return ()
-        return tuple([m for m in self._leveled if m in executed and m != name][:MOST_SOURCES])
+        return tuple([m for m in self._others[name] if m in executed][:MOST_SOURCES])
 
-    @staticmethod
-    def _known(belief: Belief, fresh: float, then: Execution) -> Known:
+    def _known_now(self, name: str) -> Known:
+        """Return what is known of a model on this frame without links."""
+        if name not in self._knowns:
+            belief = self._models[name].belief
+            assert isinstance(belief, Leveled)
+            self._knowns[name] = Known(belief.chances(self._fresh(name)), belief.usual, belief.last)
+        return self._knowns[name]
+
+    def _known_before(self, name: str, then: Execution) -> Known:
+        """Return what would be known of it, had it last executed ``then``."""
+        belief, freshness = self._models[name].belief, self._models[name].freshness
         assert isinstance(belief, Leveled)
+        fresh = freshness.steady * (1.0 - freshness.gone(self._now.since(then.at)))
         return Known(belief.chances(fresh, then.said), belief.usual, then.said)
 
     def _check(self, executed: Mapping[str, Value]) -> None:
@@ -251,9 +266,9 @@ class PerFrame:
             return self._price
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
 
-    def _candidates(self, executed: Mapping[str, Value]) -> Iterator[str]:
+    def _candidates(self, executed: Mapping[str, Value]) -> list[str]:
         allowed = self._allowed or frozenset()
-        return (m for m in self._models if m in allowed and m not in executed)
+        return [m for m in self._models if m in allowed and m not in executed]
 
     def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
         model = self._models[name]
@@ -281,7 +296,7 @@ class PerFrame:
         assert self._links is not None and isinstance(belief, Leveled)
         asked = sources or self._guides[name]
         heard = {s: Source(self._read(s, executed), then.others[s]) for s in asked}
-        known = self._known(belief, self._fresh(name), then)
+        known = self._known_now(name)
         chances = self._links.chances(name, known, heard)
         if not sources:  # what they said before, as far as it still holds
             holds = min(self._fresh(s) for s in asked)

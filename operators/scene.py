@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
 from math import sqrt
+from typing import NamedTuple
 
 from camlink.operators.freshness import Passed
 from camlink.operators.policy import FrameFacts
@@ -15,8 +15,7 @@ MOST = 3.0  # standard deviations
 _LEAST = 1e-4
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """One frame on the camera's own scales. ``steps`` and ``activity`` are sums since the first frame."""
 
     steps: float
@@ -95,7 +94,7 @@ class Scene:
     def state(self) -> State:
         """Return where the camera's clock and scales stand, for a snapshot."""
         scales = [s.state() for s in self._scales()]
-        return {"now": astuple(self.now), "recent": self.recent, "time_s": self._time_s, "scales": scales}
+        return {"now": list(self.now), "recent": self.recent, "time_s": self._time_s, "scales": scales}
 
     def resume(self, state: State) -> None:
         """Take up what `state` told."""
