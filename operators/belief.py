@@ -112,6 +112,8 @@ class Leveled:
         """Begin with how often each level was ``seen`` (2, entries, levels): recently and in all executions."""
         self._seen, self._seen_flat, self._recent = seen, seen.reshape(-1), seen[0]
         self._starts = self._rows * self.levels  # of each entry in a flat table
+        self._tables_at = np.array([[0], [seen[0].size]])
+        self._no_moves = np.arange(MOST_LEVELS, MOST_LEVELS + self.levels)
         self._moved()
         self._learn_usual()
 
@@ -119,9 +121,9 @@ class Leveled:
         """Note where the last levels stand in the tables."""
         self._last_key = self.last.tobytes()
         self._at = self._starts + self.last
-        self._at_both = np.concatenate((self._at, self._at + self._recent.size))
+        self._at_both = self._at + self._tables_at
         if self._ordered:
-            near: Frequencies = self._by_distance[np.arange(MOST_LEVELS, MOST_LEVELS + self.levels) - self.last[:, None]]
+            near: Frequencies = self._by_distance.take(self._no_moves - self.last[:, None])
             self._close_by = near / near.dot(ONES[: self.levels])[:, None]
 
     @property
@@ -194,11 +196,13 @@ class Leveled:
 
     def _learn_moves(self, before: Levels) -> None:
         """Learn from entries that are not ``before`` how far they moved, and whether that was to a level close by."""
-        for entry in np.flatnonzero(self.last != before).tolist():
-            level, place = int(self.last[entry]), int(self.last[entry] - before[entry]) + MOVES
+        for entry, (level, old) in enumerate(zip(self.last.tolist(), before.tolist(), strict=True)):
+            if level == old:
+                continue
+            place = level - old + MOVES
             close = 0.0
             if 0 <= place <= 2 * MOVES:
-                close = self._near * float(self._moves[place] / self._moves.sum())
+                close = self._near * float(self._moves[place]) / float(self._moves.dot(ONES[: 2 * MOVES + 1]))
                 self._moves *= MOVE_FADE
                 self._moves[place] += 1.0
             usual = float(self._general[entry, level]) if level < self._general.shape[1] else _NEVER_SEEN

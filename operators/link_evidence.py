@@ -43,7 +43,7 @@ MOST_SOURCES = 5  # of one pool: the largest log of a level's odds is then 5 * 2
 Array = NDArray[np.float64]
 T = TypeVar("T")
 _SOURCE_MOVES, _MOVES = 2 * SOURCE_MOVES + 1, 2 * MOVES + 1
-_FIRST_TWO = np.array([[[TRUST]], [[SPREAD]]])
+_FIRST_TWO = np.array([[TRUST], [SPREAD]])
 
 
 class Known:
@@ -57,9 +57,9 @@ class Known:
 
     @property
     def logs(self) -> Array:
-        """The logs of ``chances``, found once: several sets of sources start from them."""
+        """The logs of ``chances`` (E * levels,), found once: several sets of sources start from them."""
         if self._logs is None:
-            self._logs = np.log(self.chances + _LEAST)
+            self._logs = np.log(self.chances.reshape(-1) + _LEAST)
         return self._logs
 
 
@@ -75,7 +75,7 @@ class _Heard(NamedTuple):
 
     read: Levels  # what of it goes with each entry of the target (E,)
     rows: Levels  # its rows in the table of levels (E,)
-    places: Levels  # of each level of the target in the first two tables (2, E, levels)
+    places: Levels  # of each level of the target in the first two tables (2, E * levels)
 
 
 class Pair:
@@ -93,9 +93,13 @@ class Pair:
         channel = channels(source, target, entries)
         self._channel, self._sums = np.maximum(channel, 0), channel < 0
         self._all_sums, self._any_sums = bool(self._sums.all()), bool(self._sums.any())
-        self._move_rows = self._rows * _SOURCE_MOVES * _MOVES
-        self.moved = np.zeros((entries, _SOURCE_MOVES, _MOVES))
+        self._keep_moved(np.zeros((entries, _SOURCE_MOVES, _MOVES)))
         self._lay_out(np.zeros((entries, 4, 4)), np.zeros((entries, 2 * REACH + 1)))
+
+    def _keep_moved(self, moved: Array) -> None:
+        """Keep the table of moves (E, source's move, target's move), by the source's move first: sums are over that."""
+        self._moved_flat = moved.transpose(1, 0, 2).reshape(-1)
+        self.moved = self._moved_flat.reshape(_SOURCE_MOVES, len(moved), _MOVES).transpose(1, 0, 2)
 
     def _lay_out(self, level: Array, apart: Array) -> None:
         """Keep the tables of levels (E, source's level, target's level) and of differences (E, 2 * REACH + 1) as one.
@@ -103,9 +107,11 @@ class Pair:
         Behind them stands a zero, for what is not told apart.
         """
         self._tables = np.concatenate((level.reshape(-1), apart.reshape(-1), [0.0]))
-        self._level_shape = level.shape
+        self.level = self._tables[: level.size].reshape(level.shape)
+        self.apart = self._tables[level.size : -1].reshape(apart.shape)
         self._apart_rows = level.size + self._rows * (2 * REACH + 1)
         self._heard: dict[bytes, _Heard] = {}
+        self._met: dict[bytes, Levels] = {}
         self._source_moves: dict[bytes, Levels] = {}
         self._target_moves: dict[bytes, Levels] = {}
         self._forget()
@@ -116,20 +122,10 @@ class Pair:
         self._kept: dict[bytes, Array] = {}  # by what the source says
         self._unlike: Array | None = None
 
-    @property
-    def level(self) -> Array:
-        """How often each level of the target went with each of the source's: (E, source's level, target's level)."""
-        return self._tables[: self._apart_rows[0]].reshape(self._level_shape)
-
-    @property
-    def apart(self) -> Array:
-        """How often the two were how far apart, from -REACH to REACH: (E, 2 * REACH + 1)."""
-        return self._tables[self._apart_rows[0] : -1].reshape(len(self._rows), -1)
-
     def likelier(self, source: Source, known: Known) -> Array:
         """Return by how much each level has become likelier, in logs, by each of the three tables.
 
-        (3, E, levels), each up to a constant per entry, which changes no chances. Kept until either model executes:
+        (3, E * levels), each up to a constant per entry, which changes no chances. Kept until either model executes:
         between, sources mostly say what they said before.
         """
         usual, last, then = self._given
@@ -144,30 +140,30 @@ class Pair:
         return found
 
     def _find(self, source: Source, known: Known) -> Array:
-        usual = known.usual
-        heard = self._hear(source.now, usual.shape[1])
-        ratios = np.empty((3, *usual.shape))
-        seen = np.divide(self._tables.take(heard.places), usual, out=ratios[:2])
+        shape = known.usual.shape
+        heard = self._hear(source.now, shape[1])
+        ratios = np.empty((3, shape[0] * shape[1]))
+        seen = np.divide(self._tables.take(heard.places), known.usual.reshape(-1), out=ratios[:2])
         seen += _FIRST_TWO
         if self._unlike is None:
-            always = np.add.reduce(self.moved, axis=1) + _ALIKE
-            self._unlike = _sums(always) / always
-        by_move = self.moved.take(self._source_move(source, heard.read)) * self._unlike
+            always = ONES[:_SOURCE_MOVES].dot(self._moved_flat.reshape(_SOURCE_MOVES, -1)) + _ALIKE
+            by_entry = always.reshape(-1, _MOVES)
+            self._unlike = (_sums(by_entry) / by_entry).reshape(-1)
+        by_move = self._moved_flat.take(self._source_move(source, heard.read)) * self._unlike
         by_move += TRUST
-        by_move.take(self._target_move(known.last, usual.shape[1]), out=ratios[2], mode="clip")
+        by_move.take(self._target_move(known.last, shape[1]), out=ratios[2], mode="clip")
         return np.log(ratios, out=ratios)
 
     def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
         """Take in what the target said (E,)."""
-        self._make_room(0, int(said.max()) + 1)
+        self._make_room(0, max(said.tolist()) + 1)
         heard = self._hear(source.now, known.usual.shape[1])
         if not only_moves:
             self._tables *= FADE
-            self._tables[heard.rows + said] += 1.0
-            self._tables[self._apart_rows + _within(said - heard.read, REACH)] += 1.0
-        self.moved *= FADE**weight
-        moves = self._source_move(source, heard.read)[:, 0] + self._moves(said, known.last)
-        self.moved.reshape(-1)[moves] += weight
+            self._tables[self._met_at(source.now, said, heard)] += 1.0
+        self._moved_flat *= FADE**weight
+        moves = self._source_move(source, heard.read)[::_MOVES] + self._moves(said, known.last)
+        self._moved_flat[moves] += weight
         self._forget()
 
     def state(self) -> State:
@@ -176,7 +172,7 @@ class Pair:
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`."""
-        self.moved = array(state["moved"], self.moved)
+        self._keep_moved(array(state["moved"], self.moved))
         self._lay_out(array(state["level"], self.level, free=(1, 2)), array(state["apart"], self.apart))
 
     def _read(self, levels: Levels) -> Levels:
@@ -192,20 +188,29 @@ class Pair:
         """Return where it stands what goes with ``now``, for so many levels of the target."""
         key = now.tobytes()
         heard = self._heard.get(key)
-        if heard is None or heard.places.shape[2] != levels:
+        if heard is None or heard.places.shape[1] != levels * len(self._rows):
             read = self._read(now)
-            self._make_room(int(read.max()), levels)
-            stride = self._level_shape[2]
-            rows, every = (self._rows * self._level_shape[1] + read) * stride, np.arange(levels)
+            self._make_room(max(read.tolist()), levels)
+            stride = self.level.shape[2]
+            rows, every = (self._rows * self.level.shape[1] + read) * stride, np.arange(levels)
             places = np.full((2, len(read), levels), len(self._tables) - 1)
             places[0] = rows[:, None] + every
             if self._counts:
                 places[1] = self._apart_rows[:, None] + _within(every - read[:, None], REACH)
-            heard = _kept(self._heard, key, _Heard(read, rows, places))
+            heard = _kept(self._heard, key, _Heard(read, rows, places.reshape(2, -1)))
         return heard
 
+    def _met_at(self, now: Levels, said: Levels, heard: _Heard) -> Levels:
+        """Return the places (2 * E,) of the target's levels beside the source's, in both tables."""
+        key = now.tobytes() + said.tobytes()
+        places = self._met.get(key)
+        if places is None:
+            apart = self._apart_rows + _within(said - heard.read, REACH)
+            places = _kept(self._met, key, np.concatenate((heard.rows + said, apart)))
+        return places
+
     def _source_move(self, source: Source, read: Levels) -> Levels:
-        """Return the places (E, 2 * MOVES + 1) of what goes with how far the source moved."""
+        """Return the places (E * (2 * MOVES + 1),) of what goes with how far the source moved."""
         key = source.now.tobytes() + source.then.tobytes()
         places = self._source_moves.get(key)
         if places is None:
@@ -214,24 +219,24 @@ class Pair:
                 move = _within(read - then, SOURCE_MOVES)
             else:
                 move = SOURCE_MOVES + (read != then)
-            found = (self._move_rows + move * _MOVES)[:, None] + np.arange(_MOVES)
-            places = _kept(self._source_moves, key, found)
+            found = ((move * len(read) + self._rows) * _MOVES)[:, None] + np.arange(_MOVES)
+            places = _kept(self._source_moves, key, found.reshape(-1))
         return places
 
     def _target_move(self, last: Levels, levels: int) -> Levels:
-        """Return where, of E rows of 2 * MOVES + 1, each level stands as a move from the last (E, levels)."""
+        """Return where, of E rows of 2 * MOVES + 1, each level stands as a move from the last (E * levels,)."""
         key = last.tobytes()
         places = self._target_moves.get(key)
-        if places is None or places.shape[1] != levels:
+        if places is None or len(places) != levels * len(last):
             found = self._rows[:, None] * _MOVES + self._moves(np.arange(levels), last[:, None])
-            places = _kept(self._target_moves, key, found)
+            places = _kept(self._target_moves, key, found.reshape(-1))
         return places
 
     def _moves(self, level: Levels, last: Levels) -> Levels:
         return _within(level - last, MOVES) if self._ordered else np.asarray(MOVES + (level != last), np.intp)
 
     def _make_room(self, source_level: int, levels: int) -> None:
-        have = self._level_shape
+        have = self.level.shape
         if source_level >= have[1] or levels > have[2]:
             more = max(0, source_level + 1 - have[1]), max(0, levels - have[2])
             self._lay_out(np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1]))), self.apart)
@@ -276,22 +281,23 @@ class Pool:
         self.weights = self._first.copy()
         self.curvature = np.zeros((len(self.weights), len(self.weights)))
 
-    def mix(self, features: Array) -> Frequencies:
-        """Return P(level) (E, levels) from ``features`` (F, E, levels)."""
-        logs = self.weights.dot(features.reshape(len(features), -1)).reshape(features.shape[1:])
+    def mix(self, features: Array, entries: int) -> Frequencies:
+        """Return P(level) (E, levels) from ``features`` (F, E * levels)."""
+        logs = self.weights.dot(features).reshape(entries, -1)
         chances: Frequencies = np.exp(logs, out=logs)
         chances /= _sums(chances)
         return chances
 
-    def learn(self, features: Array, said: Levels, weight: float) -> None:
-        """Take a Newton step on the surprise at what was said (E,)."""
-        chances, entries = self.mix(features), len(said)
-        off = features - _sums(features * chances)
-        flat = off.reshape(len(off), -1)
-        slope = _sums(flat.take(np.arange(entries) * chances.shape[1] + said, axis=1))[:, 0] / entries
-        self.curvature *= FORGET
-        self.curvature += (flat * (chances * (weight / entries)).reshape(-1)).dot(flat.T)
-        pull = weight * slope + self._pull * (self._first - self.weights)
+    def learn(self, features: Array, said: Levels, weight: float, frames: int = 1) -> None:
+        """Take a Newton step on the surprise at what was said (E,) on a frame that stands for so many."""
+        chances, entries = self.mix(features, len(said)), len(said)
+        expected = features * chances.reshape(-1)
+        means = expected.reshape(len(features), entries, -1).dot(ONES[: chances.shape[1]])  # (F, E)
+        found = features.take(np.arange(entries) * chances.shape[1] + said, axis=1)
+        slope = (found - means).dot(ONES[:entries]) / entries
+        self.curvature *= FORGET**frames
+        self.curvature += (expected.dot(features.T) - means.dot(means.T)) * (frames * weight / entries)
+        pull = frames * (weight * slope + self._pull * (self._first - self.weights))
         step = np.linalg.solve(self.curvature + self._firmly, pull)
         step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
         self.weights = np.minimum(np.maximum(self.weights + step, 0.0), HEAVIEST)
@@ -316,7 +322,7 @@ class LinkEvidence:
     def chances(self, target: str, known: Known, sources: Mapping[str, Source]) -> Frequencies:
         """Return P(level) of ``target`` (E, levels), given at least one source."""
         said = {name: self._pair(name, target).likelier(source, known) for name, source in sources.items()}
-        return self._pool(target, said).mix(_features(known, said.values()))
+        return self._pool(target, said).mix(_features(known, said.values()), len(known.last))
 
     def learn(
         self,
@@ -327,15 +333,17 @@ class LinkEvidence:
         *,
         weight: float = 1.0,
         only_moves: bool = False,
+        frames: int = 1,
     ) -> None:
         """Take in what ``target`` said: first the weights, of each source alone and of all, then the tables.
 
-        ``only_moves``: this frame has been learnt from already, with another frame for ``then``.
+        ``only_moves``: this frame has been learnt from already, with another frame for ``then``. ``frames``:
+        for how many weights learn from this one, 0 for none: that is most of the work.
         """
-        if int(said.max()) < known.usual.shape[1]:
+        if frames and max(said.tolist()) < known.usual.shape[1]:
             told = {name: self._pair(name, target).likelier(source, known) for name, source in sources.items()}
             for part in [{name: told[name]} for name in told] + ([told] if len(told) > 1 else []):
-                self._pool(target, part).learn(_features(known, part.values()), said, weight)
+                self._pool(target, part).learn(_features(known, part.values()), said, weight, frames)
         for name, source in sources.items():
             self._pair(name, target).learn(source, known, said, weight, only_moves=only_moves)
 
@@ -366,8 +374,8 @@ class LinkEvidence:
 
 
 def _features(known: Known, said: Collection[Array]) -> Array:
-    """Return the logs of P0 and of the tables of each source (F, E, levels)."""
-    features = np.empty((1 + 3 * len(said), *known.usual.shape))
+    """Return the logs of P0 and of the tables of each source (F, E * levels)."""
+    features = np.empty((1 + 3 * len(said), known.usual.size))
     features[0] = known.logs
     for i, told in enumerate(said):
         features[1 + 3 * i : 4 + 3 * i] = told

@@ -34,6 +34,7 @@ from camlink.pipeline.records import Value
 
 LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
+WEIGHED_FIRST, WEIGH_EVERY = 32, 4  # frames: links' weights are learnt on the first ones, then on every fourth
 MOST_SOURCES = 2  # that links are read from at once
 FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
@@ -186,6 +187,8 @@ class PerFrame:
         """Tell links what each executed model said beside the others, as if it had last executed some time ago."""
         self._learnt_links += 1
         backs = (1,) if chosen else (1, LINKS_BACK[self._learnt_links % len(LINKS_BACK)])
+        seldom = self._learnt_links > WEIGHED_FIRST
+        frames = 1 if not seldom else WEIGH_EVERY if self._learnt_links % WEIGH_EVERY == 0 else 0
         for name in executed:
             model = self._models[name]
             heard = self._sources(name, executed)
@@ -197,7 +200,7 @@ class PerFrame:
                 known = self._known_now(name) if seen_now else self._known_before(name, then)
                 sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
-                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1)
+                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1, frames=frames)
 
     def _read(self, name: str, executed: Mapping[str, Value]) -> Levels:
         """Return the levels of what a model said last, this frame included."""
