@@ -9,12 +9,13 @@ from dataclasses import astuple, dataclass, field
 import numpy as np
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Belief, Levels, Reading
+from camlink.operators.belief import Belief, Frequencies, Leveled, Levels, Reading
 from camlink.operators.freshness import Freshness
 from camlink.operators.policy_state import State, array
 from camlink.operators.recalibration import Recalibration
 from camlink.operators.scene import Moment
 from camlink.operators.worth import Outlook
+from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Value
 
 BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
@@ -32,6 +33,14 @@ class Execution:
     others: Mapping[str, Levels]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """What links told of a model on a frame on which it did not execute. ``chances``: P(level), (E, levels)."""
+
+    at: Moment
+    chances: Frequencies
+
+
 @dataclass(eq=False)
 class KnownModel:
     """What is known of one model."""
@@ -42,6 +51,7 @@ class KnownModel:
     belief: Belief
     freshness: Freshness = field(default_factory=Freshness)
     past: deque[Execution] = field(default_factory=lambda: deque(maxlen=max(BACK)))
+    told: Told | None = None  # by links, since it last executed
     outlook: Outlook | None = None
     recalibration: Recalibration = field(default_factory=Recalibration)
 
@@ -54,6 +64,7 @@ class KnownModel:
                 disagreed = self.belief.disagreement(then.said, reading)
                 self.freshness.observe(now.since(then.at), then.stale, disagreed, weight)
         self.belief.take(value)
+        self.told = None
         self.past.append(Execution(now, reading, self.belief.stale, others))
 
     def look(self, activity: float) -> Outlook:
@@ -76,6 +87,7 @@ class KnownModel:
             "said": np.array([e.said for e in past]),
             "stale": [e.stale for e in past],
             "others": {name: np.array([e.others[name] for e in past]) for name in (past[0].others if past else ())},
+            "told": None if self.told is None else {"at": list(self.told.at), "chances": self.told.chances},
             "outlook": None if self.outlook is None else astuple(self.outlook),
             "recalibration": self.recalibration.state(),
         }
@@ -95,5 +107,13 @@ class KnownModel:
             for i, (at, stale) in enumerate(zip(state["at"], state["stale"], strict=True)):
                 beside = {m: levels[i] for m, levels in others.items()}
                 self.past.append(Execution(Moment(*at), said[i], float(stale), beside))
+        self.told = self._told(state["told"])
         self.outlook = None if state["outlook"] is None else Outlook(*state["outlook"])
         self.recalibration.resume(state["recalibration"])
+
+    def _told(self, state: State | None) -> Told | None:
+        if state is None:
+            return None
+        if not isinstance(self.belief, Leveled) or not self.past:
+            raise StateError(f"not a snapshot: links told of {self.name}, which has no levels or never executed")
+        return Told(Moment(*state["at"]), array(state["chances"], self.belief.usual))

@@ -5,7 +5,8 @@ without executing and how wrong that is likely to be (`camlink.operators.belief`
 frame and those after (`camlink.operators.worth`). It executes the model with most worth per millisecond as long as that
 is above a price, which is set so that the time budget is just used up; credit is saved for when the scene moves, debt
 is never made. Links (`camlink.operators.link_evidence`) say what the others' outputs on this very frame tell of a
-model; they, and how far they are believed, are learnt from every frame on which both executed.
+model; they, and how far they are believed, are learnt from every frame on which both executed. What they told holds on
+the frames after as well, as long as the model itself is not executed: as far as it has not changed since.
 
 It learns from executed outputs only. What it chose to execute is no random sample, but given what the choice was made
 by (age, movement, the last value) the outcome is; on audit frames, where everything runs, it learns of all models.
@@ -16,12 +17,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from math import exp, inf, isinf
 
-import numpy as np
-
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
-from camlink.operators.belief import Guess, Leveled, Levels, belief_of
-from camlink.operators.known_model import Execution, KnownModel
+from camlink.operators.belief import Frequencies, Guess, Leveled, Levels, belief_of
+from camlink.operators.known_model import Execution, KnownModel, Told
 from camlink.operators.link_evidence import Known, LinkEvidence, Source
 from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
@@ -63,6 +62,7 @@ class PerFrame:
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
         self._knowns: dict[str, Known] = {}  # of this frame
+        self._told: dict[tuple[str, ...], Frequencies] = {}  # of this frame, by links: as the guesses
         self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
         self._others = {n: tuple(m for m in self._leveled if m != n) for n in self._leveled} if links else {}
@@ -134,7 +134,7 @@ class PerFrame:
         self._frame = frame
         self._now = self._scene.add(frame)
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
-        self._guesses, self._knowns, self._stated = {}, {}, {}
+        self._guesses, self._knowns, self._told, self._stated = {}, {}, {}, {}
         self._asked = False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
@@ -165,6 +165,8 @@ class PerFrame:
             guess = self._guess(name, executed)
             sources = self._sources(name, executed)
             self._stated[name] = guess
+            if sources:
+                model.told = Told(self._now, self._told[name, *sources])
             confidence = 1.0 - model.recalibration(guess.wrong)
             answers[name] = Answer(guess.value, "linked" if sources else "reused", confidence, sources)
         return answers
@@ -291,7 +293,12 @@ class PerFrame:
         return self._guesses[key]
 
     def _unlinked(self, name: str) -> Guess:
-        return self._models[name].belief.guess(self._fresh(name))
+        model = self._models[name]
+        if model.told is None:
+            return model.belief.guess(self._fresh(name))
+        assert isinstance(model.belief, Leveled)
+        holds = 1.0 - model.freshness.gone(self._now.since(model.told.at))
+        return model.belief.settle(self._as_far_as(holds, model.told.chances, name))
 
     def _linked(self, name: str, sources: tuple[str, ...], executed: Mapping[str, Value]) -> Guess:
         model = self._models[name]
@@ -299,14 +306,18 @@ class PerFrame:
         assert self._links is not None and isinstance(belief, Leveled)
         asked = sources or self._guides[name]
         heard = {s: Source(self._read(s, executed), then.others[s]) for s in asked}
-        known = self._known_now(name)
-        chances = self._links.chances(name, known, heard)
-        if not sources:  # what they said before, as far as it still holds
-            holds = min(self._fresh(s) for s in asked)
-            without = np.zeros_like(chances)
-            without[:, : known.chances.shape[1]] = known.chances
-            chances = holds * chances + (1.0 - holds) * without
+        chances = self._links.chances(name, self._known_now(name), heard)
+        if sources:
+            self._told[name, *sources] = chances
+        else:
+            chances = self._as_far_as(min(self._fresh(s) for s in asked), chances, name)
         return belief.settle(chances)
+
+    def _as_far_as(self, holds: float, told: Frequencies, name: str) -> Frequencies:
+        """Return P(level) of what links ``told`` on an earlier frame, as far as that still ``holds``."""
+        chances: Frequencies = holds * told
+        chances += (1.0 - holds) * self._known_now(name).chances
+        return chances
 
     def _choose_loaded(self, outlooks: Mapping[str, Outlook]) -> frozenset[str]:
         """Return the models to hold in memory, and learn how those that are not follow from them."""

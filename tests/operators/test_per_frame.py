@@ -280,3 +280,25 @@ def test_confidence_is_near_what_is_reached() -> None:
         else:
             policy.learn({m: v[i] for m, v in outputs.items()}, chosen=False)
     assert np.mean(stated) == pytest.approx(np.mean(reached), abs=0.05)
+
+
+def test_what_links_told_of_a_model_still_holds_on_the_frames_after() -> None:
+    specs = {name: OutputSpec(name, "vector", 1, "count") for name in ("seen", "same")}
+    costs = Costs({"seen": 10.0, "same": 10.0}, {"seen": 0.1, "same": 0.1})
+    policy = PerFrame(PolicySetup("cam", specs, costs, Budget(time_share=0.5)))
+    rng, people = np.random.default_rng(4), 0.0
+    for index in range(200):
+        people = float(rng.integers(0, 4)) if rng.random() < 0.1 else people
+        policy.begin(FrameFacts(index, float(index)))
+        policy.learn({name: value(people) for name in specs}, chosen=False)
+    other, answers = (people + 1) % 4, []
+    for index, executed in enumerate(({"seen": value(other)}, {}, {}, {"same": value(people)}, {}), 200):
+        policy.begin(FrameFacts(index, float(index)))
+        answers.append(policy.answer(executed))
+        policy.learn(executed, chosen=True)
+    told, *after, _, executed_since = [a.get("same") for a in answers]
+    assert told is not None and told.value.tolist() == [other] and told.sources == ("seen",)
+    assert [(a.value.tolist(), a.sources) for a in after if a] == [([other], ())] * 2
+    confidences = [a.confidence for a in (told, *after) if a and a.confidence is not None]
+    assert len(confidences) == 3 and confidences == sorted(confidences, reverse=True)
+    assert executed_since is not None and executed_since.value.tolist() == [people]
