@@ -34,9 +34,9 @@ from camlink.pipeline.records import Value
 
 LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
-WEIGHED_FIRST, WEIGH_EVERY = 32, 4  # frames: links' weights are learnt on the first ones, then on every fourth
+WEIGH_EVERY = ((100, 4), (32, 2), (0, 1))  # links' weights learn from every 4th frame once links have learnt from 100
 MOST_SOURCES = 2  # that links are read from at once
-FIT_EVERY = 25  # frames
+FIT_EVERY = 50  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
@@ -187,8 +187,8 @@ class PerFrame:
         """Tell links what each executed model said beside the others, as if it had last executed some time ago."""
         self._learnt_links += 1
         backs = (1,) if chosen else (1, LINKS_BACK[self._learnt_links % len(LINKS_BACK)])
-        seldom = self._learnt_links > WEIGHED_FIRST
-        frames = 1 if not seldom else WEIGH_EVERY if self._learnt_links % WEIGH_EVERY == 0 else 0
+        every = next(every for learnt, every in WEIGH_EVERY if self._learnt_links > learnt)
+        frames = every if self._learnt_links % every == 0 else 0
         for name in executed:
             model = self._models[name]
             heard = self._sources(name, executed)
