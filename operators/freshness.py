@@ -32,7 +32,7 @@ HALF_LIFE = 500.0  # samples
 LEAST_ODDS = 0.01  # of being wrong when gone: no long-run frequency is taken to be certain
 _TINY = 1e-9
 _FAR = 30.0  # exponents beyond tell nothing more
-_NEAR_ENOUGH = 1e-10  # gain in log probability by a step
+_NEAR_ENOUGH = 1e-3  # gain in log probability by a step, below which a fit has arrived
 _FADING = 0.5 ** (np.arange(KEPT - 1, -1, -1) / HALF_LIFE)
 _FIRM = 1.0 / SPREAD**2
 
