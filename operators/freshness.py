@@ -32,6 +32,7 @@ HALF_LIFE = 500.0  # samples
 LEAST_ODDS = 0.01  # of being wrong when gone: no long-run frequency is taken to be certain
 _TINY = 1e-9
 _FAR = 30.0  # exponents beyond tell nothing more
+_NEAR_ENOUGH = 1e-3  # gain in log probability by a step, below which a fit has arrived
 _FADING = 0.5 ** (np.arange(KEPT - 1, -1, -1) / HALF_LIFE)
 _FIRM = 1.0 / SPREAD**2
 
@@ -140,7 +141,7 @@ def _fit(theta: Array, data: Array, steps: int) -> Array:
     best, damping = _fitted(theta, data), 0.01
     for _ in range(steps):
         slope, curvature = _slopes(theta, data, best)
-        diagonal = np.diag(curvature.diagonal())
+        diagonal, before = np.diag(curvature.diagonal()), best.surprise
         while damping < 1e4:
             step = np.linalg.solve(curvature + damping * diagonal, slope)
             trial = theta + np.minimum(np.maximum(step, -1.0), 1.0)
@@ -149,6 +150,8 @@ def _fit(theta: Array, data: Array, steps: int) -> Array:
                 theta, best, damping = trial, found, max(damping / 5.0, 1e-4)
                 break
             damping *= 10.0
+        if before - best.surprise < _NEAR_ENOUGH:
+            break
     return theta
 
 

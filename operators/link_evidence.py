@@ -99,7 +99,7 @@ class Pair:
     def _keep_moved(self, moved: Array) -> None:
         """Keep the table of moves (E, source's move, target's move), by the source's move first: sums are over that."""
         self._moved_flat = moved.transpose(1, 0, 2).reshape(-1)
-        self.moved = self._moved_flat.reshape(_SOURCE_MOVES, len(moved), _MOVES).transpose(1, 0, 2)
+        self.moved: Array = self._moved_flat.reshape(_SOURCE_MOVES, len(moved), _MOVES).transpose(1, 0, 2)
 
     def _lay_out(self, level: Array, apart: Array) -> None:
         """Keep the tables of levels (E, source's level, target's level) and of differences (E, 2 * REACH + 1) as one.
@@ -107,8 +107,8 @@ class Pair:
         Behind them stands a zero, for what is not told apart.
         """
         self._tables = np.concatenate((level.reshape(-1), apart.reshape(-1), [0.0]))
-        self.level = self._tables[: level.size].reshape(level.shape)
-        self.apart = self._tables[level.size : -1].reshape(apart.shape)
+        self.level: Array = self._tables[: level.size].reshape(level.shape)
+        self.apart: Array = self._tables[level.size : -1].reshape(apart.shape)
         self._apart_rows = level.size + self._rows * (2 * REACH + 1)
         self._heard: dict[bytes, _Heard] = {}
         self._met: dict[bytes, Levels] = {}
@@ -215,10 +215,7 @@ class Pair:
         places = self._source_moves.get(key)
         if places is None:
             then = self._read(source.then)
-            if self._source_ordered:
-                move = _within(read - then, SOURCE_MOVES)
-            else:
-                move = SOURCE_MOVES + (read != then)
+            move = _within(read - then, SOURCE_MOVES) if self._source_ordered else SOURCE_MOVES + (read != then)
             found = ((move * len(read) + self._rows) * _MOVES)[:, None] + np.arange(_MOVES)
             places = _kept(self._source_moves, key, found.reshape(-1))
         return places
@@ -288,16 +285,16 @@ class Pool:
         chances /= _sums(chances)
         return chances
 
-    def learn(self, features: Array, said: Levels, weight: float, frames: int = 1) -> None:
-        """Take a Newton step on the surprise at what was said (E,) on a frame that stands for so many."""
+    def learn(self, features: Array, said: Levels, weight: float) -> None:
+        """Take a Newton step on the surprise at what was said (E,)."""
         chances, entries = self.mix(features, len(said)), len(said)
         expected = features * chances.reshape(-1)
         means = expected.reshape(len(features), entries, -1).dot(ONES[: chances.shape[1]])  # (F, E)
         found = features.take(np.arange(entries) * chances.shape[1] + said, axis=1)
         slope = (found - means).dot(ONES[:entries]) / entries
-        self.curvature *= FORGET**frames
-        self.curvature += (expected.dot(features.T) - means.dot(means.T)) * (frames * weight / entries)
-        pull = frames * (weight * slope + self._pull * (self._first - self.weights))
+        self.curvature *= FORGET
+        self.curvature += (expected.dot(features.T) - means.dot(means.T)) * (weight / entries)
+        pull = weight * slope + self._pull * (self._first - self.weights)
         step = np.linalg.solve(self.curvature + self._firmly, pull)
         step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
         self.weights = np.minimum(np.maximum(self.weights + step, 0.0), HEAVIEST)
@@ -333,17 +330,16 @@ class LinkEvidence:
         *,
         weight: float = 1.0,
         only_moves: bool = False,
-        frames: int = 1,
     ) -> None:
         """Take in what ``target`` said: first the weights, of each source alone and of all, then the tables.
 
-        ``only_moves``: this frame has been learnt from already, with another frame for ``then``. ``frames``:
-        for how many weights learn from this one, 0 for none: that is most of the work.
+        ``only_moves``: this frame has been learnt from already, with another frame for ``then``; all that is new is how
+        far the models moved.
         """
-        if frames and max(said.tolist()) < known.usual.shape[1]:
+        if not only_moves and max(said.tolist()) < known.usual.shape[1]:
             told = {name: self._pair(name, target).likelier(source, known) for name, source in sources.items()}
             for part in [{name: told[name]} for name in told] + ([told] if len(told) > 1 else []):
-                self._pool(target, part).learn(_features(known, part.values()), said, weight, frames)
+                self._pool(target, part).learn(_features(known, part.values()), said, weight)
         for name, source in sources.items():
             self._pair(name, target).learn(source, known, said, weight, only_moves=only_moves)
 

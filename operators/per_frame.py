@@ -5,8 +5,8 @@ without executing and how wrong that is likely to be (`camlink.operators.belief`
 frame and those after (`camlink.operators.worth`). It executes the model with most worth per millisecond as long as that
 is above a price, which is set so that the time budget is just used up; credit is saved for when the scene moves, debt
 is never made. Links (`camlink.operators.link_evidence`) say what the others' outputs on this very frame tell of a
-model; they, and how far they are believed, are learnt from every frame on which both executed. What they told holds on
-the frames after as well, as long as the model itself is not executed: as far as it has not changed since.
+model; they, and how far they are believed, are learnt from frames on which both executed: all at first, later some.
+What they told holds on the frames after as well, as far as the model has not changed since, until it executes.
 
 It learns from executed outputs only. What it chose to execute is no random sample, but given what the choice was made
 by (age, movement, the last value) the outcome is; on audit frames, where everything runs, it learns of all models.
@@ -33,9 +33,9 @@ from camlink.pipeline.records import Value
 
 LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
-WEIGHED_FIRST, WEIGH_EVERY = 32, 4  # frames: links' weights are learnt on the first ones, then on every fourth
+LEARN_EVERY = ((100, 8), (60, 4), (20, 2), (0, 1))  # of frames to learn links from: every 8th after the first 100
 MOST_SOURCES = 2  # that links are read from at once
-FIT_EVERY = 25  # frames
+FIT_EVERY = 50  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
@@ -54,7 +54,7 @@ class PerFrame:
         self._required: frozenset[str] = frozenset()
         self._scene = Scene()
         self._links = LinkEvidence(setup.specs) if links else None
-        self._learnt_links = 0  # frames
+        self._learnt_links = 0  # frames that links could learn from
         self._frame = FrameFacts(-1, 0.0)
         self._now: Moment = self._scene.now
         self._price = 0.0
@@ -188,9 +188,10 @@ class PerFrame:
     ) -> None:
         """Tell links what each executed model said beside the others, as if it had last executed some time ago."""
         self._learnt_links += 1
-        backs = (1,) if chosen else (1, LINKS_BACK[self._learnt_links % len(LINKS_BACK)])
-        seldom = self._learnt_links > WEIGHED_FIRST
-        frames = 1 if not seldom else WEIGH_EVERY if self._learnt_links % WEIGH_EVERY == 0 else 0
+        turn, rest = divmod(self._learnt_links, next(n for first, n in LEARN_EVERY if self._learnt_links > first))
+        if rest:
+            return
+        backs = (1,) if chosen else (1, LINKS_BACK[turn % len(LINKS_BACK)])
         for name in executed:
             model = self._models[name]
             heard = self._sources(name, executed)
@@ -202,7 +203,7 @@ class PerFrame:
                 known = self._known_now(name) if seen_now else self._known_before(name, then)
                 sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
-                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1, frames=frames)
+                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1)
 
     def _read(self, name: str, executed: Mapping[str, Value]) -> Levels:
         """Return the levels of what a model said last, this frame included."""

@@ -18,6 +18,7 @@ from math import exp, inf, log
 import numpy as np
 
 AGES = tuple(float(a) for a in np.unique(np.geomspace(1, 4096, 40).round()))  # steps
+_AGES = np.array(AGES)
 HIGHEST, LOWEST = 10.0, 1e-9  # prices looked at, in expected agreement per ms
 _BISECTIONS = 24
 
@@ -62,12 +63,20 @@ class Outlook:
         return (1.0 - self.steady * exp(-self.hazard * age)) * self.stale
 
     def worths(self) -> list[float]:
-        """Return what executing is worth at each of `AGES`; it never falls with age."""
-        values, highest = [], 0.0
-        for age in AGES:
-            highest = max(highest, self.worth(self.wrong_at(age), 1.0 - exp(-min(self.hazard * age, 13.0))))
-            values.append(highest)
-        return values
+        """Return what executing is worth at each of `AGES`; it never falls with age. It is `worth`, of all at once."""
+        hazard, steady, stale = self.hazard, self.steady, self.stale
+        aged = np.minimum(hazard * _AGES, 13.0)
+        wrong = (1.0 - steady * np.exp(-hazard * _AGES)) * stale
+        stays = steady * np.exp(-aged)
+        stays += (1.0 - stays) * (1.0 - stale)
+        after = stays * stale + (1.0 - stays) * max(self.renewed, stale)
+        left = (1.0 - wrong / np.maximum(after, 1e-9)) / steady
+        frames = np.minimum(aged - hazard, -np.log(np.maximum(left, 1e-12))) / hazard
+        decay = exp(-hazard)
+        area = frames * (wrong - after) + after * (1.0 - np.exp(-hazard * frames)) * (steady * decay / (1.0 - decay))
+        area *= (aged > hazard) & (after >= 1e-9) & (left < 1.0)
+        worths: list[float] = np.maximum.accumulate(wrong + np.maximum(area, 0.0)).tolist()
+        return worths
 
     def mean_wrong(self, interval: float) -> float:
         """Return the mean expected disagreement when executing every ``interval`` steps."""

@@ -106,7 +106,7 @@ class _FirmLinks(LinkEvidence):
 
 
 class _FirmPool(Pool):
-    def learn(self, features: NDArray[np.float64], said: Levels, weight: float, frames: int = 1) -> None:
+    def learn(self, features: NDArray[np.float64], said: Levels, weight: float) -> None:
         """Learn nothing."""
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import Levels
-from camlink.operators.link_evidence import Known, LinkEvidence, Source
+from camlink.operators.link_evidence import FADE, REACH, Known, LinkEvidence, Pair, Pool, Source
 
 WIDE = OutputSpec("wide", "vector", 1, "count", ("person",))
 NARROW = OutputSpec("narrow", "vector", 1, "count", ("person",))
@@ -119,3 +119,31 @@ def test_what_is_kept_of_a_link_is_what_would_be_found_anew() -> None:
             kept.learn("wide", known, {"narrow": source}, said)
             anew.learn("wide", copied, {"narrow": source}, said)
             known, then = knowing(int(said[0])), source.now
+
+
+def test_tables_count_what_went_with_what_and_keep_it_as_they_grow() -> None:
+    pair = Pair(NARROW, WIDE)
+    pair.learn(Source(at(1), at(0)), knowing(last=0), at(2), 1.0, only_moves=False)
+    pair.learn(Source(at(9), at(1)), knowing(last=2), at(7), 1.0, only_moves=False)
+    assert (pair.level[0, 1, 2], pair.level[0, 9, 7]) == (FADE, 1.0)
+    assert (pair.apart[0, REACH + 1], pair.apart[0, REACH - 2]) == (FADE, 1.0)
+    assert pair.level.sum() == pair.apart.sum() == pair.moved.sum() == pytest.approx(1.0 + FADE)
+    other = Pair(NARROW, WIDE)
+    other.resume(pair.state())
+    source, known = Source(at(9), at(9)), knowing(last=7)
+    assert other.likelier(source, known).tolist() == pair.likelier(source, known).tolist()
+
+
+def test_a_frame_learnt_from_again_only_adds_how_far_models_moved() -> None:
+    links, source = LinkEvidence(SPECS), {"narrow": Source(at(1), at(0))}
+    links.learn("wide", knowing(last=0), source, at(2))
+    pair, pool = links.pairs["narrow", "wide"], links.pools["wide", "narrow"]
+    level, moved, weights = pair.level.copy(), pair.moved.sum(), pool.weights
+    links.learn("wide", knowing(last=1), source, at(2), only_moves=True)
+    assert (pair.level == level).all() and pool.weights is weights
+    assert pair.moved.sum() == pytest.approx(moved * FADE + 1.0)
+
+
+def test_more_sources_at_once_than_a_float_holds_the_odds_of_are_refused() -> None:
+    with pytest.raises(ValueError, match="a pool of 6 sources; at most 5"):
+        Pool(6)

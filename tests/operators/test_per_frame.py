@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import inf
+from math import exp, inf
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from camlink.operators.belief import Leveled, Plain, belief_of
 from camlink.operators.freshness import KEPT, Freshness, Passed
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
+from camlink.operators.policy_state import pack, unpack
 from camlink.operators.scene import Scene
 from camlink.operators.selection import Budget, Costs
 from camlink.operators.worth import AGES, Outlook, Prices
@@ -97,6 +98,19 @@ def test_a_stale_rare_value_gives_way_to_the_usual_one() -> None:
     assert 0.0 < fresh.wrong < stale.wrong < 0.5
 
 
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40), st.floats(0.0, 1.0))
+def test_a_guess_is_the_most_probable_of_what_is_believed(said: list[tuple[int, int]], fresh: float) -> None:
+    belief = Leveled(COUNT)
+    for counts in said:
+        belief.take(value(*counts))
+    guess, settled = belief.guess(fresh), belief.settle(belief.chances(fresh))
+    assert guess.wrong == pytest.approx(settled.wrong, abs=1e-9)
+    assert belief.chances(fresh).sum(axis=1) == pytest.approx(1.0)
+    assert guess.reading.tolist() == guess.value.tolist()
+    chances = belief.chances(fresh)
+    assert chances[[0, 1], guess.reading] == pytest.approx(chances.max(axis=1), abs=1e-9)
+
+
 def test_a_label_is_served_as_it_was_last_executed() -> None:
     belief = Leveled(LABEL)
     for _ in range(20):
@@ -133,6 +147,14 @@ def test_worth_is_at_least_the_present_gain_and_finite(
     wrong = (1 - steady * (1 - gone)) * stale
     worth = Outlook(stale, renewed, steady, hazard, 10.0).worth(wrong, gone)
     assert wrong <= worth < inf
+
+
+@given(st.floats(0.0, 0.99), st.floats(0.01, 0.99), st.floats(0.05, 0.999), st.floats(1e-4, 3.0))
+def test_worths_by_age_are_the_worth_at_each_age(stale: float, renewed: float, steady: float, hazard: float) -> None:
+    outlook, highest = Outlook(stale, renewed, steady, hazard, 10.0), 0.0
+    for age, worth in zip(AGES, outlook.worths(), strict=True):
+        highest = max(highest, outlook.worth(outlook.wrong_at(age), 1.0 - exp(-min(hazard * age, 13.0))))
+        assert worth == pytest.approx(highest, rel=1e-6, abs=1e-9)
 
 
 def test_what_changes_slowly_is_worth_more_than_what_flickers() -> None:
@@ -260,6 +282,20 @@ def test_an_accuracy_target_is_met_at_less_cost_when_it_is_lower() -> None:
     (high, often), (low, seldom) = (play(PerFrame(setup(None, t))) for t in (0.98, 0.8))
     assert len(often["people"]) > len(seldom["people"])
     assert high > low
+
+
+def test_links_learn_from_fewer_frames_as_they_know_more() -> None:
+    policy, (facts, outputs) = PerFrame(setup(0.15)), camera(180)
+    learnt_on, before = [], b""
+    for i, frame in enumerate(facts):
+        policy.begin(frame)
+        policy.learn({m: v[i] for m, v in outputs.items()}, chosen=False)
+        state = unpack(policy.snapshot())["links"]
+        if (told := pack(state)) != before:
+            learnt_on.append(i + 1)
+        before = told
+    assert learnt_on[1:20] == list(range(2, 21))  # a first frame has none before it that it could be held against
+    assert [i for i in learnt_on if i > 100] == [104, 112, 120, 128, 136, 144, 152, 160, 168, 176]
 
 
 def test_confidence_is_near_what_is_reached() -> None:
