@@ -33,7 +33,7 @@ from camlink.pipeline.records import Value
 
 LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
-LEARN_EVERY = ((100, 8), (60, 4), (20, 2), (0, 1))  # of frames to learn links from: every 8th after the first 100
+LEARN_ALL, LEARN_EVERY = 300, 8  # frames that links learn from: the first ones, then every 8th
 MOST_SOURCES = 2  # that links are read from at once
 FIT_EVERY = 50  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
@@ -188,7 +188,7 @@ class PerFrame:
     ) -> None:
         """Tell links what each executed model said beside the others, as if it had last executed some time ago."""
         self._learnt_links += 1
-        turn, rest = divmod(self._learnt_links, next(n for first, n in LEARN_EVERY if self._learnt_links > first))
+        turn, rest = divmod(self._learnt_links, LEARN_EVERY if self._learnt_links > LEARN_ALL else 1)
         if rest:
             return
         backs = (1,) if chosen else (1, LINKS_BACK[turn % len(LINKS_BACK)])
