@@ -42,7 +42,7 @@ class KafkaBus:
         self.client = _client(self.address)
         self._subscriptions: list[KafkaSubscription] = []
         self.generation = make_topics(self.address)
-        self._producer = self.client.producer()
+        self._producer = self.client.producer(self.check)
         self._look = TopicLook(self.address)
         self._watch = TopicWatch(self._look, self.generation, self.address)
 
@@ -58,10 +58,18 @@ class KafkaBus:
     def publish(self, topic: str, record: Record) -> None:
         self.check()
         place = Place(self.address.topic(topic), partition_of(camera_of(record), self.address.partitions))
-        self._producer.send(place, key_of(record).encode(), encode(record, self.sender))
+        try:
+            self._producer.send(place, key_of(record).encode(), encode(record, self.sender))
+        except BusError:
+            self._look_why()
+            raise
 
     def flush(self) -> None:
-        self._producer.flush()
+        try:
+            self._producer.flush()
+        except BusError:
+            self._look_why()
+            raise
 
     def refuse(self, topic: str, record: Record, reason: str) -> None:
         self.refuse_bytes(topic, encode(record, self.sender), reason)
@@ -95,6 +103,11 @@ class KafkaBus:
         except CodecError as error:
             self.refuse_bytes(self.address.bare(message.place.topic), message.value, str(error))
             return None
+
+    def _look_why(self) -> None:
+        """Raise `BusError` if the topics are lost: of that, clients tell odd consequences only."""
+        self._watch.once()
+        self.check()
 
     def close(self) -> None:
         self._watch.close()
