@@ -70,7 +70,6 @@ class ConfluentProducer:
                 "message.max.bytes": MOST_REQUEST,
                 "queue.buffering.max.kbytes": MOST_UNDELIVERED // 1024,
                 "delivery.timeout.ms": int(DELIVERY_S * 1000),
-                "error_cb": self.failed,
             }
         )
 
@@ -83,21 +82,22 @@ class ConfluentProducer:
             except BufferError as error:  # as much is on its way as may be
                 if time.monotonic() > deadline:
                     raise BusError(f"{self._address}: nothing could be delivered for {DELIVERY_S:.0f} s") from error
-                self._producer.poll(LOOK_S)
+                self._served(self._producer.poll, LOOK_S)
                 self._look()
-        self._producer.poll(0)
+        self._served(self._producer.poll, 0)
         self._check()
 
     def flush(self) -> None:
         deadline = time.monotonic() + DELIVERY_S
-        while left := self._producer.flush(LOOK_S):
+        while left := self._served(self._producer.flush, LOOK_S):
             self._look()
             if time.monotonic() > deadline:
                 raise BusError(f"{self._address}: {left} records could not be delivered within {DELIVERY_S:.0f} s")
         self._check()
 
     def close(self) -> None:
-        self._producer.flush(5)
+        with contextlib.suppress(BusError):  # whoever flushed has heard of it
+            self._served(self._producer.flush, 5)
 
     def _produce(self, place: Place, key: bytes | None, value: bytes, headers: Headers) -> None:
         with _translated(self._address, place.topic):
@@ -109,13 +109,18 @@ class ConfluentProducer:
         if error is not None:
             self._failure = f"{message.topic()}: {error.str()}"
 
-    def failed(self, error: KafkaError) -> None:
-        """Note what no retry mends; called by the client within `poll` and `flush`.
+    def _served(self, serve: Callable[[float], int], timeout_s: float) -> int:
+        """Call ``serve``, in which the client calls `_delivered`. Raises `BusError` for what no retry mends.
 
-        Without this the client raises such an error while it calls `_delivered`, which ends in a bare `SystemError`.
+        The client raises such an error itself, and where it calls `_delivered` all the same, a bare `SystemError`.
         """
-        if error.fatal():
-            self._failure = error.str()
+        try:
+            return serve(timeout_s)
+        except (KafkaException, SystemError) as error:
+            told = error.__cause__ if isinstance(error, SystemError) else error
+            if not isinstance(told, KafkaException):
+                raise
+            raise BusError(f"{self._address}: a record could not be delivered: {_said(told)}") from error
 
     def _check(self) -> None:
         if self._failure is not None:

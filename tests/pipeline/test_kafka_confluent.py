@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from camlink.pipeline import testbed
 from camlink.pipeline.bus.kafka_client import BEGINNING, Place
@@ -69,11 +69,35 @@ def test_a_broker_that_is_away_fills_no_log(open_producer: Open, caplog: pytest.
     assert not caplog.records
 
 
-def test_an_error_that_no_retry_mends_is_one_of_ours(open_producer: Open) -> None:
+@pytest.mark.parametrize("in_callback", [False, True], ids=["between callbacks", "in a callback"])
+def test_an_error_that_no_retry_mends_is_one_of_ours(
+    open_producer: Open, monkeypatch: pytest.MonkeyPatch, in_callback: bool
+) -> None:
+    monkeypatch.setattr("camlink.pipeline.bus.kafka_confluent.RdProducer", Fatal)
     producer = open_producer(nowhere(), lambda: None)
-    told = KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "unable to retry", fatal=True)
-    producer.failed(KafkaError(KafkaError._TRANSPORT, "refused"))
     producer.send(RESULTS, b"hall", b"record")
-    producer.failed(told)
+    producer._producer.in_callback = in_callback
     with pytest.raises(BusError, match="could not be delivered: unable to retry"):
-        producer.send(RESULTS, b"hall", b"record")
+        producer.flush()
+
+
+class Fatal:
+    """Stands in for the client's producer, and fails as that was seen to do when its broker had forgotten it."""
+
+    in_callback = False
+
+    def __init__(self, settings: dict[str, object]) -> None:
+        assert settings["enable.idempotence"]
+
+    def produce(self, *_: object, **__: object) -> None: ...
+
+    def purge(self) -> None: ...
+
+    def poll(self, timeout_s: float) -> int:
+        return 1
+
+    def flush(self, timeout_s: float) -> int:
+        told = KafkaException(KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "unable to retry", fatal=True))
+        if self.in_callback:
+            raise SystemError("returned a result with an exception set") from told
+        raise told
