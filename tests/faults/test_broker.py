@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from camlink.pipeline.bus.kafka_topics import CLIENTS
 from tests.faults.conftest import Report
 from tests.faults.site import FaultSite
 from tests.integration.processes import STEPS
@@ -24,7 +23,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
     ("away_s", "how"),
     [
         (SESSION_S / 2, "gone"),
-        pytest.param(10.0, "gone", marks=pytest.mark.quick(*CLIENTS)),
+        pytest.param(10.0, "gone", marks=pytest.mark.quick("confluent")),
         (4 * SESSION_S, "gone"),
         (10.0, "silent"),
         (DELIVERY_S + 30.0, "gone"),
@@ -48,6 +47,7 @@ def test_a_broker_that_comes_back_has_everything(site: FaultSite, report: Report
     assert not chatty, "a client tells of each failed connection, hundreds in a minute"
 
 
+@pytest.mark.quick("confluent")
 def test_a_broker_that_has_forgotten_everything_is_reported_and_begun_anew_with(
     site: FaultSite, report: Report
 ) -> None:
