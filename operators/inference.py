@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 DEFER_FRAMES = 16  # fully executed frames that wait for models to be loaded in turn
 OUTPUT_TTL_S = 120.0
-PREVIEW_EVERY = timedelta(seconds=10)  # of event time: how often a camera's picture is given for people to look at
+PREVIEW_EVERY = timedelta(seconds=30)  # of event time: how often a camera's picture is given for people to look at
 
 Encode = Callable[[Frame], bytes]
 
@@ -319,7 +319,7 @@ class InferenceOperator(Operator):
             trial=job.trial,
             answers=job.answers,
         )
-        if self._encode is not None and self._is_pictured(job) and frame.pixels.size:
+        if self._encode is not None and self._is_pictured(job) and 0 not in frame.picture.shape:
             yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)
 
     def _is_pictured(self, job: _Job) -> bool:

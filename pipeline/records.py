@@ -52,6 +52,13 @@ class CodedPicture(Protocol):
         """Raises `ValueError` for a damaged picture."""
         ...
 
+    def at_least(self, width: int) -> Pixels:
+        """Return the picture, smaller where that is cheaper to decode, but no narrower than ``width`` if it was wider.
+
+        Raises `ValueError` for a damaged picture.
+        """
+        ...
+
     def undecoded(self) -> CodedPicture:
         """Return the same picture without the pixels it may have been decoded to."""
         ...

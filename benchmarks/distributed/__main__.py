@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.distributed import bare, soak, stages
+from benchmarks.distributed.feed import CAMERA_FPS
 from benchmarks.distributed.load import cameras, write_trace
 from benchmarks.distributed.site import STEPS, Feed, Site, Watch
 from camlink.pipeline import testbed
@@ -89,9 +90,11 @@ class Measured:
 def measure(site: Site, watch: Watch, scenario: Scenario) -> Measured:
     """Warm a scenario's cameras up, let a backlog be worked off for throughput, then time frames at a steady rate."""
 
+    began = time.time() - scenario.last / CAMERA_FPS  # so that event time ends before the frames that are timed
+
     def send(first: int, frames: int, rate: float = 0.0) -> tuple[dict[str, float], list[float]]:
         told = (scenario.prefix, scenario.cameras, first, frames, scenario.jpeg_bytes, rate, scenario.source)
-        source = Feed(site.bus, *told)
+        source = Feed(site.bus, *told, began)
         if rate:
             source.begin()
         else:
