@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 BEGINNING = -2  # an offset: the oldest record that is still there (as in Kafka's own protocol)
 DELIVERY_S = 60.0  # how long a broker may be away before what was published counts as undeliverable
 MOST_UNDELIVERED = 32_000_000  # bytes on their way to the broker; beyond, `send` waits
-LINGER_MS = 2  # what is published within so long travels in one request: a request costs what 50 small records do
+LINGER_MS = 2  # what is published within so long travels in one request: one costs kafka-python what 50 records do
 MOST_REQUEST = 1_048_576  # bytes of one message with its headers
 SESSION_MS, HEARTBEAT_MS = 6_000, 1_000
 POLLED_MS = 45_000  # a member whose loop hangs for so long loses its cameras; a join waits no longer

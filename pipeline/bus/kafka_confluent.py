@@ -15,7 +15,6 @@ from camlink.pipeline.bus.kafka_client import (
     BEGINNING,
     DELIVERY_S,
     HEARTBEAT_MS,
-    LINGER_MS,
     MOST_REQUEST,
     MOST_UNDELIVERED,
     POLLED_MS,
@@ -29,6 +28,7 @@ from camlink.pipeline.bus.kafka_topics import KafkaAddress
 from camlink.pipeline.errors import BusError
 
 ASK_S = 10.0  # for an answer about offsets
+LINGER_MS = 0.3  # what is published within so long travels in one request; a request costs little here
 _NAMES = {  # kafka-python's names of what the environment told, and librdkafka's
     "security_protocol": "security.protocol",
     "sasl_mechanism": "sasl.mechanism",
