@@ -12,12 +12,15 @@ SQUEEZES = 4  # as is, coarser, half the size, a quarter of the size
 MOST_SIDE = 16_384  # pixels; no camera is larger, and a forged header must not ask for the memory
 
 
+Jpeg = bytes | memoryview  # a view lies within the message that the picture came with: it is not copied out
+
+
 class JpegPicture:
     """One picture as JPEG. ``pixels`` decodes on first use and keeps what it decoded; `undecoded` drops that."""
 
     __slots__ = ("_pixels", "jpeg", "shape")
 
-    def __init__(self, jpeg: bytes, shape: tuple[int, int, int]) -> None:
+    def __init__(self, jpeg: Jpeg, shape: tuple[int, int, int]) -> None:
         self.jpeg, self.shape = jpeg, shape
         self._pixels: Pixels | None = None
 
@@ -52,7 +55,7 @@ class JpegPicture:
         return JpegPicture(self.jpeg, self.shape)
 
 
-def coded(picture: FramePicture, squeeze: int = 0) -> tuple[tuple[int, int, int], bytes]:
+def coded(picture: FramePicture, squeeze: int = 0) -> tuple[tuple[int, int, int], Jpeg]:
     """Return shape and JPEG of a picture as it is sent: what came as JPEG goes on as the same bytes, if not squeezed.
 
     OpenCV's coder is libjpeg-turbo: none of those tried was faster (docs/distributed.md). No bytes stand for a picture
@@ -75,7 +78,7 @@ def arrived(shape: tuple[int, int, int], jpeg: memoryview) -> FramePicture:
         return np.zeros(shape, np.uint8)
     if shape[2] != 3 or not 0 < min(shape) <= max(shape) <= MOST_SIDE or jpeg_size(jpeg) != shape[:2]:
         raise ValueError(f"a picture announced as {shape} that is none")
-    return JpegPicture(bytes(jpeg), shape)
+    return JpegPicture(jpeg, shape)
 
 
 def _coded(pixels: Pixels, squeeze: int) -> tuple[tuple[int, int, int], bytes]:
@@ -96,7 +99,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _decoded(jpeg: bytes, shape: tuple[int, int, int], factor: int = 1) -> Pixels:
+def _decoded(jpeg: Jpeg, shape: tuple[int, int, int], factor: int = 1) -> Pixels:
     """Return the picture, read-only, each side divided by ``factor`` (1, 2, 4 or 8) and rounded up."""
     import cv2
 
