@@ -140,6 +140,7 @@ def compare(
     Raises `TraceError` if no camera has frames enough, and `PolicyError` for a policy that breaks its budget.
     """
     cameras = usable_cameras(trace, note)
+    _note_free(trace, note)
     period_s = rules.period_s or default_period_s(cameras)
     budgets = binding_budgets(trace, cameras, rules.budgets, note)
     plays = [
@@ -198,6 +199,15 @@ def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[Came
             "with outputs of all of its models; record more of them with `camlink record`"
         )
     return usable
+
+
+def _note_free(trace: TraceArrays, note: Callable[[str], None]) -> None:
+    """Say which models the trace gives no time for: to a budget of time they cost nothing, or all the same."""
+    free = [name for name, entry in trace.models.items() if entry.time_ms <= 0.0]
+    if len(free) == len(trace.models):
+        note(f"trace {trace.name}: time_ms is 0 for every model; all are taken to cost the same")
+    elif free:
+        note(f"trace {trace.name}: time_ms is 0 for {', '.join(free)}: executing costs nothing there")
 
 
 def _scorable(camera: CameraTrace, name: str, note: Callable[[str], None]) -> CameraTrace:
