@@ -38,6 +38,7 @@ MOST_WARM = 2000  # frames in all: with many cameras only profile frames and the
 LEAST_WARM = 25
 HELD_TO = 0.2  # share of the time for the worker whose limit is looked for
 PAUSE_S = 4.0  # how long workers are stopped for a backlog to grow: less than the session time-out of their groups
+BARE_RUNS = 5  # of the bare loop, whose CPU scatters
 TIMED_FRAMES = 200  # for latencies
 TIMED_RATE = 20.0  # frames a second in all: far from any limit, so that nothing waits in a queue
 WORKERS = ("ingest", *STEPS)
@@ -156,12 +157,16 @@ def spelled(got: Measured) -> str:
 
 
 def bare_loops(servers: str, client: str, frames: int, wait_ms: int) -> dict[int, bare.Bare]:
-    """Return the bare loop's figures per size: throughput from one run, latency from another."""
+    """Return the bare loop's figures per size: throughput as the median of `BARE_RUNS` runs, latency from another.
+
+    One run is too few: it takes a second or two, and the same loop took 102 to 185 us a message in turn.
+    """
     found = {}
     for size in (50_000, 200_000):
-        fast = bare.run(servers, f"bare{size}", size, frames, 0.0, client, wait_ms)
+        runs = [bare.run(servers, f"bare{size}-{n}", size, frames, 0.0, client, wait_ms) for n in range(BARE_RUNS)]
         timed = bare.run(servers, f"timed{size}", size, TIMED_FRAMES, TIMED_RATE, client, wait_ms)
-        found[size] = bare.Bare(fast.produce_us, fast.consume_us, fast.wall_per_s, timed.latency_ms)
+        ends = [float(np.median([getattr(run, end) for run in runs])) for end in ("produce_us", "consume_us")]
+        found[size] = bare.Bare(*ends, float(np.median([run.wall_per_s for run in runs])), timed.latency_ms)
     return found
 
 
