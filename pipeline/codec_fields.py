@@ -166,4 +166,5 @@ def _is_optional(hint: Any) -> bool:
 
 @functools.cache
 def _dtype_of(hint: Any) -> np.dtype[Any]:
-    return np.dtype(get_args(get_args(hint)[1])[0])
+    dtype: np.dtype[Any] = np.dtype(get_args(get_args(hint)[1])[0])
+    return dtype

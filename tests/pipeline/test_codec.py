@@ -169,6 +169,22 @@ def test_a_record_that_cannot_be_brought_under_the_limit_is_refused_with_what_to
         encode(LinkPromotion("hall", "persons", 1, NOW, bytes(1_000_001)))
 
 
+@pytest.mark.parametrize("value", [np.array(["x"], object), np.ones((1, 1, 1, 1), np.float32), object()])
+def test_what_cannot_travel_is_refused_before_it_does(value: Any) -> None:
+    output = ModelOutput("a", 1, NOW, "persons", value, "serve", "executed")
+    with pytest.raises(CodecError, match=r"outputs cannot be encoded: .* cannot travel"):
+        codec.encode_outputs((output,))
+
+
+def test_numbers_of_numpy_travel_as_numbers() -> None:
+    output = ModelOutput(
+        "a", np.int64(1), NOW, "m", None, "serve", "linked", np.bool_(True), confidence=np.float32(0.5)
+    )
+    (got,) = codec.decode_outputs(codec.encode_outputs((output,)))
+    assert (got.frame_index, got.served, got.confidence) == (1, True, 0.5)
+    assert type(got.frame_index) is int and type(got.served) is bool and type(got.confidence) is float
+
+
 @pytest.mark.parametrize("cut", range(0, len(encode(SETTLED, "worker-7")), 3))
 def test_a_truncated_record_is_refused(cut: int) -> None:
     with pytest.raises(CodecError):
