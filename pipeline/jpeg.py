@@ -42,8 +42,8 @@ class JpegPicture:
     def at_least(self, width: int) -> Pixels:
         """Return the picture, decoded at 1/2, 1/4 or 1/8 of its size where it is still ``width`` wide then.
 
-        libjpeg does so by leaving out frequencies, in three quarters of the time. What is decoded already is given as it
-        is. Raises `ValueError` for a damaged JPEG.
+        libjpeg does so by leaving out frequencies, in three quarters of the time. What is decoded already is given as
+        it is. Raises `ValueError` for a damaged JPEG.
         """
         factor = next((factor for factor in (8, 4, 2) if self.shape[1] >= factor * width), 1)
         if self._pixels is not None or factor == 1:
