@@ -25,7 +25,7 @@ SLICE_S = 0.05
 SETTINGS = {
     "site": "bench",
     "models": "building",
-    "period": "1h",
+    "period": "24h",  # one period for all of a scenario
     "policy": "mlink-exact",
     "budgets": {"time_share": 0.4},
     "links": {"bootstrap_frames": 20, "min_train_frames": 20},
@@ -161,9 +161,19 @@ class Feed:
     """An ingest worker on made pictures as a process, ready to begin."""
 
     def __init__(
-        self, bus: str, prefix: str, cameras: int, first: int, frames: int, size: int, rate: float, source: str
+        self,
+        bus: str,
+        prefix: str,
+        cameras: int,
+        first: int,
+        frames: int,
+        size: int,
+        rate: float,
+        source: str,
+        began: float = 0.0,
     ):
-        told = map(str, (bus, prefix, cameras, first, frames, size, rate, source))
+        """``began``: when, in seconds since 1970, frame 0 was taken, for frames that are sent at no ``rate``."""
+        told = map(str, (bus, prefix, cameras, first, frames, size, rate, began, source))
         command = [sys.executable, "-m", "benchmarks.distributed.feed", *told]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None

@@ -9,6 +9,7 @@ unless the URL asks for confluent-kafka. Credentials come from the environment: 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -57,7 +58,7 @@ class KafkaBus:
 
     def publish(self, topic: str, record: Record) -> None:
         self.check()
-        place = Place(self.address.topic(topic), partition_of(camera_of(record), self.address.partitions))
+        place = _place_of(self.address, topic, camera_of(record))
         try:
             self._producer.send(place, key_of(record).encode(), encode(record, self.sender))
         except BusError:
@@ -224,6 +225,11 @@ class KafkaSubscription:
             if message.place in fresh:
                 self._at.take(message)
         return latest(map(self._bus.decoded, stated)) + self._received(m for m in messages if m.place not in fresh)
+
+
+@functools.lru_cache(maxsize=100_000)  # there are few cameras and topics
+def _place_of(address: KafkaAddress, topic: str, camera: str) -> Place:
+    return Place(address.topic(topic), partition_of(camera, address.partitions))
 
 
 def read_to_end(reader: Reader, places: Sequence[Place]) -> list[Message]:

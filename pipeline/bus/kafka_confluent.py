@@ -15,7 +15,6 @@ from camlink.pipeline.bus.kafka_client import (
     BEGINNING,
     DELIVERY_S,
     HEARTBEAT_MS,
-    LINGER_MS,
     LOOK_S,
     MOST_REQUEST,
     MOST_UNDELIVERED,
@@ -30,6 +29,7 @@ from camlink.pipeline.bus.kafka_topics import KafkaAddress
 from camlink.pipeline.errors import BusError
 
 ASK_S = 10.0  # for an answer about offsets
+LINGER_MS = 0.3  # what is published within so long travels in one request; a request costs little here
 _NAMES = {  # kafka-python's names of what the environment told, and librdkafka's
     "security_protocol": "security.protocol",
     "sasl_mechanism": "sasl.mechanism",
@@ -70,6 +70,8 @@ class ConfluentProducer:
                 "message.max.bytes": MOST_REQUEST,
                 "queue.buffering.max.kbytes": MOST_UNDELIVERED // 1024,
                 "delivery.timeout.ms": int(DELIVERY_S * 1000),
+                "delivery.report.only.error": True,
+                "on_delivery": self._delivered,
             }
         )
 
@@ -77,8 +79,13 @@ class ConfluentProducer:
         deadline = time.monotonic() + DELIVERY_S
         while True:
             try:
-                self._produce(place, key, value, headers)
+                if headers:
+                    self._producer.produce(place.topic, value, key, place.partition, headers=list(headers))
+                else:
+                    self._producer.produce(place.topic, value, key, place.partition)
                 break
+            except KafkaException as error:
+                raise BusError(f"{self._address}: {_said(error)}; {place.topic}") from error
             except BufferError as error:  # as much is on its way as may be
                 if time.monotonic() > deadline:
                     raise BusError(f"{self._address}: nothing could be delivered for {DELIVERY_S:.0f} s") from error
@@ -98,12 +105,6 @@ class ConfluentProducer:
     def close(self) -> None:
         with contextlib.suppress(BusError):  # whoever flushed has heard of it
             self._served(self._producer.flush, 5)
-
-    def _produce(self, place: Place, key: bytes | None, value: bytes, headers: Headers) -> None:
-        with _translated(self._address, place.topic):
-            self._producer.produce(
-                place.topic, value, key, place.partition, headers=list(headers), on_delivery=self._delivered
-            )
 
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
