@@ -65,6 +65,7 @@ class _Job:
 class _Camera:
     planner: FramePlanner
     decision: Decision | None = None
+    neither: tuple[str, ...] = ()  # models that the decision neither executes nor predicts
     recent: RecentFrames = field(default_factory=RecentFrames)
     pictured: datetime | None = None  # captured_at of the frame whose picture was given last
 
@@ -146,7 +147,9 @@ class InferenceOperator(Operator):
 
     def _decide(self, decision: Decision) -> None:
         """Put a decision in force. Where its models do not fit after all, those loaded stay, and frames say so."""
-        self._camera(decision.camera_id).decision = decision
+        camera, named = self._camera(decision.camera_id), {*decision.execute, *decision.predict}
+        camera.decision = decision
+        camera.neither = tuple(model for model in self._models if model not in named)
         try:
             self._pool.set_loaded(decision.loaded)
         except ModelError as error:
@@ -160,12 +163,11 @@ class InferenceOperator(Operator):
         plan = camera.planner.plan(frame.index, frame.captured_at, decision.audit_share if decision else None)
         if plan.purpose == "profile" or decision is None:
             return _Job(frame, plan, self._models)
-        abstain = tuple(m for m in self._models if m not in decision.execute and m not in decision.predict)
         if plan.purpose == "audit":
-            return _Job(frame, plan, self._models, decision.predict, abstain, decision.trial)
+            return _Job(frame, plan, self._models, decision.predict, camera.neither, decision.trial)
         if decision.predict:
             camera.recent.keep(frame)
-        return _Job(frame, plan, decision.execute, decision.predict, abstain, decision.trial)
+        return _Job(frame, plan, decision.execute, decision.predict, camera.neither, decision.trial)
 
     def _relabel(self, request: RelabelRequest, jobs: list[_Job]) -> Iterable[Record]:
         frame = self._camera(request.camera_id).recent.take(request.frame_index)
@@ -319,7 +321,7 @@ class InferenceOperator(Operator):
             trial=job.trial,
             answers=job.answers,
         )
-        if self._encode is not None and self._is_pictured(job) and frame.pixels.size:
+        if self._encode is not None and self._is_pictured(job) and 0 not in frame.picture.shape:
             yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)
 
     def _is_pictured(self, job: _Job) -> bool:

@@ -10,7 +10,7 @@ Shapes and units are stated once, here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -45,11 +45,18 @@ class CodedPicture(Protocol):
     def shape(self) -> tuple[int, int, int]: ...
 
     @property
-    def jpeg(self) -> bytes: ...
+    def jpeg(self) -> bytes | memoryview: ...
 
     @property
     def pixels(self) -> Pixels:
         """Raises `ValueError` for a damaged picture."""
+        ...
+
+    def at_least(self, width: int) -> Pixels:
+        """Return the picture, smaller where that is cheaper to decode, but no narrower than ``width`` if it was wider.
+
+        Raises `ValueError` for a damaged picture.
+        """
         ...
 
     def undecoded(self) -> CodedPicture:
@@ -81,7 +88,10 @@ class Frame:
 
     def at_rest(self) -> Frame:
         """Return this frame for keeping: where its picture came coded, without what it was decoded to."""
-        return self if isinstance(self.picture, np.ndarray) else replace(self, picture=self.picture.undecoded())
+        if isinstance(self.picture, np.ndarray):
+            return self
+        coded = self.picture.undecoded()
+        return Frame(self.camera_id, self.index, self.captured_at, coded, self.stats, self.decode_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from camlink.pipeline.bus.kafka_topics import CLIENTS
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A busy machine may take its time over an example: how long one takes is no finding of a property test.
 settings.register_profile("camlink", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("camlink")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of all tests must be known here: what lies deeper is found too late."""
+    parser.addoption("--client", choices=CLIENTS, default=CLIENTS[0], help="Kafka client of the fault suite.")
 
 
 def footage_folder() -> Path | None:

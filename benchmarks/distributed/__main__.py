@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.distributed import bare, soak, stages
+from benchmarks.distributed.feed import CAMERA_FPS
 from benchmarks.distributed.load import cameras, write_trace
 from benchmarks.distributed.site import STEPS, Feed, Site, Watch
 from camlink.pipeline import testbed
@@ -37,6 +38,7 @@ MOST_WARM = 2000  # frames in all: with many cameras only profile frames and the
 LEAST_WARM = 25
 HELD_TO = 0.2  # share of the time for the worker whose limit is looked for
 PAUSE_S = 4.0  # how long workers are stopped for a backlog to grow: less than the session time-out of their groups
+BARE_RUNS = 5  # of the bare loop, whose CPU scatters
 TIMED_FRAMES = 200  # for latencies
 TIMED_RATE = 20.0  # frames a second in all: far from any limit, so that nothing waits in a queue
 WORKERS = ("ingest", *STEPS)
@@ -89,9 +91,11 @@ class Measured:
 def measure(site: Site, watch: Watch, scenario: Scenario) -> Measured:
     """Warm a scenario's cameras up, let a backlog be worked off for throughput, then time frames at a steady rate."""
 
+    began = time.time() - scenario.last / CAMERA_FPS  # so that event time ends before the frames that are timed
+
     def send(first: int, frames: int, rate: float = 0.0) -> tuple[dict[str, float], list[float]]:
         told = (scenario.prefix, scenario.cameras, first, frames, scenario.jpeg_bytes, rate, scenario.source)
-        source = Feed(site.bus, *told)
+        source = Feed(site.bus, *told, began)
         if rate:
             source.begin()
         else:
@@ -153,12 +157,16 @@ def spelled(got: Measured) -> str:
 
 
 def bare_loops(servers: str, client: str, frames: int, wait_ms: int) -> dict[int, bare.Bare]:
-    """Return the bare loop's figures per size: throughput from one run, latency from another."""
+    """Return the bare loop's figures per size: throughput as the median of `BARE_RUNS` runs, latency from another.
+
+    One run is too few: it takes a second or two, and the same loop took 102 to 185 us a message in turn.
+    """
     found = {}
     for size in (50_000, 200_000):
-        fast = bare.run(servers, f"bare{size}", size, frames, 0.0, client, wait_ms)
+        runs = [bare.run(servers, f"bare{size}-{n}", size, frames, 0.0, client, wait_ms) for n in range(BARE_RUNS)]
         timed = bare.run(servers, f"timed{size}", size, TIMED_FRAMES, TIMED_RATE, client, wait_ms)
-        found[size] = bare.Bare(fast.produce_us, fast.consume_us, fast.wall_per_s, timed.latency_ms)
+        ends = [float(np.median([getattr(run, end) for run in runs])) for end in ("produce_us", "consume_us")]
+        found[size] = bare.Bare(*ends, float(np.median([run.wall_per_s for run in runs])), timed.latency_ms)
     return found
 
 

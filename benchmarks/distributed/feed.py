@@ -1,6 +1,6 @@
 """An ingest worker fed with made pictures, as a process of its own: prints what it published and what that cost.
 
-python -m benchmarks.distributed.feed BUS PREFIX CAMERAS FIRST FRAMES BYTES RATE SOURCE
+python -m benchmarks.distributed.feed BUS PREFIX CAMERAS FIRST FRAMES BYTES RATE BEGAN SOURCE
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from benchmarks.distributed.load import cameras, jpeg_of, picture
 from camlink.pipeline.bus.base import open_bus
@@ -17,17 +17,25 @@ from camlink.pipeline.ingest_worker import IngestWorker
 from camlink.pipeline.jpeg import JpegPicture
 from camlink.pipeline.records import Frame, Pixels
 
+CAMERA_FPS = 2.0  # a camera's rate in event time, the default of `fps`: what is done now and then is done as often
 VARIANTS = 8  # different pictures, so that no cache of the processor flatters the coder
 
 
-def frames(names: list[str], first: int, count: int, pictures: list[Pixels], rate: float) -> Iterator[Frame]:
-    """Yield ``count`` frames of each camera in turn, ``rate`` a second in all (0: at once), stamped with the time."""
+def frames(
+    names: list[str], first: int, count: int, pictures: list[Pixels], rate: float, began: datetime
+) -> Iterator[Frame]:
+    """Yield ``count`` frames of each camera in turn.
+
+    With a ``rate``, so many a second in all, stamped with the time. Without, at once, and stamped as cameras stamp
+    them whose frame 0 was taken when it ``began``.
+    """
     start, sent = time.monotonic(), 0
     for index in range(first, first + count):
         for name in names:
             if rate:
                 time.sleep(max(0.0, start + sent / rate - time.monotonic()))
-            yield Frame(name, index, datetime.now(UTC), pictures[sent % len(pictures)])
+            at = datetime.now(UTC) if rate else began + timedelta(seconds=index / CAMERA_FPS)
+            yield Frame(name, index, at, pictures[sent % len(pictures)])
             sent += 1
 
 
@@ -38,7 +46,8 @@ def main() -> None:
     if source == "jpeg":
         pictures = [JpegPicture.of(jpeg_of(pixels)) for pixels in pictures]
     connection = open_bus(bus)
-    worker = IngestWorker(frames(cameras(prefix, count), first, per_camera, pictures, float(numbers[4])), connection)
+    rate, began = float(numbers[4]), datetime.fromtimestamp(float(numbers[5]), UTC)
+    worker = IngestWorker(frames(cameras(prefix, count), first, per_camera, pictures, rate, began), connection)
     print("ready", flush=True)
     sys.stdin.readline()  # until it is told to begin
     wall, cpu = time.monotonic(), time.process_time()

@@ -25,7 +25,7 @@ SLICE_S = 0.05
 SETTINGS = {
     "site": "bench",
     "models": "building",
-    "period": "1h",
+    "period": "24h",  # one period for all of a scenario
     "policy": "mlink-exact",
     "budgets": {"time_share": 0.4},
     "links": {"bootstrap_frames": 20, "min_train_frames": 20},
@@ -121,12 +121,16 @@ class Site:
 
 
 class Watch:
-    """Reads the results as a consumer of its own, and notes how old each frame is when its result comes."""
+    """Reads the results as a consumer of its own, and notes how old each frame is when its result first comes.
+
+    Results come again where a worker, or this consumer itself, lost its place in a group on a machine too busy for it.
+    """
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._bus = open_bus(site.bus)
         self._subscription = self._bus.subscribe(["results"], "benchmark")
+        self._seen: set[tuple[str, int]] = set()
 
     def close(self) -> None:
         self._bus.close()
@@ -135,11 +139,13 @@ class Watch:
         """Take in what has come: served results, each with its frame's age."""
         records = self._subscription.poll(0.1)
         now = time.time()
-        latency_ms += [
-            (now - record.captured_at.timestamp()) * 1000
-            for record in records
-            if isinstance(record, FrameResult) and record.purpose != "relabel"
-        ]
+        for record in records:
+            if not isinstance(record, FrameResult) or record.purpose == "relabel":
+                continue
+            frame = (record.camera_id, record.frame_index)
+            if frame not in self._seen:
+                self._seen.add(frame)
+                latency_ms.append((now - record.captured_at.timestamp()) * 1000)
 
     def wait_for(self, count: int) -> list[float]:
         """Return the ages in milliseconds of the next ``count`` results."""
@@ -155,9 +161,19 @@ class Feed:
     """An ingest worker on made pictures as a process, ready to begin."""
 
     def __init__(
-        self, bus: str, prefix: str, cameras: int, first: int, frames: int, size: int, rate: float, source: str
+        self,
+        bus: str,
+        prefix: str,
+        cameras: int,
+        first: int,
+        frames: int,
+        size: int,
+        rate: float,
+        source: str,
+        began: float = 0.0,
     ):
-        told = map(str, (bus, prefix, cameras, first, frames, size, rate, source))
+        """``began``: when, in seconds since 1970, frame 0 was taken, for frames that are sent at no ``rate``."""
+        told = map(str, (bus, prefix, cameras, first, frames, size, rate, began, source))
         command = [sys.executable, "-m", "benchmarks.distributed.feed", *told]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None

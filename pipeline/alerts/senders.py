@@ -131,7 +131,7 @@ class KafkaTopic:
 
             self._address = KafkaAddress.parse(address)  # its site is the topic's name
             self._place = Place(self._address.site, 0)
-            self._producer = PythonClient(self._address).producer()
+            self._producer = PythonClient(self._address).producer(lambda: None)
         except ImportError as error:
             raise AlertError("kafka-python is not installed: pip install 'camlink[kafka]'") from error
         except BusError as error:

@@ -9,6 +9,7 @@ unless the URL asks for confluent-kafka. Credentials come from the environment: 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -42,7 +43,7 @@ class KafkaBus:
         self.client = _client(self.address)
         self._subscriptions: list[KafkaSubscription] = []
         self.generation = make_topics(self.address)
-        self._producer = self.client.producer()
+        self._producer = self.client.producer(self.check)
         self._look = TopicLook(self.address)
         self._watch = TopicWatch(self._look, self.generation, self.address)
 
@@ -57,11 +58,19 @@ class KafkaBus:
 
     def publish(self, topic: str, record: Record) -> None:
         self.check()
-        place = Place(self.address.topic(topic), partition_of(camera_of(record), self.address.partitions))
-        self._producer.send(place, key_of(record).encode(), encode(record, self.sender))
+        place = _place_of(self.address, topic, camera_of(record))
+        try:
+            self._producer.send(place, key_of(record).encode(), encode(record, self.sender))
+        except BusError:
+            self._look_why()
+            raise
 
     def flush(self) -> None:
-        self._producer.flush()
+        try:
+            self._producer.flush()
+        except BusError:
+            self._look_why()
+            raise
 
     def refuse(self, topic: str, record: Record, reason: str) -> None:
         self.refuse_bytes(topic, encode(record, self.sender), reason)
@@ -95,6 +104,11 @@ class KafkaBus:
         except CodecError as error:
             self.refuse_bytes(self.address.bare(message.place.topic), message.value, str(error))
             return None
+
+    def _look_why(self) -> None:
+        """Raise `BusError` if the topics are lost: of that, clients tell odd consequences only."""
+        self._watch.once()
+        self.check()
 
     def close(self) -> None:
         self._watch.close()
@@ -211,6 +225,11 @@ class KafkaSubscription:
             if message.place in fresh:
                 self._at.take(message)
         return latest(map(self._bus.decoded, stated)) + self._received(m for m in messages if m.place not in fresh)
+
+
+@functools.lru_cache(maxsize=100_000)  # there are few cameras and topics
+def _place_of(address: KafkaAddress, topic: str, camera: str) -> Place:
+    return Place(address.topic(topic), partition_of(camera, address.partitions))
 
 
 def read_to_end(reader: Reader, places: Sequence[Place]) -> list[Message]:

@@ -7,13 +7,14 @@ have to be polled in turn with the reader, every few milliseconds, which took a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 BEGINNING = -2  # an offset: the oldest record that is still there (as in Kafka's own protocol)
 DELIVERY_S = 60.0  # how long a broker may be away before what was published counts as undeliverable
+LOOK_S = 1.0  # how often who waits for a delivery looks whether there is still something to wait for
 MOST_UNDELIVERED = 32_000_000  # bytes on their way to the broker; beyond, `send` waits
-LINGER_MS = 2  # what is published within so long travels in one request: a request costs what 50 small records do
+LINGER_MS = 2  # what is published within so long travels in one request: one costs kafka-python what 50 records do
 MOST_REQUEST = 1_048_576  # bytes of one message with its headers
 SESSION_MS, HEARTBEAT_MS = 6_000, 1_000
 POLLED_MS = 45_000  # a member whose loop hangs for so long loses its cameras; a join waits no longer
@@ -96,7 +97,9 @@ class Member(Protocol):
 class Client(Protocol):
     """Makes the three, each with connections of its own."""
 
-    def producer(self) -> Producer: ...
+    def producer(self, check: Callable[[], None]) -> Producer:
+        """``check`` is called now and then while `Producer` waits for the broker; it may raise `BusError`."""
+        ...
 
     def reader(self) -> Reader: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -15,7 +15,7 @@ from camlink.pipeline.bus.kafka_client import (
     BEGINNING,
     DELIVERY_S,
     HEARTBEAT_MS,
-    LINGER_MS,
+    LOOK_S,
     MOST_REQUEST,
     MOST_UNDELIVERED,
     POLLED_MS,
@@ -29,6 +29,7 @@ from camlink.pipeline.bus.kafka_topics import KafkaAddress
 from camlink.pipeline.errors import BusError
 
 ASK_S = 10.0  # for an answer about offsets
+LINGER_MS = 0.3  # what is published within so long travels in one request; a request costs little here
 _NAMES = {  # kafka-python's names of what the environment told, and librdkafka's
     "security_protocol": "security.protocol",
     "sasl_mechanism": "sasl.mechanism",
@@ -44,8 +45,8 @@ class ConfluentClient:
     def __init__(self, address: KafkaAddress) -> None:
         self._address = address
 
-    def producer(self) -> ConfluentProducer:
-        return ConfluentProducer(self._address)
+    def producer(self, check: Callable[[], None]) -> ConfluentProducer:
+        return ConfluentProducer(self._address, check)
 
     def reader(self) -> ConfluentReader:
         return ConfluentReader(self._address)
@@ -55,8 +56,9 @@ class ConfluentClient:
 
 
 class ConfluentProducer:
-    def __init__(self, address: KafkaAddress) -> None:
+    def __init__(self, address: KafkaAddress, check: Callable[[], None]) -> None:
         self._address = address
+        self._look = check
         self._failure: str | None = None
         self._producer = RdProducer(
             _connection(address)
@@ -68,6 +70,8 @@ class ConfluentProducer:
                 "message.max.bytes": MOST_REQUEST,
                 "queue.buffering.max.kbytes": MOST_UNDELIVERED // 1024,
                 "delivery.timeout.ms": int(DELIVERY_S * 1000),
+                "delivery.report.only.error": True,
+                "on_delivery": self._delivered,
             }
         )
 
@@ -75,33 +79,49 @@ class ConfluentProducer:
         deadline = time.monotonic() + DELIVERY_S
         while True:
             try:
-                self._produce(place, key, value, headers)
+                if headers:
+                    self._producer.produce(place.topic, value, key, place.partition, headers=list(headers))
+                else:
+                    self._producer.produce(place.topic, value, key, place.partition)
                 break
+            except KafkaException as error:
+                raise BusError(f"{self._address}: {_said(error)}; {place.topic}") from error
             except BufferError as error:  # as much is on its way as may be
                 if time.monotonic() > deadline:
                     raise BusError(f"{self._address}: nothing could be delivered for {DELIVERY_S:.0f} s") from error
-                self._producer.poll(0.1)
-        self._producer.poll(0)
+                self._served(self._producer.poll, LOOK_S)
+                self._look()
+        self._served(self._producer.poll, 0)
         self._check()
 
     def flush(self) -> None:
-        left = self._producer.flush(DELIVERY_S)
+        deadline = time.monotonic() + DELIVERY_S
+        while left := self._served(self._producer.flush, LOOK_S):
+            self._look()
+            if time.monotonic() > deadline:
+                raise BusError(f"{self._address}: {left} records could not be delivered within {DELIVERY_S:.0f} s")
         self._check()
-        if left:
-            raise BusError(f"{self._address}: {left} records could not be delivered within {DELIVERY_S:.0f} s")
 
     def close(self) -> None:
-        self._producer.flush(5)
-
-    def _produce(self, place: Place, key: bytes | None, value: bytes, headers: Headers) -> None:
-        with _translated(self._address, place.topic):
-            self._producer.produce(
-                place.topic, value, key, place.partition, headers=list(headers), on_delivery=self._delivered
-            )
+        with contextlib.suppress(BusError):  # whoever flushed has heard of it
+            self._served(self._producer.flush, 5)
 
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
             self._failure = f"{message.topic()}: {error.str()}"
+
+    def _served(self, serve: Callable[[float], int], timeout_s: float) -> int:
+        """Call ``serve``, in which the client calls `_delivered`. Raises `BusError` for what no retry mends.
+
+        The client raises such an error itself, and where it calls `_delivered` all the same, a bare `SystemError`.
+        """
+        try:
+            return serve(timeout_s)
+        except (KafkaException, SystemError) as error:
+            told = error.__cause__ if isinstance(error, SystemError) else error
+            if not isinstance(told, KafkaException):
+                raise
+            raise BusError(f"{self._address}: a record could not be delivered: {_said(told)}") from error
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -213,9 +233,9 @@ _READING = {"enable.auto.commit": False, "auto.offset.reset": "earliest", "allow
 
 def _connection(address: KafkaAddress) -> dict[str, Any]:
     told = {_NAMES[name]: value for name, value in address.credentials().items()}
-    # The library's own news is left out of our log, as kafka-python's is; what matters reaches us as errors.
+    # A broker that is away is hundreds of errors a second to the library, and two lines of ours (`TopicWatch`).
     silent = logging.getLogger("confluent_kafka")
-    silent.setLevel(logging.ERROR)
+    silent.setLevel(logging.CRITICAL)
     return {"bootstrap.servers": ",".join(address.servers), "reconnect.backoff.max.ms": 2000, "logger": silent, **told}
 
 

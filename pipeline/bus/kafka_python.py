@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -13,7 +14,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.partitioner.default import murmur2
 from kafka.structs import OffsetAndMetadata
 
@@ -22,6 +23,7 @@ from camlink.pipeline.bus.kafka_client import (
     DELIVERY_S,
     HEARTBEAT_MS,
     LINGER_MS,
+    LOOK_S,
     MOST_REQUEST,
     MOST_UNDELIVERED,
     POLLED_MS,
@@ -89,8 +91,8 @@ class PythonClient:
     def __init__(self, address: KafkaAddress) -> None:
         self._address = address
 
-    def producer(self) -> PythonProducer:
-        return PythonProducer(self._address)
+    def producer(self, check: Callable[[], None]) -> PythonProducer:
+        return PythonProducer(self._address, check)
 
     def reader(self) -> PythonReader:
         return PythonReader(self._address)
@@ -100,8 +102,9 @@ class PythonClient:
 
 
 class PythonProducer:
-    def __init__(self, address: KafkaAddress) -> None:
+    def __init__(self, address: KafkaAddress, check: Callable[[], None]) -> None:
         self._address = address
+        self._check = check
         self._undelivered: deque[tuple[Any, int]] = deque()
         self._undelivered_bytes = 0
         with _translated(address, "is the broker running?"):
@@ -126,18 +129,31 @@ class PythonProducer:
 
     def flush(self) -> None:
         with _translated(self._address, "what was published could not be delivered"):
-            self._producer.flush(timeout=DELIVERY_S)
+            self._patiently(self._producer.flush)
         while self._undelivered:
             self._settle_oldest()
 
     def close(self) -> None:
-        self._producer.close(timeout=5)
+        with contextlib.suppress(KafkaTimeoutError):  # whoever flushed has heard of it
+            self._producer.close(timeout=5)
 
     def _settle_oldest(self) -> None:
         future, size = self._undelivered.popleft()
         self._undelivered_bytes -= size
         with _translated(self._address, "a record could not be delivered"):
-            future.get(timeout=DELIVERY_S)
+            self._patiently(future.get)
+
+    def _patiently(self, wait_for: Callable[..., object]) -> None:
+        """Wait for the broker in short turns, and look between them. Raises `KafkaError` when it takes too long."""
+        deadline = time.monotonic() + DELIVERY_S
+        while True:
+            try:
+                wait_for(timeout=LOOK_S)
+                return
+            except KafkaTimeoutError:
+                self._check()
+                if time.monotonic() > deadline:
+                    raise
 
 
 class PythonReader:

@@ -141,12 +141,14 @@ def generation(admin: Any, address: KafkaAddress) -> str | None:
 class TopicWatch:
     """Looks every few seconds whether the broker still has what was in our topics, in a thread of its own.
 
-    Consumers alone would not tell: positions beyond the end of a new topic are quietly set back, or fit by chance.
+    Consumers alone would not tell: positions beyond the end of a new topic are quietly set back, or fit by chance. The
+    log has one line when the broker does not answer and one when it does again, where a client would have thousands.
     """
 
     def __init__(self, look: Callable[[], str | None], before: str | None, address: KafkaAddress) -> None:
         """``look`` returns the present `generation`; it may raise while the broker is away."""
         self.lost: str | None = None
+        self._answers = True
         self._stopped = threading.Event()
         self._look, self._before, self._address = look, before, address
         self._thread = threading.Thread(target=self._run, name="camlink-topics", daemon=True)
@@ -162,9 +164,14 @@ class TopicWatch:
         try:
             now = self._look()
         except Exception as error:  # away, or another broker of a cluster answered half: the next look tells
-            logger.debug("%s: topics not looked at: %s", self._address, error)
+            if self._answers:
+                logger.warning("%s: the broker does not answer; trying again until it does: %s", self._address, error)
+            self._answers = False
             return False
-        if now != self._before:
+        if not self._answers:
+            logger.warning("%s: the broker answers again", self._address)
+        self._answers = True
+        if now != self._before and self.lost is None:
             self.lost = f"{self._address}: the broker has lost its topics, and all that was in them"
             logger.error("%s; this worker ends, to begin anew with topics made anew", self.lost)
         return True

@@ -55,8 +55,10 @@ def encode_picture(frame: Frame) -> bytes:
     Averaging over areas takes 15 times longer for odd factors than for 2, so it is halved first and interpolated last.
     """
     import cv2
+    import numpy as np
 
-    small, (height, width) = frame.pixels, frame.pixels.shape[:2]
+    picture, (height, width) = frame.picture, frame.picture.shape[:2]
+    small = picture if isinstance(picture, np.ndarray) else picture.at_least(PICTURE_WIDTH)
     scale = min(1.0, PICTURE_WIDTH / width)
     while small.shape[1] >= 2 * PICTURE_WIDTH:
         half = small.shape[1] // 2, small.shape[0] // 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from camlink.pipeline.bus.kafka_topics import CLIENTS
 from tests.faults.site import FaultSite, Seen, burning_site, write_trace
 
 REPORTS = pytest.StashKey[list[str]]()
@@ -21,24 +22,48 @@ def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_trace(tmp_path_factory.mktemp("fault-trace"))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let every fault of a site meet both Kafka clients, one after the other."""
+    if "client" in metafunc.fixturenames:
+        metafunc.parametrize("client", CLIENTS, scope="session")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out of a default run what is only of the fault suite; `-m faults` and scripts/faults run all of it."""
-    if "faults" in (config.getoption("markexpr") or ""):
-        return
-    left = [item for item in items if item.get_closest_marker("faults") and not _is_of_default_run(item)]
+    """Leave out of a default run what is only of the fault suite; `-m faults` and scripts/faults run all of it.
+
+    All of it with one client, that is: ``--client``.
+    """
+    whole, client = "faults" in (config.getoption("markexpr") or ""), config.getoption("--client")
+    left = [
+        item
+        for item in items
+        if item.get_closest_marker("faults") and not (_is_with(item, client) if whole else _is_of_default_run(item))
+    ]
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
 
 
+def _is_with(item: pytest.Item, client: str) -> bool:
+    return _client_of(item) in (client, None)
+
+
 def _is_of_default_run(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(mark) for mark in ("broker", "rtsp"))
+    quick = item.get_closest_marker("quick")
+    return item.get_closest_marker("rtsp") is not None or (quick is not None and _client_of(item) in quick.args)
+
+
+def _client_of(item: pytest.Item) -> str | None:
+    """Return the Kafka client of a test's site; None if it has no site."""
+    return (
+        item.callspec.params.get("client") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
 
 
 @pytest.fixture(scope="package")
-def site(long_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
+def site(client: str, long_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
     """A site that has learnt its links and serves. It lives through all faults but those that need another."""
-    with burning_site(tmp_path_factory.mktemp("burning"), long_trace) as running:
+    with burning_site(tmp_path_factory.mktemp("burning"), long_trace, client) as running:
         running.feed(60, fps=0.0)
         assert running.through().ledger.balances
         yield running

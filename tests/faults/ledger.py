@@ -102,7 +102,7 @@ def read_ledger(out: Path, published: Published, models: Sequence[str]) -> Ledge
         for model in models:
             if index in fates.get((camera, model), ()):
                 fates[camera, model][index].append(("dropped", reason))
-    return Ledger({key: _account(found) for key, found in fates.items()}, repeats(out))
+    return Ledger({key: _account(found) for key, found in fates.items()}, _repeats(out, published))
 
 
 def settled(out: Path) -> set[tuple[str, int]]:
@@ -110,17 +110,20 @@ def settled(out: Path) -> set[tuple[str, int]]:
     return {(camera, index) for camera, _, index, _, _ in _served(out)} | {(c, i) for c, i, _ in _dropped(out)}
 
 
-def repeats(out: Path) -> int:
-    """Return how many rows on disk repeat another row's key."""
+def _repeats(out: Path, published: Published) -> int:
+    """Return how many rows on disk repeat another row's key, of frames from the first published one on."""
     import duckdb
 
     files = [str(file) for file in out.glob("outputs/day=*/*/part-*.parquet")]
     if not files:
         return 0
-    query = "SELECT count(*) FROM read_parquet($1, hive_partitioning=false)"
-    on_disk = duckdb.connect().execute(query, [files]).fetchone()
+    first = min((index for _, index in published), default=0)
+    query = "SELECT count(*) FROM read_parquet($1, hive_partitioning=false) WHERE frame_index >= $2"
+    on_disk = duckdb.connect().execute(query, [files, first]).fetchone()
     assert on_disk is not None
-    return int(on_disk[0]) - RunResults(out).outputs().num_rows
+    return int(on_disk[0]) - sum(
+        1 for _ in _rows(out, f"SELECT model FROM outputs WHERE frame_index >= {first}", "outputs")
+    )
 
 
 def _account(found: dict[int, list[tuple[str, str | None]]]) -> Account:

@@ -16,7 +16,7 @@ import yaml
 
 from camlink.pipeline import testbed
 from tests.faults.disk import small_disk
-from tests.faults.ledger import Ledger, read_ledger, repeats, settled
+from tests.faults.ledger import Ledger, read_ledger, settled
 from tests.faults.proxy import Proxy
 from tests.integration.processes import STEPS, Processes
 
@@ -73,13 +73,14 @@ class FaultSite(Processes):
         trace: Path,
         servers: dict[str, testbed.Server],
         proxies: dict[str, Proxy],
+        client: str,
         settings: dict[str, Any],
     ) -> None:
-        """``servers`` and the ``proxies`` before them: "broker" and "redis"."""
+        """``servers`` and the ``proxies`` before them: "broker" and "redis"; ``client``: of Kafka."""
         self.folder = folder
         config = folder / "site.yaml"
         config.write_text(yaml.safe_dump(settings))
-        self.bus_url = f"kafka://127.0.0.1:{proxies['broker'].port}/faults?partitions=4&wait_ms=5"
+        self.bus_url = f"kafka://127.0.0.1:{proxies['broker'].port}/faults?partitions=4&wait_ms=5&client={client}"
         super().__init__(folder, config, self.bus_url, f"redis://127.0.0.1:{proxies['redis'].port}", hold_s=5.0)
         self.servers, self.proxies = servers, proxies
         self.cameras: Sequence[str] = CAMERAS
@@ -88,7 +89,7 @@ class FaultSite(Processes):
         self.extra: dict[str, dict[str, str]] = {}  # environment of a step's process, by name
         self._trace = trace
         self._fed = 0
-        self._watch = Watch(set(), Counter(), 0)
+        self._watch = Watch(set(), Counter())
 
     def up(self) -> None:
         """Start every worker but ingest, and wait until each has its share."""
@@ -111,7 +112,7 @@ class FaultSite(Processes):
         told = {"FAULT_FRAMES": f"{part.start}:{part.stop}", "FAULT_FPS": str(fps), **environment}
         self.extra["ingest"] = {**self.extra.get("ingest", {}), **told}
         published = {(camera, index) for camera in self.cameras for index in part}
-        self._watch = Watch(published, Counter(self.restarts), repeats(self.out))
+        self._watch = Watch(published, Counter(self.restarts))
         self.launch("ingest")
         return part
 
@@ -124,7 +125,6 @@ class FaultSite(Processes):
                 raise AssertionError(f"frames not accounted for within {most_s:.0f} s\n{ledger}\n{self.tails()}")
             time.sleep(0.25)
         ledger = read_ledger(self.out, watch.published, list(MODELS))
-        ledger.repeats -= watch.repeats
         return Seen(ledger, watch.pause_s, watch.caught_up_s, self.restarts - watch.restarts, watch.marks)
 
     def struck(self, **expected: Callable[[], bool]) -> None:
@@ -201,7 +201,6 @@ class Watch:
 
     published: set[tuple[str, int]]
     restarts: Counter[str]
-    repeats: int
     expected: dict[str, Callable[[], bool]] = field(default_factory=dict)
     struck: float = 0.0
     marks: dict[str, float] = field(default_factory=dict)
@@ -232,6 +231,7 @@ class Watch:
 def burning_site(
     folder: Path,
     trace: Path,
+    client: str,
     cameras: Sequence[str] = CAMERAS,
     extra: Mapping[str, dict[str, str]] = MappingProxyType({}),
     **settings: Any,
@@ -245,7 +245,7 @@ def burning_site(
         }
         for name, proxy in proxies.items():
             proxy.target_port = servers[name].port
-        site = stack.enter_context(FaultSite(folder, trace, servers, proxies, SETTINGS | settings))
+        site = stack.enter_context(FaultSite(folder, trace, servers, proxies, client, SETTINGS | settings))
         site.cameras = cameras
         site.extra |= extra
         site.own_disk = stack.enter_context(small_disk(site.out))

@@ -17,12 +17,12 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def clocked(long_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
+def clocked(client: str, long_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
     """A site whose workers' clocks are off by what the file ``clock`` says."""
     folder = tmp_path_factory.mktemp("clocked")
     (folder / "clock").write_text("0")
     clock = {"FAULT_CLOCK": str(folder / "clock")}
-    with burning_site(folder, long_trace, extra=dict.fromkeys((*STEPS, "ingest"), clock)) as site:
+    with burning_site(folder, long_trace, client, extra=dict.fromkeys((*STEPS, "ingest"), clock)) as site:
         site.feed(60, fps=20.0, FAULT_LIVE="1")
         assert site.through().ledger.balances
         yield site

@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.fixture
-def crowd(tmp_path: Path) -> Iterator[FaultSite]:
+def crowd(client: str, tmp_path: Path) -> Iterator[FaultSite]:
     trace = tmp_path / "trace"
     trace.mkdir()
     write_trace(trace, CAMERAS, frames=SECONDS)
     behind = {"inference": {"CAMLINK_WHEN_BEHIND": "drop-oldest", "FAULT_MODEL_MS": str(MODEL_MS)}}
-    with burning_site(tmp_path, trace, CAMERAS, behind, policy="all", adaptation={"policy": "off"}) as site:
+    with burning_site(tmp_path, trace, client, CAMERAS, behind, policy="all", adaptation={"policy": "off"}) as site:
         yield site
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from camlink.pipeline.bus.kafka_topics import CLIENTS
 from camlink.pipeline.testbed import free_port
 from tests.faults.conftest import Report
 from tests.faults.site import FaultSite
@@ -58,7 +59,7 @@ def gone(site: FaultSite) -> Callable[[], None]:
     return site.proxies["redis"].heal
 
 
-FAULTS = [emptied, restarted, read_only, slow, silent, gone, pytest.param(full, marks=pytest.mark.broker)]
+FAULTS = [emptied, restarted, read_only, slow, silent, gone, pytest.param(full, marks=pytest.mark.quick(CLIENTS[0]))]
 
 
 @pytest.mark.parametrize("strike", FAULTS, ids=lambda fault: fault.__name__)

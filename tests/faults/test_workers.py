@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from camlink.pipeline.bus.kafka_topics import CLIENTS
 from tests.faults.conftest import Report
 from tests.faults.site import FaultSite
 from tests.integration.processes import STEPS
@@ -19,7 +20,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(
-    "step", [pytest.param(step, marks=[pytest.mark.broker] if step in QUICK else []) for step in ("ingest", *STEPS)]
+    "step",
+    [pytest.param(step, marks=[pytest.mark.quick(CLIENTS[0])] if step in QUICK else []) for step in ("ingest", *STEPS)],
 )
 def test_a_killed_worker_costs_time_and_no_result(site: FaultSite, report: Report, step: str) -> None:
     site.feed(100, FPS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pickle
 import struct
 import types
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args, get_origin
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +23,15 @@ from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.errors import CodecError
 from camlink.pipeline.ingest.base import CAMERA_ID
 from camlink.pipeline.jpeg import JpegPicture
-from camlink.pipeline.records import Frame, FramePicture, LinkPromotion, ModelOutput, RelabelRequest, Settled
+from camlink.pipeline.records import (
+    Frame,
+    FramePicture,
+    FrameResult,
+    LinkPromotion,
+    ModelOutput,
+    RelabelRequest,
+    Settled,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTLED = Settled("hall", 7, NOW)
@@ -161,6 +169,22 @@ def test_a_record_that_cannot_be_brought_under_the_limit_is_refused_with_what_to
         encode(LinkPromotion("hall", "persons", 1, NOW, bytes(1_000_001)))
 
 
+@pytest.mark.parametrize("value", [np.array(["x"], object), np.ones((1, 1, 1, 1), np.float32), object()])
+def test_what_cannot_travel_is_refused_before_it_does(value: Any) -> None:
+    output = ModelOutput("a", 1, NOW, "persons", value, "serve", "executed")
+    with pytest.raises(CodecError, match=r"outputs cannot be encoded: .* cannot travel"):
+        codec.encode_outputs((output,))
+
+
+def test_numbers_of_numpy_travel_as_numbers() -> None:
+    output = ModelOutput(
+        "a", np.int64(1), NOW, "m", None, "serve", "linked", np.bool_(True), confidence=np.float32(0.5)
+    )
+    (got,) = codec.decode_outputs(codec.encode_outputs((output,)))
+    assert (got.frame_index, got.served, got.confidence) == (1, True, 0.5)
+    assert type(got.frame_index) is int and type(got.served) is bool and type(got.confidence) is float
+
+
 @pytest.mark.parametrize("cut", range(0, len(encode(SETTLED, "worker-7")), 3))
 def test_a_truncated_record_is_refused(cut: int) -> None:
     with pytest.raises(CodecError):
@@ -179,7 +203,7 @@ def test_a_refusal_names_the_sender() -> None:
 def test_another_schema_is_refused() -> None:
     data = bytearray(encode(SETTLED, "old"))
     newer = bytes(data[:2]) + bytes([codec.VERSION + 1]) + bytes(data[3:])
-    with pytest.raises(CodecError, match='from "old" refused: schema version 2, this camlink reads 1'):
+    with pytest.raises(CodecError, match='from "old" refused: schema version 3, this camlink reads 2'):
         decode(newer)
     data[4] ^= 1  # the fingerprint of the fields
     with pytest.raises(CodecError, match='from "old" refused: its Settled has other fields'):
@@ -190,30 +214,47 @@ def test_another_schema_is_refused() -> None:
 
 
 def with_body(record: Any, change: Any) -> bytes:
-    """Return an encoded record whose JSON body was tampered with, all lengths put right."""
+    """Return an encoded record whose body was tampered with, its length put right."""
     data = encode(record, "rogue")
     start = 9 + len("rogue")
-    count, length = struct.unpack_from(">HI", data, start)
-    body_at = start + 6 + 4 * count
-    body = json.dumps(change(json.loads(data[body_at : body_at + length]))).encode()
-    sizes = data[start + 6 : body_at]
-    return data[:start] + struct.pack(">HI", count, len(body)) + sizes + body + data[body_at + length :]
+    body = msgspec.msgpack.encode(change(msgspec.msgpack.decode(data[start + 4 :])))
+    return data[:start] + struct.pack(">I", len(body)) + body
+
+
+OUTPUT = ModelOutput("a", 1, NOW, "persons", np.ones(2, np.float32), "serve", "executed")
+RESULT = FrameResult("a", 1, NOW, "serve", (OUTPUT,))
+
+
+def with_value(*array: Any) -> Any:
+    return lambda b: b | {"outputs": [b["outputs"][0] | {"value": list(array)}]}
 
 
 @pytest.mark.parametrize(
     ("record", "change", "complaint"),
     [
-        (SETTLED, lambda b: [7, *b[1:]], "camera_id: 7 where a str belongs"),
-        (SETTLED, lambda b: [b[0], True, *b[2:]], "frame_index: True where a int belongs"),
-        (SETTLED, lambda b: [*b[:2], 10**30, b[3]], "captured_at"),
-        (SETTLED, lambda b: b[:2], "4 fields of Settled"),
-        (SETTLED, lambda b: {"camera_id": "x"}, "4 fields of Settled"),
-        (RelabelRequest("a", 1, NOW, ("m",), ""), lambda b: [*b[:3], "all", b[4]], "models: 'all' where a list"),
-        (LinkPromotion("a", "m", 1, NOW, b"x"), lambda b: [*b[:4], 1], "payload: no blob 1"),
-        (LinkPromotion("a", "m", 1, NOW, b"x"), lambda b: [*b[:4], -1], "payload: no blob -1"),
-        (frame(16, 16), lambda b: [*b[:3], [[16, 17, 3], 0], *b[4:]], "announced as"),
-        (frame(16, 16), lambda b: [*b[:3], [[60_000, 60_000, 3], 0], *b[4:]], "announced as"),
-        (frame(16, 16), lambda b: [*b[:3], [[-1, 2, 3], 0], *b[4:]], "is no shape"),
+        (SETTLED, lambda b: b | {"camera_id": 7}, "Expected `str`, got `int` - at `$.camera_id`"),
+        (SETTLED, lambda b: b | {"frame_index": True}, "Expected `int`, got `bool` - at `$.frame_index`"),
+        (SETTLED, lambda b: b | {"captured_at": 5}, "at `$.captured_at`"),
+        (SETTLED, lambda b: b | {"captured_at": "2026-03-01T12:00:00"}, "where a time in UTC belongs"),
+        (SETTLED, lambda b: b | {"quiet_until": "2026-03-01T12:00:00+02:00"}, "where a time in UTC belongs"),
+        (SETTLED, lambda b: {"camera_id": "x"}, "missing required field `frame_index`"),
+        (SETTLED, lambda b: list(b.values()), "Expected `object`, got `array`"),
+        (RelabelRequest("a", 1, NOW, ("m",), ""), lambda b: b | {"models": "all"}, "`$.models`"),
+        (LinkPromotion("a", "m", 1, NOW, b"x"), lambda b: b | {"payload": 1}, "`$.payload`"),
+        (RESULT, lambda b: b | {"purpose": "fun"}, "Invalid enum value 'fun'"),
+        (RESULT, lambda b: b | {"outputs": [b["outputs"][0] | {"camera_id": "../x"}]}, "which name a folder"),
+        (RESULT, lambda b: b | {"outputs": [b["outputs"][0] | {"captured_at": "2026-03-01"}]}, "captured_at"),
+        (RESULT, with_value("<f4", [3], bytes(8)), "8 bytes for an array of float32 of shape [3]"),
+        (RESULT, with_value("<f4", [-2], bytes(8)), "is no shape"),
+        (RESULT, with_value("<f4", [1, 1, 1, 2], bytes(8)), "is no shape"),
+        (RESULT, with_value("O", [1], bytes(8)), "where an array belongs"),
+        (RESULT, with_value("<f4", 2, bytes(8)), "where an array belongs"),
+        (RESULT, with_value("<f4", [2]), "where an array belongs"),
+        (frame(16, 16), lambda b: b | {"shape": [16, 17, 3]}, "announced as"),
+        (frame(16, 16), lambda b: b | {"shape": [60_000, 60_000, 3]}, "announced as"),
+        (frame(16, 16), lambda b: b | {"shape": [-1, 2, 3]}, "announced as"),
+        (frame(16, 16), lambda b: b | {"shape": [0, -1, 3], "jpeg": b""}, "announced as"),
+        (frame(16, 16), lambda b: b | {"shape": [16, 16]}, "Expected `array` of length 3"),
     ],
 )
 def test_a_forged_body_is_refused_with_the_field_at_fault(record: Any, change: Any, complaint: str) -> None:

@@ -27,3 +27,20 @@ def test_the_same_topics_and_a_broker_that_is_away_mean_nothing() -> None:
         watch.close()
         assert watch.once() == answered
         assert watch.lost is None
+
+
+def test_a_broker_that_is_away_is_told_of_once_and_once_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    answers = iter([OSError("refused"), OSError("still refused"), "a", "a"])
+
+    def look() -> str:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    watch = TopicWatch(look, "a", ADDRESS)
+    watch.close()
+    assert [watch.once() for _ in range(4)] == [False, False, True, True]
+    away, back = (record.getMessage() for record in caplog.records)
+    assert away.endswith("the broker does not answer; trying again until it does: refused")
+    assert back.endswith("the broker answers again")
