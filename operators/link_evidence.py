@@ -40,6 +40,8 @@ _LEAST = 1e-4
 _ALIKE = 0.1  # frames, for moves never seen
 MOST_KEPT = 64  # readings of a source
 Array = NDArray[np.float64]
+Tables = Mapping[tuple[str, str], tuple[Array, Array, Array]]  # source, target -> level, apart, moved (`Pair`)
+Beginnings = Mapping[tuple[str, ...], tuple[Array, float]]  # target, *sources -> weights (`Pool`), how far alike
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,6 +124,14 @@ class Pair:
             self.apart[rows, _within(said - now, REACH)] += 1.0
         self.moved *= FADE**weight
         self.moved[rows, self._source_move(now, then), self._target_move(said, known.last)] += weight
+
+    def start_from(self, level: Array, apart: Array, moved: Array) -> None:
+        """Add tables like these here, of any number of levels: they count as frames learnt from."""
+        self._make_room(level.shape[1] - 1, level.shape[2])
+        self.level[:, : level.shape[1], : level.shape[2]] += level
+        self.apart += apart
+        self.moved += moved
+        self._kept = {}
 
     def state(self) -> State:
         """Return the tables, for a snapshot."""
@@ -208,13 +218,20 @@ class Pool:
         step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
         self.weights = np.minimum(np.maximum(self.weights + step, 0.0), HEAVIEST)
 
+    def start_from(self, first: Array, alike: float) -> None:
+        """Put what was learnt on another beginning: on ``first`` (F,), as far as that is ``alike``, 0..1."""
+        beginning = self._first + alike * (first - self._first)
+        moved = np.linalg.solve(self.curvature + self._firmly, self._firm * (beginning - self._first))
+        self._first, self.weights = beginning, np.minimum(np.maximum(self.weights + moved, 0.0), HEAVIEST)
+
     def state(self) -> State:
-        """Return the weights and what they were learnt from, for a snapshot."""
-        return {"weights": self.weights, "curvature": self.curvature}
+        """Return the weights, where they began and what they were learnt from, for a snapshot."""
+        return {"weights": self.weights, "curvature": self.curvature, "first": self._first}
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`."""
         self.weights, self.curvature = array(state["weights"], self.weights), array(state["curvature"], self.curvature)
+        self._first = array(state["first"], self._first)
 
 
 class LinkEvidence:
@@ -250,6 +267,17 @@ class LinkEvidence:
                 self._pool(target, part).learn(_features(known, part.values()), said, weight)
         for name, source in sources.items():
             self._pair(name, target).learn(source, known, said, weight, only_moves=only_moves)
+
+    def levels(self, source: str, target: str) -> Array:
+        """Return how often ``target`` has said which level beside each of ``source`` (entries, source's, target's)."""
+        return self._pair(source, target).level
+
+    def start_from(self, pairs: Tables, pools: Beginnings) -> None:
+        """Begin with what other cameras have learnt, beside what was learnt here so far."""
+        for (source, target), tables in pairs.items():
+            self._pair(source, target).start_from(*tables)
+        for (target, *sources), (first, alike) in pools.items():
+            self._pool(target, sources).start_from(first, alike)
 
     def state(self) -> State:
         """Return all tables and weights, for a snapshot."""

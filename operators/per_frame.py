@@ -24,6 +24,7 @@ from camlink.operators.belief import Belief, Guess, Leveled, Levels, belief_of
 from camlink.operators.known_model import Execution, KnownModel
 from camlink.operators.link_evidence import Known, LinkEvidence, Source
 from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
+from camlink.operators.newcomer import Newcomer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.scene import Moment, Scene
@@ -53,6 +54,7 @@ class PerFrame:
         self._allowed: frozenset[str] | None = None
         self._required: frozenset[str] = frozenset()
         self._scene = Scene()
+        self._newcomer = Newcomer(setup.zoo, setup.camera_id) if setup.zoo is not None else None
         self._links = LinkEvidence(setup.specs) if links else None
         self._learnt_links = 0  # frames
         self._frame = FrameFacts(-1, 0.0)
@@ -92,6 +94,7 @@ class PerFrame:
                 "required": sorted(self._required),
                 "full": None if self._full is None else self._full.state(),
                 "guides": self._guides,
+                "settled": self._newcomer is None or self._newcomer.settled,
             }
         )
 
@@ -119,6 +122,8 @@ class PerFrame:
             self._required = frozenset(state["required"])
             if self._full is not None and state["full"] is not None and self._allowed is None:
                 self._full.resume(state["full"])
+            if self._newcomer is not None:
+                self._newcomer.settled = bool(state["settled"])
             self._guides = {m: tuple(g) for m, g in state["guides"].items()}
             if unknown := set(self._guides).union(*self._guides.values()) - set(self._leveled):
                 raise StateError(f"a policy's snapshot with guides that are no models with levels: {sorted(unknown)}")
@@ -230,6 +235,8 @@ class PerFrame:
             for model in self._models.values():
                 if model.freshness.new:
                     model.freshness.fit(steps)
+            if self._newcomer is not None:
+                self._start_from(self._newcomer, steps)
             outlooks = {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
             if self._allowed is None:
                 self._allowed = self._choose_loaded(outlooks)
@@ -237,6 +244,14 @@ class PerFrame:
             self._until_fit = FIT_EVERY
         if self._allowed is None:
             self._allowed = self._what_fits()
+
+    def _start_from(self, newcomer: Newcomer, steps: int) -> None:
+        """Put what was learnt so far on what other cameras have learnt, as far as these are alike."""
+        for name, model in self._models.items():
+            if newcomer.centre(name, model.freshness):
+                model.freshness.fit(steps)
+        if not newcomer.settled:
+            newcomer.settle(self._models, self._links)
 
     def _set_price(self, outlooks: Mapping[str, Outlook]) -> float:
         """Return the price per ms at which the loaded models use the budget up, or the target is just met."""

@@ -28,6 +28,7 @@ from typing import Literal, Protocol
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
+from camlink.operators.zoo import Zoo
 from camlink.pipeline.records import FrameStats, Value
 
 
@@ -68,6 +69,7 @@ class PolicySetup:
     # of that name asks it of each model, and audits prove it (docs/accuracy.md).
     target_agreement: float | None = None
     load_ms: float = 0.0
+    zoo: Zoo | None = None  # what the policies of other cameras have learnt; for `PerFrame`
 
 
 class FramePolicy(Protocol):

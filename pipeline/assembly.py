@@ -32,7 +32,7 @@ from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config.checks import Found
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
 from camlink.pipeline.errors import ConfigError
-from camlink.pipeline.learnt_elsewhere import oracle_node, starting_links
+from camlink.pipeline.learnt_elsewhere import oracle_node, policy_zoo, starting_links
 from camlink.pipeline.state.memory import MemoryState
 
 
@@ -95,9 +95,10 @@ def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
     if config.policy not in PER_FRAME_POLICIES:
         return None
     costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
+    zoo = policy_zoo(config, specs)
 
     def make(camera_id: str) -> FramePolicy:
-        setup = PolicySetup(camera_id, specs, costs, budget, config.seed)
+        setup = PolicySetup(camera_id, specs, costs, budget, config.seed, zoo=zoo)
         if config.policy == "camlink":
             return PerFrame(setup)
         return Reducto(setup) if config.policy == "reducto" else Periodic(setup)

@@ -14,6 +14,7 @@ from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.operators.selection import Budget
+    from camlink.operators.zoo import Zoo
     from camlink.pipeline.lab.compare import Rules
 
 TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
@@ -72,6 +73,9 @@ def compare(
         str | None, typer.Option(help="How long a selection holds; 1h or a tenth of the trace when not given.")
     ] = None,
     load_ms: Annotated[float, typer.Option(help="What bringing a model into memory costs, in ms.")] = 0.0,
+    zoo: Annotated[
+        Path | None, typer.Option(help="What camlink starts from on every camera, as `camlink zoo build` writes it.")
+    ] = None,
     boxes: Annotated[
         bool, typer.Option("--boxes", help="Judge detectors by their boxes (mean average precision), not by counts.")
     ] = False,
@@ -90,7 +94,7 @@ def compare(
     from camlink.pipeline.lab.terminal import print_rows
 
     _check_names(policy or [])
-    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms)
+    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms, _zoo(zoo))
     rows, said, stopped = _play_all(traces, rules, boxes=boxes)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -144,6 +148,12 @@ def _check_names(names: list[str]) -> None:
         find_policies(names, period_s=1.0)
     except PolicyError as error:
         raise typer.BadParameter(str(error), param_hint="--policy") from error
+
+
+def _zoo(file: Path | None) -> Zoo | None:
+    from camlink.pipeline.zoo_file import open_zoo
+
+    return None if file is None else open_zoo(file)
 
 
 def _seconds(period: str | None) -> float | None:

@@ -16,7 +16,8 @@ from camlink.models.trace_files import RecordedEntry
 from camlink.operators.baselines.warm_links import are_chances
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget, Costs
-from camlink.pipeline.errors import TraceError
+from camlink.operators.zoo import Zoo
+from camlink.pipeline.errors import TraceError, ZooError
 from camlink.pipeline.lab.play import play, split
 from camlink.pipeline.lab.policies import Candidate, find_policies
 from camlink.pipeline.lab.summary import budget_words, measure_of
@@ -45,6 +46,7 @@ class Rules:
     seeds: Sequence[int] = (0,)
     period_s: float | None = None
     load_ms: float = 0.0
+    zoo: Zoo | None = None  # what policy camlink starts from
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,11 @@ def compare(
 
     ``note`` is told what is left out and why, ``step`` every few frames where the comparison is.
 
-    Raises `TraceError` if no camera has frames enough, and `PolicyError` for a policy that breaks its budget.
+    Raises `TraceError` if no camera has frames enough, `ZooError` for a zoo of other models, and `PolicyError` for a
+    policy that breaks its budget.
     """
     cameras = usable_cameras(trace, note)
+    _check_zoo(rules.zoo, trace, cameras)
     period_s = rules.period_s or default_period_s(cameras)
     budgets = binding_budgets(trace, cameras, rules.budgets, note)
     plays = [
@@ -153,10 +157,16 @@ def compare(
         tallies = {}
         for camera in cameras:
             watch = _watch(step, Step(text, done, len(plays) * frames))
-            tallies[camera.camera_id] = _play(trace, camera, candidate, budget, seed, period_s, rules.load_ms, watch)
+            tallies[camera.camera_id] = _play(trace, camera, candidate, budget, seed, period_s, rules, watch)
             done += len(camera)
         for named in (seed,) if candidate.seeded else rules.seeds:
             yield Result(trace.name, candidate.name, budget, named, tallies, trace)
+
+
+def _check_zoo(zoo: Zoo | None, trace: TraceArrays, cameras: Sequence[CameraTrace]) -> None:
+    for camera in cameras if zoo is not None else ():
+        if zoo is not None and (wrong := zoo.misfits(camera.specs)):
+            raise ZooError(f'trace {trace.name}: camera "{camera.camera_id}" cannot start from this zoo: {wrong[0]}')
 
 
 def _watch(step: Callable[[Step], None], start: Step) -> Callable[[int], None]:
@@ -228,12 +238,11 @@ def _play(
     budget: Budget,
     seed: int,
     period_s: float,
-    load_ms: float,
+    rules: Rules,
     tick: Callable[[int], None],
 ) -> Tally:
-    entries = {m: trace.models[m] for m in camera.specs}
-    costs = Costs({m: _time_ms(e) for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
-    setup = PolicySetup(camera.camera_id, camera.specs, costs, budget, seed, load_ms=load_ms)
+    costs = costs_of(trace, camera)
+    setup = PolicySetup(camera.camera_id, camera.specs, costs, budget, seed, load_ms=rules.load_ms, zoo=rules.zoo)
     cut = split(camera, period_s)
     return play(
         camera,
@@ -244,6 +253,12 @@ def _play(
         bound=candidate.bound,
         tick=tick,
     )
+
+
+def costs_of(trace: TraceArrays, camera: CameraTrace) -> Costs:
+    """Return what a camera's models cost, as its trace states it."""
+    entries = {m: trace.models[m] for m in camera.specs}
+    return Costs({m: _time_ms(e) for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
 
 
 def _time_ms(entry: RecordedEntry) -> float:

@@ -98,7 +98,7 @@ DAMAGES: Mapping[str, tuple[Any, str]] = {
         "not finite",
     ),
     "a level beyond its table": (damaged(lambda s: s["known"]["m0"]["belief"]["last"].fill(99)), "level 99"),
-    "another version": (lambda s: pack(s).replace(b'"version":2', b'"version":7'), "version 7; .* reads 2"),
+    "another version": (lambda s: pack(s).replace(b'"version":3', b'"version":7'), "version 7; .* reads 3"),
     "half of it": (lambda s: pack(s)[:-9], "bytes"),
     "a pickle": (lambda s: b"\x80\x04K\x01.", "not a snapshot"),
 }
