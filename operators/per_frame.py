@@ -18,6 +18,7 @@ from math import exp, inf, isinf
 
 import numpy as np
 
+from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Belief, Guess, Leveled, Levels, belief_of
@@ -44,7 +45,7 @@ _MARGIN = 1e-6  # even a model that never changed is worth its memory
 
 
 class PerFrame:
-    """One camera's policy; see the module. ``setup.target_agreement`` takes the place of the time budget."""
+    """One camera's policy; see the module. Targets of ``setup`` take the place of the time budget."""
 
     def __init__(self, setup: PolicySetup, *, links: bool = True) -> None:
         self._setup = setup
@@ -60,6 +61,7 @@ class PerFrame:
         self._frame = FrameFacts(-1, 0.0)
         self._now: Moment = self._scene.now
         self._price = 0.0
+        self._aims = Aims(setup)
         self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
@@ -89,6 +91,7 @@ class PerFrame:
                 "links": None if self._links is None else self._links.state(),
                 "learnt_links": self._learnt_links,
                 "price": self._price,
+                "aims": self._aims.state(),
                 "until_fit": self._until_fit,
                 "allowed": None if self._allowed is None else sorted(self._allowed),
                 "required": sorted(self._required),
@@ -118,6 +121,7 @@ class PerFrame:
             self._learnt_links = int(state["learnt_links"])
             if self._allowance.resume(state["purse"]):
                 self._price, self._until_fit = float(state["price"]), int(state["until_fit"])
+                self._aims.resume(state["aims"])
             self._allowed = None if state["allowed"] is None else frozenset(state["allowed"])
             self._required = frozenset(state["required"])
             if self._full is not None and state["full"] is not None and self._allowed is None:
@@ -146,7 +150,7 @@ class PerFrame:
         best, best_worth = None, 0.0
         for name in self._candidates(executed):
             worth = self._worth(name, executed) / max(self._models[name].time_ms, 1e-9)
-            if worth > best_worth:
+            if worth > best_worth and (not self._aims or worth >= self._aims.price(name)):
                 best, best_worth = name, worth
         if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
             return None
@@ -166,6 +170,8 @@ class PerFrame:
             self._stated[name] = guess
             confidence = 1.0 - model.recalibration(guess.wrong)
             answers[name] = Answer(guess.value, "linked" if sources else "reused", confidence, sources)
+        if self._aims:
+            self._aims.served({name: 1.0 - (answer.confidence or 0.0) for name, answer in answers.items()})
         return answers
 
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
@@ -254,14 +260,16 @@ class PerFrame:
             newcomer.settle(self._models, self._links)
 
     def _set_price(self, outlooks: Mapping[str, Outlook]) -> float:
-        """Return the price per ms at which the loaded models use the budget up, or the target is just met."""
-        if self._setup.target_agreement is not None:
-            return Prices(list(outlooks.values())).for_agreement(self._setup.target_agreement)
+        """Return the price per ms at which the loaded models use the budget up, or targets are just met."""
+        if self._aims:
+            return self._aims.look(outlooks)
         limit = self._setup.budget.time_ms(self._setup.costs)
         loaded = [o for n, o in outlooks.items() if self._allowed is None or n in self._allowed]
         return 0.0 if isinf(limit) else Prices(loaded).for_time(limit)
 
     def _price_now(self) -> float:
+        if self._aims:
+            return 0.0  # each model has its own, or the mean of all has one
         if self._setup.budget.time_share is None:
             return self._price
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))

@@ -387,3 +387,14 @@ def test_boxes_reach_links_in_one_process_and_between_processes(policy: str) -> 
     assert right > 0.9, "only the boxes tell how many there are"
     apart = Site(SiteConfig(models="building", **rules), tiny, ("hall", "yard")).run(frames, random.Random(5))
     assert rows(apart) == rows(alone)
+
+
+def test_a_target_without_a_time_budget_is_met_at_less_than_the_cost_of_everything_in_either_way() -> None:
+    frames = mixed(600, "hall", "yard")
+    rules = {**RULES, "policy": "camlink", "budgets": {}, "target_agreement": 0.8, "adaptation": {"policy": "off"}}
+    alone = run_frames(frames, models(), tick=2, **rules)
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard"))
+    assert rows(site.run(frames, random.Random(5))) == rows(alone)
+    served = [o for o in outputs(alone) if o.purpose == "serve"]
+    executed = sum(o.how == "executed" for o in served)
+    assert 0.1 * len(served) < executed < 0.9 * len(served)
