@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.operators.certificates import is_on_trial
-from camlink.pipeline.records import Decision, FrameDropped, FrameResult, Record
+from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, FrameResult, Record
+
+AWAY = {"down": "down", "frozen": "frozen", "recovered": None, "thawed": None, "ended": None}  # what events come to
 
 
 @dataclass
@@ -22,6 +24,7 @@ class Progress:
     audit_frames: int = 0
     agreement_sum: float = 0.0
     last_decision: str = ""
+    away: dict[str, str] = field(default_factory=dict)  # cameras that give no frames now -> "down" or "frozen"
     _models: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,6 +41,8 @@ class Progress:
             elif isinstance(record, FrameDropped):
                 self.frames += record.count
                 self.dropped += record.count
+            elif isinstance(record, CameraEvent) and record.kind in AWAY:
+                self._note(record.camera_id, AWAY[record.kind])
             elif isinstance(record, Decision):
                 self.last_decision = f"{record.camera_id}: {record.reason}"
 
@@ -51,6 +56,12 @@ class Progress:
     def agreement(self) -> float | None:
         """Mean agreement over all models of the audit frames so far; None before the first."""
         return self.agreement_sum / self.audit_frames if self.audit_frames else None
+
+    def _note(self, camera_id: str, state: str | None) -> None:
+        if state is None:
+            self.away.pop(camera_id, None)
+        else:
+            self.away[camera_id] = state
 
     def _score(self, result: FrameResult) -> None:
         executed = result.executed()

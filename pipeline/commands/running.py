@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.session import Session
 
 PICTURE_WIDTH = 480
+MOST_NAMED = 3  # cameras that give no frames, on one line
 PLAIN_EVERY_S = 10.0  # progress lines where there is no terminal
 
 
@@ -170,7 +171,7 @@ def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
 
 def _line(progress: Progress, total: int | None) -> str:
     if not progress.frames:
-        return "no frame has come yet; still trying"
+        return f"no frame has come yet; still trying{_away(progress)}"
     frames = f"{progress.frames} of {counted(total, 'frame')}" if total else counted(progress.frames, "frame")
     return f"{frames}, {facts(progress)}"
 
@@ -178,7 +179,14 @@ def _line(progress: Progress, total: int | None) -> str:
 def facts(progress: Progress) -> str:
     """Return how a run goes, in a few words: what was executed, at what agreement, and what no model saw."""
     if not progress.frames:
-        return "no frame yet"
+        return f"no frame yet{_away(progress)}"
     agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"
     lost = f", {progress.dropped:,} dropped" if progress.dropped else ""
-    return f"{progress.executed_share:.0%} executed, agreement {agreement}{lost}"
+    return f"{progress.executed_share:.0%} executed, agreement {agreement}{lost}{_away(progress)}"
+
+
+def _away(progress: Progress) -> str:
+    """Name the cameras that give no frames now, a few of them, with what is wrong."""
+    named = [f"{camera} {state}" for camera, state in sorted(progress.away.items())]
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return "".join(f", {name}" for name in named[:MOST_NAMED]) + more

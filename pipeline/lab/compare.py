@@ -176,6 +176,7 @@ class Contest:
     def of(cls, trace: TraceArrays, rules: Rules, note: Callable[[str], None]) -> Contest:
         """Return it with the cameras that can be played; ``note`` is told of others. Raises as `compare` does."""
         cameras = usable_cameras(trace, note)
+        _note_free(trace, note)
         _check_zoo(rules.zoo, trace, cameras)
         return cls(trace, cameras, rules, rules.period_s or default_period_s(cameras))
 
@@ -263,6 +264,15 @@ def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[Came
             "with outputs of all of its models; record more of them with `camlink record`"
         )
     return usable
+
+
+def _note_free(trace: TraceArrays, note: Callable[[str], None]) -> None:
+    """Say which models the trace gives no time for: to a budget of time they cost nothing, or all the same."""
+    free = [name for name, entry in trace.models.items() if entry.time_ms <= 0.0]
+    if len(free) == len(trace.models):
+        note(f"trace {trace.name}: time_ms is 0 for every model; all are taken to cost the same")
+    elif free:
+        note(f"trace {trace.name}: time_ms is 0 for {', '.join(free)}: executing costs nothing there")
 
 
 def _scorable(camera: CameraTrace, name: str, note: Callable[[str], None]) -> CameraTrace:

@@ -281,6 +281,21 @@ def test_models_that_cost_nothing_are_played(policy: str) -> None:
     assert 0.3 < row["cost"] <= 0.5 + 1e-4 and 0.0 < row["agreement"] <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [
+        (("m0", "m1"), "trace chance: time_ms is 0 for every model; all are taken to cost the same"),
+        (("m1",), "trace chance: time_ms is 0 for m1: executing costs nothing there"),
+    ],
+)
+def test_models_without_a_time_are_named(free: tuple[str, ...], said: str) -> None:
+    trace = random_trace(1, 60, 2)
+    entries = {m: replace(e, time_ms=0.0) if m in free else e for m, e in trace.models.items()}
+    notes: list[str] = []
+    list(compare(replace(trace, models=entries), Rules([Budget()], ["all"], period_s=PERIOD_S), notes.append))
+    assert notes == [said]
+
+
 @pytest.mark.parametrize("policy", ["camlink", "mlink", "mlink-paper"])
 def test_labels_that_are_no_chances_are_played_without_links_and_named(policy: str) -> None:
     rng = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from camlink.pipeline.commands.running import facts
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.provenance import explain
-from camlink.pipeline.records import Frame, FrameDropped, FrameResult, ModelOutput
+from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, FrameResult, ModelOutput
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
 from camlink.pipeline.reports.daily import daily_report, render_daily, troubles
 from camlink.pipeline.reports.data import survey
@@ -130,6 +130,19 @@ def test_dropped_frames_are_no_savings_while_a_run_goes_on() -> None:
     progress.observe([*served, FrameDropped("hall", 2, 98, at, "overload")])
     assert (progress.frames, progress.dropped, progress.executed_share) == (100, 98, 0.5)
     assert facts(progress) == "50% executed, agreement not measured yet, 98 dropped"
+
+
+def test_cameras_that_are_away_are_named_while_a_run_goes_on() -> None:
+    model = TinyModel.count("persons", people)
+    at = make_frames("hall", 1)[0].captured_at
+    progress = Progress({"persons": model.spec})
+    progress.observe([CameraEvent("hall", at, "down", "port closed"), CameraEvent("gate", at, "frozen", "")])
+    assert facts(progress) == "no frame yet, gate frozen, hall down"
+    progress.observe([CameraEvent(f"yard{i}", at, "down", "") for i in range(3)])
+    assert facts(progress) == "no frame yet, gate frozen, hall down, yard0 down and 2 more"
+    progress.observe([CameraEvent(c, at, "recovered", "") for c in ("hall", "yard0", "yard1", "yard2")])
+    progress.observe([CameraEvent("gate", at, "thawed", ""), CameraEvent("gate", at, "resolution", "640x360")])
+    assert facts(progress) == "no frame yet"
 
 
 def test_a_day_tells_its_drops_and_missed_targets_at_its_top(tmp_path: Path) -> None:
