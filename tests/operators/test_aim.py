@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from camlink.models.trace_arrays import CameraTrace
-from camlink.operators.aim import REACH, Aim, Aims
+from camlink.operators.aim import CAUTION, REACH, Aim, Aims
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget
@@ -37,13 +37,13 @@ def played(setup: PolicySetup, seen: CameraTrace, warm_up: int = 60) -> tuple[fl
 def test_answers_worse_than_allowed_make_it_pay_more_and_better_ones_less() -> None:
     aim = Aim(0.9)
     for _ in range(20):
-        aim.told(0.1)
+        aim.told(CAUTION * 0.1)
     assert aim.factor == pytest.approx(1.0)
     for _ in range(20):
-        aim.told(0.15)
+        aim.told(1.5 * CAUTION * 0.1)
     low = aim.factor
     for _ in range(20):
-        aim.told(0.05)
+        aim.told(0.5 * CAUTION * 0.1)
     assert low < 1.0 and aim.factor == pytest.approx(1.0)
     for _ in range(10_000):
         aim.told(1.0)
@@ -96,5 +96,5 @@ def test_an_aim_at_another_target_starts_anew() -> None:
     before.served({"near": 0.9})
     after.resume(before.state())
     after.look({"near": OUTLOOK})
-    assert after.price("near") == Prices([OUTLOOK]).for_agreement(0.8)
+    assert after.price("near") == Prices([OUTLOOK]).for_agreement(1.0 - CAUTION * 0.2)
     assert not Aims(setup_of())
