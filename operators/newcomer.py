@@ -61,7 +61,7 @@ class Newcomer:
         mean = likeness @ means
         off = means - mean
         spread = np.tensordot(likeness, spreads + off[:, :, None] * off[:, None, :], 1)
-        freshness.start_from(mean, np.linalg.inv(spread))
+        freshness.start_from(mean, np.asarray(np.linalg.inv(spread), np.float64))
         return True
 
     def settle(self, models: Mapping[str, KnownModel], links: LinkEvidence | None) -> None:
@@ -143,7 +143,7 @@ def _tables(own: Array, tables: list[Array], usual: Array) -> Array:
     nothing = TRUST * np.broadcast_to((common / common.sum(axis=1, keepdims=True))[:, None, :], shape)
     counts = _grown(own, shape)
     told = [nothing, *(nothing + FRAMES * _grown(table, shape) for table in tables)]
-    return np.array([_dirichlet(counts, base) for base in told]) / shape[0]
+    return np.asarray(np.array([_dirichlet(counts, base) for base in told]) / shape[0])
 
 
 def _dirichlet(counts: Array, base: Array) -> float:
@@ -151,8 +151,9 @@ def _dirichlet(counts: Array, base: Array) -> float:
     at = np.nonzero(counts)
     rows = np.nonzero(counts.sum(axis=-1))
     mine, theirs = counts.sum(axis=-1)[rows], base.sum(axis=-1)[rows]
-    by_level = sum(lgamma(b + n) - lgamma(b) for n, b in zip(counts[at], base[at], strict=True))
-    return float(by_level - sum(lgamma(b + n) - lgamma(b) for n, b in zip(mine, theirs, strict=True)))
+    by_level = [lgamma(b + n) - lgamma(b) for n, b in zip(counts[at].tolist(), base[at].tolist(), strict=True)]
+    by_row = [lgamma(b + n) - lgamma(b) for n, b in zip(mine.tolist(), theirs.tolist(), strict=True)]
+    return sum(by_level) - sum(by_row)
 
 
 def _mixed(weights: Array, known: list[PairExperience]) -> tuple[Array, Array, Array]:
