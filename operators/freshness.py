@@ -34,7 +34,8 @@ _TINY = 1e-9
 _FAR = 30.0  # exponents beyond tell nothing more
 _NEAR_ENOUGH = 1e-3  # gain in log probability by a step, below which a fit has arrived
 _FADING = 0.5 ** (np.arange(KEPT - 1, -1, -1) / HALF_LIFE)
-_FIRM = 1.0 / SPREAD**2
+_FIRM = np.diag(1.0 / SPREAD**2)
+Prior = tuple[Array, Array]  # most probable parameters (5,) before anything was seen, information on them (5, 5)
 
 
 class Passed(NamedTuple):
@@ -51,6 +52,7 @@ class Freshness:
 
     def __init__(self) -> None:
         self._theta = PRIOR.copy()
+        self._prior: Prior = PRIOR, _FIRM
         self._samples = np.empty((2 * KEPT, 7))  # rows up to `_end`, of which the last `KEPT` count
         self._end = 0
         self._heard: list[tuple[float, ...]] = []  # samples that are not in rows yet
@@ -58,19 +60,20 @@ class Freshness:
         self._read()
 
     def _read(self) -> None:
-        steady, age, move, self._edge, self._luma = self._theta.tolist()
-        self.steady = 1.0 / (1.0 + exp(-steady))
+        _, age, move, self._edge, self._luma = self._theta.tolist()
+        self.steady = steadiness(self._theta)
         self._h_age, self._h_move = exp(age), exp(move)
 
     def state(self) -> State:
         """Return what was learnt, for a snapshot."""
-        kept = self._kept()
-        return {"theta": self._theta, "samples": kept, "new": self.new}
+        return {"theta": self._theta, "samples": self._kept(), "new": self.new, "prior": list(self._prior)}
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`."""
         samples = array(state["samples"], self._samples[:KEPT], free=(0,))[-KEPT:]
         self._theta = array(state["theta"], self._theta)
+        mean, firm = state["prior"]
+        self._prior = array(mean, PRIOR), array(firm, _FIRM)
         self._end, self._heard, self.new = len(samples), [], int(state["new"])
         self._samples[: self._end] = samples
         self._read()
@@ -101,14 +104,57 @@ class Freshness:
             self._end, self._heard = self._end + len(new), []
         return self._samples[max(0, self._end - KEPT) : self._end]
 
-    def fit(self, steps: int) -> None:
-        """Take ``steps`` of damped Gauss-Newton towards the most probable parameters; 0.1 ms each."""
-        if not self._end and not self._heard:
-            return
+    @property
+    def samples(self) -> int:
+        """How many samples count."""
+        return min(self._end + len(self._heard), KEPT)
+
+    def start_from(self, mean: Array, firm: Array) -> None:
+        """Take other parameters (5,) to be the most probable ones before anything was seen, ``firm`` (5, 5) as sure."""
+        self._prior = mean, firm
+        if not self.samples:
+            self._theta = mean.copy()
+            self._read()
+
+    def told(self) -> tuple[Array, Array, Array]:
+        """Return what the samples alone say around the present parameters: these (5,), slope (5,), curvature (5, 5).
+
+        Of the log likelihood, without the prior.
+        """
+        return told(self._theta, self._faded())
+
+    def _faded(self) -> Array:
         data = self._kept().T.copy()
         data[6] *= _FADING[KEPT - data.shape[1] :]
-        self._theta, self.new = _fit(self._theta, data, steps), 0
+        return data
+
+    def fit(self, steps: int) -> None:
+        """Take ``steps`` of damped Gauss-Newton towards the most probable parameters; 0.1 ms each."""
+        if not self.samples:
+            return
+        self._theta, self.new = _fit(self._theta, self._faded(), steps, self._prior), 0
         self._read()
+
+
+def steadiness(theta: Array) -> float:
+    """Return the share of frames, 0..1, on which a model says the same again, as far as nothing has changed."""
+    return 1.0 / (1.0 + exp(-theta.item(0)))
+
+
+def half_life(theta: Array) -> float:
+    """Return the steps of mean movement until half of what held at once has changed."""
+    return log(2.0) / (exp(theta.item(1)) + exp(theta.item(2)))
+
+
+def most_probable(data: Array, steps: int) -> Array:
+    """Return the parameters (5,) that are the most probable ones given samples (7, n), from the constant prior."""
+    return _fit(PRIOR, data, steps, (PRIOR, _FIRM))
+
+
+def told(theta: Array, data: Array) -> tuple[Array, Array, Array]:
+    """Return ``theta`` (5,), and slope (5,) and curvature (5, 5) of the log likelihood of samples (7, n) there."""
+    nothing = PRIOR, np.zeros_like(_FIRM)
+    return theta, *_slopes(theta, data, _fitted(theta, data, nothing), nothing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +168,7 @@ class _Fitted:
     surprise: float  # the negative log posterior
 
 
-def _fitted(theta: Array, data: Array) -> _Fitted:
+def _fitted(theta: Array, data: Array, prior: Prior) -> _Fitted:
     """Hold ``theta`` (5,) against ``data`` (7, n): age, activity, edge, luma, odds, disagreed, weight."""
     logit, age, move, edge, luma = theta.tolist()
     steady = 1.0 / (1.0 + exp(min(max(-logit, -_FAR), _FAR)))
@@ -133,19 +179,19 @@ def _fitted(theta: Array, data: Array) -> _Fitted:
     wrong = np.minimum(np.maximum((1.0 - steady * (1.0 - gone)) * data[4], 1e-4), 1.0 - 1e-4)
     likely = np.log1p(-wrong)
     likely += data[5] * (np.log(wrong) - likely)
-    off = (theta - PRIOR) / SPREAD
-    return _Fitted(steady, changed, gone, wrong, float(0.5 * (off @ off) - data[6] @ likely))
+    off = theta - prior[0]
+    return _Fitted(steady, changed, gone, wrong, float(0.5 * (off @ prior[1] @ off) - data[6] @ likely))
 
 
-def _fit(theta: Array, data: Array, steps: int) -> Array:
-    best, damping = _fitted(theta, data), 0.01
+def _fit(theta: Array, data: Array, steps: int, prior: Prior) -> Array:
+    best, damping = _fitted(theta, data, prior), 0.01
     for _ in range(steps):
-        slope, curvature = _slopes(theta, data, best)
+        slope, curvature = _slopes(theta, data, best, prior)
         diagonal, before = np.diag(curvature.diagonal()), best.surprise
         while damping < 1e4:
             step = np.linalg.solve(curvature + damping * diagonal, slope)
             trial = theta + np.minimum(np.maximum(step, -1.0), 1.0)
-            found = _fitted(trial, data)
+            found = _fitted(trial, data, prior)
             if found.surprise < best.surprise:
                 theta, best, damping = trial, found, max(damping / 5.0, 1e-4)
                 break
@@ -155,7 +201,7 @@ def _fit(theta: Array, data: Array, steps: int) -> Array:
     return theta
 
 
-def _slopes(theta: Array, data: Array, at: _Fitted) -> tuple[Array, Array]:
+def _slopes(theta: Array, data: Array, at: _Fitted, prior: Prior) -> tuple[Array, Array]:
     """Return the gradient (5,) and Gauss-Newton curvature (5, 5) of the log posterior at ``theta``."""
     rates = np.exp(theta[1:3])
     stays = at.steady * (1.0 - at.gone)
@@ -166,7 +212,5 @@ def _slopes(theta: Array, data: Array, at: _Fitted) -> tuple[Array, Array]:
     jacobian[1:3] = by_hazard * data[:2] * rates[:, None]
     jacobian[3:] = by_odds * data[2:4]
     pull = data[6] / (at.wrong * (1.0 - at.wrong))
-    slope = jacobian @ ((data[5] - at.wrong) * pull) - (theta - PRIOR) * _FIRM
-    curvature = (jacobian * pull) @ jacobian.T
-    curvature.flat[::6] += _FIRM
-    return slope, curvature
+    slope = jacobian @ ((data[5] - at.wrong) * pull) - prior[1] @ (theta - prior[0])
+    return slope, (jacobian * pull) @ jacobian.T + prior[1]

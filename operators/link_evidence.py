@@ -22,28 +22,24 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import ONES, Frequencies, Levels
+from camlink.operators.link_pool import Pool
 from camlink.operators.policy_state import State, array
 
 FADE = 0.998  # of tables, per frame learnt from
-FORGET = 0.995  # of what weights were learnt from, per step
 TRUST = 4.0  # frames on which a source said the same, before they count for half
 SPREAD = 2.0  # frames that say nothing of the difference
 REACH = 12  # differences told apart, either way
 MOVES = 4  # of a target
 SOURCE_MOVES = 3
-FIRST = (0.15, 0.15, 0.4)  # weights of the tables to begin with: they have to earn more
-CERTAIN = (20.0, 10.0)  # how firmly that is held, for P0 and for tables
-PULL = 0.005  # towards the first weights, per step
-LONGEST_STEP = 0.2
-HEAVIEST = 2.5
 _LEAST = 1e-4
 _ALIKE = 0.1  # frames, for moves never seen
 MOST_KEPT = 64  # readings of a source
-MOST_SOURCES = 5  # of one pool: the largest log of a level's odds is then 5 * 2.5 * 55, which a float's exponent holds
 Array = NDArray[np.float64]
 T = TypeVar("T")
 _SOURCE_MOVES, _MOVES = 2 * SOURCE_MOVES + 1, 2 * MOVES + 1
 _FIRST_TWO = np.array([[TRUST], [SPREAD]])
+Tables = Mapping[tuple[str, str], tuple[Array, Array, Array]]  # source, target -> level, apart, moved (`Pair`)
+Beginnings = Mapping[tuple[str, ...], tuple[Array, float]]  # target, *sources -> weights (`Pool`), how far alike
 
 
 class Known:
@@ -166,6 +162,14 @@ class Pair:
         self._moved_flat[moves] += weight
         self._forget()
 
+    def start_from(self, level: Array, apart: Array, moved: Array) -> None:
+        """Add tables like these here, of any number of levels: they count as frames learnt from."""
+        self._make_room(level.shape[1] - 1, level.shape[2])
+        self.level[:, : level.shape[1], : level.shape[2]] += level
+        self.apart += apart
+        self.moved += moved
+        self._forget()
+
     def state(self) -> State:
         """Return the tables, for a snapshot."""
         return {"level": self.level, "apart": self.apart, "moved": self.moved}
@@ -266,48 +270,6 @@ def channels(source: OutputSpec, target: OutputSpec, entries: int) -> Levels:
     return np.array([places.get(label, other) for label in labels], np.intp)
 
 
-class Pool:
-    """The weights of one set of sources towards one target. F features: P0's, and three per source."""
-
-    def __init__(self, sources: int) -> None:
-        if sources > MOST_SOURCES:
-            raise ValueError(f"a pool of {sources} sources; at most {MOST_SOURCES}")
-        self._first = np.array([1.0, *(first / sources**0.7 for first in FIRST * sources)])
-        self._firm = np.array([CERTAIN[0]] + [CERTAIN[1]] * (3 * sources))
-        self._firmly, self._pull = np.diag(self._firm), PULL * self._firm
-        self.weights = self._first.copy()
-        self.curvature = np.zeros((len(self.weights), len(self.weights)))
-
-    def mix(self, features: Array, entries: int) -> Frequencies:
-        """Return P(level) (E, levels) from ``features`` (F, E * levels)."""
-        logs = self.weights.dot(features).reshape(entries, -1)
-        chances: Frequencies = np.exp(logs, out=logs)
-        chances /= _sums(chances)
-        return chances
-
-    def learn(self, features: Array, said: Levels, weight: float) -> None:
-        """Take a Newton step on the surprise at what was said (E,)."""
-        chances, entries = self.mix(features, len(said)), len(said)
-        expected = features * chances.reshape(-1)
-        means = expected.reshape(len(features), entries, -1).dot(ONES[: chances.shape[1]])  # (F, E)
-        found = features.take(np.arange(entries) * chances.shape[1] + said, axis=1)
-        slope = (found - means).dot(ONES[:entries]) / entries
-        self.curvature *= FORGET
-        self.curvature += (expected.dot(features.T) - means.dot(means.T)) * (weight / entries)
-        pull = weight * slope + self._pull * (self._first - self.weights)
-        step = np.linalg.solve(self.curvature + self._firmly, pull)
-        step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
-        self.weights = np.minimum(np.maximum(self.weights + step, 0.0), HEAVIEST)
-
-    def state(self) -> State:
-        """Return the weights and what they were learnt from, for a snapshot."""
-        return {"weights": self.weights, "curvature": self.curvature}
-
-    def resume(self, state: State) -> None:
-        """Take up what `state` told. Raises `StateError`."""
-        self.weights, self.curvature = array(state["weights"], self.weights), array(state["curvature"], self.curvature)
-
-
 class LinkEvidence:
     """Links between all models of one camera whose outputs have levels."""
 
@@ -342,6 +304,17 @@ class LinkEvidence:
                 self._pool(target, part).learn(_features(known, part.values()), said, weight)
         for name, source in sources.items():
             self._pair(name, target).learn(source, known, said, weight, only_moves=only_moves)
+
+    def levels(self, source: str, target: str) -> Array:
+        """Return how often ``target`` has said which level beside each of ``source`` (entries, source's, target's)."""
+        return self._pair(source, target).level
+
+    def start_from(self, pairs: Tables, pools: Beginnings) -> None:
+        """Begin with what other cameras have learnt, beside what was learnt here so far."""
+        for (source, target), tables in pairs.items():
+            self._pair(source, target).start_from(*tables)
+        for (target, *sources), (first, alike) in pools.items():
+            self._pool(target, sources).start_from(first, alike)
 
     def state(self) -> State:
         """Return all tables and weights, for a snapshot."""

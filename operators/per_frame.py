@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from math import exp, inf, isinf
 
+from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Frequencies, Guess, Leveled, Levels, belief_of
 from camlink.operators.known_model import Execution, KnownModel, Told
 from camlink.operators.link_evidence import Known, LinkEvidence, Source
 from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
+from camlink.operators.newcomer import Newcomer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.scene import Moment, Scene
@@ -43,7 +45,7 @@ _MARGIN = 1e-6  # even a model that never changed is worth its memory
 
 
 class PerFrame:
-    """One camera's policy; see the module. ``setup.target_agreement`` takes the place of the time budget."""
+    """One camera's policy; see the module. Targets of ``setup`` take the place of the time budget."""
 
     def __init__(self, setup: PolicySetup, *, links: bool = True) -> None:
         self._setup = setup
@@ -53,11 +55,13 @@ class PerFrame:
         self._allowed: frozenset[str] | None = None
         self._required: frozenset[str] = frozenset()
         self._scene = Scene()
+        self._newcomer = Newcomer(setup.zoo, setup.camera_id) if setup.zoo is not None else None
         self._links = LinkEvidence(setup.specs) if links else None
         self._learnt_links = 0  # frames that links could learn from
         self._frame = FrameFacts(-1, 0.0)
         self._now: Moment = self._scene.now
         self._price = 0.0
+        self._aims = Aims(setup)
         self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
@@ -90,11 +94,13 @@ class PerFrame:
                 "links": None if self._links is None else self._links.state(),
                 "learnt_links": self._learnt_links,
                 "price": self._price,
+                "aims": self._aims.state(),
                 "until_fit": self._until_fit,
                 "allowed": None if self._allowed is None else sorted(self._allowed),
                 "required": sorted(self._required),
                 "full": None if self._full is None else self._full.state(),
                 "guides": self._guides,
+                "settled": self._newcomer is None or self._newcomer.settled,
             }
         )
 
@@ -118,10 +124,13 @@ class PerFrame:
             self._learnt_links = int(state["learnt_links"])
             if self._allowance.resume(state["purse"]):
                 self._price, self._until_fit = float(state["price"]), int(state["until_fit"])
+                self._aims.resume(state["aims"])
             self._allowed = None if state["allowed"] is None else frozenset(state["allowed"])
             self._required = frozenset(state["required"])
             if self._full is not None and state["full"] is not None and self._allowed is None:
                 self._full.resume(state["full"])
+            if self._newcomer is not None:
+                self._newcomer.settled = bool(state["settled"])
             self._guides = {m: tuple(g) for m, g in state["guides"].items()}
             if unknown := set(self._guides).union(*self._guides.values()) - set(self._leveled):
                 raise StateError(f"a policy's snapshot with guides that are no models with levels: {sorted(unknown)}")
@@ -147,7 +156,7 @@ class PerFrame:
         best, best_worth = None, 0.0
         for name in candidates:
             worth = self._worth(name, executed) / max(self._models[name].time_ms, 1e-9)
-            if worth > best_worth:
+            if worth > best_worth and (not self._aims or worth >= self._aims.price(name)):
                 best, best_worth = name, worth
         if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
             return None
@@ -169,6 +178,8 @@ class PerFrame:
                 model.told = Told(self._now, self._told[name, *sources])
             confidence = 1.0 - model.recalibration(guess.wrong)
             answers[name] = Answer(guess.value, "linked" if sources else "reused", confidence, sources)
+        if self._aims:
+            self._aims.served({name: 1.0 - (answer.confidence or 0.0) for name, answer in answers.items()})
         return answers
 
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
@@ -251,6 +262,8 @@ class PerFrame:
             for model in self._models.values():
                 if model.freshness.new:
                     model.freshness.fit(steps)
+            if self._newcomer is not None:
+                self._start_from(self._newcomer, steps)
             outlooks = {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
             if self._allowed is None:
                 self._allowed = self._choose_loaded(outlooks)
@@ -259,15 +272,25 @@ class PerFrame:
         if self._allowed is None:
             self._allowed = self._what_fits()
 
+    def _start_from(self, newcomer: Newcomer, steps: int) -> None:
+        """Put what was learnt so far on what other cameras have learnt, as far as these are alike."""
+        for name, model in self._models.items():
+            if newcomer.centre(name, model.freshness):
+                model.freshness.fit(steps)
+        if not newcomer.settled:
+            newcomer.settle(self._models, self._links)
+
     def _set_price(self, outlooks: Mapping[str, Outlook]) -> float:
-        """Return the price per ms at which the loaded models use the budget up, or the target is just met."""
-        if self._setup.target_agreement is not None:
-            return Prices(list(outlooks.values())).for_agreement(self._setup.target_agreement)
+        """Return the price per ms at which the loaded models use the budget up, or targets are just met."""
+        if self._aims:
+            return self._aims.look(outlooks)
         limit = self._setup.budget.time_ms(self._setup.costs)
         loaded = [o for n, o in outlooks.items() if self._allowed is None or n in self._allowed]
         return 0.0 if isinf(limit) else Prices(loaded).for_time(limit)
 
     def _price_now(self) -> float:
+        if self._aims:
+            return 0.0  # each model has its own, or the mean of all has one
         if self._setup.budget.time_share is None:
             return self._price
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))

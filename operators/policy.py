@@ -23,11 +23,12 @@ A policy for `camlink compare --policy mypackage.policies:RoundRobin`:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
+from camlink.operators.zoo import Zoo
 from camlink.pipeline.records import FrameStats, Value
 
 
@@ -64,10 +65,12 @@ class PolicySetup:
     costs: Costs
     budget: Budget
     seed: int = 0
-    # Asked of the mean over models, in place of a time budget: the least cost that is expected to meet it. A site's key
-    # of that name asks it of each model, and audits prove it (docs/accuracy.md).
+    # In place of a time budget, the least cost that is expected to meet a target: for the mean over models and frames,
+    # executions included; or by model, for its answers, executions not included, as a site asks it (docs/accuracy.md).
     target_agreement: float | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
     load_ms: float = 0.0
+    zoo: Zoo | None = None  # what the policies of other cameras have learnt; for `PerFrame`
 
 
 class FramePolicy(Protocol):

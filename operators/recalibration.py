@@ -36,6 +36,7 @@ class Recalibration:
     def __init__(self) -> None:
         self._shift, self._slope = 0.0, 1.0
         self._information = (0.0, 0.0, 0.0)  # shift, both, slope
+        self._held = (0.0, 1.0)  # at these
 
     def __call__(self, stated: float) -> float:
         """Return the calibrated chance of being wrong, 0..1."""
@@ -52,23 +53,33 @@ class Recalibration:
         one, both, two = self._information = one + information, both + information * x, two + information * x * x
         one, two = one + FIRM[0], two + FIRM[1]
         pull = (
-            off - (1.0 - FORGET) * FIRM[0] * self._shift,
-            off * x + (1.0 - FORGET) * FIRM[1] * (1.0 - self._slope),
+            off + (1.0 - FORGET) * FIRM[0] * (self._held[0] - self._shift),
+            off * x + (1.0 - FORGET) * FIRM[1] * (self._held[1] - self._slope),
         )
         area = one * two - both * both
         self._shift += _within((two * pull[0] - both * pull[1]) / area, -LONGEST_STEP, LONGEST_STEP)
         slope = self._slope + _within((one * pull[1] - both * pull[0]) / area, -LONGEST_STEP, LONGEST_STEP)
         self._slope = _within(slope, *SLOPES)
 
+    def start_from(self, shift: float, slope: float) -> None:
+        """Hold the two numbers at these, before anything was learnt."""
+        self._shift, self._slope = self._held = shift, slope
+
     def state(self) -> State:
         """Return what was learnt, for a snapshot."""
-        return {"shift": self._shift, "slope": self._slope, "information": list(self._information)}
+        return {
+            "shift": self._shift,
+            "slope": self._slope,
+            "information": list(self._information),
+            "held": list(self._held),
+        }
 
     def resume(self, state: State) -> None:
         """Take up what `state` told."""
         self._shift, self._slope = float(state["shift"]), float(state["slope"])
         one, both, two = map(float, state["information"])
         self._information = one, both, two
+        self._held = float(state["held"][0]), float(state["held"][1])
 
 
 def _logit(chance: float) -> float:

@@ -86,6 +86,12 @@ class Outlook:
         fresh = self.steady * decay * (1.0 - exp(-self.hazard * others)) / (1.0 - decay)
         return (others - fresh) * self.stale / max(interval, 1.0)
 
+    def answer_wrong(self, interval: float) -> float:
+        """Return the mean expected disagreement of the answers in between; 0 where there are none."""
+        if interval <= 1.0:
+            return 0.0
+        return self.stale if interval == inf else self.mean_wrong(interval) * interval / (interval - 1.0)
+
 
 class Prices:
     """Which price makes models execute how often, for the `Outlook`s given."""
@@ -114,6 +120,20 @@ class Prices:
         def too_dear(price: float) -> bool:
             intervals = self.intervals(price)
             return sum(o.mean_wrong(i) for o, i in zip(self._outlooks, intervals, strict=True)) > allowed
+
+        return _boundary(too_dear)
+
+    def for_answers(self, target: float) -> float:
+        """Return the highest price at which the expected agreement of answers, between executions, is ``target``.
+
+        That of one model, or the mean over models. Where not even the first answer after an execution agrees as often,
+        the lowest price there is, at which everything executes.
+        """
+        allowed = (1.0 - target) * len(self._outlooks)
+
+        def too_dear(price: float) -> bool:
+            intervals = self.intervals(price)
+            return sum(o.answer_wrong(i) for o, i in zip(self._outlooks, intervals, strict=True)) > allowed
 
         return _boundary(too_dear)
 

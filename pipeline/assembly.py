@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from camlink.links.inputs import LinkInputs
@@ -32,7 +32,7 @@ from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config.checks import Found
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
 from camlink.pipeline.errors import ConfigError
-from camlink.pipeline.learnt_elsewhere import oracle_node, starting_links
+from camlink.pipeline.learnt_elsewhere import oracle_node, policy_zoo, starting_links
 from camlink.pipeline.state.memory import MemoryState
 
 
@@ -95,14 +95,24 @@ def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
     if config.policy not in PER_FRAME_POLICIES:
         return None
     costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
+    zoo = policy_zoo(config, specs)
 
     def make(camera_id: str) -> FramePolicy:
-        setup = PolicySetup(camera_id, specs, costs, budget, config.seed)
+        setup = PolicySetup(
+            camera_id, specs, costs, budget, config.seed, targets=targets_of(config, camera_id, specs), zoo=zoo
+        )
         if config.policy == "camlink":
             return PerFrame(setup)
         return Reducto(setup) if config.policy == "reducto" else Periodic(setup)
 
     return Gate(make)
+
+
+def targets_of(config: SiteConfig, camera_id: str, models: Iterable[str]) -> dict[str, float]:
+    """Return the targets that a policy is to meet at the least cost: those of a site without a time budget."""
+    if config.budgets.time_share is not None:
+        return {}
+    return {model: target for model in models if (target := config.target_of(camera_id, model)) is not None}
 
 
 def sampling_rules(config: SiteConfig) -> SamplingRules:

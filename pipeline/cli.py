@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import camlink
-from camlink.pipeline.commands import config, federate, models, worker
+from camlink.pipeline.commands import config, federate, models, worker, zoo
 from camlink.pipeline.commands.compare import ManyValues, compare
 from camlink.pipeline.commands.console import FAILED, STOPPED, WRONG_USE, print_error
 from camlink.pipeline.commands.dashboard import dashboard
@@ -23,7 +23,7 @@ from camlink.pipeline.commands.replay import replay
 from camlink.pipeline.commands.report import report
 from camlink.pipeline.commands.simulate import simulate
 from camlink.pipeline.commands.why import why
-from camlink.pipeline.errors import CamlinkError, ConfigError, RequestError, SourceError, TraceError
+from camlink.pipeline.errors import CamlinkError, ConfigError, RequestError, SourceError, TraceError, ZooError
 
 app = typer.Typer(
     name="camlink",
@@ -45,6 +45,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 app.add_typer(worker.app, name="worker")
 app.add_typer(federate.app, name="federate")
+app.add_typer(zoo.app, name="zoo")
 
 
 @app.command()
@@ -65,7 +66,7 @@ def main() -> None:
     """Run the command line; errors that camlink raises on purpose end in one plain message."""
     try:
         app()
-    except (ConfigError, RequestError, SourceError, TraceError) as error:
+    except (ConfigError, RequestError, SourceError, TraceError, ZooError) as error:
         _fail(str(error), WRONG_USE)
     except CamlinkError as error:
         _fail(str(error), FAILED)

@@ -12,6 +12,7 @@
     ├── ResultsError       the results log cannot be written or read
     │   └── RequestError   what is asked for is not there: a run, or a camera, model, frame or day of it
     ├── TraceError         a recorded trace is malformed
+    ├── ZooError           a zoo's file cannot be read, or is of other models
     ├── AlertError         an alert could not be delivered
     └── PolicyError        a policy cannot be made, or broke its contract: over budget, or a model that is not there
 
@@ -90,6 +91,10 @@ class RequestError(ResultsError):
 
 class TraceError(CamlinkError):
     """A recorded trace is malformed."""
+
+
+class ZooError(CamlinkError):
+    """A zoo's file cannot be read, or is of other models."""
 
 
 class AlertError(CamlinkError):

@@ -1,4 +1,4 @@
-"""Links that a site does not learn from its own frames alone: from a person's labels, or from a federation."""
+"""What a site does not learn from its own frames alone: from a person's labels, a federation, or other cameras."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from camlink.links.train import MIN_FRAMES
 from camlink.models.base import OutputSpec
 from camlink.models.recorded import Trace, open_trace
 from camlink.operators.oracle import OracleNode
+from camlink.operators.zoo import Zoo
 from camlink.pipeline.accuracy import wilson
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config.checks import Found
 from camlink.pipeline.config.sections import OracleConfig
-from camlink.pipeline.errors import ConfigError, LinkError, ModelError, TraceError
+from camlink.pipeline.errors import ConfigError, LinkError, ModelError, TraceError, ZooError
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import Frame
 from camlink.pipeline.suggestions import suggest
+from camlink.pipeline.zoo_file import open_zoo
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +200,26 @@ def read_starting_links(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> 
     if not files:
         faults.append(f"{config.links.start}: no links to any of {', '.join(specs)}; `camlink federate` writes them")
     return links, [(("links", "start"), fault) for fault in faults]
+
+
+def policy_zoo(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Zoo | None:
+    """Return what every camera's policy starts from (`policy_zoo`). Raises `ConfigError` where it does not fit."""
+    zoo, faults = read_policy_zoo(config, specs)
+    _refuse(config, faults)
+    return zoo
+
+
+def read_policy_zoo(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> tuple[Zoo | None, list[Found]]:
+    """Return the zoo of `policy_zoo`, and everything that stands in the way, by key and message."""
+    if config.policy_zoo is None:
+        return None, []
+    if config.policy != "camlink":
+        message = f"policy {config.policy} does not start from a zoo; leave it out, or choose policy camlink"
+        return None, [(("policy_zoo",), message)]
+    try:
+        return open_zoo(Path(config.policy_zoo), specs), []
+    except ZooError as error:
+        return None, [(("policy_zoo",), str(error))]
 
 
 def _fitting(path: Path, target: str, specs: Mapping[str, OutputSpec]) -> Ensemble:

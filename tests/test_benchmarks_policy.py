@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.policy import zoo as zoo_benchmark
 from benchmarks.policy.hindsight import bound, in_hindsight, played, served_until
 from benchmarks.policy.speed import PARTS, Timed
+from benchmarks.policy.zoo import WARM_UPS, beginning, differences, members
 from camlink.models.base import OutputSpec
+from camlink.models.trace_arrays import CameraTrace
+from camlink.models.trace_writing import write_arrays
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import Answer, FrameFacts
 from camlink.operators.selection import Budget
+from camlink.operators.zoo import Zoo
 from camlink.pipeline.lab.play import split
 from camlink.pipeline.records import Value
 from tests.lab_traces import random_trace, setup_of
@@ -83,3 +90,35 @@ def test_no_policy_that_repeats_outputs_does_better_than_hindsight() -> None:
     for setup, most in zip(setups, known, strict=True):
         assert played("periodic", camera, cut, setup) <= most
     assert known == sorted(known)
+
+
+def test_no_camera_is_in_the_zoo_that_it_starts_from_nor_is_it_judged_on_what_it_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = random_trace(5, 80, 2)
+    cameras = [replace(made.cameras[0], camera_id=name) for name in ("east", "north", "west")]
+    path = write_arrays(tmp_path / "trace", made.models, cameras)
+    here = list(members([path], most=None))
+    assert [member.taught.frames for member in here] == [40, 40, 40]
+    assert all(member.later.index[0] == 40 for member in here)
+    zoos: dict[str, set[str]] = {}
+
+    def played(camera: CameraTrace, costs: object, warm_up: int, share: float, zoo: Zoo | None) -> tuple[float, object]:
+        assert warm_up == 10 and len(camera) > 10
+        if zoo is not None:
+            zoos[camera.camera_id] = {known.camera_id for known in zoo.cameras}
+        return (0.5 if zoo is None else 0.6), np.array([[1.0, 0.5, 0.5]] * 200)
+
+    monkeypatch.setattr(zoo_benchmark, "played", played)
+    agreement, errors = differences(here, 10, range(2), None)
+    assert zoos["east"] == {"trace/north", "trace/west"} and len(zoos) == 3
+    assert agreement.shape == (2, 3, 4) and errors.shape == (2, 4)
+    assert agreement[1] - agreement[0] == pytest.approx(np.full((3, 4), 0.1))
+
+
+@pytest.mark.parametrize("warm_up", WARM_UPS)
+def test_each_seed_begins_elsewhere_and_leaves_most_of_the_frames(warm_up: int) -> None:
+    found = [beginning(400, warm_up, None, seed) for seed in range(5)]
+    assert len(set(found)) == 5
+    assert all(end == 400 and 400 - start - warm_up >= 0.75 * (400 - warm_up) - 1 for start, end in found)
+    assert all(end - start == warm_up + 50 for start, end in (beginning(400, warm_up, 50, s) for s in range(5)))

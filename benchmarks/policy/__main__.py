@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from camlink.models.trace_arrays import open_arrays
 from camlink.operators.belief import Guess, Leveled, Levels
-from camlink.operators.link_evidence import Known, LinkEvidence, Pair, Pool, Source
+from camlink.operators.link_evidence import Known, LinkEvidence, Pair, Source
+from camlink.operators.link_pool import Pool
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, FramePolicy, PolicySetup
 from camlink.operators.selection import Budget, Costs

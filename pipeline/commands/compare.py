@@ -14,10 +14,11 @@ from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.operators.selection import Budget
+    from camlink.operators.zoo import Zoo
     from camlink.pipeline.lab.compare import Rules
 
 TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
-MANY = ("--budget-gb", "--budget-time", "--policy", "--seed")
+MANY = ("--budget-gb", "--budget-time", "--policy", "--seed", "--target")
 
 
 class ManyValues(TyperCommand):
@@ -63,6 +64,10 @@ def compare(
         list[str] | None,
         typer.Option(help='Time budgets as shares (0..1) of executing everything; "none": unlimited.'),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Agreements (0..1) in place of time budgets: what is the least cost that meets each?"),
+    ] = None,
     budget_gb: Annotated[list[str] | None, typer.Option(help='Memory budgets in GB; "none": unlimited.')] = None,
     policy: Annotated[
         list[str] | None, typer.Option(help="Policies by name, or your own as module:Class; all when not given.")
@@ -72,6 +77,9 @@ def compare(
         str | None, typer.Option(help="How long a selection holds; 1h or a tenth of the trace when not given.")
     ] = None,
     load_ms: Annotated[float, typer.Option(help="What bringing a model into memory costs, in ms.")] = 0.0,
+    zoo: Annotated[
+        Path | None, typer.Option(help="What camlink starts from on every camera, as `camlink zoo build` writes it.")
+    ] = None,
     boxes: Annotated[
         bool, typer.Option("--boxes", help="Judge detectors by their boxes (mean average precision), not by counts.")
     ] = False,
@@ -87,13 +95,20 @@ def compare(
     from camlink.pipeline.lab.compare import Rules
     from camlink.pipeline.lab.page import render
     from camlink.pipeline.lab.summary import as_csv
-    from camlink.pipeline.lab.terminal import print_rows
+    from camlink.pipeline.lab.terminal import print_rows, print_targets
 
     _check_names(policy or [])
-    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms)
-    rows, said, stopped = _play_all(traces, rules, boxes=boxes)
+    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms, _zoo(zoo))
+    if html is not None and target:
+        raise typer.BadParameter("shows budgets; with --target there are a table, --json, --csv", param_hint="--html")
+    if target and budget_time:
+        raise typer.BadParameter("takes the place of --budget-time; name one of the two", param_hint="--target")
+    targets = [number for text in target or () if (number := _number(text, "--target", 1.0)) is not None]
+    rows, said, stopped = _play_all(traces, rules, targets, boxes=boxes)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
+    elif targets:
+        print_targets(rows, out_console())
     else:
         print_rows(rows, out_console())
     if csv is not None:
@@ -104,11 +119,16 @@ def compare(
         raise typer.Exit(STOPPED)
 
 
-def _play_all(traces: Sequence[Path], rules: Rules, *, boxes: bool) -> tuple[list[dict[str, Any]], list[str], bool]:
-    """Return the rows of all traces, what was noted (also on standard error), and whether Ctrl-C cut it short."""
+def _play_all(
+    traces: Sequence[Path], rules: Rules, targets: Sequence[float], *, boxes: bool
+) -> tuple[list[dict[str, Any]], list[str], bool]:
+    """Return the rows of all traces, for ``targets`` or else at budgets, what was noted (also on standard error), and
+    whether Ctrl-C cut it short.
+    """
     from camlink.models.trace_arrays import open_arrays
     from camlink.pipeline.commands.steps import shown_steps
     from camlink.pipeline.lab.compare import compare as compared
+    from camlink.pipeline.lab.targets import compare_targets
 
     notes = note_console()
     rows: list[dict[str, Any]] = []
@@ -124,7 +144,12 @@ def _play_all(traces: Sequence[Path], rules: Rules, *, boxes: bool) -> tuple[lis
                 trace = open_arrays(path, boxes=boxes)
                 for text in trace.notes:
                     note(text)
-                for result in compared(trace, rules, note, step):
+                results = (
+                    compare_targets(trace, rules, targets, note, step)
+                    if targets
+                    else compared(trace, rules, note, step)
+                )
+                for result in results:
                     rows.append(result.row())  # one by one: Ctrl-C leaves those that are done
     except KeyboardInterrupt:
         note(
@@ -144,6 +169,12 @@ def _check_names(names: list[str]) -> None:
         find_policies(names, period_s=1.0)
     except PolicyError as error:
         raise typer.BadParameter(str(error), param_hint="--policy") from error
+
+
+def _zoo(file: Path | None) -> Zoo | None:
+    from camlink.pipeline.zoo_file import open_zoo
+
+    return None if file is None else open_zoo(file)
 
 
 def _seconds(period: str | None) -> float | None:

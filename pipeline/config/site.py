@@ -17,10 +17,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Strict, Tag, field_validator
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Strict, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 import camlink
+from camlink.pipeline.addresses import find_path
 from camlink.pipeline.config.alerts import AlertsConfig, shown_place
 from camlink.pipeline.config.checks import contradictions
 from camlink.pipeline.config.problems import Origin, Read, in_order, read_section
@@ -120,6 +121,11 @@ class SiteConfig(Section):
         "models as fit without links, or everything. On every frame: what is worth its time (camlink), what a frame "
         "filter lets through (reducto), or each model every so many frames (periodic).",
     )
+    policy_zoo: str | None = Field(
+        default=None,
+        description="File of what other cameras with these models have learnt, as `camlink zoo build` writes it: where "
+        "every camera's policy camlink starts from.",
+    )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run: auto, cpu, cuda or cuda:N."
     )
@@ -144,6 +150,11 @@ class SiteConfig(Section):
         if repeated:
             raise ValueError(f'"{repeated[0]}" is listed twice; give each model a name of its own')
         return models
+
+    @field_validator("policy_zoo")
+    @classmethod
+    def _check_zoo(cls, zoo: str | None, info: ValidationInfo) -> str | None:
+        return None if zoo is None else find_path(zoo, (info.context or {}).get("folder"), "file")
 
     @field_validator("cameras")
     @classmethod

@@ -1,7 +1,7 @@
 """What a start would stumble over before it opens a camera, found beforehand and with the configuration's lines.
 
-The same code reads labels, links and weights here and at the start: what `camlink config check` lets pass, starts.
-Costs that nobody states are measured at the start only, and with them whether the budgets allow anything.
+The same code reads labels, links, zoos and weights here and at the start: what `camlink config check` lets pass,
+starts. Costs that nobody states are measured at the start only, and with them whether budgets allow anything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from camlink.pipeline.assembly import budget_faults
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config.checks import Found
 from camlink.pipeline.errors import ConfigError, ModelError
-from camlink.pipeline.learnt_elsewhere import read_lessons, read_starting_links
+from camlink.pipeline.learnt_elsewhere import read_lessons, read_policy_zoo, read_starting_links
 
 
 def check_start(config: SiteConfig) -> None:
@@ -26,7 +26,7 @@ def check_start(config: SiteConfig) -> None:
 
 
 def start_faults(config: SiteConfig) -> Iterator[Found]:
-    """Yield by key what is missing or does not fit: a device, weights, labels, a trace, links, budgets."""
+    """Yield by key what is missing or does not fit: a device, weights, labels, a trace, links, a zoo, budgets."""
     definitions = config.model_definitions()
     if config.device.startswith("cuda"):  # others are there
         try:
@@ -42,6 +42,7 @@ def start_faults(config: SiteConfig) -> Iterator[Found]:
     if config.oracle is not None:
         yield from read_lessons(config.oracle, specs)[1]
     yield from read_starting_links(config, specs)[1]
+    yield from read_policy_zoo(config, specs)[1]
     time_ms = {d.name: d.time_ms for d in definitions if d.time_ms is not None}
     memory_gb = {d.name: d.memory_gb for d in definitions if d.memory_gb is not None}
     if len(time_ms) == len(memory_gb) == len(definitions):

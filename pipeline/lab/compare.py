@@ -16,7 +16,8 @@ from camlink.models.trace_files import RecordedEntry
 from camlink.operators.baselines.warm_links import are_chances
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget, Costs
-from camlink.pipeline.errors import TraceError
+from camlink.operators.zoo import Zoo
+from camlink.pipeline.errors import TraceError, ZooError
 from camlink.pipeline.lab.play import play, split
 from camlink.pipeline.lab.policies import Candidate, find_policies
 from camlink.pipeline.lab.summary import budget_words, measure_of
@@ -45,6 +46,7 @@ class Rules:
     seeds: Sequence[int] = (0,)
     period_s: float | None = None
     load_ms: float = 0.0
+    zoo: Zoo | None = None  # what policy camlink starts from
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Result:
     seed: int
     cameras: Mapping[str, Tally]
     trace_arrays: TraceArrays = field(repr=False)
+    target: float | None = None  # of agreement, that was to be met at the least cost
 
     def row(self) -> dict[str, Any]:
         """Return the figures as JSON has them. Agreement and shares are in 0..1, and weigh every frame alike."""
@@ -81,7 +84,7 @@ class Result:
             "policy": self.policy,
             "budget_gb": self.budget.memory_gb,
             "budget_time": self.budget.time_share,
-            "agreement": float(sum(t.agreed.sum() for t in self.cameras.values()) / slots),
+            "agreement": self.agreement(),
             "agreement_per_model": per_model,
             "measure_per_model": {m: measure_of(self.trace_arrays.models[m].spec) for m in per_model},
             "cost": float(spent / self._everything_ms()),
@@ -98,7 +101,12 @@ class Result:
             "frames": int(frames),
             "per_camera": {c: float(t.agreed.sum() / t.hows.sum()) for c, t in self.cameras.items()},
             "per_period": self._per_period(),
-        }
+        } | ({} if self.target is None else {"target": self.target, "target_met": self.agreement() >= self.target})
+
+    def agreement(self) -> float:
+        """Return the mean over models and frames, 0..1."""
+        slots = sum(t.hows.sum() for t in self.cameras.values())
+        return float(sum(t.agreed.sum() for t in self.cameras.values()) / slots)
 
     def _mean_of_model(self, model: str) -> float:
         agreed = frames = 0.0
@@ -137,27 +145,84 @@ def compare(
 
     ``note`` is told what is left out and why, ``step`` every few frames where the comparison is.
 
-    Raises `TraceError` if no camera has frames enough, and `PolicyError` for a policy that breaks its budget.
+    Raises `TraceError` if no camera has frames enough, `ZooError` for a zoo of other models, and `PolicyError` for a
+    policy that breaks its budget.
     """
-    cameras = usable_cameras(trace, note)
-    _note_free(trace, note)
-    period_s = rules.period_s or default_period_s(cameras)
-    budgets = binding_budgets(trace, cameras, rules.budgets, note)
+    contest = Contest.of(trace, rules, note)
+    budgets = binding_budgets(trace, contest.cameras, rules.budgets, note)
     plays = [
         (candidate, budget, seed)
-        for candidate in find_policies(list(rules.policies), period_s)
+        for candidate in find_policies(list(rules.policies), contest.period_s)
         for budget, seed in product(budgets, rules.seeds if candidate.seeded else rules.seeds[:1])
     ]
-    done, frames = 0, sum(map(len, cameras))
-    for candidate, budget, seed in plays:
+    for place, (candidate, budget, seed) in enumerate(plays):
         text = f"{trace.name}: {candidate.name}, {budget_words(budget.memory_gb, budget.time_share)}"
-        tallies = {}
-        for camera in cameras:
-            watch = _watch(step, Step(text, done, len(plays) * frames))
-            tallies[camera.camera_id] = _play(trace, camera, candidate, budget, seed, period_s, rules.load_ms, watch)
-            done += len(camera)
+        start = Step(text, place * contest.frames, len(plays) * contest.frames)
+        found = contest.play(candidate, budget, seed, step, start)
         for named in (seed,) if candidate.seeded else rules.seeds:
-            yield Result(trace.name, candidate.name, budget, named, tallies, trace)
+            yield replace(found, seed=named)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One trace on which policies are played, under one set of rules."""
+
+    trace: TraceArrays
+    cameras: Sequence[CameraTrace]
+    rules: Rules
+    period_s: float
+
+    @classmethod
+    def of(cls, trace: TraceArrays, rules: Rules, note: Callable[[str], None]) -> Contest:
+        """Return it with the cameras that can be played; ``note`` is told of others. Raises as `compare` does."""
+        cameras = usable_cameras(trace, note)
+        _note_free(trace, note)
+        _check_zoo(rules.zoo, trace, cameras)
+        return cls(trace, cameras, rules, rules.period_s or default_period_s(cameras))
+
+    @property
+    def frames(self) -> int:
+        """Of all cameras."""
+        return sum(map(len, self.cameras))
+
+    def play(
+        self,
+        candidate: Candidate,
+        budget: Budget,
+        seed: int,
+        step: Callable[[Step], None],
+        start: Step,
+        target: float | None = None,
+    ) -> Result:
+        """Play a policy on all cameras; ``target``: what it is to meet in place of a time budget."""
+        tallies = {}
+        for camera in self.cameras:
+            tallies[camera.camera_id] = self._play(camera, candidate, budget, seed, target, _watch(step, start))
+            start = replace(start, done=start.done + len(camera))
+        return Result(self.trace.name, candidate.name, budget, seed, tallies, self.trace)
+
+    def _play(
+        self,
+        camera: CameraTrace,
+        candidate: Candidate,
+        budget: Budget,
+        seed: int,
+        target: float | None,
+        tick: Callable[[int], None],
+    ) -> Tally:
+        costs, cut = costs_of(self.trace, camera), split(camera, self.period_s)
+        setup = PolicySetup(
+            camera.camera_id, camera.specs, costs, budget, seed, target, load_ms=self.rules.load_ms, zoo=self.rules.zoo
+        )
+        return play(
+            camera,
+            lambda s: candidate.make(camera, s, cut),
+            setup,
+            cut,
+            name=candidate.name,
+            bound=candidate.bound,
+            tick=tick,
+        )
 
 
 def _watch(step: Callable[[Step], None], start: Step) -> Callable[[int], None]:
@@ -231,29 +296,16 @@ def default_period_s(cameras: Sequence[CameraTrace]) -> float:
     return float(min(LONGEST_PERIOD_S, max(longest.max() / 10.0, 1e-3)))
 
 
-def _play(
-    trace: TraceArrays,
-    camera: CameraTrace,
-    candidate: Candidate,
-    budget: Budget,
-    seed: int,
-    period_s: float,
-    load_ms: float,
-    tick: Callable[[int], None],
-) -> Tally:
+def _check_zoo(zoo: Zoo | None, trace: TraceArrays, cameras: Sequence[CameraTrace]) -> None:
+    for camera in cameras if zoo is not None else ():
+        if zoo is not None and (wrong := zoo.misfits(camera.specs)):
+            raise ZooError(f'trace {trace.name}: camera "{camera.camera_id}" cannot start from this zoo: {wrong[0]}')
+
+
+def costs_of(trace: TraceArrays, camera: CameraTrace) -> Costs:
+    """Return what a camera's models cost, as its trace states it."""
     entries = {m: trace.models[m] for m in camera.specs}
-    costs = Costs({m: _time_ms(e) for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
-    setup = PolicySetup(camera.camera_id, camera.specs, costs, budget, seed, load_ms=load_ms)
-    cut = split(camera, period_s)
-    return play(
-        camera,
-        lambda s: candidate.make(camera, s, cut),
-        setup,
-        cut,
-        name=candidate.name,
-        bound=candidate.bound,
-        tick=tick,
-    )
+    return Costs({m: _time_ms(e) for m, e in entries.items()}, {m: e.memory_gb for m, e in entries.items()})
 
 
 def _time_ms(entry: RecordedEntry) -> float:

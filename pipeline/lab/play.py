@@ -103,7 +103,7 @@ class _Player:
         self._purse = Allowance(setup.costs, setup.budget if bound else Budget(setup.budget.memory_gb), setup.load_ms)
         self._tally = Tally.empty(self._models, cut.periods)
         self._values = [camera.values[m] for m in self._models]
-        self._facts = _Facts(camera)
+        self._facts = Facts(camera)
         self._executed: list[list[int]] = [[] for _ in self._models]  # rows
         self._answers: list[list[tuple[int, Answer]]] = [[] for _ in self._models]
         self._held = self._done = 0  # frames that wait to be scored, and that are
@@ -239,7 +239,7 @@ class _Player:
         return served
 
 
-class _Facts:
+class Facts:
     """What is known of each frame beforehand; statistics that the trace lacks count as unchanging."""
 
     def __init__(self, camera: CameraTrace) -> None:

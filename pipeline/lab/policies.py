@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -30,13 +30,15 @@ from camlink.pipeline.suggestions import suggest
 class Candidate:
     """A policy to compare. ``make`` is given the camera's trace, which only the oracle looks into.
 
-    ``bound``: a budget is held against it; ``seeded``: its outcome depends on the seed.
+    ``bound``: a budget is held against it; ``seeded``: its outcome depends on the seed; ``aims``: it can be given a
+    target in place of a time budget.
     """
 
     name: str
     make: Callable[[CameraTrace, PolicySetup, Split], FramePolicy]
     bound: bool = True
     seeded: bool = True
+    aims: bool = False
 
 
 def known_policies(period_s: float, trainer: LinkTrainer | None = None) -> dict[str, Candidate]:
@@ -47,7 +49,7 @@ def known_policies(period_s: float, trainer: LinkTrainer | None = None) -> dict[
         return partial(MLink, choose=choose_by(policy), period_s=period_s, kind=kind, trainer=links)
 
     candidates = [
-        _blind("camlink", PerFrame, seeded=False),
+        replace(_blind("camlink", PerFrame, seeded=False), aims=True),
         _blind("all", everything, bound=False, seeded=False),
         _blind("standalone", standalone, seeded=False),
         _blind("periodic", Periodic, seeded=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from camlink.pipeline.lab.summary import AGREEMENT, Cell, Row, budget_words, cells, tied
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+MISSED = "!"
 BEST = "*"  # beside the figure, for terminals and readers without bold
 
 
@@ -31,6 +33,36 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
             markup=False,
             highlight=False,
         )
+
+
+def print_targets(rows: Sequence[Row], console: Console) -> None:
+    """Print, for each trace, what each policy needs for each target, and below what the signs mean."""
+    groups = dict.fromkeys((row["trace"], row["budget_gb"]) for row in rows)
+    for trace, memory_gb in groups:
+        here = [row for row in rows if (row["trace"], row["budget_gb"]) == (trace, memory_gb)]
+        targets = sorted({row["target"] for row in here})
+        shown: list[tuple[str | Text, ...]] = []
+        for policy in dict.fromkeys(row["policy"] for row in here):
+            mine = [[row for row in here if (row["policy"], row["target"]) == (policy, t)] for t in targets]
+            shown.append((policy, *(_needed(found) if found else "" for found in mine)))
+        memory = "" if memory_gb is None else f", memory {budget_words(memory_gb, None)}"
+        heads = [f"target {100 * target:g}%" for target in targets]
+        print_table(console, ("policy", *heads), shown, title=f"{trace}{memory}: least cost (agreement), in %")
+    if rows:
+        console.print(
+            f"{MISSED} target missed; camlink is given the target, the others count with the least budget that "
+            "reaches it, of a ladder in steps of 5 %",
+            style="dim",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _needed(rows: Sequence[Row]) -> str:
+    """Return the mean over seeds of the cost and of the agreement reached."""
+    cost, agreement = fmean(row["cost"] for row in rows), fmean(row["agreement"] for row in rows)
+    return f"{100 * cost:.0f} ({100 * agreement:.1f}){'' if agreement >= rows[0]['target'] else MISSED}"
 
 
 def _print_table(here: Sequence[Cell], best: set[int], console: Console) -> None:

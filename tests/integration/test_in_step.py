@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,13 @@ import pytest
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.operators import paced_inference
+from camlink.operators.experience import experience_of
 from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.paced_inference import IDLE_S
 from camlink.operators.pacing import HOLD_S
+from camlink.operators.policy import FrameFacts
+from camlink.operators.selection import Costs
+from camlink.operators.zoo import Zoo
 from camlink.pipeline.assembly import CameraFacts
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import ManualClock
@@ -29,6 +34,7 @@ from camlink.pipeline.records import Decision, Detections, Frame, FrameResult, R
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import TinyModel, make_frames, outputs, run_frames
 from camlink.pipeline.worker import Worker
+from camlink.pipeline.zoo_file import save_zoo
 
 RULES: dict[str, Any] = {
     "period": timedelta(minutes=5),
@@ -271,6 +277,28 @@ def test_a_policy_that_lost_what_it_learnt_last_leaves_no_frame_without_an_outpu
     assert rows(apart).keys() != rows(alone).keys(), "it forgot nothing: docs/distributed.md says that it does"
 
 
+def test_rows_of_cameras_that_start_from_a_zoo_are_those_of_one_process_also_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paced_inference, "POLICY_S", 0.0)
+    tiny = models()
+    for model in tiny:
+        model.load()
+    shown = [
+        (FrameFacts(f.index, f.captured_at.timestamp()), {m.spec.model: m.run([f])[0].value for m in tiny})
+        for f in make_frames("porch", 120)
+    ]
+    specs = {m.spec.model: m.spec for m in tiny}
+    costs = Costs(dict.fromkeys(specs, 10.0), dict.fromkeys(specs, 1.0))
+    save_zoo(Zoo(specs, (experience_of("porch", shown, specs, costs),)), tmp_path / "porch.zoo")
+    policy = {"policy": "camlink", "policy_zoo": str(tmp_path / "porch.zoo")}
+    site, apart, alone = lose_again_and_again("inference", "off", 2, count=300, **policy)
+    assert site.crashes >= 3
+    assert rows(apart).keys() == rows(alone).keys()
+    _, _, without = lose_again_and_again("inference", "off", 2, count=300, policy="camlink")
+    assert rows(alone).keys() != rows(without).keys()
+
+
 @pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
 def test_rows_of_policies_that_decide_on_every_frame_are_those_of_one_process(policy: str) -> None:
     frames = mixed(300, "hall", "yard")
@@ -359,3 +387,14 @@ def test_boxes_reach_links_in_one_process_and_between_processes(policy: str) -> 
     assert right > 0.9, "only the boxes tell how many there are"
     apart = Site(SiteConfig(models="building", **rules), tiny, ("hall", "yard")).run(frames, random.Random(5))
     assert rows(apart) == rows(alone)
+
+
+def test_a_target_without_a_time_budget_is_met_at_less_than_the_cost_of_everything_in_either_way() -> None:
+    frames = mixed(600, "hall", "yard")
+    rules = {**RULES, "policy": "camlink", "budgets": {}, "target_agreement": 0.8, "adaptation": {"policy": "off"}}
+    alone = run_frames(frames, models(), tick=2, **rules)
+    site = Site(SiteConfig(models="building", **rules), models(), ("hall", "yard"))
+    assert rows(site.run(frames, random.Random(5))) == rows(alone)
+    served = [o for o in outputs(alone) if o.purpose == "serve"]
+    executed = sum(o.how == "executed" for o in served)
+    assert 0.1 * len(served) < executed < 0.9 * len(served)

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import Levels
-from camlink.operators.link_evidence import FADE, REACH, Known, LinkEvidence, Pair, Pool, Source
+from camlink.operators.link_evidence import FADE, REACH, Known, LinkEvidence, Pair, Source
+from camlink.operators.link_pool import Pool
 
 WIDE = OutputSpec("wide", "vector", 1, "count", ("person",))
 NARROW = OutputSpec("narrow", "vector", 1, "count", ("person",))

@@ -1,0 +1,122 @@
+"""Aims at an accuracy instead of a budget: moves the price until what is served is expected to agree as asked.
+
+The outlook of each model says at which price a target would just be met (`camlink.operators.worth.Prices`). That is a
+forecast; the aim holds it against what the policy states of its answers, frame by frame, as put right by what became of
+such answers (`camlink.operators.recalibration`, which learns from executions and from audits):
+
+    log price += GAIN * (allowed - expected) / allowed
+
+So the mean of what is expected comes to what is allowed, and where answers prove worse than stated, more is executed.
+Allowed is `CAUTION` times what the target leaves: where the policy is surest it executes least and learns least, so
+that its answers prove somewhat worse than stated, which only audits tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp
+
+from camlink.operators.policy import PolicySetup
+from camlink.operators.policy_state import State
+from camlink.operators.worth import Outlook, Prices
+
+CAUTION = 0.75  # set on three clips: docs/policy.md
+GAIN = 0.02  # per frame
+REACH = 4.0  # farthest from the forecast, in logs
+RETURN = 0.01  # of the way back to the forecast, per frame without an answer
+WORST = 4.0  # times what is allowed, as which anything worse counts: one frame should not throw the price over
+
+
+class Aim:
+    """At an agreement of ``target``.
+
+    >>> aim = Aim(0.9)
+    >>> for _ in range(10): aim.told(0.2)
+    >>> aim.factor < 1.0
+    True
+    """
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+        self.aimed = 1.0 - CAUTION * (1.0 - target)
+        self._off = 0.0
+
+    @property
+    def factor(self) -> float:
+        """By how much the forecast price is to be multiplied."""
+        return exp(self._off)
+
+    def told(self, wrong: float) -> None:
+        """Take in the expected disagreement, 0..1, of what was served."""
+        allowed = max(1.0 - self.aimed, 1e-6)
+        self._off += GAIN * (1.0 - min(wrong / allowed, WORST))
+        self._off = min(max(self._off, -REACH), REACH)
+
+    def rest(self) -> None:
+        """Nothing was answered: come back to the forecast slowly, or a model that always executes did so for ever."""
+        self._off *= 1.0 - RETURN
+
+    def state(self) -> State:
+        """Return where it stands, for a snapshot."""
+        return {"target": self.target, "off": self._off}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told, if it was of the same target."""
+        if state["target"] == self.target:
+            self._off = float(state["off"])
+
+
+class Aims:
+    """The aims of one camera: one for the mean over its models and frames, or one for the answers of each model."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        self._models = len(setup.specs)
+        self._all = None if setup.target_agreement is None else Aim(setup.target_agreement)
+        self._each = {name: Aim(target) for name, target in setup.targets.items() if name in setup.specs}
+        self._forecast: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return self._all is not None or bool(self._each)
+
+    def look(self, outlooks: Mapping[str, Outlook]) -> float:
+        """Forecast the price per ms of each model at which the targets are just met, and return the highest.
+
+        Models without a target, where others have one, execute on every frame.
+        """
+        if self._all is not None:
+            self._forecast = dict.fromkeys(outlooks, Prices(list(outlooks.values())).for_agreement(self._all.aimed))
+        else:
+            aimed = {name: (outlooks[name], aim) for name, aim in self._each.items() if name in outlooks}
+            self._forecast = {name: Prices([o]).for_answers(aim.aimed) for name, (o, aim) in aimed.items()}
+        return max(self._forecast.values(), default=0.0)
+
+    def price(self, name: str) -> float:
+        """Return the price per ms that executing a model has to be worth."""
+        aim = self._all or self._each.get(name)
+        return 0.0 if aim is None else self._forecast.get(name, 0.0) * aim.factor
+
+    def served(self, wrong: Mapping[str, float]) -> None:
+        """Take in a frame's answers: the expected disagreement of each; models that are not there were executed."""
+        if self._all is not None:
+            self._all.told(sum(wrong.values()) / self._models)
+        for name, aim in self._each.items():
+            if name in wrong:
+                aim.told(wrong[name])
+            else:
+                aim.rest()
+
+    def state(self) -> State:
+        """Return where they stand, for a snapshot."""
+        return {
+            "all": None if self._all is None else self._all.state(),
+            "each": {name: aim.state() for name, aim in self._each.items()},
+            "forecast": self._forecast,
+        }
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told of the same targets."""
+        if self._all is not None and state["all"] is not None:
+            self._all.resume(state["all"])
+        for name in self._each.keys() & state["each"].keys():
+            self._each[name].resume(state["each"][name])
+        self._forecast = {str(name): float(price) for name, price in state["forecast"].items()}

@@ -1,0 +1,53 @@
+"""Zoos from recorded traces, for `camlink zoo build`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from camlink.models.base import OutputSpec
+from camlink.models.trace_arrays import CameraTrace, open_arrays
+from camlink.operators.experience import Shown, experience_of
+from camlink.operators.zoo import Experience, Zoo
+from camlink.pipeline.errors import TraceError
+from camlink.pipeline.lab.compare import costs_of, usable_cameras
+from camlink.pipeline.lab.play import Facts
+
+
+def build_zoo(
+    paths: Iterable[Path],
+    note: Callable[[str], None],
+    step: Callable[[str], None] = lambda _: None,
+    most: int | None = None,
+) -> Zoo:
+    """Return a zoo of all cameras of these traces, by their newest frames, ``most`` of each.
+
+    ``note`` is told what is left out, ``step`` which camera is played. Raises `TraceError` for traces that cannot be
+    read, that are given twice, or that hold other models than the first one.
+    """
+    specs: dict[str, OutputSpec] = {}
+    learnt: dict[str, Experience] = {}
+    for path in paths:
+        trace = open_arrays(path)
+        for text in trace.notes:
+            note(text)
+        for camera in usable_cameras(trace, note):
+            specs = specs or dict(camera.specs)
+            name = f"{trace.name}/{camera.camera_id}"
+            if camera.specs != specs:
+                here, there = ", ".join(camera.specs), ", ".join(specs)
+                raise TraceError(
+                    f"{path}: {name} has other models ({here}) than the first camera of this zoo ({there})"
+                )
+            if name in learnt:
+                raise TraceError(f"{path}: {name} is in the zoo already; name each trace once")
+            step(f"{name}: {min(len(camera), most or len(camera)):,} frames")
+            learnt[name] = experience_of(name, shown(camera, most), specs, costs_of(trace, camera))
+    return Zoo(specs, tuple(learnt.values()))
+
+
+def shown(camera: CameraTrace, most: int | None = None) -> list[Shown]:
+    """Return a camera's newest frames, ``most`` of them, as a policy is shown them, with what all models said."""
+    facts = Facts(camera)
+    rows = range(max(0, len(camera) - most) if most else 0, len(camera))
+    return [(facts.at(row), {m: v[row] for m, v in camera.values.items()}) for row in rows]
