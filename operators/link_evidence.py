@@ -292,16 +292,17 @@ class LinkEvidence:
         *,
         weight: float = 1.0,
         only_moves: bool = False,
+        frames: int = 1,
     ) -> None:
         """Take in what ``target`` said: first the weights, of each source alone and of all, then the tables.
 
         ``only_moves``: this frame has been learnt from already, with another frame for ``then``; all that is new is how
-        far the models moved.
+        far the models moved. ``frames``: for how many the weights learn from this one, 0: not; most of the work.
         """
-        if not only_moves and max(said.tolist()) < known.usual.shape[1]:
+        if frames and not only_moves and max(said.tolist()) < known.usual.shape[1]:
             told = {name: self._pair(name, target).likelier(source, known) for name, source in sources.items()}
             for part in [{name: told[name]} for name in told] + ([told] if len(told) > 1 else []):
-                self._pool(target, part).learn(_features(known, part.values()), said, weight)
+                self._pool(target, part).learn(_features(known, part.values()), said, weight, frames)
         for name, source in sources.items():
             self._pair(name, target).learn(source, known, said, weight, only_moves=only_moves)
 

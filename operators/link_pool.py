@@ -37,16 +37,16 @@ class Pool:
         chances /= np.add.reduce(chances, axis=1, keepdims=True)
         return chances
 
-    def learn(self, features: Array, said: Levels, weight: float) -> None:
-        """Take a Newton step on the surprise at what was said (E,)."""
+    def learn(self, features: Array, said: Levels, weight: float, frames: int = 1) -> None:
+        """Take a Newton step on the surprise at what was said (E,), on a frame that stands for so many."""
         chances, entries = self.mix(features, len(said)), len(said)
         expected = features * chances.reshape(-1)
         means = expected.reshape(len(features), entries, -1).dot(ONES[: chances.shape[1]])  # (F, E)
         found = features.take(np.arange(entries) * chances.shape[1] + said, axis=1)
         slope = (found - means).dot(ONES[:entries]) / entries
-        self.curvature *= FORGET
-        self.curvature += (expected.dot(features.T) - means.dot(means.T)) * (weight / entries)
-        pull = weight * slope + self._pull * (self._first - self.weights)
+        self.curvature *= FORGET**frames
+        self.curvature += (expected.dot(features.T) - means.dot(means.T)) * (frames * weight / entries)
+        pull = frames * (weight * slope + self._pull * (self._first - self.weights))
         step = np.linalg.solve(self.curvature + self._firmly, pull)
         step = np.minimum(np.maximum(step, -LONGEST_STEP), LONGEST_STEP)
         self.weights = np.minimum(np.maximum(self.weights + step, 0.0), HEAVIEST)

@@ -35,9 +35,9 @@ from camlink.pipeline.records import Value
 
 LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
-LEARN_ALL, LEARN_EVERY = 300, 8  # frames that links learn from: the first ones, then every 8th
+WEIGH_ALL, WEIGH_EVERY = 300, 4  # frames that links' weights learn from: the first ones, then every 4th, for four
 MOST_SOURCES = 2  # that links are read from at once
-FIT_EVERY = 50  # frames
+FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
@@ -199,10 +199,9 @@ class PerFrame:
     ) -> None:
         """Tell links what each executed model said beside the others, as if it had last executed some time ago."""
         self._learnt_links += 1
-        turn, rest = divmod(self._learnt_links, LEARN_EVERY if self._learnt_links > LEARN_ALL else 1)
-        if rest:
-            return
-        backs = (1,) if chosen else (1, LINKS_BACK[turn % len(LINKS_BACK)])
+        backs = (1,) if chosen else (1, LINKS_BACK[self._learnt_links % len(LINKS_BACK)])
+        every = WEIGH_EVERY if self._learnt_links > WEIGH_ALL else 1
+        frames = every if self._learnt_links % every == 0 else 0
         for name in executed:
             model = self._models[name]
             heard = self._sources(name, executed)
@@ -214,7 +213,7 @@ class PerFrame:
                 known = self._known_now(name) if seen_now else self._known_before(name, then)
                 sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
-                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1)
+                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1, frames=frames)
 
     def _read(self, name: str, executed: Mapping[str, Value]) -> Levels:
         """Return the levels of what a model said last, this frame included."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlink.models.base import OutputSpec
+from camlink.operators import per_frame
 from camlink.operators.belief import Leveled, Plain, belief_of
 from camlink.operators.freshness import KEPT, Freshness, Passed
 from camlink.operators.per_frame import PerFrame
@@ -284,18 +285,21 @@ def test_an_accuracy_target_is_met_at_less_cost_when_it_is_lower() -> None:
     assert high > low
 
 
-def test_links_learn_from_fewer_frames_as_they_know_more() -> None:
-    policy, (facts, outputs) = PerFrame(setup(0.15)), camera(180)
-    learnt_on, before = [], b""
+def test_weights_of_links_learn_from_fewer_frames_as_they_know_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(per_frame, "WEIGH_ALL", 60)
+    policy, (facts, outputs) = PerFrame(setup(0.15)), camera(100)
+    weighed_on, told_on, before = [], [], (b"", b"")
     for i, frame in enumerate(facts):
         policy.begin(frame)
         policy.learn({m: v[i] for m, v in outputs.items()}, chosen=False)
-        state = unpack(policy.snapshot())["links"]
-        if (told := pack(state)) != before:
-            learnt_on.append(i + 1)
-        before = told
-    assert learnt_on[1:20] == list(range(2, 21))  # a first frame has none before it that it could be held against
-    assert [i for i in learnt_on if i > 100] == [104, 112, 120, 128, 136, 144, 152, 160, 168, 176]
+        links = unpack(policy.snapshot())["links"]
+        now = pack({"pools": links["pools"]}), pack({"pairs": links["pairs"]})
+        weighed_on += [i + 1] if now[0] != before[0] else []
+        told_on += [i + 1] if now[1] != before[1] else []
+        before = now
+    assert weighed_on[1:60] == list(range(2, 61))  # a first frame has none before it that it could be held against
+    assert [i for i in weighed_on if i > 60] == [64, 68, 72, 76, 80, 84, 88, 92, 96, 100]
+    assert told_on[1:] == list(range(2, 101))
 
 
 def test_confidence_is_near_what_is_reached() -> None:
