@@ -235,10 +235,7 @@ def _without_models(step: str, config: str, bus: str, state: str, hold_s: float,
 
 
 def _site(config: str) -> SiteConfig:
-    """Read the configuration, the same for all workers. The Kafka client's own news is left out of our log.
-
-    Of a broker that is away it tells several times a second; the bus says so once.
-    """
+    """Read the configuration. The Kafka client's own news is left out: of a broker that is away the bus tells once."""
     from camlink.pipeline.config import load_config
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
