@@ -20,6 +20,7 @@ import typer
 import yaml
 
 from camlink.pipeline import testbed
+from camlink.pipeline.commands.console import print_error
 from camlink.pipeline.errors import CamlinkError, ConfigError, Problem
 
 COMPOSE = Path("docker-compose.yml")
@@ -107,6 +108,9 @@ def main(
     seconds: Annotated[float, typer.Option(help="Stop after so long; 0 runs until Ctrl-C.")] = 0.0,
 ) -> None:
     """Start the services of docker-compose.yml as local processes."""
+    from camlink.pipeline.config import load_config
+
+    load_config(str(site))  # one word about what is wrong with it, in place of one in each service's log
     with testbed.broker() as broker, testbed.redis_server() as redis:
         bus = f"kafka://127.0.0.1:{broker.port}/local?partitions=4&wait_ms=5"
         local = LocalSite(site, out, bus, f"redis://127.0.0.1:{redis.port}")
@@ -118,11 +122,18 @@ def main(
         except KeyboardInterrupt:
             typer.echo("stopping")
         finally:
+            failed = local.failed()  # before the others are stopped for it
             codes = local.stop()
-    wrong = {name: code for name, code in codes.items() if code}
+    wrong = failed or [name for name, code in codes.items() if code]
     if wrong:
-        raise CamlinkError(f"services ended with an error: {wrong}; see the logs in {out}")
+        raise CamlinkError("; ".join(f"{name} ended with {codes[name]}, see {out / name}.log" for name in wrong))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except CamlinkError as error:
+        print_error(error)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -139,6 +139,22 @@ def test_the_services_run_as_the_file_says(repository: Path, footage: Path, tmp_
     assert results.frames_seen("gate") > 0, logs
 
 
+def test_a_site_with_a_mistake_is_refused_before_anything_is_started(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("models: building\nperiod: 1m\ncameras: [{id: gate, source: gate.mp4}]\n")
+    command = [sys.executable, "-m", "camlink.pipeline.compose_local", str(tmp_path / "site.yaml")]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "site.yaml:2: period:" in done.stderr.replace("\n", "") and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_image_holds_the_client_that_its_workers_are_told_to_use(repository: Path) -> None:
     services = yaml.safe_load((repository / "docker-compose.yml").read_text())["services"]
     bus = services["linking"]["environment"]["CAMLINK_BUS"]
