@@ -8,13 +8,14 @@ Well-formed tables go through `camlink.models.trace_columns`; at the first oddit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import Inference, OutputSpec
+from camlink.models.box_scores import BoxScores, box_scores, joined
 from camlink.models.recorded import open_trace
 from camlink.models.trace_columns import (
     Array,
@@ -40,7 +41,8 @@ class CameraTrace:
 
     ``index``, ``time_s`` (n,); ``stats``: column -> (n,), only the columns that every frame has; ``values``: model ->
     (n, size) float32, or (n, longest) for sequences, closed by token 0, or (n, most boxes x 6) for detections
-    (`camlink.models.average_precision`).
+    (`camlink.models.average_precision`); ``scores``: of the boxes behind counts, of models that have them on every
+    frame, where they were asked for.
     """
 
     camera_id: str
@@ -49,6 +51,7 @@ class CameraTrace:
     time_s: NDArray[np.float64]
     stats: Mapping[str, Array]
     values: Mapping[str, Array]
+    scores: Mapping[str, BoxScores] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -64,10 +67,10 @@ class TraceArrays:
     notes: tuple[str, ...] = ()
 
 
-def open_arrays(path: Path | str, *, boxes: bool = False) -> TraceArrays:
+def open_arrays(path: Path | str, *, boxes: bool = False, scores: bool = False) -> TraceArrays:
     """Read the trace folder ``path`` into arrays; with ``boxes``, detectors give their boxes instead of counts.
 
-    Raises `TraceError` with the file and line at fault.
+    ``scores``: also read those of the boxes behind counts. Raises `TraceError` with the file and line at fault.
     """
     folder = Path(path)
     _check_folder(folder)
@@ -82,11 +85,11 @@ def open_arrays(path: Path | str, *, boxes: bool = False) -> TraceArrays:
     rows = outputs = None
     try:
         rows = read_frames(folder)
-        outputs = read_outputs(folder, specs, rows, boxed) if rows is not None else None
+        outputs = read_outputs(folder, specs, rows, boxed, scores=scores) if rows is not None else None
     except NotPlain:
         outputs = None
     if rows is None or outputs is None:
-        rows, outputs = _checked(folder, specs, boxed)
+        rows, outputs = _checked(folder, specs, boxed, scores=scores)
     return _split(folder.resolve().name, models, rows, outputs, notes)
 
 
@@ -110,7 +113,9 @@ def _as_boxes(entry: RecordedEntry) -> RecordedEntry:
     return replace(entry, spec=replace(entry.spec, kind="set", task="detections"))
 
 
-def _checked(folder: Path, specs: Mapping[str, OutputSpec], boxed: Sequence[str]) -> tuple[FrameRows, OutputRows]:
+def _checked(
+    folder: Path, specs: Mapping[str, OutputSpec], boxed: Sequence[str], *, scores: bool
+) -> tuple[FrameRows, OutputRows]:
     """Read by way of the checked reader, which raises `TraceError` with file and line where something is wrong."""
     trace = open_trace(folder)
     if not trace.frames:
@@ -135,10 +140,15 @@ def _checked(folder: Path, specs: Mapping[str, OutputSpec], boxed: Sequence[str]
         for model in trace.models:
             name, spec = model.spec.model, specs[model.spec.model]
             has = np.array([model.knows(f.camera_id, f.index) for f in frames], np.bool_)
-            given = [_listed(i, name in boxed) for i in model.run([f for f, h in zip(frames, has, strict=True) if h])]
+            said = model.run([f for f, h in zip(frames, has, strict=True) if h])
+            given = [_listed(i, name in boxed) for i in said]
             empty = np.zeros((len(frames), spec.size if spec.kind == "vector" else 1), np.float32)
             outputs.values[name] = place(empty, np.flatnonzero(has), stacked(given, spec)) if given else empty
             outputs.known[name] = has
+            drawn = np.array([i.detections is not None for i in said], np.bool_)
+            if scores and spec.task == "count" and drawn.any():
+                found = box_scores([_listed(i, True) for i in said if i.detections is not None])
+                outputs.scores[name] = [(np.flatnonzero(has)[drawn], found)]
     except NotPlain as error:
         raise TraceError(f"{folder}: {error}") from error
     return rows, outputs
@@ -159,6 +169,8 @@ def _split(
     missing = [s for s in FIRST_STATISTICS if s not in rows.stats]
     if missing:
         notes.append(f"trace {name}: no {', '.join(missing)} on every frame; policies do without")
+    drawn = {m: _Drawn(parts, len(rows.index)) for m, parts in outputs.scores.items()}
+    all_rows = np.arange(len(rows.index))
     for code, camera_id in enumerate(rows.cameras):
         mine, where = rows.rows_of(code), f'trace {name}: camera "{camera_id}"'
         known = {m: outputs.known[m][mine] for m in models}
@@ -177,9 +189,25 @@ def _split(
                 rows.time_s[mine][at],
                 {s: column[mine][at] for s, column in rows.stats.items()},
                 {m: _read_only(outputs.values[m][mine][at]) for m in present},
+                {m: boxes for m in present if m in drawn and (boxes := drawn[m].on(all_rows[mine][at])) is not None},
             )
         )
     return TraceArrays(name, models, tuple(cameras), tuple(notes))
+
+
+class _Drawn:
+    """The boxes of one model, by the rows of the frames that have any known."""
+
+    def __init__(self, parts: Sequence[tuple[NDArray[np.int64], BoxScores]], frames: int) -> None:
+        rows = np.concatenate([at for at, _ in parts])
+        self._boxes = joined([boxes for _, boxes in parts])
+        self._place = np.full(frames, -1, np.int64)
+        self._place[rows] = np.arange(len(rows))
+
+    def on(self, rows: NDArray[np.int64]) -> BoxScores | None:
+        """Return the boxes on ``rows``, if all of them have them."""
+        place = self._place[rows]
+        return self._boxes.take(place) if (place >= 0).all() else None
 
 
 def _lacking(known: Mapping[str, NDArray[np.bool_]], models: Sequence[str]) -> str:

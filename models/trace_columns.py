@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from camlink.models.average_precision import COLUMNS, places_of
 from camlink.models.base import OutputSpec
+from camlink.models.box_scores import BoxScores, box_scores
 from camlink.pipeline.records import STATISTICS
 
 Array = NDArray[np.float32]
@@ -131,29 +132,38 @@ class OutputRows:
 
     values: dict[str, Array]
     known: dict[str, NDArray[np.bool_]]
+    scores: dict[str, list[tuple[Whole, BoxScores]]] = field(default_factory=dict)  # rows, and the boxes on them
 
 
-def read_outputs(folder: Path, specs: Mapping[str, OutputSpec], rows: FrameRows, boxed: Sequence[str]) -> OutputRows:
-    """Fill one array per model, batch by batch; for models in ``boxed`` from their detections. Raises `NotPlain`."""
+def read_outputs(
+    folder: Path, specs: Mapping[str, OutputSpec], rows: FrameRows, boxed: Sequence[str], *, scores: bool = False
+) -> OutputRows:
+    """Fill one array per model, batch by batch; for models in ``boxed`` from their detections.
+
+    ``scores``: also those of the boxes behind counts. Raises `NotPlain`.
+    """
     frames = len(rows.index)
     outputs = OutputRows(
         {m: np.zeros((frames, s.size if s.kind == "vector" else 1), np.float32) for m, s in specs.items()},
         {m: np.zeros(frames, np.bool_) for m in specs},
     )
     places = {name: i for i, name in enumerate(rows.cameras)}
-    for batch in _batches(folder, "outputs", ("value", "detections") if boxed else ("value",)):
-        for model, at, column in _by_model(batch, rows, places, boxed):
+    for batch in _batches(folder, "outputs", ("value", "detections") if boxed or scores else ("value",)):
+        for model, at, column, drawn in _by_model(batch, rows, places, boxed):
             if model not in specs:
                 raise NotPlain(f"unknown model {model}")
             usable, parsed = parse(column, specs[model])
             _fill(outputs, model, at[usable], parsed)
+            if scores and drawn is not None and specs[model].task == "count":
+                given, boxes = scores_of(drawn)
+                outputs.scores.setdefault(model, []).append((at[given], boxes))
     return outputs
 
 
 def _by_model(
     batch: Any, rows: FrameRows, places: Mapping[str, int], boxed: Sequence[str]
-) -> Iterator[tuple[str, Whole, Any]]:
-    """Yield each model of a batch with the rows it answers for and the texts or lists it gave there."""
+) -> Iterator[tuple[str, Whole, Any, Any]]:
+    """Yield each model of a batch with the rows it answers for, what it gave there, and its detections if read."""
     import pyarrow.compute as pc
 
     cameras = pc.dictionary_encode(batch.column("camera_id"))
@@ -164,8 +174,8 @@ def _by_model(
     codes = named.indices.to_numpy()
     for code, model in enumerate(named.dictionary.to_pylist()):
         mine = np.flatnonzero((codes == code) & (row >= 0))
-        column = batch.column("detections" if model in boxed else "value")
-        yield model, row[mine], column.take(mine)
+        drawn = batch.column("detections").take(mine) if "detections" in batch.schema.names else None
+        yield model, row[mine], drawn if model in boxed else batch.column("value").take(mine), drawn
 
 
 def _fill(outputs: OutputRows, model: str, at: Whole, parsed: Array) -> None:
@@ -196,7 +206,7 @@ def parse(column: Any, spec: OutputSpec) -> tuple[NDArray[np.bool_], Array]:
         if (np.diff(column.offsets.to_numpy()) != spec.size).any():
             raise NotPlain("a value does not fit")
         values = flat.reshape(-1, spec.size)
-    elif pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+    elif _is_text(column):
         coded = column.dictionary_encode()  # equal texts are parsed once
         values = stacked(_lists(coded.dictionary.to_pylist()), spec)[coded.indices.to_numpy()]
     else:
@@ -204,6 +214,10 @@ def parse(column: Any, spec: OutputSpec) -> tuple[NDArray[np.bool_], Array]:
     finite = np.isfinite(values).all(axis=1)
     given[given] = finite
     return given, values if finite.all() else values[finite]
+
+
+def _is_text(column: Any) -> bool:
+    return str(column.type) in ("string", "large_string")
 
 
 def _lists(texts: list[str]) -> list[Any]:
@@ -214,6 +228,18 @@ def _lists(texts: list[str]) -> list[Any]:
     if len(lists) != len(texts):
         raise NotPlain("a value is no JSON list")
     return list(lists)
+
+
+def scores_of(drawn: Any) -> tuple[NDArray[np.bool_], BoxScores]:
+    """Say where a column of detections, JSON or lists, holds any (n,), `[]` included, and return those (k frames)."""
+    lists = drawn.to_pylist()
+    if _is_text(drawn):
+        lists = _lists(lists)
+    given = np.array([one is not None for one in lists], np.bool_)
+    try:
+        return given, box_scores([one for one in lists if one is not None])
+    except ValueError as error:
+        raise NotPlain from error
 
 
 def stacked(lists: Sequence[Any], spec: OutputSpec) -> Array:
@@ -257,7 +283,7 @@ def boxed_models(folder: Path, models: Sequence[str]) -> list[str]:
             return []
         column = batch.column("detections")
         there = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
-        if str(column.type) in ("string", "large_string"):
+        if _is_text(column):
             there &= np.asarray(pc.not_equal(column.fill_null(""), "").to_numpy(zero_copy_only=False), np.bool_)
         found |= set(pc.unique(batch.column("model").take(np.flatnonzero(there))).to_pylist())
     return [m for m in models if m in found]

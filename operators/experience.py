@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.freshness import most_probable, told
 from camlink.operators.known_model import BACK
 from camlink.operators.per_frame import PerFrame
-from camlink.operators.policy import FrameFacts, PolicySetup
+from camlink.operators.policy import FrameFacts, PolicySetup, Scored
 from camlink.operators.policy_state import unpack
 from camlink.operators.selection import Budget, Costs
 from camlink.operators.zoo import Array, Experience, ModelExperience, PairExperience
@@ -28,8 +29,15 @@ WARM_UP = 25  # frames
 SHARES = (1 / 6, 1 / 4, 1 / 2)  # of the time of executing everything, at which confidence is learnt
 MOST_SAMPLES = 3000.0  # of freshness that count in full: neighbours are alike, and no camera should be beyond doubt
 FIT_STEPS = 40
-Shown = tuple[FrameFacts, Mapping[str, Value]]
 States = list[dict[str, Any]]
+
+
+class Shown(NamedTuple):
+    """A recorded frame: what is known beforehand, what all models said, and the boxes behind counts, where known."""
+
+    facts: FrameFacts
+    values: Mapping[str, Value]
+    scored: Mapping[str, Scored] = MappingProxyType({})
 
 
 def experience_of(camera_id: str, frames: Sequence[Shown], specs: Mapping[str, OutputSpec], costs: Costs) -> Experience:
@@ -51,7 +59,7 @@ def experience_of(camera_id: str, frames: Sequence[Shown], specs: Mapping[str, O
 def _played(setup: PolicySetup, frames: Sequence[Shown], *, audited: bool) -> Iterator[dict[str, Any]]:
     """Play ``frames``, all or only those that are chosen learnt from, and yield the policy's state now and then."""
     policy, chunk = PerFrame(setup), _chunk(len(frames))
-    for number, (facts, values) in enumerate(frames, start=1):
+    for number, (facts, values, scored) in enumerate(frames, start=1):
         policy.begin(facts)
         executed: dict[str, Value] = {}
         if number > WARM_UP:
@@ -59,6 +67,7 @@ def _played(setup: PolicySetup, frames: Sequence[Shown], *, audited: bool) -> It
                 executed[model] = values[model]
             policy.answer(executed)
         everything = audited or number <= WARM_UP
+        policy.found({m: boxes for m, boxes in scored.items() if everything or m in executed})
         policy.learn(values if everything else executed, chosen=not everything)
         if number % chunk == 0 or number == len(frames):
             yield unpack(policy.snapshot())

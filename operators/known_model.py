@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import Belief, Frequencies, Leveled, Levels, Reading
 from camlink.operators.freshness import Freshness
+from camlink.operators.link_evidence import Known
+from camlink.operators.own_evidence import OwnEvidence
+from camlink.operators.policy import Scored
 from camlink.operators.policy_state import State, array
 from camlink.operators.recalibration import Recalibration
 from camlink.operators.scene import Moment
@@ -21,16 +25,22 @@ from camlink.pipeline.records import Value
 BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
 BACK_CHOSEN = (1, 2)
 WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not independent
+OWN_BACK = (1, 2, 4, 8)  # executions back that its own evidence is learnt from, on a fully executed frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Execution:
-    """One of a model. ``stale``: its belief's, then; ``others``: what the others had said last, this frame included."""
+    """One of a model.
+
+    ``stale``: its belief's, then; ``others``: what the others had said last, this frame included; ``sure``: how sure the
+    model was (`OwnEvidence.read`), where that is known.
+    """
 
     at: Moment
     said: Reading
     stale: float
     others: Mapping[str, Levels]
+    sure: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +64,33 @@ class KnownModel:
     told: Told | None = None  # by links, since it last executed
     outlook: Outlook | None = None
     recalibration: Recalibration = field(default_factory=Recalibration)
+    own: OwnEvidence | None = None  # of models with levels
 
-    def learn(self, now: Moment, value: Value, others: Mapping[str, Levels], chosen: bool) -> None:
+    def __post_init__(self) -> None:
+        if isinstance(self.belief, Leveled):
+            self.own = OwnEvidence(self.spec)
+
+    def known(self, now: Moment, time_s: float, then: Execution) -> Known:
+        """Return what is known of it on a frame without links, had it last executed ``then``."""
+        assert isinstance(self.belief, Leveled) and self.own is not None
+        holds, usual = 1.0 - self.freshness.gone(now.since(then.at)), self.belief.usual
+        chances = self.belief.chances(self.freshness.steady * holds, then.said)
+        return Known(chances, usual, then.said, self.own.features(usual, then.sure, holds, time_s))
+
+    def learn(
+        self,
+        now: Moment,
+        time_s: float,
+        value: Value,
+        others: Mapping[str, Levels],
+        scored: Scored | None = None,
+        *,
+        chosen: bool,
+    ) -> None:
+        """Learn from what it said on the frame ``now``, whose event time is ``time_s``."""
+        sure = None
+        if self.own is not None:
+            sure = self._learn_own(self.own, now, time_s, value, scored, chosen)
         reading = self.belief.read(value)
         for back in BACK_CHOSEN if chosen else BACK:
             if back <= len(self.past):
@@ -65,7 +100,18 @@ class KnownModel:
                 self.freshness.observe(now.since(then.at), then.stale, disagreed, weight)
         self.belief.take(value)
         self.told = None
-        self.past.append(Execution(now, reading, self.belief.stale, others))
+        self.past.append(Execution(now, reading, self.belief.stale, others, sure))
+
+    def _learn_own(
+        self, own: OwnEvidence, now: Moment, time_s: float, value: Value, scored: Scored | None, chosen: bool
+    ) -> NDArray[np.float64] | None:
+        said, backs, weight = self.belief.read(value), (1,) if chosen else OWN_BACK, 1.0 if chosen else WEIGHT
+        if own.is_weighed():
+            for back in backs:
+                if back <= len(self.past):
+                    own.weigh(self.known(now, time_s, self.past[-back]), said, weight)
+        own.take(said, time_s)
+        return own.read(value, scored)
 
     def look(self, activity: float) -> Outlook:
         self.outlook = Outlook(
@@ -86,10 +132,12 @@ class KnownModel:
             "at": [list(e.at) for e in past],
             "said": np.array([e.said for e in past]),
             "stale": [e.stale for e in past],
+            "sure": [e.sure for e in past],
             "others": {name: np.array([e.others[name] for e in past]) for name in (past[0].others if past else ())},
             "told": None if self.told is None else {"at": list(self.told.at), "chances": self.told.chances},
             "outlook": None if self.outlook is None else astuple(self.outlook),
             "recalibration": self.recalibration.state(),
+            "own": None if self.own is None else self.own.state(),
         }
 
     def resume(self, state: State, readings: Mapping[str, Levels]) -> None:
@@ -104,12 +152,17 @@ class KnownModel:
             like = self.belief.read(np.zeros(self.spec.size, np.float32))
             said = array(state["said"], like[None], free=(0,))
             others = {m: array(state["others"][m], like[None], free=(0,)) for m, like in readings.items()}
-            for i, (at, stale) in enumerate(zip(state["at"], state["stale"], strict=True)):
+            for i, (at, stale, sure) in enumerate(zip(state["at"], state["stale"], state["sure"], strict=True)):
                 beside = {m: levels[i] for m, levels in others.items()}
-                self.past.append(Execution(Moment(*at), said[i], float(stale), beside))
+                self.past.append(Execution(Moment(*at), said[i], float(stale), beside, self._sure(sure)))
         self.told = self._told(state["told"])
         self.outlook = None if state["outlook"] is None else Outlook(*state["outlook"])
         self.recalibration.resume(state["recalibration"])
+        if self.own is not None:
+            self.own.resume(state["own"])
+
+    def _sure(self, state: object) -> NDArray[np.float64] | None:
+        return None if state is None or self.own is None else array(state, self.own.shape())
 
     def _told(self, state: State | None) -> Told | None:
         if state is None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import ONES, Frequencies, Levels
-from camlink.operators.link_pool import Pool
+from camlink.operators.link_pool import OWN, Pool
 from camlink.operators.policy_state import State, array
 
 FADE = 0.998  # of tables, per frame learnt from
@@ -43,20 +43,26 @@ Beginnings = Mapping[tuple[str, ...], tuple[Array, float]]  # target, *sources -
 
 
 class Known:
-    """What is known of a target without links. ``chances`` and ``usual``: P(level) now and in general, (E, levels)."""
+    """What is known of a target without links. ``chances`` and ``usual``: P(level) now and in general, (E, levels).
 
-    __slots__ = ("_logs", "chances", "last", "usual")
+    ``last`` (E,): the levels executed last; ``own``: what its own outputs tell besides
+    (`camlink.operators.own_evidence`), (OWN, E * levels), if anything.
+    """
 
-    def __init__(self, chances: Frequencies, usual: Frequencies, last: Levels) -> None:
-        self.chances, self.usual, self.last = chances, usual, last  # last (E,)
-        self._logs: Array | None = None
+    __slots__ = ("_features", "chances", "last", "own", "usual")
 
-    @property
-    def logs(self) -> Array:
-        """The logs of ``chances`` (E * levels,), found once: several sets of sources start from them."""
-        if self._logs is None:
-            self._logs = np.log(self.chances.reshape(-1) + _LEAST)
-        return self._logs
+    def __init__(self, chances: Frequencies, usual: Frequencies, last: Levels, own: Array | None = None) -> None:
+        self.chances, self.usual, self.last, self.own = chances, usual, last, own
+        self._features: Array | None = None
+
+    def features(self) -> Array:
+        """Return the logs of ``chances`` above those of ``own`` (1 + OWN, E * levels), found once."""
+        if self._features is None:
+            self._features = np.zeros((1 + OWN, self.chances.size))
+            np.log(self.chances.reshape(-1) + _LEAST, out=self._features[0])
+            if self.own is not None:
+                self._features[1:] = self.own
+        return self._features
 
 
 class Source(NamedTuple):
@@ -344,9 +350,5 @@ class LinkEvidence:
 
 
 def _features(known: Known, said: Collection[Array]) -> Array:
-    """Return the logs of P0 and of the tables of each source (F, E * levels)."""
-    features = np.empty((1 + 3 * len(said), known.usual.size))
-    features[0] = known.logs
-    for i, told in enumerate(said):
-        features[1 + 3 * i : 4 + 3 * i] = told
-    return features
+    """Return the logs of P0, of the target's own evidence and of the tables of each source (F, E * levels)."""
+    return np.concatenate((known.features(), *said))

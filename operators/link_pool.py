@@ -9,8 +9,10 @@ from camlink.operators.belief import ONES, Frequencies, Levels
 from camlink.operators.policy_state import State, array
 
 FORGET = 0.995  # of what weights were learnt from, per step
-FIRST = (0.15, 0.15, 0.4)  # weights of the tables to begin with: they have to earn more
-CERTAIN = (20.0, 10.0)  # how firmly that is held, for P0 and for tables
+OWN = 2  # features of a model's own evidence (`camlink.operators.own_evidence`)
+FIRST_OWN = 0.2  # weight of each of these to begin with
+FIRST = (0.15, 0.15, 0.4)  # and of the tables: they have to earn more
+CERTAIN = (20.0, 10.0)  # how firmly that is held, for P0 and for all others
 PULL = 0.005  # towards the first weights, per step
 LONGEST_STEP = 0.2
 HEAVIEST = 2.5
@@ -19,13 +21,13 @@ Array = NDArray[np.float64]
 
 
 class Pool:
-    """The weights of one set of sources towards one target. F features: P0's, and three per source."""
+    """The weights of one set of sources towards one target. F features: P0's, its own `OWN`, and three per source."""
 
     def __init__(self, sources: int) -> None:
         if sources > MOST_SOURCES:
             raise ValueError(f"a pool of {sources} sources; at most {MOST_SOURCES}")
-        self._first = np.array([1.0, *(first / sources**0.7 for first in FIRST * sources)])
-        self._firm = np.array([CERTAIN[0]] + [CERTAIN[1]] * (3 * sources))
+        self._first = np.array([1.0] + [FIRST_OWN] * OWN + [first / sources**0.7 for first in FIRST * sources])
+        self._firm = np.array([CERTAIN[0]] + [CERTAIN[1]] * (OWN + 3 * sources))
         self._firmly, self._pull = np.diag(self._firm), PULL * self._firm
         self.weights = self._first.copy()
         self.curvature = np.zeros((len(self.weights), len(self.weights)))

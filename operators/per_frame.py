@@ -21,11 +21,11 @@ from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Frequencies, Guess, Leveled, Levels, belief_of
-from camlink.operators.known_model import Execution, KnownModel, Told
+from camlink.operators.known_model import KnownModel, Told
 from camlink.operators.link_evidence import Known, LinkEvidence, Source
 from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
 from camlink.operators.newcomer import Newcomer
-from camlink.operators.policy import Answer, FrameFacts, PolicySetup
+from camlink.operators.policy import Answer, FrameFacts, PolicySetup, Scored
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.scene import Moment, Scene
 from camlink.operators.snapshots import reading
@@ -66,6 +66,8 @@ class PerFrame:
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
         self._knowns: dict[str, Known] = {}  # of this frame
+        self._alone: dict[str, Frequencies] = {}  # of this frame, by what a model's own outputs tell
+        self._scored: Mapping[str, Scored] = {}  # of this frame
         self._told: dict[tuple[str, ...], Frequencies] = {}  # of this frame, by links: as the guesses
         self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
@@ -143,7 +145,8 @@ class PerFrame:
         self._frame = frame
         self._now = self._scene.add(frame)
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
-        self._guesses, self._knowns, self._told, self._stated = {}, {}, {}, {}
+        self._guesses, self._knowns, self._alone, self._told, self._stated = {}, {}, {}, {}, {}
+        self._scored = {}
         self._asked = False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
@@ -182,6 +185,10 @@ class PerFrame:
             self._aims.served({name: 1.0 - (answer.confidence or 0.0) for name, answer in answers.items()})
         return answers
 
+    def found(self, scored: Mapping[str, Scored]) -> None:
+        """Take in the boxes behind the counts of models that executed on this frame; before `learn`."""
+        self._scored = scored
+
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from what was executed: a few models, or all of them."""
         self._check(executed)
@@ -191,7 +198,8 @@ class PerFrame:
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
-            self._models[name].learn(self._now, value, now, chosen)
+            scored = self._scored.get(name)
+            self._models[name].learn(self._now, self._frame.time_s, value, now, scored, chosen=chosen)
         self._until_fit -= 1
 
     def _learn_links(
@@ -210,7 +218,7 @@ class PerFrame:
                     break
                 then = model.past[-back]
                 seen_now = back == 1 and self._until_fit < FIT_EVERY  # else freshness was fitted on this very frame
-                known = self._known_now(name) if seen_now else self._known_before(name, then)
+                known = self._known_now(name) if seen_now else model.known(self._now, self._frame.time_s, then)
                 sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
                 links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1, frames=frames)
@@ -232,17 +240,16 @@ class PerFrame:
     def _known_now(self, name: str) -> Known:
         """Return what is known of a model on this frame without links."""
         if name not in self._knowns:
-            belief = self._models[name].belief
-            assert isinstance(belief, Leveled)
-            self._knowns[name] = Known(belief.chances(self._fresh(name)), belief.usual, belief.last)
+            model = self._models[name]
+            self._knowns[name] = model.known(self._now, self._frame.time_s, model.past[-1])
         return self._knowns[name]
 
-    def _known_before(self, name: str, then: Execution) -> Known:
-        """Return what would be known of it, had it last executed ``then``."""
-        belief, freshness = self._models[name].belief, self._models[name].freshness
-        assert isinstance(belief, Leveled)
-        fresh = freshness.steady * (1.0 - freshness.gone(self._now.since(then.at)))
-        return Known(belief.chances(fresh, then.said), belief.usual, then.said)
+    def _chances(self, name: str) -> Frequencies:
+        """Return P(level) of a model on this frame from what is known of it without links."""
+        if name not in self._alone:
+            known, own = self._known_now(name), self._models[name].own
+            self._alone[name] = known.chances if own is None or known.own is None else own.chances(known)
+        return self._alone[name]
 
     def _check(self, executed: Mapping[str, Value]) -> None:
         """Hold what was answered, or would have been, against what was executed."""
@@ -317,11 +324,14 @@ class PerFrame:
 
     def _unlinked(self, name: str) -> Guess:
         model = self._models[name]
-        if model.told is None:
+        if not isinstance(model.belief, Leveled):
             return model.belief.guess(self._fresh(name))
-        assert isinstance(model.belief, Leveled)
-        holds = 1.0 - model.freshness.gone(self._now.since(model.told.at))
-        return model.belief.settle(self._as_far_as(holds, model.told.chances, name))
+        if model.told is not None:
+            holds = 1.0 - model.freshness.gone(self._now.since(model.told.at))
+            return model.belief.settle(self._as_far_as(holds, model.told.chances, name))
+        if model.own is None or not model.own.tells(model.past[-1].sure, self._frame.time_s):
+            return model.belief.guess(self._fresh(name))
+        return model.belief.settle(self._chances(name))
 
     def _linked(self, name: str, sources: tuple[str, ...], executed: Mapping[str, Value]) -> Guess:
         model = self._models[name]
@@ -339,7 +349,7 @@ class PerFrame:
     def _as_far_as(self, holds: float, told: Frequencies, name: str) -> Frequencies:
         """Return P(level) of what links ``told`` on an earlier frame, as far as that still ``holds``."""
         chances: Frequencies = holds * told
-        chances += (1.0 - holds) * self._known_now(name).chances
+        chances += (1.0 - holds) * self._chances(name)
         return chances
 
     def _choose_loaded(self, outlooks: Mapping[str, Outlook]) -> frozenset[str]:

@@ -24,7 +24,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
@@ -94,6 +97,22 @@ class FramePolicy(Protocol):
 
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from the frame's executed values; ``chosen``: the policy chose them, so they are no random sample."""
+        ...
+
+
+class Scored(NamedTuple):
+    """The boxes behind a count, those too that did not count: ``scores`` (n,), ``classes`` (n,) as entries of it."""
+
+    scores: NDArray[np.float32]
+    classes: NDArray[np.integer]
+
+
+@runtime_checkable
+class ReadsScores(Protocol):
+    """A policy that also wants to know how sure detectors were."""
+
+    def found(self, scored: Mapping[str, Scored]) -> None:
+        """Take in the boxes of models that executed on this frame, where there are any; before `learn`."""
         ...
 
 

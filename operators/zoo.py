@@ -25,7 +25,7 @@ from camlink.operators.policy_state import State, array, pack, unpack
 from camlink.operators.snapshots import reading
 from camlink.pipeline.errors import StateError
 
-VERSION = 1
+VERSION = 2
 Array = NDArray[np.float64]
 
 
@@ -61,7 +61,7 @@ class Experience:
     frames: int
     models: Mapping[str, ModelExperience]
     pairs: Mapping[tuple[str, str], PairExperience]  # source, target
-    pools: Mapping[tuple[str, ...], Array]  # target, *sources -> weights (1 + 3 * sources,)
+    pools: Mapping[tuple[str, ...], Array]  # target, *sources -> weights (1 + OWN + 3 * sources,)
 
 
 @dataclass(frozen=True, eq=False)

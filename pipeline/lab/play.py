@@ -6,7 +6,7 @@ budget holds on every frame (`camlink.operators.allowance`); a policy that break
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from camlink.models.trace_arrays import CameraTrace
 from camlink.operators.allowance import Allowance
 from camlink.operators.blocks import BlockAnswer, BlockPolicy
-from camlink.operators.policy import Answer, FrameFacts, FramePolicy, MakePolicy, PolicySetup
+from camlink.operators.policy import (
+    Answer,
+    FrameFacts,
+    FramePolicy,
+    MakePolicy,
+    PolicySetup,
+    ReadsScores,
+    Scored,
+)
 from camlink.operators.selection import Budget
 from camlink.pipeline.errors import PolicyError
 from camlink.pipeline.lab.tally import HOWS, Tally
@@ -104,6 +112,7 @@ class _Player:
         self._tally = Tally.empty(self._models, cut.periods)
         self._values = [camera.values[m] for m in self._models]
         self._facts = Facts(camera)
+        self._reader = policy if isinstance(policy, ReadsScores) and camera.scores else None
         self._executed: list[list[int]] = [[] for _ in self._models]  # rows
         self._answers: list[list[tuple[int, Answer]]] = [[] for _ in self._models]
         self._held = self._done = 0  # frames that wait to be scored, and that are
@@ -113,10 +122,12 @@ class _Player:
         policy = self._policy
         policy.begin(self._facts.at(row))
         if row < self._cut.warm_up:
+            self._show_scores(row, self._models)
             policy.learn({m: v[row] for m, v in zip(self._models, self._values, strict=True)}, chosen=False)
             return
         executed = self._execute(row)
         answers = policy.answer(executed)
+        self._show_scores(row, executed)
         policy.learn(executed, chosen=True)
         for model, answer in answers.items():
             if model not in executed:
@@ -124,6 +135,11 @@ class _Player:
         self._held += 1
         if self._held == FLUSH_FRAMES:
             self._flush()
+
+    def _show_scores(self, row: int, executed: Iterable[str]) -> None:
+        if self._reader is not None:
+            scores = self._camera.scores
+            self._reader.found({m: Scored(*scores[m].at(row)) for m in executed if m in scores})
 
     def block(self, row: int) -> int:
         """Play as many frames as the policy holds its choice for, and return how many; 0 if it does not."""

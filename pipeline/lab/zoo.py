@@ -8,6 +8,7 @@ from pathlib import Path
 from camlink.models.base import OutputSpec
 from camlink.models.trace_arrays import CameraTrace, open_arrays
 from camlink.operators.experience import Shown, experience_of
+from camlink.operators.policy import Scored
 from camlink.operators.zoo import Experience, Zoo
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.lab.compare import costs_of, usable_cameras
@@ -28,7 +29,7 @@ def build_zoo(
     specs: dict[str, OutputSpec] = {}
     learnt: dict[str, Experience] = {}
     for path in paths:
-        trace = open_arrays(path)
+        trace = open_arrays(path, scores=True)
         for text in trace.notes:
             note(text)
         for camera in usable_cameras(trace, note):
@@ -50,4 +51,11 @@ def shown(camera: CameraTrace, most: int | None = None) -> list[Shown]:
     """Return a camera's newest frames, ``most`` of them, as a policy is shown them, with what all models said."""
     facts = Facts(camera)
     rows = range(max(0, len(camera) - most) if most else 0, len(camera))
-    return [(facts.at(row), {m: v[row] for m, v in camera.values.items()}) for row in rows]
+    return [
+        Shown(
+            facts.at(row),
+            {m: v[row] for m, v in camera.values.items()},
+            {m: Scored(*boxes.at(row)) for m, boxes in camera.scores.items()},
+        )
+        for row in rows
+    ]

@@ -97,7 +97,7 @@ def test_a_new_camera_is_taken_for_the_camera_of_the_zoo_that_it_resembles() -> 
     zoo = zoo_of(0.985, 0.5)
     for alike, stay in enumerate((0.985, 0.5)):
         policy = PerFrame(setup_of(zoo))
-        for facts, values in shown(camera(7, 100, stay)):
+        for facts, values, _ in shown(camera(7, 100, stay)):
             policy.begin(facts)
             policy.learn(values, chosen=False)
         newcomer = Newcomer(zoo, "new")
@@ -126,7 +126,7 @@ def truth() -> Array:
 def off(zoo: Zoo | None, seed: int) -> float:
     """Return how far off a new camera is, after 10 frames, about how long its outputs stay fresh."""
     new = PerFrame(setup_of(zoo))
-    for facts, values in shown(camera(seed, 10, 0.95)):
+    for facts, values, _ in shown(camera(seed, 10, 0.95)):
         new.begin(facts)
         new.learn(values, chosen=False)
     new.begin(FrameFacts(10, 2e9))
