@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import Inference, OutputSpec
-from camlink.models.box_scores import BoxScores, box_scores, joined
+from camlink.models.detection_arrays import DetectionArrays, detection_arrays, joined
 from camlink.models.recorded import open_trace
 from camlink.models.trace_columns import (
     Array,
@@ -30,7 +30,7 @@ from camlink.models.trace_columns import (
 )
 from camlink.models.trace_files import RecordedEntry, read_models
 from camlink.pipeline.errors import TraceError
-from camlink.pipeline.records import FIRST_STATISTICS, STATISTICS
+from camlink.pipeline.records import FIRST_STATISTICS, STATISTICS, Detections
 
 __all__ = ["Array", "CameraTrace", "TraceArrays", "open_arrays"]
 
@@ -41,7 +41,7 @@ class CameraTrace:
 
     ``index``, ``time_s`` (n,); ``stats``: column -> (n,), only the columns that every frame has; ``values``: model ->
     (n, size) float32, or (n, longest) for sequences, closed by token 0, or (n, most boxes x 6) for detections
-    (`camlink.models.average_precision`); ``scores``: of the boxes behind counts, of models that have them on every
+    (`camlink.models.average_precision`); ``detections``: the boxes behind counts, of models that have them on every
     frame, where they were asked for.
     """
 
@@ -51,7 +51,7 @@ class CameraTrace:
     time_s: NDArray[np.float64]
     stats: Mapping[str, Array]
     values: Mapping[str, Array]
-    scores: Mapping[str, BoxScores] = field(default_factory=dict)
+    detections: Mapping[str, DetectionArrays] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -67,10 +67,10 @@ class TraceArrays:
     notes: tuple[str, ...] = ()
 
 
-def open_arrays(path: Path | str, *, boxes: bool = False, scores: bool = False) -> TraceArrays:
+def open_arrays(path: Path | str, *, boxes: bool = False, detections: bool = False) -> TraceArrays:
     """Read the trace folder ``path`` into arrays; with ``boxes``, detectors give their boxes instead of counts.
 
-    ``scores``: also read those of the boxes behind counts. Raises `TraceError` with the file and line at fault.
+    ``detections``: also read the boxes behind counts. Raises `TraceError` with the file and line at fault.
     """
     folder = Path(path)
     _check_folder(folder)
@@ -85,11 +85,11 @@ def open_arrays(path: Path | str, *, boxes: bool = False, scores: bool = False) 
     rows = outputs = None
     try:
         rows = read_frames(folder)
-        outputs = read_outputs(folder, specs, rows, boxed, scores=scores) if rows is not None else None
+        outputs = read_outputs(folder, specs, rows, boxed, detections=detections) if rows is not None else None
     except NotPlain:
         outputs = None
     if rows is None or outputs is None:
-        rows, outputs = _checked(folder, specs, boxed, scores=scores)
+        rows, outputs = _checked(folder, specs, boxed, detections=detections)
     return _split(folder.resolve().name, models, rows, outputs, notes)
 
 
@@ -114,7 +114,7 @@ def _as_boxes(entry: RecordedEntry) -> RecordedEntry:
 
 
 def _checked(
-    folder: Path, specs: Mapping[str, OutputSpec], boxed: Sequence[str], *, scores: bool
+    folder: Path, specs: Mapping[str, OutputSpec], boxed: Sequence[str], *, detections: bool
 ) -> tuple[FrameRows, OutputRows]:
     """Read by way of the checked reader, which raises `TraceError` with file and line where something is wrong."""
     trace = open_trace(folder)
@@ -146,9 +146,9 @@ def _checked(
             outputs.values[name] = place(empty, np.flatnonzero(has), stacked(given, spec)) if given else empty
             outputs.known[name] = has
             drawn = np.array([i.detections is not None for i in said], np.bool_)
-            if scores and spec.task == "count" and drawn.any():
-                found = box_scores([_listed(i, True) for i in said if i.detections is not None])
-                outputs.scores[name] = [(np.flatnonzero(has)[drawn], found)]
+            if detections and spec.task == "count" and drawn.any():
+                found = detection_arrays([_boxes_of(i.detections) for i in said if i.detections is not None])
+                outputs.detections[name] = [(np.flatnonzero(has)[drawn], found)]
     except NotPlain as error:
         raise TraceError(f"{folder}: {error}") from error
     return rows, outputs
@@ -158,6 +158,10 @@ def _listed(inference: Inference, boxes: bool) -> list[float] | list[list[float]
     found = inference.detections
     if not boxes or found is None:
         return [] if boxes else list(inference.value.tolist())
+    return _boxes_of(found)
+
+
+def _boxes_of(found: Detections) -> list[list[float]]:
     return list(np.column_stack([found.xyxy, found.scores, found.classes]).tolist())
 
 
@@ -169,7 +173,7 @@ def _split(
     missing = [s for s in FIRST_STATISTICS if s not in rows.stats]
     if missing:
         notes.append(f"trace {name}: no {', '.join(missing)} on every frame; policies do without")
-    drawn = {m: _Drawn(parts, len(rows.index)) for m, parts in outputs.scores.items()}
+    drawn = {m: _Drawn(parts, len(rows.index)) for m, parts in outputs.detections.items()}
     all_rows = np.arange(len(rows.index))
     for code, camera_id in enumerate(rows.cameras):
         mine, where = rows.rows_of(code), f'trace {name}: camera "{camera_id}"'
@@ -198,13 +202,13 @@ def _split(
 class _Drawn:
     """The boxes of one model, by the rows of the frames that have any known."""
 
-    def __init__(self, parts: Sequence[tuple[NDArray[np.int64], BoxScores]], frames: int) -> None:
+    def __init__(self, parts: Sequence[tuple[NDArray[np.int64], DetectionArrays]], frames: int) -> None:
         rows = np.concatenate([at for at, _ in parts])
         self._boxes = joined([boxes for _, boxes in parts])
         self._place = np.full(frames, -1, np.int64)
         self._place[rows] = np.arange(len(rows))
 
-    def on(self, rows: NDArray[np.int64]) -> BoxScores | None:
+    def on(self, rows: NDArray[np.int64]) -> DetectionArrays | None:
         """Return the boxes on ``rows``, if all of them have them."""
         place = self._place[rows]
         return self._boxes.take(place) if (place >= 0).all() else None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from camlink.models.average_precision import COLUMNS, places_of
 from camlink.models.base import OutputSpec
-from camlink.models.box_scores import BoxScores, box_scores
+from camlink.models.detection_arrays import DetectionArrays, detection_arrays
 from camlink.pipeline.records import STATISTICS
 
 Array = NDArray[np.float32]
@@ -132,15 +132,15 @@ class OutputRows:
 
     values: dict[str, Array]
     known: dict[str, NDArray[np.bool_]]
-    scores: dict[str, list[tuple[Whole, BoxScores]]] = field(default_factory=dict)  # rows, and the boxes on them
+    detections: dict[str, list[tuple[Whole, DetectionArrays]]] = field(default_factory=dict)  # rows, and what is there
 
 
 def read_outputs(
-    folder: Path, specs: Mapping[str, OutputSpec], rows: FrameRows, boxed: Sequence[str], *, scores: bool = False
+    folder: Path, specs: Mapping[str, OutputSpec], rows: FrameRows, boxed: Sequence[str], *, detections: bool = False
 ) -> OutputRows:
     """Fill one array per model, batch by batch; for models in ``boxed`` from their detections.
 
-    ``scores``: also those of the boxes behind counts. Raises `NotPlain`.
+    ``detections``: also keep the boxes behind counts. Raises `NotPlain`.
     """
     frames = len(rows.index)
     outputs = OutputRows(
@@ -148,15 +148,15 @@ def read_outputs(
         {m: np.zeros(frames, np.bool_) for m in specs},
     )
     places = {name: i for i, name in enumerate(rows.cameras)}
-    for batch in _batches(folder, "outputs", ("value", "detections") if boxed or scores else ("value",)):
+    for batch in _batches(folder, "outputs", ("value", "detections") if boxed or detections else ("value",)):
         for model, at, column, drawn in _by_model(batch, rows, places, boxed):
             if model not in specs:
                 raise NotPlain(f"unknown model {model}")
             usable, parsed = parse(column, specs[model])
             _fill(outputs, model, at[usable], parsed)
-            if scores and drawn is not None and specs[model].task == "count":
-                given, boxes = scores_of(drawn)
-                outputs.scores.setdefault(model, []).append((at[given], boxes))
+            if detections and drawn is not None and specs[model].task == "count":
+                given, boxes = detections_of(drawn)
+                outputs.detections.setdefault(model, []).append((at[given], boxes))
     return outputs
 
 
@@ -230,14 +230,14 @@ def _lists(texts: list[str]) -> list[Any]:
     return list(lists)
 
 
-def scores_of(drawn: Any) -> tuple[NDArray[np.bool_], BoxScores]:
+def detections_of(drawn: Any) -> tuple[NDArray[np.bool_], DetectionArrays]:
     """Say where a column of detections, JSON or lists, holds any (n,), `[]` included, and return those (k frames)."""
     lists = drawn.to_pylist()
     if _is_text(drawn):
         lists = _lists(lists)
     given = np.array([one is not None for one in lists], np.bool_)
     try:
-        return given, box_scores([one for one in lists if one is not None])
+        return given, detection_arrays([one for one in lists if one is not None])
     except ValueError as error:
         raise NotPlain from error
 

@@ -17,7 +17,7 @@ def write_arrays(
 ) -> Path:
     """Write ``cameras`` as a trace folder of Parquet tables, and return it. ``note`` goes to the top of trace.yaml.
 
-    Raises `TraceError` for models that give boxes.
+    With the boxes behind counts, where the cameras have them. Raises `TraceError` for models that give boxes.
     """
     import pyarrow
     import pyarrow.parquet as parquet
@@ -31,8 +31,10 @@ def write_arrays(
     frame_schema = pyarrow.schema(
         [("camera_id", text), ("frame_index", whole), ("captured_at", time), *((s, pyarrow.float32()) for s in stats)]
     )
+    numbers = pyarrow.list_(pyarrow.float32())
+    boxes = pyarrow.list_(numbers)
     output_schema = pyarrow.schema(
-        [("camera_id", text), ("frame_index", whole), ("model", text), ("value", pyarrow.list_(pyarrow.float32()))]
+        [("camera_id", text), ("frame_index", whole), ("model", text), ("value", numbers), ("detections", boxes)]
     )
     with (
         parquet.ParquetWriter(folder / "frames.parquet", frame_schema) as frames,
@@ -48,7 +50,9 @@ def write_arrays(
                 starts = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
                 lists = pyarrow.ListArray.from_arrays(starts, flat)
                 said = pyarrow.array([model] * len(camera))
-                outputs.write_table(pyarrow.table([name, camera.index, said, lists], output_schema))
+                found = camera.detections.get(model)
+                drawn = pyarrow.array([None] * len(camera) if found is None else found.lists(), boxes)
+                outputs.write_table(pyarrow.table([name, camera.index, said, lists, drawn], output_schema))
     return folder
 
 

@@ -199,14 +199,17 @@ class Leveled:
         for entry, (level, old) in enumerate(zip(self.last.tolist(), before.tolist(), strict=True)):
             if level == old:
                 continue
-            place = level - old + MOVES
-            close = 0.0
+            place, close, usual = level - old + MOVES, 0.0, _NEVER_SEEN
+            if level < self._general.shape[1]:  # as `_learn_usual` left it, before this output is taken in
+                close = float(self._close_by[entry, level]) * (1.0 - float(self._general[entry, old]))
+                usual = float(self._general[entry, level])
+            elif place <= 2 * MOVES:
+                close = float(self._moves[place]) / float(self._moves.dot(ONES[: 2 * MOVES + 1]))
+            close *= self._near
+            self._near += NEAR_STEP * (close / (close + (1.0 - self._near) * usual) - self._near)
             if 0 <= place <= 2 * MOVES:
-                close = self._near * float(self._moves[place]) / float(self._moves.dot(ONES[: 2 * MOVES + 1]))
                 self._moves *= MOVE_FADE
                 self._moves[place] += 1.0
-            usual = float(self._general[entry, level]) if level < self._general.shape[1] else _NEVER_SEEN
-            self._near += NEAR_STEP * (close / (close + (1.0 - self._near) * usual) - self._near)
             self._near = min(max(self._near, NEAR_BOUNDS[0]), NEAR_BOUNDS[1])
 
     def guess(self, fresh: float) -> Guess:

@@ -18,11 +18,11 @@ from camlink.models.base import OutputSpec
 from camlink.operators.freshness import most_probable, told
 from camlink.operators.known_model import BACK
 from camlink.operators.per_frame import PerFrame
-from camlink.operators.policy import FrameFacts, PolicySetup, Scored
+from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.policy_state import unpack
 from camlink.operators.selection import Budget, Costs
 from camlink.operators.zoo import Array, Experience, ModelExperience, PairExperience
-from camlink.pipeline.records import Value
+from camlink.pipeline.records import Detections, Value
 
 CHUNK = 100  # frames, or a little less; as many as the samples of freshness reach back, where every model executes
 WARM_UP = 25  # frames
@@ -37,7 +37,7 @@ class Shown(NamedTuple):
 
     facts: FrameFacts
     values: Mapping[str, Value]
-    scored: Mapping[str, Scored] = MappingProxyType({})
+    detections: Mapping[str, Detections] = MappingProxyType({})
 
 
 def experience_of(camera_id: str, frames: Sequence[Shown], specs: Mapping[str, OutputSpec], costs: Costs) -> Experience:
@@ -59,7 +59,7 @@ def experience_of(camera_id: str, frames: Sequence[Shown], specs: Mapping[str, O
 def _played(setup: PolicySetup, frames: Sequence[Shown], *, audited: bool) -> Iterator[dict[str, Any]]:
     """Play ``frames``, all or only those that are chosen learnt from, and yield the policy's state now and then."""
     policy, chunk = PerFrame(setup), _chunk(len(frames))
-    for number, (facts, values, scored) in enumerate(frames, start=1):
+    for number, (facts, values, detections) in enumerate(frames, start=1):
         policy.begin(facts)
         executed: dict[str, Value] = {}
         if number > WARM_UP:
@@ -67,7 +67,7 @@ def _played(setup: PolicySetup, frames: Sequence[Shown], *, audited: bool) -> It
                 executed[model] = values[model]
             policy.answer(executed)
         everything = audited or number <= WARM_UP
-        policy.found({m: boxes for m, boxes in scored.items() if everything or m in executed})
+        policy.found({m: boxes for m, boxes in detections.items() if everything or m in executed})
         policy.learn(values if everything else executed, chosen=not everything)
         if number % chunk == 0 or number == len(frames):
             yield unpack(policy.snapshot())

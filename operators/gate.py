@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from camlink.operators.certificates import ON_TRIAL
 from camlink.operators.per_frame import PerFrame
-from camlink.operators.policy import FrameFacts, FramePolicy, ReadsScores, Scored
+from camlink.operators.policy import FrameFacts, FramePolicy, ReadsDetections
 from camlink.operators.sampling import FramePlan
 from camlink.pipeline.records import Decision, Frame, ModelOutput, Value
 
@@ -87,9 +87,8 @@ class Gate:
     def learn(self, camera_id: str, executed: Sequence[ModelOutput], *, chosen: bool) -> None:
         """Tell the policy what was executed on the frame it was shown last."""
         policy = self._policy(camera_id)
-        if isinstance(policy, ReadsScores):
-            boxes = {o.model: o.detections for o in executed if o.detections is not None}
-            policy.found({model: Scored(found.scores, found.classes) for model, found in boxes.items()})
+        if isinstance(policy, ReadsDetections):
+            policy.found({o.model: o.detections for o in executed if o.detections is not None})
         policy.learn(_values(executed), chosen=chosen)
 
     def _policy(self, camera_id: str) -> FramePolicy:

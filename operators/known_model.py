@@ -14,13 +14,12 @@ from camlink.operators.belief import Belief, Frequencies, Leveled, Levels, Readi
 from camlink.operators.freshness import Freshness
 from camlink.operators.link_evidence import Known
 from camlink.operators.own_evidence import OwnEvidence
-from camlink.operators.policy import Scored
 from camlink.operators.policy_state import State, array
 from camlink.operators.recalibration import Recalibration
 from camlink.operators.scene import Moment
 from camlink.operators.worth import Outlook
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import Value
+from camlink.pipeline.records import Detections, Value
 
 BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
 BACK_CHOSEN = (1, 2)
@@ -32,8 +31,8 @@ OWN_BACK = (1, 2, 4, 8)  # executions back that its own evidence is learnt from,
 class Execution:
     """One of a model.
 
-    ``stale``: its belief's, then; ``others``: what the others had said last, this frame included; ``sure``: how sure the
-    model was (`OwnEvidence.read`), where that is known.
+    ``stale``: its belief's, then; ``others``: what the others had said last, this frame included; ``sure``: how sure
+    the model was (`OwnEvidence.read`), where that is known.
     """
 
     at: Moment
@@ -83,14 +82,14 @@ class KnownModel:
         time_s: float,
         value: Value,
         others: Mapping[str, Levels],
-        scored: Scored | None = None,
+        detections: Detections | None = None,
         *,
         chosen: bool,
     ) -> None:
         """Learn from what it said on the frame ``now``, whose event time is ``time_s``."""
         sure = None
         if self.own is not None:
-            sure = self._learn_own(self.own, now, time_s, value, scored, chosen)
+            sure = self._learn_own(self.own, now, time_s, value, detections, chosen)
         reading = self.belief.read(value)
         for back in BACK_CHOSEN if chosen else BACK:
             if back <= len(self.past):
@@ -103,7 +102,7 @@ class KnownModel:
         self.past.append(Execution(now, reading, self.belief.stale, others, sure))
 
     def _learn_own(
-        self, own: OwnEvidence, now: Moment, time_s: float, value: Value, scored: Scored | None, chosen: bool
+        self, own: OwnEvidence, now: Moment, time_s: float, value: Value, detections: Detections | None, chosen: bool
     ) -> NDArray[np.float64] | None:
         said, backs, weight = self.belief.read(value), (1,) if chosen else OWN_BACK, 1.0 if chosen else WEIGHT
         if own.is_weighed():
@@ -111,7 +110,7 @@ class KnownModel:
                 if back <= len(self.past):
                     own.weigh(self.known(now, time_s, self.past[-back]), said, weight)
         own.take(said, time_s)
-        return own.read(value, scored)
+        return own.read(value, detections)
 
     def look(self, activity: float) -> Outlook:
         self.outlook = Outlook(

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from camlink.operators.belief import ONES, Frequencies, Levels
 from camlink.operators.policy_state import State, array
 
-FORGET = 0.995  # of what weights were learnt from, per step
+FORGET = 0.98  # of what weights were learnt from, per step: what goes with what changes with the hour
 OWN = 2  # features of a model's own evidence (`camlink.operators.own_evidence`)
 FIRST_OWN = 0.2  # weight of each of these to begin with
 FIRST = (0.15, 0.15, 0.4)  # and of the tables: they have to earn more
 CERTAIN = (20.0, 10.0)  # how firmly that is held, for P0 and for all others
-PULL = 0.005  # towards the first weights, per step
+PULL = 0.02  # towards the first weights, per step
 LONGEST_STEP = 0.2
 HEAVIEST = 2.5
 MOST_SOURCES = 5  # of one pool: the largest log of a level's odds is then 5 * 2.5 * 55, which a float's exponent holds

@@ -1,16 +1,16 @@
 """What a model's own outputs tell beside the last level: how sure it was, and what it says at this time of day.
 
 A count whose boxes are all far above the confidence at which they count will stand; one with boxes just above and below
-it is as likely to be another on the next frame, whatever happens in view. A label that won narrowly is soon lost. So of
-each execution is kept, beside its levels, how likely each level would be if the model looked again:
+it is as likely to be another on the next frame, whatever happens in view. A label that won narrowly is soon lost. So
+of each execution is kept, beside its levels, how likely each level would be if the model looked again:
 
 - counts, where the detections are at hand: a normal distribution with the mean and the variance of the number of boxes
   that count, where each counts with a chance that follows from its score (`chance_to_count`);
 - labels: the model's own chances.
 
-Some of it holds as long as the output does. And from a camera's second day on, how often each level was said at this hour
-of the day. Both are pooled with the belief by weights that are learnt online, as links are (`link_pool`); without either
-nothing changes.
+That holds as long as the output does. And from a camera's second day on: how often each level was said at this hour of
+the day. Both are pooled with the belief by weights that are learnt online, as those of links are
+(`camlink.operators.link_pool`). Without either nothing changes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from camlink.models.base import OutputSpec
 from camlink.operators.belief import Frequencies, Levels
 from camlink.operators.link_evidence import Known
 from camlink.operators.link_pool import OWN, Pool
-from camlink.operators.policy import Scored
 from camlink.operators.policy_state import State, array
-from camlink.pipeline.records import Value
+from camlink.pipeline.records import Detections, Value
 
 STEEP = 2.2  # of the chance to count again, per unit of log odds between a score and the confidence
 BOUNDS = (0.02, 0.97)  # of that chance: boxes come and go
@@ -39,6 +38,7 @@ FADE = 0.995  # of an hour's, per execution in it
 WEIGH_ALL, WEIGH_EVERY = 300, 4  # executions that weights learn from: the first ones, then every 4th, for four
 _SCORES = (0.05, 0.98)
 _LEAST = 1e-4
+_NEAR_HOURS = np.array([0.5, 1.0, 0.5])  # how much executions of the hour before, of this and of the next count
 Array = NDArray[np.float64]
 
 
@@ -49,7 +49,8 @@ def chance_to_count(scores: Array, confidence: float) -> Array:
     [0.08, 0.5, 0.92, 0.97]
     """
     odds = np.log(scores / (1.0 - scores)) - np.log(confidence / (1.0 - confidence))
-    return np.minimum(np.maximum(1.0 / (1.0 + np.exp(-STEEP * odds)), BOUNDS[0]), BOUNDS[1])
+    chance: Array = 1.0 / (1.0 + np.exp(-STEEP * odds))
+    return np.minimum(np.maximum(chance, BOUNDS[0]), BOUNDS[1])
 
 
 class OwnEvidence:
@@ -68,7 +69,7 @@ class OwnEvidence:
         self._learnt = 0
         self._pool = Pool(0)
 
-    def read(self, value: Value, scored: Scored | None) -> Array | None:
+    def read(self, value: Value, detections: Detections | None) -> Array | None:
         """Return how sure an output is: (2, entries), mean and variance of counts; (entries, levels), logs, of labels.
 
         None where nothing tells: counts without detections, or with fewer of them than were counted.
@@ -79,13 +80,13 @@ class OwnEvidence:
             chance = np.clip(value.astype(np.float64), LEAST_CHANCE, 1.0 - LEAST_CHANCE)
             return np.log(np.stack([1.0 - chance, chance], axis=1))
         counted = round(float(value.sum()))
-        if scored is None or counted > len(scored.scores):
+        if detections is None or counted > len(detections.scores):
             return None
-        scores = np.minimum(np.maximum(scored.scores.astype(np.float64), _SCORES[0]), _SCORES[1])
+        scores = np.minimum(np.maximum(detections.scores.astype(np.float64), _SCORES[0]), _SCORES[1])
         self._learn_confidence(scores, counted)
         chance = chance_to_count(scores, self.confidence)
-        known = scored.classes < self._entries
-        classes, chance = scored.classes[known], chance[known]
+        known = detections.classes < self._entries
+        classes, chance = detections.classes[known], chance[known]
         sure = np.empty((2, self._entries))
         sure[0] = np.bincount(classes, chance, self._entries)
         sure[1] = np.bincount(classes, chance * (1.0 - chance), self._entries) + SPREAD
@@ -130,18 +131,18 @@ class OwnEvidence:
         if self._likely is None or self._likely[0] is not sure or len(self._likely[1]) != levels * self._entries:
             found = sure
             if self._spec.task == "count":
-                off = np.arange(levels) - sure[0][:, None]
-                found = np.maximum(-0.5 * off * off / sure[1][:, None], LEAST_LOG)
+                mean, variance = sure[0][:, None], sure[1][:, None]
+                off = np.arange(levels) - mean
+                found = np.maximum(-0.5 * off * off / variance, LEAST_LOG)
             self._likely = sure, found.reshape(-1)
         return self._likely[1]
 
     def _at_hour(self, usual: Frequencies, time_s: float) -> Array:
         hour = _hour(time_s)
         if self._hourly is None or self._hourly[0] is not usual or self._hourly[1] != hour:
-            near = self._by_hour[hour] + 0.5 * (self._by_hour[hour - 1] + self._by_hour[(hour + 1) % HOURS])
-            seen = np.zeros(usual.shape)
-            levels = min(seen.shape[1], near.shape[1])
-            seen[:, :levels] = near[:, :levels]
+            near = self._by_hour.take((hour - 1, hour, hour + 1), axis=0, mode="wrap")
+            seen, levels = np.zeros_like(usual), min(usual.shape[1], self._by_hour.shape[2])
+            seen[:, :levels] = np.tensordot(_NEAR_HOURS, near[:, :, :levels], 1)
             likely = (seen + TRUST * usual) / (seen.sum(axis=1, keepdims=True) + TRUST)
             self._hourly = usual, hour, np.log((likely + _LEAST) / (usual + _LEAST)).reshape(-1)
         return self._hourly[2]

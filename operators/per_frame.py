@@ -25,13 +25,13 @@ from camlink.operators.known_model import KnownModel, Told
 from camlink.operators.link_evidence import Known, LinkEvidence, Source
 from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
 from camlink.operators.newcomer import Newcomer
-from camlink.operators.policy import Answer, FrameFacts, PolicySetup, Scored
+from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.scene import Moment, Scene
 from camlink.operators.snapshots import reading
 from camlink.operators.worth import Outlook, Prices
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import Value
+from camlink.pipeline.records import Detections, Value
 
 LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
@@ -67,7 +67,7 @@ class PerFrame:
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
         self._knowns: dict[str, Known] = {}  # of this frame
         self._alone: dict[str, Frequencies] = {}  # of this frame, by what a model's own outputs tell
-        self._scored: Mapping[str, Scored] = {}  # of this frame
+        self._detections: Mapping[str, Detections] = {}  # of this frame
         self._told: dict[tuple[str, ...], Frequencies] = {}  # of this frame, by links: as the guesses
         self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
@@ -146,7 +146,7 @@ class PerFrame:
         self._now = self._scene.add(frame)
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
         self._guesses, self._knowns, self._alone, self._told, self._stated = {}, {}, {}, {}, {}
-        self._scored = {}
+        self._detections = {}
         self._asked = False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
@@ -185,9 +185,9 @@ class PerFrame:
             self._aims.served({name: 1.0 - (answer.confidence or 0.0) for name, answer in answers.items()})
         return answers
 
-    def found(self, scored: Mapping[str, Scored]) -> None:
+    def found(self, detections: Mapping[str, Detections]) -> None:
         """Take in the boxes behind the counts of models that executed on this frame; before `learn`."""
-        self._scored = scored
+        self._detections = detections
 
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from what was executed: a few models, or all of them."""
@@ -198,8 +198,8 @@ class PerFrame:
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
-            scored = self._scored.get(name)
-            self._models[name].learn(self._now, self._frame.time_s, value, now, scored, chosen=chosen)
+            found = self._detections.get(name)
+            self._models[name].learn(self._now, self._frame.time_s, value, now, found, chosen=chosen)
         self._until_fit -= 1
 
     def _learn_links(

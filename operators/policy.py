@@ -24,15 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, Protocol, runtime_checkable
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
 from camlink.operators.zoo import Zoo
-from camlink.pipeline.records import FrameStats, Value
+from camlink.pipeline.records import Detections, FrameStats, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +97,12 @@ class FramePolicy(Protocol):
         ...
 
 
-class Scored(NamedTuple):
-    """The boxes behind a count, those too that did not count: ``scores`` (n,), ``classes`` (n,) as entries of it."""
-
-    scores: NDArray[np.float32]
-    classes: NDArray[np.integer]
-
-
 @runtime_checkable
-class ReadsScores(Protocol):
-    """A policy that also wants to know how sure detectors were."""
+class ReadsDetections(Protocol):
+    """A policy that also wants to see the boxes behind counts, those too that were not sure enough to count."""
 
-    def found(self, scored: Mapping[str, Scored]) -> None:
-        """Take in the boxes of models that executed on this frame, where there are any; before `learn`."""
+    def found(self, detections: Mapping[str, Detections]) -> None:
+        """Take in the boxes of models that executed on this frame, of those that have any; before `learn`."""
         ...
 
 

@@ -129,7 +129,7 @@ def main() -> None:
     found: dict[str, list[list[float]]] = {name: [] for name in variants}
     spent: dict[str, list[float]] = {name: [] for name in variants}
     for path in parser.parse_args().traces:
-        trace = open_arrays(path)
+        trace = open_arrays(path, detections=True)
         specs = {m: entry.spec for m, entry in trace.models.items()}
         costs = Costs(
             {m: e.time_ms for m, e in trace.models.items()}, {m: e.memory_gb for m, e in trace.models.items()}

@@ -14,35 +14,37 @@ from pathlib import Path
 import numpy as np
 
 from camlink.models.base import OutputSpec
-from camlink.models.recorded import open_trace
-from camlink.models.trace_arrays import Array, CameraTrace, open_arrays
+from camlink.models.trace_arrays import CameraTrace, TraceArrays, open_arrays
 from camlink.models.trace_files import RecordedEntry
 from camlink.models.trace_writing import write_arrays
 
 SURE = 0.25  # score from which a box of `action` counts
 
 
-def boxes(folder: Path) -> dict[tuple[str, int], int]:
-    """Return how many boxes `action` drew on each frame. Raises `SystemExit` for a trace without boxes."""
-    trace = open_trace(folder)
-    found = trace.model("action").run(trace.frames)
-    counts = {}
-    for frame, inference in zip(trace.frames, found, strict=True):
-        if inference.detections is None:
-            raise SystemExit(f"{folder}: no boxes of `action`; record it anew with `camlink record`")
-        counts[frame.camera_id, frame.index] = int((inference.detections.scores >= SURE).sum())
-    return counts
+def counters(camera: CameraTrace, other: CameraTrace) -> CameraTrace:
+    """Return ``camera`` with the three counters in place of its models, persons as in ``other``.
 
-
-def counters(camera: CameraTrace, persons: Array, drawn: dict[tuple[str, int], int]) -> CameraTrace:
-    """Return ``camera`` with the three counters in place of its models."""
-    fallen = np.array([[drawn[camera.camera_id, int(i)]] for i in camera.index], np.float32)
-    values = {"objects": camera.values["objects"][:, :1], "persons": persons, "action": fallen}
-    return replace(camera, specs={m: _spec(m) for m in values}, values=values)
+    Raises `SystemExit` for a trace without boxes.
+    """
+    drawn = {"objects": camera.detections, "persons": other.detections, "action": camera.detections}
+    if lacking := [m for m, found in drawn.items() if m not in found]:
+        raise SystemExit(f'camera "{camera.camera_id}": no boxes of {", ".join(lacking)}; record it anew')
+    found = {m: of[m] for m, of in drawn.items()}
+    found["objects"] = found["objects"].where(found["objects"].boxes[:, 5] == 0.0)
+    fallen = replace(found["action"], boxes=np.where(np.arange(6) == 5, 0.0, found["action"].boxes).astype(np.float32))
+    found["action"] = fallen
+    sure = fallen.where(fallen.boxes[:, 4] >= SURE)
+    counts = np.diff(sure.starts).astype(np.float32)[:, None]
+    values = {"objects": camera.values["objects"][:, :1], "persons": other.values["persons"], "action": counts}
+    return replace(camera, specs={m: _spec(m) for m in values}, values=values, detections=found)
 
 
 def _spec(model: str) -> OutputSpec:
     return OutputSpec(model, "vector", 1, "count", ("person",))
+
+
+def _opened(folder: Path) -> TraceArrays:
+    return open_arrays(folder, detections=True)
 
 
 def main() -> None:
@@ -53,12 +55,9 @@ def main() -> None:
     parser.add_argument("--time-ms", type=float, nargs=3, help="costs in place of the recorded ones")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    trace, drawn = open_arrays(arguments.trace), boxes(arguments.trace)
-    other = open_arrays(arguments.persons) if arguments.persons else trace
-    cameras = [
-        counters(camera, alike.values["persons"], drawn)
-        for camera, alike in zip(trace.cameras, other.cameras, strict=True)
-    ]
+    trace = _opened(arguments.trace)
+    other = _opened(arguments.persons) if arguments.persons else trace
+    cameras = [counters(camera, alike) for camera, alike in zip(trace.cameras, other.cameras, strict=True)]
     entries = {m: (other if m == "persons" else trace).models[m] for m in ("objects", "persons", "action")}
     times_ms = arguments.time_ms or [e.time_ms for e in entries.values()]
     models = {m: RecordedEntry(_spec(m), t, e.memory_gb) for (m, e), t in zip(entries.items(), times_ms, strict=True)}

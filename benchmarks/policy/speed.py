@@ -21,7 +21,7 @@ from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.lab.play import WARM_UP_SHARE
-from camlink.pipeline.records import FIRST_STATISTICS, FrameStats, Value
+from camlink.pipeline.records import FIRST_STATISTICS, Detections, FrameStats, Value
 
 SHARES = (1 / 4, 1 / 2)
 PARTS = ("begin", "choose", "answer", "learn")
@@ -35,19 +35,21 @@ class Timed:
         self._policy = policy
         self.spent_s = dict.fromkeys(("warm-up", *PARTS), 0.0)
         self.warm_up = ceil(WARM_UP_SHARE * len(camera))
-        for row, (facts, values) in enumerate(frames_of(camera)):
+        for row, (facts, values, found) in enumerate(frames_of(camera)):
             if row < self.warm_up:
                 self._time("warm-up", policy.begin, facts)
+                self._time("warm-up", policy.found, found)
                 self._time("warm-up", lambda v: policy.learn(v, chosen=False), values)
             else:
-                self._decide(facts, values)
+                self._decide(facts, values, found)
 
-    def _decide(self, facts: FrameFacts, values: dict[str, Value]) -> None:
+    def _decide(self, facts: FrameFacts, values: dict[str, Value], found: dict[str, Detections]) -> None:
         policy, executed = self._policy, dict[str, Value]()
         self._time("begin", policy.begin, facts)
         while (model := self._time("choose", policy.choose, executed)) is not None:
             executed[model] = values[model]
         self._time("answer", policy.answer, executed)
+        policy.found({m: boxes for m, boxes in found.items() if m in executed})
         self._time("learn", lambda e: policy.learn(e, chosen=True), executed)
 
     def _time(self, part: str, call: Callable[..., T], *given: object) -> T:
@@ -57,13 +59,14 @@ class Timed:
         return result
 
 
-def frames_of(camera: CameraTrace) -> Iterator[tuple[FrameFacts, dict[str, Value]]]:
-    """Yield what is known of each frame beforehand, and what each model says of it."""
+def frames_of(camera: CameraTrace) -> Iterator[tuple[FrameFacts, dict[str, Value], dict[str, Detections]]]:
+    """Yield what is known of each frame beforehand, what each model says of it, and its boxes."""
     known = all(name in camera.stats for name in FIRST_STATISTICS)
     for row in range(len(camera)):
         stats = FrameStats(**{s: float(column[row]) for s, column in camera.stats.items()}) if known else None
+        found = {model: drawn.at(row) for model, drawn in camera.detections.items()}
         values = {model: column[row] for model, column in camera.values.items()}
-        yield FrameFacts(int(camera.index[row]), float(camera.time_s[row]), stats), values
+        yield FrameFacts(int(camera.index[row]), float(camera.time_s[row]), stats), values, found
 
 
 def main() -> None:
@@ -75,7 +78,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"us per frame{'':30s}budget  all parts" + "".join(f"{p:>9s}" for p in (*PARTS, "warm-up")))
     for path in arguments.traces:
-        trace = open_arrays(path)
+        trace = open_arrays(path, detections=True)
         specs = {m: entry.spec for m, entry in trace.models.items()}
         times_ms, memory_gb = zip(*((e.time_ms, e.memory_gb) for e in trace.models.values()), strict=True)
         costs = Costs(dict(zip(specs, times_ms, strict=True)), dict(zip(specs, memory_gb, strict=True)))

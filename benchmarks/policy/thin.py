@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from camlink.models.trace_arrays import STATS, CameraTrace, open_arrays
+from camlink.models.trace_arrays import CameraTrace, open_arrays
 from camlink.models.trace_writing import write_arrays
 from camlink.pipeline.commands.replay import find_cameras
 from camlink.pipeline.ingest.base import SourceSpec
 from camlink.pipeline.ingest.opening import open_source
-from camlink.pipeline.records import Frame
+from camlink.pipeline.records import STATISTICS, Frame
 
 APART_S = 0.002  # a time in the trace and one in the clip that are the same frame
 
@@ -31,15 +31,16 @@ def thin(camera: CameraTrace, spec: SourceSpec) -> CameraTrace:
         if abs(camera.time_s[row] - frame.captured_at.timestamp()) > APART_S:
             raise SystemExit(f'camera "{camera.camera_id}": the trace has no frame at {frame.captured_at}')
         rows.append(row)
-        found.append([getattr(frame.stats, name) for name in STATS])
-    at, columns = np.array(rows, np.intp), np.array(found, np.float32).reshape(-1, len(STATS)).T
+        found.append([getattr(frame.stats, name) for name in STATISTICS])
+    at, columns = np.array(rows, np.intp), np.array(found, np.float32).reshape(-1, len(STATISTICS)).T
     return CameraTrace(
         camera.camera_id,
         camera.specs,
         np.arange(len(at), dtype=np.int64),
         camera.time_s[at],
-        dict(zip(STATS, columns, strict=True)),
+        dict(zip(STATISTICS, columns, strict=True)),
         {model: values[at] for model, values in camera.values.items()},
+        {model: drawn.take(at) for model, drawn in camera.detections.items()},
     )
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    trace = open_arrays(arguments.trace)
+    trace = open_arrays(arguments.trace, detections=True)
     specs = find_cameras(arguments.clips, arguments.fps, "UTC", None)
     cameras = []
     for camera in trace.cameras:

@@ -45,7 +45,7 @@ class Member:
 def members(paths: Sequence[Path], most: int | None) -> Iterator[Member]:
     """Let every camera of these traces teach by the ``most`` newest frames of its first half."""
     for path in paths:
-        trace = open_arrays(path)
+        trace = open_arrays(path, detections=True)
         for camera in usable_cameras(trace, print):
             costs, half = costs_of(trace, camera), len(camera) // 2
             first = cut(camera, 0, half)

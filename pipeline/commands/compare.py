@@ -141,7 +141,7 @@ def _play_all(
     try:
         with shown_steps(notes) as step:
             for path in traces:
-                trace = open_arrays(path, boxes=boxes, scores=not boxes)
+                trace = open_arrays(path, boxes=boxes, detections=not boxes)
                 for text in trace.notes:
                     note(text)
                 results = (

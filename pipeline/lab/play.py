@@ -22,8 +22,7 @@ from camlink.operators.policy import (
     FramePolicy,
     MakePolicy,
     PolicySetup,
-    ReadsScores,
-    Scored,
+    ReadsDetections,
 )
 from camlink.operators.selection import Budget
 from camlink.pipeline.errors import PolicyError
@@ -112,7 +111,7 @@ class _Player:
         self._tally = Tally.empty(self._models, cut.periods)
         self._values = [camera.values[m] for m in self._models]
         self._facts = Facts(camera)
-        self._reader = policy if isinstance(policy, ReadsScores) and camera.scores else None
+        self._reader = policy if isinstance(policy, ReadsDetections) and camera.detections else None
         self._executed: list[list[int]] = [[] for _ in self._models]  # rows
         self._answers: list[list[tuple[int, Answer]]] = [[] for _ in self._models]
         self._held = self._done = 0  # frames that wait to be scored, and that are
@@ -122,12 +121,12 @@ class _Player:
         policy = self._policy
         policy.begin(self._facts.at(row))
         if row < self._cut.warm_up:
-            self._show_scores(row, self._models)
+            self._show_detections(row, self._models)
             policy.learn({m: v[row] for m, v in zip(self._models, self._values, strict=True)}, chosen=False)
             return
         executed = self._execute(row)
         answers = policy.answer(executed)
-        self._show_scores(row, executed)
+        self._show_detections(row, executed)
         policy.learn(executed, chosen=True)
         for model, answer in answers.items():
             if model not in executed:
@@ -136,10 +135,10 @@ class _Player:
         if self._held == FLUSH_FRAMES:
             self._flush()
 
-    def _show_scores(self, row: int, executed: Iterable[str]) -> None:
+    def _show_detections(self, row: int, executed: Iterable[str]) -> None:
         if self._reader is not None:
-            scores = self._camera.scores
-            self._reader.found({m: Scored(*scores[m].at(row)) for m in executed if m in scores})
+            drawn = self._camera.detections
+            self._reader.found({m: drawn[m].at(row) for m in executed if m in drawn})
 
     def block(self, row: int) -> int:
         """Play as many frames as the policy holds its choice for, and return how many; 0 if it does not."""

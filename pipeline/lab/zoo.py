@@ -8,7 +8,6 @@ from pathlib import Path
 from camlink.models.base import OutputSpec
 from camlink.models.trace_arrays import CameraTrace, open_arrays
 from camlink.operators.experience import Shown, experience_of
-from camlink.operators.policy import Scored
 from camlink.operators.zoo import Experience, Zoo
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.lab.compare import costs_of, usable_cameras
@@ -29,7 +28,7 @@ def build_zoo(
     specs: dict[str, OutputSpec] = {}
     learnt: dict[str, Experience] = {}
     for path in paths:
-        trace = open_arrays(path, scores=True)
+        trace = open_arrays(path, detections=True)
         for text in trace.notes:
             note(text)
         for camera in usable_cameras(trace, note):
@@ -55,7 +54,7 @@ def shown(camera: CameraTrace, most: int | None = None) -> list[Shown]:
         Shown(
             facts.at(row),
             {m: v[row] for m, v in camera.values.items()},
-            {m: Scored(*boxes.at(row)) for m, boxes in camera.scores.items()},
+            {m: drawn.at(row) for m, drawn in camera.detections.items()},
         )
         for row in rows
     ]
