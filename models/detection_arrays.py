@@ -48,12 +48,14 @@ class DetectionArrays:
         return [every[start:stop] for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
 
-def detection_arrays(lists: Sequence[Sequence[Sequence[float]]]) -> DetectionArrays:
+def detection_arrays(lists: Sequence[list[list[float]]]) -> DetectionArrays:
     """Return boxes [x1, y1, x2, y2, score, class], frame by frame. Raises `ValueError` for what are none."""
+    if not all(isinstance(frame, list) for frame in lists):
+        raise ValueError("detections are no list of boxes")
     try:
         boxes = np.array([box for frame in lists for box in frame], np.float32).reshape(-1, COLUMNS)
     except (TypeError, ValueError) as error:
-        raise ValueError("detections are no lists of boxes [x1, y1, x2, y2, score, class]") from error
+        raise ValueError("detections are no boxes [x1, y1, x2, y2, score, class]") from error
     if not (np.isfinite(boxes).all() and (boxes[:, 5] >= 0.0).all()):
         raise ValueError("a box has a number that is not finite, or no class")
     return DetectionArrays(_starts(np.array([len(frame) for frame in lists], np.int64)), boxes)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from camlink.models.base import OutputSpec
+from camlink.models.detection_arrays import DetectionArrays, detection_arrays
 from camlink.models.trace_arrays import Array, CameraTrace, TraceArrays
 from camlink.models.trace_files import RecordedEntry
 from camlink.operators.policy import Answer, FrameFacts, FramePolicy, PolicySetup
@@ -41,8 +42,10 @@ def setup_of(trace: TraceArrays, budget: Budget, seed: int = 0) -> PolicySetup:
     return PolicySetup("cam", trace.cameras[0].specs, costs, budget, seed)
 
 
-def random_trace(seed: int, frames: int, models: int, *, task: str = "count", with_stats: bool = True) -> TraceArrays:
-    """A busy scene that all models see something of, at irregular times."""
+def random_trace(
+    seed: int, frames: int, models: int, *, task: str = "count", with_stats: bool = True, with_detections: bool = False
+) -> TraceArrays:
+    """A busy scene that all models see something of, at irregular times; boxes of counts at any score from 0.25 on."""
     rng = np.random.default_rng(seed)
     scene = np.clip(np.cumsum(rng.normal(0.0, 0.5, frames)), 0.0, 6.0)
     sizes = {f"m{i}": int(rng.integers(1, 4)) + (task == "single_label") for i in range(models)}
@@ -54,7 +57,19 @@ def random_trace(seed: int, frames: int, models: int, *, task: str = "count", wi
     entries = {m: RecordedEntry(specs[m], float(rng.uniform(1, 50)), float(rng.uniform(0.1, 3))) for m in sizes}
     stats = {s: rng.random(frames).astype(np.float32) for s in STATISTICS} if with_stats else {}
     times = 1e9 + np.cumsum(rng.exponential(1.0, frames))
-    return TraceArrays("chance", entries, (CameraTrace("cam", specs, np.arange(frames), times, stats, values),))
+    drawn = {m: _drawn(v, rng) for m, v in values.items()} if with_detections and task == "count" else {}
+    return TraceArrays("chance", entries, (CameraTrace("cam", specs, np.arange(frames), times, stats, values, drawn),))
+
+
+def _drawn(counts: Array, rng: np.random.Generator) -> DetectionArrays:
+    """As many boxes as are counted, and one more that was not sure enough."""
+    return detection_arrays(
+        [
+            [[0.1, 0.1, 0.2, 0.2, rng.uniform(0.25, 1.0), i] for i, n in enumerate(row) for _ in range(int(n))]
+            + [[0.0, 0.0, 0.1, 0.1, rng.uniform(0.1, 0.25), 0]]
+            for row in counts
+        ]
+    )
 
 
 class Spy:

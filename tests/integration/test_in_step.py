@@ -17,7 +17,7 @@ import pytest
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.operators import paced_inference
-from camlink.operators.experience import experience_of
+from camlink.operators.experience import Shown, experience_of
 from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.paced_inference import IDLE_S
 from camlink.operators.pacing import HOLD_S
@@ -285,7 +285,7 @@ def test_rows_of_cameras_that_start_from_a_zoo_are_those_of_one_process_also_aft
     for model in tiny:
         model.load()
     shown = [
-        (FrameFacts(f.index, f.captured_at.timestamp()), {m.spec.model: m.run([f])[0].value for m in tiny})
+        Shown(FrameFacts(f.index, f.captured_at.timestamp()), {m.spec.model: m.run([f])[0].value for m in tiny})
         for f in make_frames("porch", 120)
     ]
     specs = {m.spec.model: m.spec for m in tiny}

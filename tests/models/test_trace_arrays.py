@@ -45,8 +45,9 @@ def test_values_times_and_statistics_are_those_of_the_checked_reader(tmp_path: P
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    trace = random_trace(0, 50, 3)
-    read = open_arrays(write_arrays(tmp_path / "t", trace.models, trace.cameras, note="made by chance"))
+    trace = random_trace(0, 50, 3, with_detections=True)
+    folder = write_arrays(tmp_path / "t", trace.models, trace.cameras, note="made by chance")
+    read = open_arrays(folder, detections=True)
     (camera,), (wanted,) = read.cameras, trace.cameras
     assert read.models == trace.models and read.notes == ()
     np.testing.assert_allclose(camera.time_s, wanted.time_s, atol=1e-6)
@@ -54,6 +55,10 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(camera.values[name], wanted.values[name])
     for name in wanted.stats:
         np.testing.assert_array_equal(camera.stats[name], wanted.stats[name])
+    assert camera.detections.keys() == wanted.detections.keys() == wanted.values.keys()
+    for name, drawn in wanted.detections.items():
+        assert camera.detections[name].lists() == drawn.lists()
+    assert not open_arrays(folder).cameras[0].detections, "boxes are read only where they are asked for"
     assert (tmp_path / "t" / "trace.yaml").read_text().startswith("# made by chance\n")
 
 
@@ -225,3 +230,42 @@ def test_reading_takes_little_more_memory_than_the_arrays_themselves(tmp_path: P
         tracemalloc.stop()
     kept = [camera.index, camera.time_s, *camera.stats.values(), *camera.values.values()]
     assert (peaks[1] - peaks[0]) / 50_000 < 2.5 * sum(array.nbytes for array in kept) / len(camera)
+
+
+BOXED = "camera_id,frame_index,model,value,detections"
+
+
+def boxed(folder: Path, *detections: str) -> Path:
+    rows = "".join(f'cam,{i},m,[1],"{boxes}"\n' for i, boxes in enumerate(detections))
+    frames = "".join(f"cam,{i},{moment(i)}\n" for i in range(len(detections)))
+    tiny(folder, f"{HEAD}\n{frames}", "")
+    (folder / "outputs.csv").write_text(f"{BOXED}\n{rows}")
+    return folder
+
+
+@pytest.mark.parametrize("order", ["fast", "checked"])
+def test_boxes_behind_counts_are_read_where_a_model_has_them_on_every_frame(tmp_path: Path, order: str) -> None:
+    one, other = "[[0.1, 0.2, 0.3, 0.4, 0.9, 0]]", "[[0.1, 0.2, 0.3, 0.4, 0.5, 0], [0, 0, 1, 1, 0.2, 0]]"
+    folder = boxed(tmp_path / "t", one, "[]", other)
+    if order == "checked":  # an index that is no whole number as written sends the reader there
+        text = (folder / "frames.csv").read_text().replace(moment(2), "2026-01-01 00:00:02Z")
+        (folder / "frames.csv").write_text(text)
+    (camera,) = open_arrays(folder, detections=True).cameras
+    drawn = camera.detections["m"]
+    assert len(drawn) == 3
+    assert [len(drawn.at(row).scores) for row in range(3)] == [1, 0, 2]
+    np.testing.assert_allclose(drawn.at(2).scores, [0.5, 0.2])
+    np.testing.assert_allclose(drawn.at(0).xyxy, [[0.1, 0.2, 0.3, 0.4]])
+    assert drawn.take(np.array([2, 0])).lists() == [drawn.lists()[2], drawn.lists()[0]]
+    assert [len(b) for b in drawn.where(drawn.boxes[:, 4] > 0.4).lists()] == [1, 0, 1]
+
+
+def test_a_model_that_lacks_boxes_on_a_frame_has_none(tmp_path: Path) -> None:
+    (camera,) = open_arrays(boxed(tmp_path / "t", "[]", ""), detections=True).cameras
+    assert not camera.detections
+
+
+@pytest.mark.parametrize("wrong", ["[[0.1, 0.2]]", "[3]", "{}", "nonsense"])
+def test_boxes_that_are_none_are_named_with_their_line(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(TraceError, match=r"outputs\.csv:3"):
+        open_arrays(boxed(tmp_path / "t", "[]", wrong), detections=True)

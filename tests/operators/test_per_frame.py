@@ -241,7 +241,7 @@ def test_it_executes_when_the_scene_moves() -> None:
 def test_from_its_priors_it_soon_executes_each_model_and_answers_only_from_then_on() -> None:
     policy, (facts, outputs) = PerFrame(setup(0.3)), camera()
     ran: list[str] = []
-    for i, frame in enumerate(facts[:20]):
+    for i, frame in enumerate(facts[:40]):
         policy.begin(frame)
         executed: dict[str, Value] = {}
         while (model := policy.choose(executed)) is not None:

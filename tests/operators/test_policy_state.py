@@ -17,25 +17,29 @@ from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.selection import Budget
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import Value
+from camlink.pipeline.records import Detections, Value
 from tests.lab_traces import random_trace, setup_of
 
 WARM_UP = 40
 TASKS = ("count", "single_label", "multi_label", "regression")
-Frames = list[tuple[FrameFacts, dict[str, Value]]]
+Frames = list[tuple[FrameFacts, dict[str, Value], dict[str, Detections]]]
 
 
 def scene(task: str, frames: int = 160) -> tuple[PolicySetup, Frames]:
-    trace = random_trace(11, frames, 3, task=task)
+    trace = random_trace(11, frames, 3, task=task, with_detections=True)
+    (camera,) = trace.cameras
+    long = replace(camera, time_s=camera.time_s[0] + 1800.0 * (camera.time_s - camera.time_s[0]))  # some days
+    trace = replace(trace, cameras=(long,))
     return setup_of(trace, Budget(time_share=0.4)), list(frames_of(trace.cameras[0]))
 
 
 def go_on(policy: PerFrame, frames: Frames) -> list[Any]:
     """Return what the policy executes and answers, and with which confidence, to the last bit."""
     told = []
-    for facts, values in frames:
+    for facts, values, found in frames:
         policy.begin(facts)
         if facts.index < WARM_UP:
+            policy.found(found)
             policy.learn(values, chosen=False)
             continue
         executed: dict[str, Value] = {}
@@ -43,6 +47,7 @@ def go_on(policy: PerFrame, frames: Frames) -> list[Any]:
             executed[model] = values[model]
         answers = policy.answer(executed)
         told.append((list(executed), {m: (a.value.tolist(), a.how, a.confidence) for m, a in answers.items()}))
+        policy.found({m: boxes for m, boxes in found.items() if m in executed})
         policy.learn(executed, chosen=True)
     return told
 
@@ -102,7 +107,7 @@ DAMAGES: Mapping[str, tuple[Any, str]] = {
         damaged(lambda s: s["known"]["m0"].update(told={"at": [0.0] * 6, "chances": np.ones((1, 99))})),
         r"shape \(1, 99\)",
     ),
-    "another version": (lambda s: pack(s).replace(b'"version":3', b'"version":7'), "version 7; .* reads 3"),
+    "another version": (lambda s: pack(s).replace(b'"version":4', b'"version":7'), "version 7; .* reads 4"),
     "half of it": (lambda s: pack(s)[:-9], "bytes"),
     "a pickle": (lambda s: b"\x80\x04K\x01.", "not a snapshot"),
 }
