@@ -28,6 +28,7 @@ from camlink.pipeline.records import Detections, Value
 STEEP = 2.2  # of the chance to count again, per unit of log odds between a score and the confidence
 BOUNDS = (0.02, 0.97)  # of that chance: boxes come and go
 CONFIDENCE = 0.25  # at which boxes count, until they tell otherwise
+LOOSEN = 0.01  # of what is known of that, per execution
 SPREAD = 0.02  # least variance of a count
 LEAST_LOG = -6.0
 LEAST_CHANCE = 0.01  # of a label
@@ -72,13 +73,10 @@ class OwnEvidence:
     def read(self, value: Value, detections: Detections | None) -> Array | None:
         """Return how sure an output is: (2, entries), mean and variance of counts; (entries, levels), logs, of labels.
 
-        None where nothing tells: counts without detections, or with fewer of them than were counted.
+        None where nothing tells: labels that are no chances, counts without detections or with fewer than were counted.
         """
-        if self._spec.task == "single_label":
-            return np.log(np.clip(value.astype(np.float64), 0.0, 1.0) + LEAST_CHANCE)[None]
-        if self._spec.task == "multi_label":
-            chance = np.clip(value.astype(np.float64), LEAST_CHANCE, 1.0 - LEAST_CHANCE)
-            return np.log(np.stack([1.0 - chance, chance], axis=1))
+        if self._spec.task != "count":
+            return self._read_labels(value.astype(np.float64))
         counted = round(float(value.sum()))
         if detections is None or counted > len(detections.scores):
             return None
@@ -92,6 +90,14 @@ class OwnEvidence:
         sure[1] = np.bincount(classes, chance * (1.0 - chance), self._entries) + SPREAD
         return sure
 
+    def _read_labels(self, chances: Array) -> Array | None:
+        if chances.min() < 0.0 or chances.max() > 1.0:
+            return None
+        if self._spec.task == "single_label":
+            return np.log(chances + LEAST_CHANCE)[None]
+        chances = np.clip(chances, LEAST_CHANCE, 1.0 - LEAST_CHANCE)
+        return np.log(np.stack([1.0 - chances, chances], axis=1))
+
     @property
     def confidence(self) -> float:
         """The score at which boxes seem to count: the usual one, unless some were counted below or left out above."""
@@ -101,6 +107,8 @@ class OwnEvidence:
 
     def _learn_confidence(self, scores: Array, counted: int) -> None:
         best_first = np.sort(scores)[::-1]
+        self._counted += LOOSEN * (1.0 - self._counted)  # the model may be told to count from another score on
+        self._left -= LOOSEN * self._left
         if counted:
             self._counted = min(self._counted, float(best_first[counted - 1]))
         if counted < len(best_first):

@@ -1,8 +1,9 @@
 """`policy: camlink`: on every frame, execute what is worth its time, and answer for the rest from what is known.
 
 For each model it knows how fresh the last output still is (`camlink.operators.freshness`), what would be answered
-without executing and how wrong that is likely to be (`camlink.operators.belief`), and what executing is worth for this
-frame and those after (`camlink.operators.worth`). It executes the model with most worth per millisecond as long as that
+without executing and how wrong that is likely to be (`camlink.operators.belief`), put right by how sure the model was
+(`camlink.operators.own_evidence`), and what executing is worth for this frame and those after
+(`camlink.operators.worth`). It executes the model with most worth per millisecond as long as that
 is above a price, which is set so that the time budget is just used up; credit is saved for when the scene moves, debt
 is never made. Links (`camlink.operators.link_evidence`) say what the others' outputs on this very frame tell of a
 model; they, and how far they are believed, are learnt from frames on which both executed: all at first, later some.

@@ -92,6 +92,19 @@ def test_a_label_that_won_narrowly_tells_less_than_one_that_won_clearly() -> Non
     assert clear[0, 0] - clear[0, 1] > narrow[0, 0] - narrow[0, 1] > 0.0
 
 
+def test_labels_that_are_no_chances_tell_nothing() -> None:
+    assert OwnEvidence(SCENE).read(count(4.0, -1.0, 7.0), None) is None
+
+
+def test_a_model_that_is_told_to_count_from_another_score_on_is_believed() -> None:
+    own, rng = OwnEvidence(PERSONS), np.random.default_rng(0)
+    for confidence in (0.3, 0.6):
+        for _ in range(300):
+            scores = rng.uniform(0.1, 0.95, 5)
+            own.read(count(float((scores >= confidence).sum())), boxes(*scores))
+        assert own.confidence == pytest.approx(confidence, abs=0.05)
+
+
 def test_what_is_said_at_an_hour_counts_from_the_second_day_on() -> None:
     own = OwnEvidence(PERSONS)
     for hour in range(24):
