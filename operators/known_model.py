@@ -24,7 +24,7 @@ from camlink.pipeline.records import Detections, Value
 BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is compared with
 BACK_CHOSEN = (1, 2)
 WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not independent
-OWN_BACK = (1, 2, 4, 8)  # executions back that its own evidence is learnt from, on a fully executed frame
+OWN_BACK = (2, 4, 8)  # executions back that its own evidence is learnt from besides, on a fully executed frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,20 +76,33 @@ class KnownModel:
         chances = self.belief.chances(self.freshness.steady * holds, then.said)
         return Known(chances, usual, then.said, self.own.features(usual, then.sure, holds, time_s))
 
-    def learn(
+    def learn_own(
         self,
         now: Moment,
         time_s: float,
         value: Value,
-        others: Mapping[str, Levels],
-        detections: Detections | None = None,
+        detections: Detections | None,
+        known: Known | None,
         *,
         chosen: bool,
+    ) -> NDArray[np.float64] | None:
+        """Learn what its own outputs tell, before `learn`, and return how sure this one is.
+
+        ``known``: what was known of it on this frame, if anything.
+        """
+        assert self.own is not None
+        said, weight = self.belief.read(value), 1.0 if chosen else WEIGHT
+        if known is not None and self.own.is_weighed():
+            self.own.weigh(known, said, weight)
+            for back in () if chosen else OWN_BACK:
+                if back <= len(self.past):
+                    self.own.weigh(self.known(now, time_s, self.past[-back]), said, weight)
+        self.own.take(said, time_s)
+        return self.own.read(value, detections)
+
+    def learn(
+        self, now: Moment, value: Value, others: Mapping[str, Levels], sure: NDArray[np.float64] | None, chosen: bool
     ) -> None:
-        """Learn from what it said on the frame ``now``, whose event time is ``time_s``."""
-        sure = None
-        if self.own is not None:
-            sure = self._learn_own(self.own, now, time_s, value, detections, chosen)
         reading = self.belief.read(value)
         for back in BACK_CHOSEN if chosen else BACK:
             if back <= len(self.past):
@@ -100,17 +113,6 @@ class KnownModel:
         self.belief.take(value)
         self.told = None
         self.past.append(Execution(now, reading, self.belief.stale, others, sure))
-
-    def _learn_own(
-        self, own: OwnEvidence, now: Moment, time_s: float, value: Value, detections: Detections | None, chosen: bool
-    ) -> NDArray[np.float64] | None:
-        said, backs, weight = self.belief.read(value), (1,) if chosen else OWN_BACK, 1.0 if chosen else WEIGHT
-        if own.is_weighed():
-            for back in backs:
-                if back <= len(self.past):
-                    own.weigh(self.known(now, time_s, self.past[-back]), said, weight)
-        own.take(said, time_s)
-        return own.read(value, detections)
 
     def look(self, activity: float) -> Outlook:
         self.outlook = Outlook(

@@ -199,8 +199,12 @@ class PerFrame:
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
-            found = self._detections.get(name)
-            self._models[name].learn(self._now, self._frame.time_s, value, now, found, chosen=chosen)
+            model, found = self._models[name], self._detections.get(name)
+            sure = None
+            if model.own is not None:
+                before = self._known_now(name) if model.past else None
+                sure = model.learn_own(self._now, self._frame.time_s, value, found, before, chosen=chosen)
+            model.learn(self._now, value, now, sure, chosen)
         self._until_fit -= 1
 
     def _learn_links(
@@ -218,8 +222,7 @@ class PerFrame:
                 if back > len(model.past):
                     break
                 then = model.past[-back]
-                seen_now = back == 1 and self._until_fit < FIT_EVERY  # else freshness was fitted on this very frame
-                known = self._known_now(name) if seen_now else model.known(self._now, self._frame.time_s, then)
+                known = self._known_now(name) if back == 1 else model.known(self._now, self._frame.time_s, then)
                 sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
                 links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1, frames=frames)

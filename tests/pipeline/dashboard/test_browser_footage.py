@@ -163,7 +163,8 @@ def test_a_camera_shows_its_counts_its_picture_with_boxes_and_its_agreement(
 
 def test_a_target_that_is_met_is_shown_as_met(visit: Visit) -> None:
     page = visit.go("/?run=camlink")
-    assert page.locator("#lines .aim .badge.good").all_inner_texts() == ["met"]
+    badges = page.locator("#lines .aim .badge.good").all_inner_texts()
+    assert badges and set(badges) == {"met"}  # of one camera or both: where audits tell enough
     page.goto(page.url.split("?")[0] + f"camera?run=camlink&id={CAMPUS}")
     expect(page.locator(".trust tr").filter(has_text="objects").locator(".badge.good")).to_have_text("met")
 
