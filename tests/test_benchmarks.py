@@ -1,8 +1,9 @@
-"""The distributed benchmark feeds what it says and adds up what it claims to."""
+"""The distributed benchmark feeds what it says and adds up what it claims to; every benchmark can be started."""
 
 from __future__ import annotations
 
 import cProfile
+import importlib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from benchmarks.distributed.stages import part_of, shares
 from camlink.models.recorded import open_trace
 from camlink.pipeline.jpeg import JpegPicture
 from camlink.pipeline.records import Frame, FrameResult, OutputReady, Settled
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize(("jpeg_bytes", "shape"), [(50_000, (360, 640, 3)), (200_000, (720, 1280, 3))])
@@ -70,3 +73,10 @@ def test_time_is_counted_to_the_part_of_camlink_that_spent_it(tmp_path: Path) ->
 def test_the_costs_of_coding_are_told_of_every_record_that_travels_with_each_frame() -> None:
     assert {type(record) for record in records().values()} == {Frame, OutputReady, FrameResult, Settled}
     assert 0 < least_us(lambda: sum(range(100)), times=10) < least_us(lambda: sum(range(100_000)), times=10)
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: str(path.relative_to(BENCHMARKS)))
+def test_every_benchmark_can_be_started(path: Path) -> None:
+    """They are not type-checked with the package: what they import may have moved."""
+    parts = path.relative_to(BENCHMARKS.parent).with_suffix("").parts
+    importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
