@@ -41,7 +41,7 @@ class CameraTrace:
 
     ``index``, ``time_s`` (n,); ``stats``: column -> (n,), only the columns that every frame has; ``values``: model ->
     (n, size) float32, or (n, longest) for sequences, closed by token 0, or (n, most boxes x 6) for detections
-    (`camlink.models.average_precision`); ``detections``: the boxes behind counts, of models that have them on every
+    (`camlink.models.average_precision`); ``detections``: the boxes behind values, of models that have them on every
     frame, where they were asked for.
     """
 
@@ -70,7 +70,7 @@ class TraceArrays:
 def open_arrays(path: Path | str, *, boxes: bool = False, detections: bool = False) -> TraceArrays:
     """Read the trace folder ``path`` into arrays; with ``boxes``, detectors give their boxes instead of counts.
 
-    ``detections``: also read the boxes behind counts. Raises `TraceError` with the file and line at fault.
+    ``detections``: also read the boxes behind values. Raises `TraceError` with the file and line at fault.
     """
     folder = Path(path)
     _check_folder(folder)
@@ -146,7 +146,7 @@ def _checked(
             outputs.values[name] = place(empty, np.flatnonzero(has), stacked(given, spec)) if given else empty
             outputs.known[name] = has
             drawn = np.array([i.detections is not None for i in said], np.bool_)
-            if detections and spec.task == "count" and drawn.any():
+            if detections and drawn.any():
                 found = detection_arrays([_boxes_of(i.detections) for i in said if i.detections is not None])
                 outputs.detections[name] = [(np.flatnonzero(has)[drawn], found)]
     except NotPlain as error:

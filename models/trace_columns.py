@@ -140,7 +140,7 @@ def read_outputs(
 ) -> OutputRows:
     """Fill one array per model, batch by batch; for models in ``boxed`` from their detections.
 
-    ``detections``: also keep the boxes behind counts. Raises `NotPlain`.
+    ``detections``: also keep the boxes behind values. Raises `NotPlain`.
     """
     frames = len(rows.index)
     outputs = OutputRows(
@@ -154,7 +154,7 @@ def read_outputs(
                 raise NotPlain(f"unknown model {model}")
             usable, parsed = parse(column, specs[model])
             _fill(outputs, model, at[usable], parsed)
-            if detections and drawn is not None and specs[model].task == "count":
+            if detections and drawn is not None:
                 given, boxes = detections_of(drawn)
                 outputs.detections.setdefault(model, []).append((at[given], boxes))
     return outputs
