@@ -12,7 +12,6 @@ rare value goes stale sooner than a common one. Tasks without levels (numbers, b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +19,9 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
+from camlink.operators.compiled import compiled
 from camlink.operators.policy_state import State, array
+from camlink.operators.usual import learn_moves, moves_to_begin_with, usually
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Value
 
@@ -28,17 +29,7 @@ Frequencies = NDArray[np.float64]  # (entries, levels), rows sum to 1
 Levels = NDArray[np.intp]  # (entries,)
 Reading = Any  # Levels, or a Value where the task has none
 MOST_LEVELS = 256  # counts above are read as this many
-RECENT = 0.7  # share of the recent frequencies
 HALF_LIFE = 60.0  # executions
-PSEUDO = 1.0  # executions that say nothing, spread over all levels
-MOVES = 6  # of counts, either way, that are taken to be close by
-MOVE_PRIOR = 2.0  # moves by one in either direction, to begin with; half as many by two, and so on
-MOVE_FADE = 0.99  # per move
-NEAR_STEP = 0.03  # of the share of moves that go close by
-NEAR_BOUNDS = (0.05, 0.95)
-ONES = np.ones(2 * MOST_LEVELS)  # a product with them is the quickest sum of a few numbers
-_HALF, _NONE, _HIGHEST = (np.array([x], np.float32) for x in (0.5, 0.0, MOST_LEVELS - 1))  # quicker than numbers
-_NEVER_SEEN = 1e-3
 _FADE = 0.5 ** (1.0 / HALF_LIFE)
 
 
@@ -94,37 +85,17 @@ class Leveled:
         self._task = spec.task
         self._ordered = spec.task == "count"
         self._entries = 1 if spec.task == "single_label" else spec.size
-        self._rows = np.arange(self._entries)
         levels = {"count": 4, "single_label": spec.size, "multi_label": 2}[spec.task]
+        self._seen = np.zeros((2, self._entries, levels))  # how often each level was, recently and in all executions
         self._totals = 0.0, 0.0  # recent and all executions
-        self._typical: dict[tuple[int, int], Value | float] = {}  # (entry, level) -> what was last executed there
+        self._whole: dict[int, Value] = {}  # of single labels: what was last executed with each on top
+        self._typical = _names_of_levels(self._entries, 0, 0 if spec.task == "single_label" else levels)
         self._value: Value = np.zeros(spec.size, np.float32)
         self.last: Levels = np.zeros(self._entries, np.intp)
-        away = np.abs(np.arange(-MOVES, MOVES + 1))
-        self._by_distance = np.zeros(2 * MOST_LEVELS + 1)  # weight of each move from MOST_LEVELS down to as many up
-        self._moves = self._by_distance[MOST_LEVELS - MOVES : MOST_LEVELS + MOVES + 1]
-        self._moves[:] = np.where(away == 0, 0.0, MOVE_PRIOR * 0.5**away)
+        self._moves = moves_to_begin_with()
         self._lately: tuple[Value | None, Levels] = None, self.last  # read last, and its levels
         self._near = 0.5  # share of moves that go close by rather than to a usual level
-        self._lay_out(np.zeros((2, self._entries, levels)))
-
-    def _lay_out(self, seen: Frequencies) -> None:
-        """Begin with how often each level was ``seen`` (2, entries, levels): recently and in all executions."""
-        self._seen, self._seen_flat, self._recent = seen, seen.reshape(-1), seen[0]
-        self._starts = self._rows * self.levels  # of each entry in a flat table
-        self._tables_at = np.array([[0], [seen[0].size]])
-        self._no_moves = np.arange(MOST_LEVELS, MOST_LEVELS + self.levels)
-        self._moved()
         self._learn_usual()
-
-    def _moved(self) -> None:
-        """Note where the last levels stand in the tables."""
-        self._last_key = self.last.tobytes()
-        self._at = self._starts + self.last
-        self._at_both = self._at + self._tables_at
-        if self._ordered:
-            near: Frequencies = self._by_distance.take(self._no_moves - self.last[:, None])
-            self._close_by = near / near.dot(ONES[: self.levels])[:, None]
 
     @property
     def levels(self) -> int:
@@ -142,136 +113,61 @@ class Leveled:
             return np.array([value.argmax()])
         if self._task == "multi_label":
             return np.asarray(value >= 0.5, dtype=np.intp)
-        levels: Levels = np.minimum(np.maximum(value + _HALF, _NONE), _HIGHEST).astype(np.intp)
-        return levels
+        return _count_levels(np.array(value, np.float32))
 
     def take(self, value: Value) -> None:
         """Take in an executed output."""
         before, self.last = self.last, self.read(value)
-        if self.last.tobytes() != self._last_key:
-            if self._ordered and self._totals[1]:
-                self._learn_moves(before)
-            top = int(self.last.max())
-            if top >= self.levels:
-                self._lay_out(np.pad(self._seen, ((0, 0), (0, 0), (0, top + 2 - self.levels))))
-            else:
-                self._moved()
-        if not self._totals[1] or value.tobytes() != self._value.tobytes():
-            self._note_typical(value)
-        self._value = value
-        self._recent *= _FADE
-        self._seen_flat[self._at_both] += 1.0
+        if self._ordered and self._totals[1]:
+            self._near = learn_moves(self._seen, *self._totals, self._moves, self._near, before, self.last)
+        if (more := highest(self.last) + 1 - self.levels) > 0:
+            self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, more + 1)))
+            added = _names_of_levels(self._entries, self._typical.shape[1], self.levels)
+            self._typical = np.concatenate((self._typical, added), axis=1)
+        self._value = np.array(value, np.float32)  # values from other processes are read-only: another type to compile
+        if self._task == "single_label":
+            self._whole[int(self.last[0])] = self._value
+        else:
+            _note(self._typical, self.last, self._value)
+        _see(self._seen, self.last)
         self._totals = self._totals[0] * _FADE + 1.0, self._totals[1] + 1.0
         self._learn_usual()
 
-    def _note_typical(self, value: Value) -> None:
-        if self._task == "single_label":
-            self._typical[0, int(self.last[0])] = value
-        else:
-            self._typical.update(zip(enumerate(self.last.tolist()), value.tolist(), strict=True))
-
     def _learn_usual(self) -> None:
-        recent, always = RECENT / (self._totals[0] + PSEUDO), (1.0 - RECENT) / (self._totals[1] + PSEUDO)
-        general = self._recent * recent
-        general += self._seen[1] * always
-        general += (recent + always) * PSEUDO / self.levels
-        at_last = general.take(self._at)
-        self._general = self.usual = general
-        if self._ordered:  # of what is not the last level, a share is drawn close to it
-            self.usual = self._close_by * (self._near - self._near * at_last)[:, None]
-            self.usual += (1.0 - self._near) * general
-            self.usual.put(self._at, at_last)
-        self.stale = 1.0 - float(at_last.dot(ONES[: self._entries])) / self._entries
-        self.renewed = 1.0 - float(np.vdot(self.usual, self.usual)) / self._entries
-        self._find_gaps(at_last)
-
-    def _find_gaps(self, at_last: NDArray[np.float64]) -> None:
-        """Note which entries would be answered by another level than the last one, once that is stale enough."""
-        top = self.usual.argmax(axis=1)
-        self._gaps: list[tuple[int, int, float]] = []  # entry, its usual level, by how much that is more usual
-        self._written: dict[tuple[int, ...], tuple[Value, Levels]] = {}  # by the entries that leave the last level
-        if top.tobytes() != self._last_key:
-            gaps = (self.usual.take(self._starts + top) - at_last).tolist()
-            self._gaps = [(e, level, gap) for e, (level, gap) in enumerate(zip(top.tolist(), gaps, strict=True)) if gap]
-
-    def _learn_moves(self, before: Levels) -> None:
-        """Learn from entries that are not ``before`` how far they moved, and whether that was to a level close by."""
-        for entry, (level, old) in enumerate(zip(self.last.tolist(), before.tolist(), strict=True)):
-            if level == old:
-                continue
-            place, close, usual = level - old + MOVES, 0.0, _NEVER_SEEN
-            if level < self._general.shape[1]:  # as `_learn_usual` left it, before this output is taken in
-                close = float(self._close_by[entry, level]) * (1.0 - float(self._general[entry, old]))
-                usual = float(self._general[entry, level])
-            elif place <= 2 * MOVES:
-                close = float(self._moves[place]) / float(self._moves.dot(ONES[: 2 * MOVES + 1]))
-            close *= self._near
-            self._near += NEAR_STEP * (close / (close + (1.0 - self._near) * usual) - self._near)
-            if 0 <= place <= 2 * MOVES:
-                self._moves *= MOVE_FADE
-                self._moves[place] += 1.0
-            self._near = min(max(self._near, NEAR_BOUNDS[0]), NEAR_BOUNDS[1])
+        near = self._near if self._ordered else 0.0
+        self.usual, self.stale, self.renewed = usually(self._seen, *self._totals, self._moves, near, self.last)
 
     def guess(self, fresh: float) -> Guess:
         """Answer with the most probable level of each entry."""
-        gone = 1.0 - fresh
-        wrong = gone * self.stale
-        leaving = [(e, level, gone * gap - fresh) for e, level, gap in self._gaps if gone * gap > fresh]
-        if not leaving:
-            return Guess(self._value, wrong, True, self.last)
-        entries = tuple([e for e, _, _ in leaving])
-        if entries not in self._written:
-            mode = self.last.copy()
-            mode[list(entries)] = [level for _, level, _ in leaving]
-            self._written[entries] = self._write(entries, mode), mode
-        value, mode = self._written[entries]
-        return Guess(value, wrong - sum([gain for _, _, gain in leaving]) / self._entries, False, mode)
+        return self.settle(self.chances(fresh))
 
     def chances(self, fresh: float, last: Levels | None = None) -> Frequencies:
         """Return P(level) of each entry (entries, levels); ``last``: another executed output in place of the last."""
-        chances: Frequencies = self.usual * (1.0 - fresh)
-        at = self._at if last is None or last is self.last else self._starts + last
-        chances.put(at, chances.take(at) + fresh)
-        return chances
+        return _chances(self.usual, self.last if last is None else last, fresh)
 
     def settle(self, chances: Frequencies) -> Guess:
         """Answer with the most probable level of each entry by ``chances`` (entries, levels); if in doubt, the last."""
-        mode = chances.argmax(axis=1)
-        ones = ONES[: self._entries]
-        if mode.tobytes() == self._last_key:
-            wrong = 1.0 - float(chances.take(self._at).dot(ones)) / self._entries
+        mode, wrong, stays = _most_probable(chances, self.last)
+        if stays:
             return Guess(self._value, wrong, True, self.last)
-        most, at_last = chances.take(self._starts + mode), chances.take(self._at)
-        wrong = 1.0 - float(most.dot(ones)) / self._entries
-        leaves = (most > at_last).nonzero()[0].tolist()
-        if not leaves:
-            return Guess(self._value, wrong, True, self.last)
-        if len(leaves) < self._entries:
-            mode = np.where(most > at_last, mode, self.last)
-        return Guess(self._write(leaves, mode), wrong, False, mode)
-
-    def _write(self, leaves: Iterable[int], mode: Levels) -> Value:
-        """Write the levels in ``mode`` for the entries in ``leaves``, the last value elsewhere."""
-        if self._task == "single_label":
-            known = self._typical.get((0, int(mode[0])))
-            return np.asarray(np.eye(len(self._value))[mode[0]] if known is None else known, dtype=np.float32)
-        value = self._value.copy()
-        for entry in leaves:
-            level = int(mode[entry])
-            value[entry] = self._typical.get((entry, level), float(level))
-        return value
+        if self._task != "single_label":
+            return Guess(_write(self._value, self._typical, self.last, mode), wrong, False, mode)
+        known = self._whole.get(int(mode[0]))
+        value = np.eye(len(self._value), dtype=np.float32)[mode[0]] if known is None else known
+        return Guess(value, wrong, False, mode)
 
     def disagreement(self, old: Levels, new: Levels) -> float:
         """Return the share of entries whose levels differ."""
-        return float(np.count_nonzero(old != new)) / self._entries
+        return _share_that_differs(old, new)
 
     def state(self) -> State:
         """Return what was learnt, for a snapshot."""
         return {
             "seen": self._seen,
             "totals": self._totals,
-            "typical_at": [list(place) for place in self._typical],
-            "typical": list(self._typical.values()),
+            "typical": self._typical,
+            "whole_of": list(self._whole),
+            "whole": list(self._whole.values()),
             "value": self._value,
             "last": self.last,
             "moves": self._moves,
@@ -280,17 +176,20 @@ class Leveled:
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`."""
-        seen = array(state["seen"], self._seen, free=(2,))
+        self._seen = array(state["seen"], self._seen, free=(2,))
         self._totals = float(state["totals"][0]), float(state["totals"][1])
-        places = [(int(entry), int(level)) for entry, level in state["typical_at"]]
-        self._typical = dict(zip(places, state["typical"], strict=True))
+        typical = self._typical if self._task == "single_label" else self._seen[0].astype(np.float32)
+        self._typical = array(state["typical"], typical)
+        whole = [array(value, self._value) for value in state["whole"]]
+        self._whole = dict(zip(map(int, state["whole_of"]), whole, strict=True))
         self._value = array(state["value"], self._value)
         self.last = array(state["last"], self.last)
-        if int(self.last.max()) >= seen.shape[2] or int(self.last.min()) < 0:
-            raise StateError(f"not a snapshot: level {int(self.last.max())} of {seen.shape[2]}")
-        self._moves[:] = array(state["moves"], self._moves)
+        if int(self.last.max()) >= self.levels or int(self.last.min()) < 0:
+            raise StateError(f"not a snapshot: level {int(self.last.max())} of {self.levels}")
+        self._moves = array(state["moves"], self._moves)
         self._near = float(state["near"])
-        self._lay_out(seen)
+        self._lately = None, self.last
+        self._learn_usual()
 
 
 class Plain:
@@ -336,3 +235,85 @@ class Plain:
         self._far = None if state["far"] is None else array(state["far"], self._value)
         self._taken = int(state["taken"])
         self.stale, self.renewed = map(float, state["wrong"])
+
+
+def _names_of_levels(entries: int, first: int, last: int) -> NDArray[np.float32]:
+    """Return what stands for levels until they have been executed: their numbers (entries, last - first)."""
+    return np.tile(np.arange(first, last, dtype=np.float32), (entries, 1))
+
+
+@compiled
+def _count_levels(value: Value) -> Levels:
+    levels = np.zeros(len(value), np.intp)
+    for e in range(len(value)):
+        count = value[e] + np.float32(0.5)
+        if count >= MOST_LEVELS:
+            levels[e] = MOST_LEVELS - 1
+        elif count >= 1.0:
+            levels[e] = int(count)
+    return levels
+
+
+@compiled
+def highest(levels: Levels) -> int:
+    """Return the highest of the levels (E,)."""
+    top: int = levels[0]
+    for level in levels:
+        top = max(top, level)
+    return top
+
+
+@compiled
+def _share_that_differs(old: Levels, new: Levels) -> float:
+    differ = 0
+    for e in range(len(old)):
+        differ += old[e] != new[e]
+    return differ / len(old)
+
+
+@compiled
+def _note(typical: NDArray[np.float32], last: Levels, value: Value) -> None:
+    for e in range(len(last)):
+        typical[e, last[e]] = value[e]
+
+
+@compiled
+def _write(value: Value, typical: NDArray[np.float32], last: Levels, mode: Levels) -> Value:
+    """Return ``value`` with the levels in ``mode`` where they are not the last ones."""
+    written = value.copy()
+    for e in range(len(mode)):
+        if mode[e] != last[e]:
+            written[e] = typical[e, mode[e]]
+    return written
+
+
+@compiled
+def _see(seen: Frequencies, last: Levels) -> None:
+    for e in range(len(last)):
+        for level in range(seen.shape[2]):
+            seen[0, e, level] *= _FADE
+        seen[0, e, last[e]] += 1.0
+        seen[1, e, last[e]] += 1.0
+
+
+@compiled
+def _chances(usual: Frequencies, last: Levels, fresh: float) -> Frequencies:
+    chances = np.empty(usual.shape)
+    for e in range(len(last)):
+        for level in range(usual.shape[1]):
+            chances[e, level] = (1.0 - fresh) * usual[e, level]
+        chances[e, last[e]] += fresh
+    return chances
+
+
+@compiled
+def _most_probable(chances: Frequencies, last: Levels) -> tuple[Levels, float, bool]:
+    """Return the most probable levels, if in doubt the last, how wrong they may be, and whether all are the last."""
+    mode, right, stays = last.copy(), 0.0, True
+    for e in range(len(last)):
+        most = chances[e, last[e]]
+        for level in range(chances.shape[1]):
+            if chances[e, level] > most:
+                most, mode[e], stays = chances[e, level], level, False
+        right += most
+    return mode, 1.0 - right / len(last), stays

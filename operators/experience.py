@@ -81,9 +81,9 @@ def _chunk(frames: int) -> int:
 def _of_model(name: str, states: States, chosen: States, newest: int) -> ModelExperience:
     """``newest``: samples of freshness that are new in each state."""
     known = [state["known"][name] for state in states]
-    samples = np.concatenate([of["freshness"]["samples"][-newest:] for of in known]).T.copy()
-    samples[-1] *= min(1.0, MOST_SAMPLES / max(samples.shape[1], 1))
-    theta, _, certainty = told(most_probable(samples, FIT_STEPS), samples)
+    samples = np.concatenate([of["freshness"]["samples"][-newest:] for of in known])
+    weights = samples[:, 6] * min(1.0, MOST_SAMPLES / max(len(samples), 1))
+    theta, _, certainty = told(most_probable(samples, weights, FIT_STEPS), samples, weights)
     belief = known[-1]["belief"]
     usual = belief["seen"][1] / belief["totals"][1] if "seen" in belief else np.zeros((0, 0))
     recalibrations = [state["known"][name]["recalibration"] for state in chosen]

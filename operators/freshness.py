@@ -13,13 +13,13 @@ found as the most probable ones given weak priors, so that the first minutes of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import exp, expm1, log
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from camlink.operators.compiled import compiled
 from camlink.operators.policy_state import State, array
 
 Array = NDArray[np.float64]
@@ -27,10 +27,11 @@ Array = NDArray[np.float64]
 #                 logit steady, log h_age, log h_move, edge, luma
 PRIOR = np.array([2.5, -3.0, -3.0, 0.2, 0.2])
 SPREAD = np.array([1.5, 1.5, 1.5, 0.4, 0.4])
+SMALL = 0.1  # step of parameters
 KEPT = 600  # samples; older ones say little about now
 HALF_LIFE = 500.0  # samples
 LEAST_ODDS = 0.01  # of being wrong when gone: no long-run frequency is taken to be certain
-_TINY = 1e-9
+_TINY, _LEAST = 1e-9, 1e-4
 _FAR = 30.0  # exponents beyond tell nothing more
 _NEAR_ENOUGH = 1e-3  # gain in log probability by a step, below which a fit has arrived
 _FADING = 0.5 ** (np.arange(KEPT - 1, -1, -1) / HALF_LIFE)
@@ -85,8 +86,8 @@ class Freshness:
     def gone(self, passed: Passed) -> float:
         """Return the chance that what was executed then has changed since, 0..1."""
         hazard = min(self._h_age * passed.age + self._h_move * passed.activity, _FAR)
-        odds = log(-expm1(-hazard) + _TINY) + hazard + self._edge * passed.edge + self._luma * passed.luma
-        return 1.0 / (1.0 + exp(-odds)) if odds > -_FAR else 0.0
+        odds = expm1(hazard) * exp(min(self._edge * passed.edge + self._luma * passed.luma, _FAR))
+        return odds / (1.0 + odds)
 
     def observe(self, passed: Passed, odds: float, disagreed: float, weight: float = 1.0) -> None:
         """Learn that after ``passed`` the old output disagreed (0..1), where ``odds`` was its chance to if gone."""
@@ -121,18 +122,18 @@ class Freshness:
 
         Of the log likelihood, without the prior.
         """
-        return told(self._theta, self._faded())
+        return told(self._theta, *self._faded())
 
-    def _faded(self) -> Array:
-        data = self._kept().T.copy()
-        data[6] *= _FADING[KEPT - data.shape[1] :]
-        return data
+    def _faded(self) -> tuple[Array, Array]:
+        """Return samples (n, 7) and how much each of them counts (n,)."""
+        samples = self._kept()
+        return samples, samples[:, 6] * _FADING[KEPT - len(samples) :]
 
     def fit(self, steps: int) -> None:
-        """Take ``steps`` of damped Gauss-Newton towards the most probable parameters; 0.1 ms each."""
+        """Take up to ``steps`` of damped Gauss-Newton towards the most probable parameters; 0.05 ms each."""
         if not self.samples:
             return
-        self._theta, self.new = _fit(self._theta, self._faded(), steps, self._prior), 0
+        self._theta, self.new = _fit(self._theta, *self._faded(), steps, *self._prior), 0
         self._read()
 
 
@@ -146,71 +147,103 @@ def half_life(theta: Array) -> float:
     return log(2.0) / (exp(theta.item(1)) + exp(theta.item(2)))
 
 
-def most_probable(data: Array, steps: int) -> Array:
-    """Return the parameters (5,) that are the most probable ones given samples (7, n), from the constant prior."""
-    return _fit(PRIOR, data, steps, (PRIOR, _FIRM))
+def most_probable(samples: Array, weights: Array, steps: int) -> Array:
+    """Return the parameters (5,) that are the most probable ones given samples (n, 7), from the constant prior.
+
+    A sample: age, activity, edge, luma, odds, disagreed (`Freshness.observe`), and its weight, which is not read:
+    ``weights`` (n,) are.
+    """
+    return _fit(PRIOR, samples, weights, steps, PRIOR, _FIRM)
 
 
-def told(theta: Array, data: Array) -> tuple[Array, Array, Array]:
-    """Return ``theta`` (5,), and slope (5,) and curvature (5, 5) of the log likelihood of samples (7, n) there."""
-    nothing = PRIOR, np.zeros_like(_FIRM)
-    return theta, *_slopes(theta, data, _fitted(theta, data, nothing), nothing)
+def told(theta: Array, samples: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Return ``theta`` (5,), and slope (5,) and curvature (5, 5) of the log likelihood of samples (n, 7) there."""
+    return theta, *_slopes(theta, samples, weights, PRIOR, np.zeros_like(_FIRM))[1:]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fitted:
-    """What parameters make of samples (n,): the chances of no freshness left, of change and of disagreement."""
-
-    steady: float
-    changed: Array
-    gone: Array
-    wrong: Array
-    surprise: float  # the negative log posterior
-
-
-def _fitted(theta: Array, data: Array, prior: Prior) -> _Fitted:
-    """Hold ``theta`` (5,) against ``data`` (7, n): age, activity, edge, luma, odds, disagreed, weight."""
-    logit, age, move, edge, luma = theta.tolist()
-    steady = 1.0 / (1.0 + exp(min(max(-logit, -_FAR), _FAR)))
-    hazard = np.minimum(exp(age) * data[0] + exp(move) * data[1], _FAR)
-    changed = -np.expm1(-hazard)
-    odds = np.log(changed + _TINY) + hazard + edge * data[2] + luma * data[3]
-    gone = 1.0 / (1.0 + np.exp(np.minimum(np.maximum(-odds, -_FAR), _FAR)))
-    wrong = np.minimum(np.maximum((1.0 - steady * (1.0 - gone)) * data[4], 1e-4), 1.0 - 1e-4)
-    likely = np.log1p(-wrong)
-    likely += data[5] * (np.log(wrong) - likely)
-    off = theta - prior[0]
-    return _Fitted(steady, changed, gone, wrong, float(0.5 * (off @ prior[1] @ off) - data[6] @ likely))
-
-
-def _fit(theta: Array, data: Array, steps: int, prior: Prior) -> Array:
-    best, damping = _fitted(theta, data, prior), 0.01
+def _fit(theta: Array, samples: Array, weights: Array, steps: int, mean: Array, firm: Array) -> Array:
+    damping = 0.01
     for _ in range(steps):
-        slope, curvature = _slopes(theta, data, best, prior)
-        diagonal, before = np.diag(curvature.diagonal()), best.surprise
+        before, slope, curvature = _slopes(theta, samples, weights, mean, firm)
+        best = before
         while damping < 1e4:
-            step = np.linalg.solve(curvature + damping * diagonal, slope)
-            trial = theta + np.minimum(np.maximum(step, -1.0), 1.0)
-            found = _fitted(trial, data, prior)
-            if found.surprise < best.surprise:
-                theta, best, damping = trial, found, max(damping / 5.0, 1e-4)
+            damped = curvature + damping * np.diag(curvature.diagonal())
+            step = np.minimum(np.maximum(np.linalg.solve(damped, slope), -1.0), 1.0)
+            trial, expected = theta + step, 0.5 * float(slope @ step)
+            if np.abs(step).max() < SMALL:  # what is nearly a parabola needs no second look
+                theta, best = trial, before - expected
+                break
+            best = _surprise(trial, samples, weights, mean, firm)
+            if best < before:
+                theta, damping = trial, max(damping / 5.0, 1e-4)
                 break
             damping *= 10.0
-        if before - best.surprise < _NEAR_ENOUGH:
+        if before - best < _NEAR_ENOUGH:
             break
     return theta
 
 
-def _slopes(theta: Array, data: Array, at: _Fitted, prior: Prior) -> tuple[Array, Array]:
-    """Return the gradient (5,) and Gauss-Newton curvature (5, 5) of the log posterior at ``theta``."""
-    rates = np.exp(theta[1:3])
-    stays = at.steady * (1.0 - at.gone)
-    by_odds = data[4] * stays * at.gone
-    by_hazard = by_odds / np.maximum(at.changed, _TINY)
-    jacobian = np.empty((5, data.shape[1]))
-    jacobian[0] = -(1.0 - at.steady) * stays * data[4]
-    jacobian[1:3] = by_hazard * data[:2] * rates[:, None]
-    jacobian[3:] = by_odds * data[2:4]
-    pull = data[6] / (at.wrong * (1.0 - at.wrong))
-    slope = jacobian @ ((data[5] - at.wrong) * pull) - prior[1] @ (theta - prior[0])
-    return slope, (jacobian * pull) @ jacobian.T + prior[1]
+@compiled
+def _chance_gone(age: float, move: float, edge: float, luma: float, sample: Array) -> tuple[float, float]:
+    """Return the hazard that has added up and the chance that the output has changed, of rates and signs' weights."""
+    hazard = min(age * sample[0] + move * sample[1], _FAR)
+    odds = np.expm1(hazard) * np.exp(min(edge * sample[2] + luma * sample[3], _FAR))
+    return hazard, odds / (1.0 + odds)
+
+
+@compiled
+def _chance_wrong(steady: float, gone: float, sample: Array) -> float:
+    wrong: float = (1.0 - steady * (1.0 - gone)) * sample[4]
+    return min(max(wrong, _LEAST), 1.0 - _LEAST)
+
+
+@compiled
+def _unlikely(theta: Array, mean: Array, firm: Array) -> float:
+    """Return the negative log prior of parameters (5,)."""
+    surprise = 0.0
+    for i in range(5):
+        for j in range(5):
+            surprise += 0.5 * (theta[i] - mean[i]) * firm[i, j] * (theta[j] - mean[j])
+    return surprise
+
+
+@compiled
+def _surprise(theta: Array, samples: Array, weights: Array, mean: Array, firm: Array) -> float:
+    """Return the negative log posterior of parameters (5,), of which the prior has this mean and information."""
+    steady, age, move = 1.0 / (1.0 + np.exp(-theta[0])), np.exp(theta[1]), np.exp(theta[2])
+    surprise = _unlikely(theta, mean, firm)
+    for n in range(len(samples)):
+        gone = _chance_gone(age, move, theta[3], theta[4], samples[n])[1]
+        wrong, disagreed = _chance_wrong(steady, gone, samples[n]), samples[n, 5]
+        surprise -= weights[n] * (disagreed * np.log(wrong) + (1.0 - disagreed) * np.log1p(-wrong))
+    return surprise
+
+
+@compiled
+def _slopes(theta: Array, samples: Array, weights: Array, mean: Array, firm: Array) -> tuple[float, Array, Array]:
+    """Return `_surprise`, and the gradient (5,) and Gauss-Newton curvature (5, 5) of the log posterior."""
+    steady, age, move = 1.0 / (1.0 + np.exp(-theta[0])), np.exp(theta[1]), np.exp(theta[2])
+    surprise, slope, curvature, by = _unlikely(theta, mean, firm), np.zeros(5), np.zeros((5, 5)), np.empty(5)
+    for i in range(5):
+        for j in range(5):
+            slope[i] -= firm[i, j] * (theta[j] - mean[j])
+            curvature[i, j] = firm[i, j]
+    for n in range(len(samples)):
+        sample = samples[n]
+        hazard, gone = _chance_gone(age, move, theta[3], theta[4], sample)
+        wrong, disagreed, stays = _chance_wrong(steady, gone, sample), sample[5], steady * (1.0 - gone)
+        surprise -= weights[n] * (disagreed * np.log(wrong) + (1.0 - disagreed) * np.log1p(-wrong))
+        by_odds = sample[4] * stays * gone
+        by_hazard = by_odds / max(-np.expm1(-hazard), _TINY)
+        by[0] = -(1.0 - steady) * stays * sample[4]
+        by[1], by[2] = by_hazard * sample[0] * age, by_hazard * sample[1] * move
+        by[3], by[4] = by_odds * sample[2], by_odds * sample[3]
+        pull = weights[n] / (wrong * (1.0 - wrong))
+        for i in range(5):
+            slope[i] += by[i] * pull * (disagreed - wrong)
+            for j in range(i + 1):
+                curvature[i, j] += by[i] * pull * by[j]
+    for i in range(5):
+        for j in range(i):
+            curvature[j, i] = curvature[i, j]
+    return surprise, slope, curvature

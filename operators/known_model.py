@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import Belief, Frequencies, Leveled, Levels, Reading
 from camlink.operators.freshness import Freshness
-from camlink.operators.link_evidence import Known
+from camlink.operators.link_pool import Known
 from camlink.operators.own_evidence import OwnEvidence
 from camlink.operators.policy_state import State, array
 from camlink.operators.recalibration import Recalibration
@@ -69,12 +69,15 @@ class KnownModel:
         if isinstance(self.belief, Leveled):
             self.own = OwnEvidence(self.spec)
 
-    def known(self, now: Moment, time_s: float, then: Execution) -> Known:
-        """Return what is known of it on a frame without links, had it last executed ``then``."""
+    def known(self, now: Moment, time_s: float, then: Execution, gone: float | None = None) -> Known:
+        """Return what is known of it on a frame without links, had it last executed ``then``.
+
+        ``gone``: the chance that this has changed since, where that is known already.
+        """
         assert isinstance(self.belief, Leveled) and self.own is not None
-        holds, usual = 1.0 - self.freshness.gone(now.since(then.at)), self.belief.usual
-        chances = self.belief.chances(self.freshness.steady * holds, then.said)
-        return Known(chances, usual, then.said, self.own.features(usual, then.sure, holds, time_s))
+        holds = 1.0 - (self.freshness.gone(now.since(then.at)) if gone is None else gone)
+        fresh = self.freshness.steady * holds
+        return self.own.known(self.belief.usual, then.said, fresh, then.sure, holds, time_s)
 
     def learn_own(
         self,

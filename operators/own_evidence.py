@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Frequencies, Levels
-from camlink.operators.link_evidence import Known
-from camlink.operators.link_pool import OWN, Pool
+from camlink.operators.belief import Frequencies, Levels, highest
+from camlink.operators.compiled import compiled
+from camlink.operators.link_pool import LEAST, OWN, Known, Pool
 from camlink.operators.policy_state import State, array
 from camlink.pipeline.records import Detections, Value
 
@@ -39,8 +39,9 @@ FADE = 0.995  # of an hour's, per execution in it
 WEIGH_ALL, WEIGH_EVERY = 300, 4  # executions that weights learn from: the first ones, then every 4th, for four
 _SCORES = (0.05, 0.98)
 _LEAST = 1e-4
-_NEAR_HOURS = np.array([0.5, 1.0, 0.5])  # how much executions of the hour before, of this and of the next count
+NEXT_HOUR = 0.5  # how much executions of the hour before and of the next one count
 Array = NDArray[np.float64]
+_UNSURE, _NEVER = np.zeros((0, 0)), np.zeros(0)
 
 
 def chance_to_count(scores: Array, confidence: float) -> Array:
@@ -49,9 +50,7 @@ def chance_to_count(scores: Array, confidence: float) -> Array:
     >>> chance_to_count(np.array([0.1, 0.25, 0.5, 0.9]), 0.25).round(2).tolist()
     [0.08, 0.5, 0.92, 0.97]
     """
-    odds = np.log(scores / (1.0 - scores)) - np.log(confidence / (1.0 - confidence))
-    chance: Array = 1.0 / (1.0 + np.exp(-STEEP * odds))
-    return np.minimum(np.maximum(chance, BOUNDS[0]), BOUNDS[1])
+    return np.array([_chance_to_count(score, confidence) for score in scores.tolist()])
 
 
 class OwnEvidence:
@@ -61,12 +60,10 @@ class OwnEvidence:
         self._spec = spec
         self._entries = 1 if spec.task == "single_label" else spec.size
         self._labels = spec.size if spec.task == "single_label" else 2
-        self._rows = np.arange(self._entries)
         self._counted, self._left = 1.0, 0.0  # lowest score that counted, highest that did not
         self._by_hour = np.zeros((HOURS, self._entries, 2))
         self._since: float | None = None  # event time of the first execution
         self._hourly: tuple[object, int, Array] | None = None  # the usual levels and the hour that it was found for
-        self._likely: tuple[object, Array] | None = None  # how sure an output was, and what that says of the levels
         self._learnt = 0
         self._pool = Pool(0)
 
@@ -76,27 +73,15 @@ class OwnEvidence:
         None where nothing tells: labels that are no chances, counts without detections or with fewer than were counted.
         """
         if self._spec.task != "count":
-            return self._read_labels(value.astype(np.float64))
-        counted = round(float(value.sum()))
-        if detections is None or counted > len(detections.scores):
+            chances = value.astype(np.float64)
+            return _logs_of_labels(chances, self._spec.task == "single_label") if _are_chances(chances) else None
+        if detections is None or (counted := round(float(value.sum()))) > len(detections.scores):
             return None
-        scores = np.minimum(np.maximum(detections.scores.astype(np.float64), _SCORES[0]), _SCORES[1])
-        self._learn_confidence(scores, counted)
-        chance = chance_to_count(scores, self.confidence)
-        known = detections.classes < self._entries
-        classes, chance = detections.classes[known], chance[known]
-        sure = np.empty((2, self._entries))
-        sure[0] = np.bincount(classes, chance, self._entries)
-        sure[1] = np.bincount(classes, chance * (1.0 - chance), self._entries) + SPREAD
-        return sure
-
-    def _read_labels(self, chances: Array) -> Array | None:
-        if chances.min() < 0.0 or chances.max() > 1.0:
-            return None
-        if self._spec.task == "single_label":
-            return np.log(chances + LEAST_CHANCE)[None]
-        chances = np.clip(chances, LEAST_CHANCE, 1.0 - LEAST_CHANCE)
-        return np.log(np.stack([1.0 - chances, chances], axis=1))
+        scores, classes = detections.scores.astype(np.float64), detections.classes.astype(np.intp)
+        self._counted += LOOSEN * (1.0 - self._counted)  # the model may be told to count from another score on
+        self._left -= LOOSEN * self._left
+        self._counted, self._left = _between(np.sort(scores), counted, self._counted, self._left)
+        return _mean_and_variance(scores, classes, self.confidence, self._entries)
 
     @property
     def confidence(self) -> float:
@@ -105,28 +90,20 @@ class OwnEvidence:
             return CONFIDENCE
         return 0.5 * (self._left + self._counted)
 
-    def _learn_confidence(self, scores: Array, counted: int) -> None:
-        best_first = np.sort(scores)[::-1]
-        self._counted += LOOSEN * (1.0 - self._counted)  # the model may be told to count from another score on
-        self._left -= LOOSEN * self._left
-        if counted:
-            self._counted = min(self._counted, float(best_first[counted - 1]))
-        if counted < len(best_first):
-            self._left = max(self._left, float(best_first[counted]))
+    def known(
+        self, usual: Frequencies, last: Levels, fresh: float, sure: Array | None, holds: float, time_s: float
+    ) -> Known:
+        """Return what is known of the model on a frame.
 
-    def features(self, usual: Frequencies, sure: Array | None, holds: float, time_s: float) -> Array | None:
-        """Return logs of how likely each level is (OWN, entries * levels), or None where there is nothing to tell.
-
-        ``sure``: how sure the last output was, as `read`; ``holds``: the chance that it still stands.
+        ``usual``: P(level) in general (E, levels); ``last`` (E,): what it said, which is still ``fresh``; ``sure``: how
+        sure it was, as `read`; ``holds``: the chance that this has not changed; ``time_s``: of the frame.
         """
-        if not self.tells(sure, time_s):
-            return None
-        told = np.zeros((OWN, usual.size))
-        if sure is not None:
-            np.multiply(self._logs(sure, usual.shape[1]), holds, out=told[0])
-        if self._knows_hours(time_s):
-            told[1] = self._at_hour(usual, time_s)
-        return told
+        hourly = self._at_hour(usual, time_s) if self._knows_hours(time_s) else _NEVER
+        is_count, is_sure = self._spec.task == "count", sure is not None
+        features = np.zeros((1 + OWN, usual.size))
+        made_of = _UNSURE if sure is None else sure
+        _write(features, usual, last, fresh, LEAST, made_of, is_sure, is_count, holds, hourly)
+        return Known(features, usual, last, is_sure or len(hourly) > 0)
 
     def tells(self, sure: Array | None, time_s: float) -> bool:
         """Say whether there is anything to tell beside the last level."""
@@ -135,29 +112,15 @@ class OwnEvidence:
     def _knows_hours(self, time_s: float) -> bool:
         return self._since is not None and time_s - self._since >= DAY_S
 
-    def _logs(self, sure: Array, levels: int) -> Array:
-        if self._likely is None or self._likely[0] is not sure or len(self._likely[1]) != levels * self._entries:
-            found = sure
-            if self._spec.task == "count":
-                mean, variance = sure[0][:, None], sure[1][:, None]
-                off = np.arange(levels) - mean
-                found = np.maximum(-0.5 * off * off / variance, LEAST_LOG)
-            self._likely = sure, found.reshape(-1)
-        return self._likely[1]
-
     def _at_hour(self, usual: Frequencies, time_s: float) -> Array:
         hour = _hour(time_s)
         if self._hourly is None or self._hourly[0] is not usual or self._hourly[1] != hour:
-            near = self._by_hour.take((hour - 1, hour, hour + 1), axis=0, mode="wrap")
-            seen, levels = np.zeros_like(usual), min(usual.shape[1], self._by_hour.shape[2])
-            seen[:, :levels] = np.tensordot(_NEAR_HOURS, near[:, :, :levels], 1)
-            likely = (seen + TRUST * usual) / (seen.sum(axis=1, keepdims=True) + TRUST)
-            self._hourly = usual, hour, np.log((likely + _LEAST) / (usual + _LEAST)).reshape(-1)
+            self._hourly = usual, hour, _likelier_at(hour, self._by_hour, usual)
         return self._hourly[2]
 
     def chances(self, known: Known) -> Frequencies:
         """Return P(level) (entries, levels) from what is known of the model and its own evidence."""
-        return self._pool.mix(known.features(), self._entries)
+        return self._pool.mix(known.features, self._entries)
 
     def is_weighed(self) -> bool:
         """Say whether `weigh` should be told of this execution."""
@@ -165,20 +128,18 @@ class OwnEvidence:
 
     def weigh(self, known: Known, said: Levels, weight: float) -> None:
         """Learn how far this is to be believed from what was ``known`` of the model that then ``said`` (entries,)."""
-        if known.own is not None and int(said.max()) < known.usual.shape[1]:
+        if known.tells and highest(said) < known.usual.shape[1]:
             stands_for = 1 if self._learnt < WEIGH_ALL else WEIGH_EVERY
-            self._pool.learn(known.features(), said, weight, stands_for)
+            self._pool.learn(known.features, said, weight, stands_for)
 
     def take(self, said: Levels, time_s: float) -> None:
         """Take in an executed output."""
         self._learnt += 1
         if self._since is None:
             self._since = time_s
-        if (more := int(said.max()) + 1 - self._by_hour.shape[2]) > 0:
+        if (more := highest(said) + 1 - self._by_hour.shape[2]) > 0:
             self._by_hour = np.pad(self._by_hour, ((0, 0), (0, 0), (0, more)))
-        table = self._by_hour[_hour(time_s)]
-        table *= FADE
-        table[self._rows, said] += 1.0
+        _see(self._by_hour[_hour(time_s)], said)
         self._hourly = None
 
     def shape(self) -> Array:
@@ -202,8 +163,119 @@ class OwnEvidence:
         self._since = None if state["since"] is None else float(state["since"])
         self._learnt = int(state["learnt"])
         self._pool.resume(state["pool"])
-        self._hourly = self._likely = None
+        self._hourly = None
 
 
 def _hour(time_s: float) -> int:
     return int(time_s // 3600.0) % HOURS
+
+
+@compiled
+def _chance_to_count(score: float, confidence: float) -> float:
+    score = min(max(score, _SCORES[0]), _SCORES[1])
+    odds = np.log(score / (1.0 - score)) - np.log(confidence / (1.0 - confidence))
+    chance: float = 1.0 / (1.0 + np.exp(-STEEP * odds))
+    return min(max(chance, BOUNDS[0]), BOUNDS[1])
+
+
+@compiled
+def _between(scores: Array, counted: int, lowest_counted: float, highest_left: float) -> tuple[float, float]:
+    """Return the lowest score that counted and the highest that did not; of sorted ``scores``, the last ``counted``."""
+    left = len(scores) - counted
+    if counted:
+        lowest_counted = min(lowest_counted, max(scores[left], _SCORES[0]))
+    if left:
+        highest_left = max(highest_left, min(scores[left - 1], _SCORES[1]))
+    return lowest_counted, highest_left
+
+
+@compiled
+def _mean_and_variance(scores: Array, classes: Levels, confidence: float, entries: int) -> Array:
+    sure = np.zeros((2, entries))
+    for e in range(entries):
+        sure[1, e] = SPREAD
+    for i in range(len(scores)):
+        if classes[i] < entries:
+            chance = _chance_to_count(scores[i], confidence)
+            sure[0, classes[i]] += chance
+            sure[1, classes[i]] += chance * (1.0 - chance)
+    return sure
+
+
+@compiled
+def _are_chances(labels: Array) -> bool:
+    outside = 0
+    for label in labels:
+        outside += not 0.0 <= label <= 1.0
+    return outside == 0
+
+
+@compiled
+def _logs_of_labels(chances: Array, single: bool) -> Array:
+    """Return (1, labels) of a single label; (labels, 2) of several, of their being out and in."""
+    if single:
+        single_logs = np.empty((1, len(chances)))
+        for label in range(len(chances)):
+            single_logs[0, label] = np.log(chances[label] + LEAST_CHANCE)
+        return single_logs
+    logs = np.empty((len(chances), 2))
+    for label in range(len(chances)):
+        chance = min(max(chances[label], LEAST_CHANCE), 1.0 - LEAST_CHANCE)
+        logs[label, 0], logs[label, 1] = np.log(1.0 - chance), np.log(chance)
+    return logs
+
+
+@compiled
+def _write(
+    features: Array,
+    usual: Frequencies,
+    last: Levels,
+    fresh: float,
+    least: float,
+    sure: Array,
+    is_sure: bool,
+    is_count: bool,
+    holds: float,
+    hourly: Array,
+) -> None:
+    """Write what is known of a model (1 + OWN, E * levels), in rows of zeros."""
+    entries, levels = usual.shape
+    for e in range(entries):
+        for level in range(levels):
+            at = e * levels + level
+            chance = (1.0 - fresh) * usual[e, level]
+            if level == last[e]:
+                chance += fresh
+            features[0, at] = np.log(chance + least)
+            if is_sure and is_count:
+                off = level - sure[0, e]
+                features[1, at] = holds * max(-0.5 * off * off / sure[1, e], LEAST_LOG)
+            elif is_sure:
+                features[1, at] = holds * sure[e, level]
+    for at in range(len(hourly)):
+        features[2, at] = hourly[at]
+
+
+@compiled
+def _likelier_at(hour: int, by_hour: Array, usual: Frequencies) -> Array:
+    """Return how much likelier each level is at an hour of the day (E * levels,), in logs."""
+    entries, levels = usual.shape
+    likelier, seen = np.empty(entries * levels), np.zeros(levels)
+    for e in range(entries):
+        total = TRUST
+        for level in range(min(levels, by_hour.shape[2])):
+            beside = by_hour[(hour - 1) % HOURS, e, level] + by_hour[(hour + 1) % HOURS, e, level]
+            seen[level] = by_hour[hour, e, level] + NEXT_HOUR * beside
+            total += seen[level]
+        for level in range(levels):
+            likely = (seen[level] + TRUST * usual[e, level]) / total
+            likelier[e * levels + level] = np.log((likely + _LEAST) / (usual[e, level] + _LEAST))
+    return likelier
+
+
+@compiled
+def _see(table: Frequencies, said: Levels) -> None:
+    for e in range(len(said)):
+        for level in range(table.shape[1]):
+            table[e, level] *= FADE
+        table[e, said[e]] += 1.0

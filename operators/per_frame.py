@@ -23,7 +23,8 @@ from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Frequencies, Guess, Leveled, Levels, belief_of
 from camlink.operators.known_model import KnownModel, Told
-from camlink.operators.link_evidence import Known, LinkEvidence, Source
+from camlink.operators.link_evidence import LinkEvidence, Source
+from camlink.operators.link_pool import Known
 from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
 from camlink.operators.newcomer import Newcomer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
@@ -145,10 +146,13 @@ class PerFrame:
         """Take in the next frame."""
         self._frame = frame
         self._now = self._scene.add(frame)
-        self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
+        self._see_what_is_gone()
         self._guesses, self._knowns, self._alone, self._told, self._stated = {}, {}, {}, {}, {}
         self._detections = {}
         self._asked = False
+
+    def _see_what_is_gone(self) -> None:
+        self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
         """Return the model that is worth most per millisecond, if that is above the price and can be paid."""
@@ -245,14 +249,15 @@ class PerFrame:
         """Return what is known of a model on this frame without links."""
         if name not in self._knowns:
             model = self._models[name]
-            self._knowns[name] = model.known(self._now, self._frame.time_s, model.past[-1])
+            self._knowns[name] = model.known(self._now, self._frame.time_s, model.past[-1], self._gone[name])
         return self._knowns[name]
 
     def _chances(self, name: str) -> Frequencies:
         """Return P(level) of a model on this frame from what is known of it without links."""
         if name not in self._alone:
-            known, own = self._known_now(name), self._models[name].own
-            self._alone[name] = known.chances if own is None or known.own is None else own.chances(known)
+            known, model = self._known_now(name), self._models[name]
+            assert isinstance(model.belief, Leveled) and model.own is not None
+            self._alone[name] = model.own.chances(known) if known.tells else model.belief.chances(self._fresh(name))
         return self._alone[name]
 
     def _check(self, executed: Mapping[str, Value]) -> None:
@@ -274,6 +279,7 @@ class PerFrame:
                     model.freshness.fit(steps)
             if self._newcomer is not None:
                 self._start_from(self._newcomer, steps)
+            self._see_what_is_gone()
             outlooks = {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
             if self._allowed is None:
                 self._allowed = self._choose_loaded(outlooks)
@@ -382,7 +388,7 @@ class PerFrame:
             for back in (1, LINKS_BACK[i % len(LINKS_BACK)]):
                 if back <= i:
                     now, then = frames[i], frames[i - back]
-                    known = Known(belief.chances(0.0, then[name]), belief.usual, then[name])
+                    known = Known.of(belief.chances(0.0, then[name]), belief.usual, then[name])
                     sources = {s: Source(now[s], then[s]) for s in self._guides[name]}
                     self._links.learn(name, known, sources, now[name], weight=LINK_WEIGHT, only_moves=back > 1)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from math import exp, log
 
+from camlink.operators.compiled import compiled
 from camlink.operators.policy_state import State
 
 FIRM = (10.0, 20.0)  # how firmly shift and slope are held at 0 and 1, in units of information
@@ -46,20 +47,9 @@ class Recalibration:
 
     def learn(self, stated: float, disagreed: float) -> None:
         """Take a Newton step: ``stated`` was the chance (or share) that turned out as ``disagreed``, 0..1."""
-        x = _logit(stated)
-        chance = _chance(self._shift + self._slope * x)
-        information, off = max(chance * (1.0 - chance), _FLAT), disagreed - chance
-        one, both, two = (FORGET * old for old in self._information)
-        one, both, two = self._information = one + information, both + information * x, two + information * x * x
-        one, two = one + FIRM[0], two + FIRM[1]
-        pull = (
-            off + (1.0 - FORGET) * FIRM[0] * (self._held[0] - self._shift),
-            off * x + (1.0 - FORGET) * FIRM[1] * (self._held[1] - self._slope),
+        self._shift, self._slope, self._information = _step(
+            self._shift, self._slope, self._information, self._held, stated, disagreed
         )
-        area = one * two - both * both
-        self._shift += _within((two * pull[0] - both * pull[1]) / area, -LONGEST_STEP, LONGEST_STEP)
-        slope = self._slope + _within((one * pull[1] - both * pull[0]) / area, -LONGEST_STEP, LONGEST_STEP)
-        self._slope = _within(slope, *SLOPES)
 
     def start_from(self, shift: float, slope: float) -> None:
         """Hold the two numbers at these, before anything was learnt."""
@@ -82,14 +72,42 @@ class Recalibration:
         self._held = float(state["held"][0]), float(state["held"][1])
 
 
+@compiled
+def _step(
+    shift: float,
+    slope: float,
+    information: tuple[float, float, float],
+    held: tuple[float, float],
+    stated: float,
+    disagreed: float,
+) -> tuple[float, float, tuple[float, float, float]]:
+    """Return shift and slope after a Newton step, and the information on them."""
+    x = _logit(stated)
+    chance = _chance(shift + slope * x)
+    new, off = max(chance * (1.0 - chance), _FLAT), disagreed - chance
+    one = FORGET * information[0] + new
+    both = FORGET * information[1] + new * x
+    two = FORGET * information[2] + new * x * x
+    firm_one, firm_two = one + FIRM[0], two + FIRM[1]
+    pull_one = off + (1.0 - FORGET) * FIRM[0] * (held[0] - shift)
+    pull_two = off * x + (1.0 - FORGET) * FIRM[1] * (held[1] - slope)
+    area = firm_one * firm_two - both * both
+    shift += _within((firm_two * pull_one - both * pull_two) / area, -LONGEST_STEP, LONGEST_STEP)
+    slope += _within((firm_one * pull_two - both * pull_one) / area, -LONGEST_STEP, LONGEST_STEP)
+    return shift, _within(slope, SLOPES[0], SLOPES[1]), (one, both, two)
+
+
+@compiled
 def _logit(chance: float) -> float:
     chance = _within(chance, _LEAST, 1.0 - _LEAST)
     return log(chance / (1.0 - chance))
 
 
+@compiled
 def _chance(logit: float) -> float:
     return 1.0 / (1.0 + exp(-_within(logit, -30.0, 30.0)))
 
 
+@compiled
 def _within(x: float, low: float, high: float) -> float:
     return min(max(x, low), high)

@@ -10,17 +10,21 @@ had, over the time it takes to become this stale.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 
 import numpy as np
+from numpy.typing import NDArray
+
+from camlink.operators.compiled import compiled
 
 AGES = tuple(float(a) for a in np.unique(np.geomspace(1, 4096, 40).round()))  # steps
 _AGES = np.array(AGES)
 HIGHEST, LOWEST = 10.0, 1e-9  # prices looked at, in expected agreement per ms
 _BISECTIONS = 24
+_FAR = 13.0  # hazard that has added up, beyond which all is gone
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +46,15 @@ class Outlook:
 
         Summed over this frame and those after, 0 or more.
         """
-        hazard = self.hazard
-        frames = -log(max(1.0 - gone, 1e-6)) / hazard - 1.0  # steps it takes to become this stale, less this one
-        stays = self.steady * (1.0 - gone)
-        stays += (1.0 - stays) * (1.0 - self.stale)
-        after = stays * self.stale + (1.0 - stays) * max(self.renewed, self.stale)  # disagreement, once gone again
-        if frames <= 0.0 or after < 1e-9:
-            return wrong
-        left = (1.0 - wrong / after) / self.steady  # of the freshness, when a new output is as wrong as the old is now
-        if left >= 1.0:
-            return wrong
-        if left > 0.0:
-            frames = min(frames, -log(left) / hazard)
-        decay = exp(-hazard)
-        area = frames * (wrong - after) + after * self.steady * decay * (1.0 - exp(-hazard * frames)) / (1.0 - decay)
-        return wrong + max(area, 0.0)
+        return _worth(wrong, gone, self.stale, self.renewed, self.steady, self.hazard)
 
     def wrong_at(self, age: float) -> float:
         """Return the expected disagreement ``age`` steps after an execution."""
         return (1.0 - self.steady * exp(-self.hazard * age)) * self.stale
 
-    def worths(self) -> list[float]:
-        """Return what executing is worth at each of `AGES`; it never falls with age. It is `worth`, of all at once."""
-        hazard, steady, stale = self.hazard, self.steady, self.stale
-        aged = np.minimum(hazard * _AGES, 13.0)
-        wrong = (1.0 - steady * np.exp(-hazard * _AGES)) * stale
-        stays = steady * np.exp(-aged)
-        stays += (1.0 - stays) * (1.0 - stale)
-        after = stays * stale + (1.0 - stays) * max(self.renewed, stale)
-        left = (1.0 - wrong / np.maximum(after, 1e-9)) / steady
-        frames = np.minimum(aged - hazard, -np.log(np.maximum(left, 1e-12))) / hazard
-        decay = exp(-hazard)
-        area = frames * (wrong - after) + after * (1.0 - np.exp(-hazard * frames)) * (steady * decay / (1.0 - decay))
-        area *= (aged > hazard) & (after >= 1e-9) & (left < 1.0)
-        worths: list[float] = np.maximum.accumulate(wrong + np.maximum(area, 0.0)).tolist()
-        return worths
+    def worths(self) -> Array:
+        """Return what executing is worth at each of `AGES`; it never falls with age."""
+        return _worths(self.stale, self.renewed, self.steady, self.hazard)
 
     def mean_wrong(self, interval: float) -> float:
         """Return the mean expected disagreement when executing every ``interval`` steps."""
@@ -98,20 +76,18 @@ class Prices:
 
     def __init__(self, outlooks: Sequence[Outlook]) -> None:
         self._outlooks = outlooks
-        self._curves = [(o.worths(), o.time_ms) for o in outlooks]
+        self._curves = np.array([o.worths() for o in outlooks]).reshape(-1, len(AGES))
+        self._times_ms = np.array([o.time_ms for o in outlooks], np.float64)
 
     def intervals(self, price: float) -> list[float]:
         """Return the steps between executions of each model at ``price`` per ms; inf for never."""
-        return [_interval(curve, price * ms) for curve, ms in self._curves]
+        pairs = zip(self._curves, self._times_ms.tolist(), strict=True)
+        return [_interval(curve, price * time_ms) for curve, time_ms in pairs]
 
     def for_time(self, ms_per_step: float) -> float:
         """Return the lowest price at which executing costs no more than ``ms_per_step``."""
 
-        def affordable(price: float) -> bool:
-            intervals = self.intervals(price)
-            return sum(ms / i for (_, ms), i in zip(self._curves, intervals, strict=True)) <= ms_per_step
-
-        return _boundary(affordable)
+        return _boundary(lambda price: _cost(self._curves, self._times_ms, price) <= ms_per_step)
 
     def for_agreement(self, target: float) -> float:
         """Return the highest price at which the expected agreement, averaged over models, is ``target`` or more."""
@@ -138,19 +114,6 @@ class Prices:
         return _boundary(too_dear)
 
 
-def _interval(curve: Sequence[float], worth: float) -> float:
-    """Return the age at which ``curve``, by `AGES`, reaches ``worth``: between two of them, in proportion."""
-    if worth > curve[-1]:
-        return inf
-    if worth <= curve[0]:
-        return 1.0
-    after = bisect_right(curve, worth)
-    if after == len(curve):
-        return AGES[-1]
-    low, high = curve[after - 1], curve[after]
-    return AGES[after - 1] + (AGES[after] - AGES[after - 1]) / (high - low) * (worth - low)
-
-
 def _boundary(holds_above: Callable[[float], bool]) -> float:
     """Return the price from which on ``holds_above`` is true, to a thousandth."""
     low, high = log(LOWEST), log(HIGHEST)
@@ -161,3 +124,58 @@ def _boundary(holds_above: Callable[[float], bool]) -> float:
         else:
             low = middle
     return exp(0.5 * (low + high))
+
+
+@compiled
+def _worth(wrong: float, gone: float, stale: float, renewed: float, steady: float, hazard: float) -> float:
+    frames = -log(max(1.0 - gone, 1e-6)) / hazard - 1.0  # steps it takes to become this stale, less this one
+    stays = steady * (1.0 - gone)
+    stays += (1.0 - stays) * (1.0 - stale)
+    after = stays * stale + (1.0 - stays) * max(renewed, stale)  # disagreement, once gone again
+    if frames <= 0.0 or after < 1e-9:
+        return wrong
+    left = (1.0 - wrong / after) / steady  # of the freshness, when a new output is as wrong as the old is now
+    if left >= 1.0:
+        return wrong
+    if left > 0.0:
+        frames = min(frames, -log(left) / hazard)
+    decay = exp(-hazard)
+    area = frames * (wrong - after) + after * steady * decay * (1.0 - exp(-hazard * frames)) / (1.0 - decay)
+    return wrong + max(area, 0.0)
+
+
+@compiled
+def _worths(stale: float, renewed: float, steady: float, hazard: float) -> Array:
+    worths = np.empty(len(_AGES))
+    for i in range(len(_AGES)):
+        aged = min(hazard * _AGES[i], _FAR)
+        wrong = (1.0 - steady * exp(-hazard * _AGES[i])) * stale
+        worths[i] = _worth(wrong, 1.0 - exp(-aged), stale, renewed, steady, hazard)
+        if i:
+            worths[i] = max(worths[i], worths[i - 1])
+    return worths
+
+
+@compiled
+def _interval(curve: Array, worth: float) -> float:
+    """Return the age at which ``curve``, by `AGES`, reaches ``worth``: between two of them, in proportion."""
+    if worth > curve[-1]:
+        return inf
+    if worth <= curve[0]:
+        return 1.0
+    after = 1
+    while curve[after] <= worth:
+        after += 1
+        if after == len(curve):
+            return float(_AGES[-1])
+    low, high = curve[after - 1], curve[after]
+    return float(_AGES[after - 1] + (_AGES[after] - _AGES[after - 1]) / (high - low) * (worth - low))
+
+
+@compiled
+def _cost(curves: Array, times_ms: Array, price: float) -> float:
+    """Return what executing costs at a price, in ms per step."""
+    cost = 0.0
+    for model in range(len(times_ms)):
+        cost += times_ms[model] / _interval(curves[model], price * times_ms[model])
+    return cost

@@ -26,6 +26,7 @@ from camlink.operators.relabelling import (
 from camlink.operators.sampling import FramePlanner, SamplingRules
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Budget, Costs
+from camlink.operators.warm_up import warm_up
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import StreamClock
 from camlink.pipeline.config import SiteConfig
@@ -96,6 +97,9 @@ def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
         return None
     costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
     zoo = policy_zoo(config, specs)
+
+    if config.policy == "camlink":
+        warm_up()  # before frames come
 
     def make(camera_id: str) -> FramePolicy:
         setup = PolicySetup(

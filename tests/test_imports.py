@@ -24,7 +24,7 @@ ONLY_IN = {
     "redis": "pipeline/state/redis.py",
 }
 HEAVY = (
-    *("av", "cv2", "duckdb", "onnxruntime", "pandas", "plotly", "polars"),
+    *("av", "cv2", "duckdb", "numba", "onnxruntime", "pandas", "plotly", "polars"),
     *("pyarrow", "torch", "torchvision", "ultralytics"),
 )
 MAY_USE_TEST_BEDS = ("pipeline/testbed", "pipeline/compose_local.py")  # the latter is for trying without Docker

@@ -21,15 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.trace_arrays import open_arrays
-from camlink.operators.belief import Guess, Leveled, Levels
-from camlink.operators.link_evidence import Known, LinkEvidence, Pair, Source
-from camlink.operators.link_pool import Pool
+from camlink.operators.belief import Frequencies, Guess, Leveled, Levels
+from camlink.operators.link_evidence import LinkEvidence, Pair, Source
+from camlink.operators.link_pool import Known, Pool
+from camlink.operators.own_evidence import OwnEvidence
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, FramePolicy, PolicySetup
 from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.lab.play import play, split
 from camlink.pipeline.lab.policies import known_policies
-from camlink.pipeline.records import Value
+from camlink.pipeline.records import Detections, Value
 
 SHARES = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
 BASELINES = ("standalone", "periodic", "reducto", "drls", "mlink", "mlink-exact")
@@ -54,8 +55,9 @@ class Blind(PerFrame):
 class LastOnly(Leveled):
     """Always repeats the last output."""
 
-    def guess(self, fresh: float) -> Guess:
-        return Guess(self._value, (1.0 - fresh) * self.stale, True, self.last)
+    def settle(self, chances: Frequencies) -> Guess:
+        at_last = chances[np.arange(len(self.last)), self.last]
+        return Guess(self._value, 1.0 - float(at_last.mean()), True, self.last)
 
 
 class Repeating(PerFrame):
@@ -66,6 +68,31 @@ class Repeating(PerFrame):
         for name, model in self._models.items():
             if isinstance(model.belief, Leveled):
                 model.belief = LastOnly(setup.specs[name])
+
+
+class Forgetting(PerFrame):
+    """Takes outputs to have gone stale at once: never reuses them, answers by links and usual values."""
+
+    def _see_what_is_gone(self) -> None:
+        self._gone = {name: 1.0 for name, model in self._models.items() if model.past}
+
+
+class Unsure(PerFrame):
+    """Reads nothing but the levels of outputs: not how sure models were, not what they say at which hour."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        super().__init__(setup)
+        for model in self._models.values():
+            if model.own is not None:
+                model.own = _NothingOwn(model.spec)
+
+
+class _NothingOwn(OwnEvidence):
+    def read(self, value: Value, detections: Detections | None) -> None:
+        """Read nothing."""
+
+    def _knows_hours(self, time_s: float) -> bool:
+        return False
 
 
 class WithoutDelta(PerFrame):
@@ -84,10 +111,9 @@ class _StillLinks(LinkEvidence):
 
 
 class _StillPair(Pair):
-    def likelier(self, source: Source, known: Known) -> NDArray[np.float64]:
-        told = super().likelier(source, known).copy()
-        told[2] = 0.0
-        return told
+    def likelier(self, source: Source, known: Known, out: NDArray[np.float64]) -> None:
+        super().likelier(source, known, out)
+        out[2] = 0.0
 
 
 class Uncalibrated(PerFrame):
@@ -107,7 +133,7 @@ class _FirmLinks(LinkEvidence):
 
 
 class _FirmPool(Pool):
-    def learn(self, features: NDArray[np.float64], said: Levels, weight: float) -> None:
+    def learn(self, features: NDArray[np.float64], said: Levels, weight: float, frames: int = 1) -> None:
         """Learn nothing."""
 
 
@@ -123,6 +149,8 @@ def main() -> None:
         "without delta links": lambda camera, setup, cut: WithoutDelta(setup),
         "without calibration": lambda camera, setup, cut: Uncalibrated(setup),
         "without movement": lambda camera, setup, cut: Blind(setup),
+        "without own evidence": lambda camera, setup, cut: Unsure(setup),
+        "without reuse": lambda camera, setup, cut: Forgetting(setup),
         "without usual values": lambda camera, setup, cut: Repeating(setup),
         "without the future": lambda camera, setup, cut: Myopic(setup),
     } | {name: known[name].make for name in (*BASELINES, "oracle")}

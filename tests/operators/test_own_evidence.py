@@ -41,9 +41,9 @@ def count(*of: float) -> Value:
 
 
 def told(own: OwnEvidence, sure: object, holds: float = 1.0) -> list[float]:
-    features = own.features(USUAL, sure, holds, 0.0)  # type: ignore[arg-type]
-    assert features is not None
-    return [float(x) for x in features[0]]
+    known = own.known(USUAL, np.array([0]), 0.5, sure, holds, 0.0)  # type: ignore[arg-type]
+    assert known.tells
+    return [float(x) for x in known.features[1]]
 
 
 @given(st.lists(st.floats(0.01, 0.99), min_size=1), st.floats(0.1, 0.9))
@@ -73,7 +73,7 @@ def test_each_class_has_a_count_of_its_own() -> None:
 def test_counts_without_boxes_or_with_too_few_tell_nothing(found: Detections | None) -> None:
     own = OwnEvidence(PERSONS)
     assert own.read(count(2.0), found) is None
-    assert own.features(USUAL, None, 1.0, 0.0) is None and not own.tells(None, 0.0)
+    assert not own.known(USUAL, np.array([0]), 0.5, None, 1.0, 0.0).tells and not own.tells(None, 0.0)
 
 
 def test_the_confidence_at_which_boxes_count_is_found_out() -> None:
@@ -110,11 +110,10 @@ def test_what_is_said_at_an_hour_counts_from_the_second_day_on() -> None:
     for hour in range(24):
         for minute in range(0, 60, 5):
             own.take(np.array([3 if 8 <= hour < 18 else 0]), 3600.0 * hour + 60.0 * minute)
-    assert own.features(USUAL, None, 1.0, 23 * 3600.0) is None
-    noon, night = (own.features(USUAL, None, 1.0, 86400.0 + 3600.0 * hour) for hour in (12, 2))
-    assert noon is not None and night is not None
-    assert noon[1].argmax() == 3 and night[1].argmax() == 0
-    assert noon[1][3] - noon[1][0] > 1.0
+    at, noon, night = (own.known(USUAL, np.array([0]), 0.5, None, 1.0, 3600.0 * hour) for hour in (23, 36, 26))
+    assert not at.tells and noon.tells and night.tells
+    assert noon.features[2].argmax() == 3 and night.features[2].argmax() == 0
+    assert noon.features[2][3] - noon.features[2][0] > 1.0
 
 
 def flickering(seed: int) -> TraceArrays:

@@ -107,7 +107,7 @@ DAMAGES: Mapping[str, tuple[Any, str]] = {
         damaged(lambda s: s["known"]["m0"].update(told={"at": [0.0] * 6, "chances": np.ones((1, 99))})),
         r"shape \(1, 99\)",
     ),
-    "another version": (lambda s: pack(s).replace(b'"version":4', b'"version":7'), "version 7; .* reads 4"),
+    "another version": (lambda s: pack(s).replace(b'"version":5', b'"version":7'), "version 7; .* reads 5"),
     "half of it": (lambda s: pack(s)[:-9], "bytes"),
     "a pickle": (lambda s: b"\x80\x04K\x01.", "not a snapshot"),
 }
