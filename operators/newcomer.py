@@ -28,6 +28,7 @@ from camlink.operators.belief import Leveled
 from camlink.operators.freshness import PRIOR, SPREAD, Freshness
 from camlink.operators.known_model import KnownModel
 from camlink.operators.link_evidence import TRUST, LinkEvidence
+from camlink.operators.recalibration import FIRST
 from camlink.operators.zoo import Array, Experience, PairExperience, Zoo
 
 FRAMES = 20.0  # that a zoo's tables count as
@@ -69,7 +70,7 @@ class Newcomer:
         self.settled = True
         for name, model in models.items():
             known = np.array([camera.models[name].recalibration for camera in self._cameras])
-            shift, slope = self._likeness[name] @ np.vstack([(0.0, 1.0), known])
+            shift, slope = self._likeness[name] @ np.vstack([FIRST, known])
             model.recalibration.start_from(float(shift), float(slope))
         if links is not None:
             names = set(models)

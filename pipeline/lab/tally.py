@@ -115,6 +115,21 @@ def calibration_error(stated: Sums) -> float | None:
     return None if total == 0 else float(np.abs(bins[:, 1] - bins[:, 2]).sum() / total)
 
 
+def calibration_error_by_chance(stated: Sums) -> float | None:
+    """Return the error that is to be expected where each answer is right with exactly the confidence that was stated.
+
+    So few answers may fall into a bin that their mean is off by chance: (BINS, 3) -> 0..1, None where none stated. For
+    answers that are right or wrong independently of each other; those of a still scene are not, and are off by more.
+    """
+    bins = stated.reshape(10, -1, 3).sum(axis=1)
+    bins = bins[bins[:, 0] > 0.0]
+    if not len(bins):
+        return None
+    confidence = bins[:, 1] / bins[:, 0]
+    off = np.sqrt(2.0 / np.pi * confidence * (1.0 - confidence) * bins[:, 0])
+    return float(off.sum() / bins[:, 0].sum())
+
+
 def surest_agreement(stated: Sums, share: float = 0.9) -> float | None:
     """Return the mean agreement of the ``share`` of answers that are most sure, None where no confidence was stated."""
     total = stated[:, 0].sum()

@@ -21,6 +21,7 @@ from camlink.pipeline.errors import PolicyError, TraceError
 from camlink.pipeline.lab.compare import Rules, compare
 from camlink.pipeline.lab.play import play, split
 from camlink.pipeline.lab.policies import find_policies, known_policies
+from camlink.pipeline.lab.tally import BINS, calibration_error, calibration_error_by_chance
 from tests.lab_traces import Spy, random_trace, setup_of, trace_of
 
 PERIOD_S = 20.0
@@ -368,3 +369,17 @@ def test_a_policy_is_found_in_the_folder_of_the_start(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     assert find_policies(["policies_of_mine:Mine"], PERIOD_S)[0].name == "policies_of_mine:Mine"
+
+
+@pytest.mark.parametrize("answers", [60, 600, 6000])
+def test_the_calibration_error_by_chance_is_what_perfect_answers_show_on_average(answers: int) -> None:
+    rng, shown, expected = np.random.default_rng(answers), [], []
+    for _ in range(200):
+        confidence = rng.beta(6.0, 2.0, answers)
+        place = (confidence * BINS).astype(int)
+        right = rng.random(answers) < confidence
+        stated = np.stack([np.bincount(place, w, BINS) for w in (np.ones(answers), confidence, right)], axis=1)
+        shown.append(calibration_error(stated))
+        expected.append(calibration_error_by_chance(stated))
+    assert np.mean(expected) == pytest.approx(np.mean(shown), rel=0.1)
+    assert calibration_error_by_chance(np.zeros((BINS, 3))) is None
