@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from camlink.models.base import Inference, OutputSpec
+from camlink.models.base import Inference, OutputSpec, Task
 from camlink.models.pool import ModelPool
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.dashboard.server import Dashboard
@@ -81,14 +81,17 @@ def models(seed: int) -> list[Recorded]:
         "persons": np.clip(people - (rng.random(VALUES) < 0.2), 0, None)[:, None],
         "action": np.stack([1 - np.exp(-people), np.full(VALUES, 0.1)], axis=1),
     }
+    tasks: dict[str, Task] = {"objects": "count", "persons": "count", "action": "multi_label"}
     made = []
-    for name, task in {"objects": "count", "persons": "count", "action": "multi_label"}.items():
+    for name, task in tasks.items():
         known = [Inference(value) for value in values[name].astype(np.float32)]
-        spec = OutputSpec(name, "vector", values[name].shape[1], task)  # type: ignore[arg-type]
-        made.append(
-            Recorded(spec, lambda f, known=known: known[f.index % VALUES], time_ms=87 if name == "action" else 33)
-        )
+        spec = OutputSpec(name, "vector", values[name].shape[1], task)
+        made.append(Recorded(spec, recalling(known), time_ms=87 if name == "action" else 33))
     return made
+
+
+def recalling(known: Sequence[Inference]) -> Callable[[Frame], Inference]:
+    return lambda frame: known[frame.index % VALUES]
 
 
 @dataclass

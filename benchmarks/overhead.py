@@ -14,7 +14,7 @@ import pstats
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from camlink.models.base import Inference, OutputSpec
+from camlink.models.base import Inference, OutputSpec, Task
 from camlink.models.pool import ModelPool
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame
@@ -59,12 +59,17 @@ def models(frames: int, seed: int) -> list[Recorded]:
         "persons": np.clip(people - (rng.random(frames) < 0.2), 0, None)[:, None],
         "action": np.stack([1 - np.exp(-people), np.full(frames, 0.1)], axis=1),
     }
+    tasks: dict[str, Task] = {"objects": "count", "persons": "count", "action": "multi_label"}
     made = []
-    for name, task in {"objects": "count", "persons": "count", "action": "multi_label"}.items():
+    for name, task in tasks.items():
         inferences = [Inference(v) for v in values[name].astype(np.float32)]
-        spec = OutputSpec(name, "vector", values[name].shape[1], task)  # type: ignore[arg-type]
-        made.append(Recorded(spec, lambda f, known=inferences: known[f.index], time_ms=87 if name == "action" else 33))
+        spec = OutputSpec(name, "vector", values[name].shape[1], task)
+        made.append(Recorded(spec, recalling(inferences), time_ms=87 if name == "action" else 33))
     return made
+
+
+def recalling(known: Sequence[Inference]) -> Callable[[Frame], Inference]:
+    return lambda frame: known[frame.index]
 
 
 def run(frames: int, seed: int, out: Path, memory: list[float] | None = None) -> tuple[float, Session]:

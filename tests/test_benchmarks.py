@@ -77,6 +77,6 @@ def test_the_costs_of_coding_are_told_of_every_record_that_travels_with_each_fra
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: str(path.relative_to(BENCHMARKS)))
 def test_every_benchmark_can_be_started(path: Path) -> None:
-    """They are not type-checked with the package: what they import may have moved."""
+    """Types say that what they import is there, not that importing it works."""
     parts = path.relative_to(BENCHMARKS.parent).with_suffix("").parts
     importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))

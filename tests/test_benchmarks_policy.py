@@ -116,6 +116,20 @@ def test_no_camera_is_in_the_zoo_that_it_starts_from_nor_is_it_judged_on_what_it
     assert agreement[1] - agreement[0] == pytest.approx(np.full((3, 4), 0.1))
 
 
+def test_a_warm_up_that_no_camera_outlasts_is_said_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = random_trace(5, 80, 2)
+    cameras = [replace(made.cameras[0], camera_id=name) for name in ("east", "north")]
+    path = write_arrays(tmp_path / "trace", made.models, cameras)
+    monkeypatch.setattr(zoo_benchmark, "played", lambda *_: (0.5, np.array([[1.0, 0.5, 0.5]] * 200)))
+    monkeypatch.setattr("sys.argv", ["zoo", str(path), "--warm-up", "100", "10"])
+    zoo_benchmark.main()
+    said = capsys.readouterr().out
+    assert "warm-up of 100 frames: no camera has 15 frames that count after it" in said
+    assert "warm-up of 10 frames, 2 cameras" in said
+
+
 @pytest.mark.parametrize("warm_up", WARM_UPS)
 def test_each_seed_begins_elsewhere_and_leaves_most_of_the_frames(warm_up: int) -> None:
     found = [beginning(400, warm_up, None, seed) for seed in range(5)]

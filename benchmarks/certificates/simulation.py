@@ -73,7 +73,8 @@ def adaptive(share: float) -> Chances:
 
     def chances(evidence: Evidence, width: Floats) -> Floats:
         seen = np.asarray(evidence.wrong) / np.maximum(np.asarray(evidence.checked), 1)
-        return np.clip(share * (0.25 + 8.0 * width * (seen + 0.1)), share / 4, 4 * share)
+        chance: Floats = np.clip(share * (0.25 + 8.0 * width * (seen + 0.1)), share / 4, 4 * share)
+        return chance
 
     return chances
 

@@ -165,8 +165,12 @@ def bare_loops(servers: str, client: str, frames: int, wait_ms: int) -> dict[int
     for size in (50_000, 200_000):
         runs = [bare.run(servers, f"bare{size}-{n}", size, frames, 0.0, client, wait_ms) for n in range(BARE_RUNS)]
         timed = bare.run(servers, f"timed{size}", size, TIMED_FRAMES, TIMED_RATE, client, wait_ms)
-        ends = [float(np.median([getattr(run, end) for run in runs])) for end in ("produce_us", "consume_us")]
-        found[size] = bare.Bare(*ends, float(np.median([run.wall_per_s for run in runs])), timed.latency_ms)
+        found[size] = bare.Bare(
+            produce_us=float(np.median([run.produce_us for run in runs])),
+            consume_us=float(np.median([run.consume_us for run in runs])),
+            wall_per_s=float(np.median([run.wall_per_s for run in runs])),
+            latency_ms=timed.latency_ms,
+        )
     return found
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
@@ -39,10 +40,10 @@ def run(servers: str, topic: str, size: int, count: int, rate: float, client: st
     ends = {}
     for end in ("consume", "produce"):
         command = [sys.executable, "-m", "benchmarks.distributed.bare", end, *told]
-        ends[end] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = ends[end] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         if end == "consume":
-            assert ends[end].stdout is not None
-            ends[end].stdout.readline()  # it has its partitions
+            assert process.stdout is not None
+            process.stdout.readline()  # it has its partitions
     produced, consumed = (json.loads(ends[end].communicate(timeout=300)[0]) for end in ("produce", "consume"))
     return Bare(
         produced["cpu_s"] / count * 1e6,
@@ -81,19 +82,20 @@ def consume(servers: str, topic: str, size: int, count: int, rate: float, client
 
 
 Send = Callable[[bytes, int], None]
+Flush = Callable[[], object]
 
 
-def _kafka_producer(servers: str, topic: str) -> tuple[Send, Callable[[], None]]:
+def _kafka_producer(servers: str, topic: str) -> tuple[Send, Flush]:
     producer = KafkaProducer(
         bootstrap_servers=servers, acks="all", enable_idempotence=True, linger_ms=0, batch_size=262_144
     )
-    on_the_way: list[tuple[object, int]] = []
+    on_the_way: list[tuple[Any, int]] = []  # the client's futures, and bytes
 
     def send(data: bytes, partition: int) -> None:
         on_the_way.append((producer.send(topic, data, partition=partition), len(data)))
         if sum(size for _, size in on_the_way[-1000:]) > MOST_UNDELIVERED:
-            on_the_way.pop(0)[0].get(timeout=60)  # type: ignore[attr-defined]
-        while on_the_way and on_the_way[0][0].is_done:  # type: ignore[attr-defined]
+            on_the_way.pop(0)[0].get(timeout=60)
+        while on_the_way and on_the_way[0][0].is_done:
             on_the_way.pop(0)
 
     return send, producer.flush
@@ -114,7 +116,7 @@ def _kafka_consumer(servers: str, topic: str, wait_ms: int) -> Callable[[], Iter
     return poll
 
 
-def _confluent_producer(servers: str, topic: str) -> tuple[Send, Callable[[], None]]:
+def _confluent_producer(servers: str, topic: str) -> tuple[Send, Flush]:
     from confluent_kafka import Producer
 
     producer = Producer({"bootstrap.servers": servers, "acks": "all", "enable.idempotence": True, "linger.ms": 0})
@@ -141,7 +143,8 @@ def _confluent_consumer(servers: str, topic: str, wait_ms: int) -> Callable[[], 
     def poll() -> Iterator[bytes]:
         first = consumer.poll(0.05)  # `consume` alone would wait until so many have come
         messages = [] if first is None else [first, *consumer.consume(199, 0.0)]
-        yield from (message.value() for message in messages if message.error() is None)
+        values = (message.value() for message in messages if message.error() is None)
+        yield from (value for value in values if value is not None)  # none of ours is empty
 
     return poll
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from benchmarks.distributed.load import cameras, jpeg_of, picture
 from camlink.pipeline.bus.base import open_bus
 from camlink.pipeline.ingest_worker import IngestWorker
 from camlink.pipeline.jpeg import JpegPicture
-from camlink.pipeline.records import Frame, Pixels
+from camlink.pipeline.records import Frame, FramePicture
 
 CAMERA_FPS = 2.0  # a camera's rate in event time, the default of `fps`: what is done now and then is done as often
 VARIANTS = 8  # different pictures, so that no cache of the processor flatters the coder
 
 
 def frames(
-    names: list[str], first: int, count: int, pictures: list[Pixels], rate: float, began: datetime
+    names: list[str], first: int, count: int, pictures: Sequence[FramePicture], rate: float, began: datetime
 ) -> Iterator[Frame]:
     """Yield ``count`` frames of each camera in turn.
 
@@ -42,9 +42,8 @@ def frames(
 def main() -> None:
     bus, prefix, *numbers, source = sys.argv[1:]
     count, first, per_camera, jpeg_bytes = map(int, numbers[:4])
-    pictures = [picture(jpeg_bytes, seed) for seed in range(VARIANTS)]
-    if source == "jpeg":
-        pictures = [JpegPicture.of(jpeg_of(pixels)) for pixels in pictures]
+    pixels = [picture(jpeg_bytes, seed) for seed in range(VARIANTS)]
+    pictures = [JpegPicture.of(jpeg_of(each)) for each in pixels] if source == "jpeg" else pixels
     connection = open_bus(bus)
     rate, began = float(numbers[4]), datetime.fromtimestamp(float(numbers[5]), UTC)
     worker = IngestWorker(frames(cameras(prefix, count), first, per_camera, pictures, rate, began), connection)

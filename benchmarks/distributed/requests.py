@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -22,7 +23,7 @@ from benchmarks.distributed.load import jpeg_of, picture
 from camlink.pipeline import testbed
 from camlink.pipeline.codec import decode, encode
 from camlink.pipeline.jpeg import JpegPicture
-from camlink.pipeline.records import Frame, FrameResult, ModelOutput, OutputReady, Record, Settled
+from camlink.pipeline.records import Frame, FrameResult, How, ModelOutput, OutputReady, Record, Settled
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 TOPICS = ("small", "frames", "empty-1", "empty-2", "single")
@@ -89,7 +90,7 @@ def records() -> dict[str, Record]:
     """Return one record of each kind that travels with every frame."""
 
     def output(model: str, linked: bool) -> ModelOutput:
-        how = "linked" if linked else "executed"
+        how: How = "linked" if linked else "executed"
         value = np.ones(2, np.float32)
         return ModelOutput("hall", 77, NOW, model, value, "serve", how, sources=("objects",) if linked else ())
 
@@ -130,7 +131,7 @@ def main() -> None:
         producer.close()
     for name, record in records().items():
         data = encode(record, "host:123")
-        rows[f"coding: {name}"] = (least_us(lambda r=record: encode(r, "host:123")), least_us(lambda d=data: decode(d)))
+        rows[f"coding: {name}"] = (least_us(partial(encode, record, "host:123")), least_us(partial(decode, data)))
     for name, costs in rows.items():
         table.add_row(name, *[f"{cost:,.0f}" for cost in costs])
     Console().print(table)

@@ -48,10 +48,10 @@ class Site:
         for step in STEPS:
             profiler = ["-m", "cProfile", "-o", str(folder / f"{step}.prof")] if profile else []
             options = ["--trace", str(trace)] if step == "inference" else []
+            command = [sys.executable, *profiler, "-m", "camlink.pipeline.cli", "--verbose", "worker", step, *options]
             with (folder / f"{step}.log").open("ab") as log:
                 self.processes[step] = psutil.Popen(
-                    [sys.executable, *profiler, "-m", "camlink.pipeline.cli", "--verbose", "worker", step, *options],
-                    **{"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, "env": environment},
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
                 )
 
     def __enter__(self) -> Site:

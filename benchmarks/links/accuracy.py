@@ -44,7 +44,7 @@ class Scores:
     """Agreement and exact matches per frame, by (target, source, way of predicting) and part."""
 
     agreement: dict[tuple[str, str, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
-    exact: dict[tuple[str, str, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
+    exact: dict[tuple[str, str, str], list[NDArray[np.bool_]]] = field(default_factory=lambda: defaultdict(list))
     stated: list[tuple[NDArray[np.float64], Array]] = field(default_factory=list)  # confidence, agreement
 
     def add(self, key: tuple[str, str, str], spec: OutputSpec, predicted: Array, executed: Array) -> Array:
@@ -57,7 +57,8 @@ class Scores:
 def constant_of(spec: OutputSpec, y: Array) -> Array:
     """Return the most frequent value per entry, or the mean for outputs that are not counts."""
     if spec.task != "count":
-        return y.mean(axis=0)
+        mean: Array = y.mean(axis=0)
+        return mean
     return np.array([np.bincount(column.astype(int)).argmax() for column in y.T], np.float32)
 
 

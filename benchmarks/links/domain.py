@@ -74,7 +74,7 @@ def annotated_counts(path: Path) -> tuple[str, str, Array]:
 
 def clips_of(camera: CameraSamples, annotations: dict[tuple[str, str], Array]) -> list[Clip]:
     """Cut a camera's frames at long pauses, and keep the clips that are annotated."""
-    starts = np.flatnonzero(np.diff(camera.times_s, prepend=-np.inf) > GAP_S)
+    starts = np.flatnonzero(np.diff(camera.times_s, prepend=-np.inf) > GAP_S).tolist()
     clips = []
     for start, end in zip(starts, [*starts[1:], len(camera.times_s)], strict=True):
         moment = str(np.datetime64(int(camera.times_s[start]), "s")).replace("T", "_").replace(":", "-")
@@ -90,13 +90,14 @@ def clips_of(camera: CameraSamples, annotations: dict[tuple[str, str], Array]) -
 
 def detected(clip: Clip) -> Array:
     """Count of all vehicles as the detector has it: (n, 1)."""
-    return clip.values["vehicles"].sum(axis=1, keepdims=True)
+    count: Array = clip.values["vehicles"].sum(axis=1, keepdims=True)
+    return count
 
 
 def stack(clips: list[Clip]) -> Clip:
     models = clips[0].values
     values = {m: np.concatenate([c.values[m] for c in clips]) for m in models}
-    truth, frames = (np.concatenate(part) for part in ([c.truth for c in clips], [c.frames for c in clips]))
+    truth, frames = np.concatenate([c.truth for c in clips]), np.concatenate([c.frames for c in clips])
     return Clip("all", values, truth, frames)
 
 

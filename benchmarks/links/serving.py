@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import typer
@@ -59,9 +60,9 @@ def main(seed: int = 0) -> None:
             batch = {s: values[s] for s in sources}
             one = {s: values[s][1] for s in sources}
             cells = (
-                microseconds(lambda e=ensemble, v=one: e.predict(v), 3000),
-                microseconds(lambda e=ensemble, v=one, r=recall: e.predict(v, r), 3000) if ensemble.trust else None,
-                microseconds(lambda e=ensemble, v=batch: e.predict(v), 30) / BATCH,
+                microseconds(partial(ensemble.predict, one), 3000),
+                microseconds(partial(ensemble.predict, one, recall), 3000) if ensemble.trust else None,
+                microseconds(partial(ensemble.predict, batch), 30) / BATCH,
             )
             shown = ("-" if cell is None else f"{cell:.2f}" for cell in cells)
             table.add_row(kind, target, " + ".join(sources), *shown)
@@ -90,8 +91,8 @@ def sets_table(seed: int) -> Table:
         took_s = time.perf_counter() - start
         batch = {"objects": inputs.stacked(frames).samples["objects"]}
         one = {"objects": frames[1]["objects"]}
-        single = microseconds(lambda e=trained, v=one: e.predict(v), 1000)
-        many = microseconds(lambda e=trained, v=batch: e.predict(v), 10) / BATCH
+        single = microseconds(partial(trained.predict, one), 1000)
+        many = microseconds(partial(trained.predict, batch), 10) / BATCH
         table.add_row(kind, f"{took_s:.2f}", f"{single:.1f}", f"{many:.2f}")
     return table
 

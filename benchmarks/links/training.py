@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -84,7 +85,7 @@ def main(
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("keras"):
         ways["Keras, TensorFlow"] = with_keras
     table = Table("fitted with", "seconds", "times camlink's", title="One link 100 -> 100, 1,000 samples, 100 epochs")
-    took = {name: min(seconds(lambda way=way: way(job)) for _ in range(2)) for name, way in ways.items()}
+    took = {name: min(seconds(partial(way, job)) for _ in range(2)) for name, way in ways.items()}
     for name, time_s in took.items():
         table.add_row(name, f"{time_s:.2f}", f"{time_s / took['camlink']:.1f}")
     console.print(table)
@@ -93,7 +94,7 @@ def main(
     fleet = Table("links", "seconds", "links per second", title=f"Fleets 16 -> 16, {backend}")
     for count in (n for n in (10, 100, 348, 1000, 10_000) if n <= largest):
         batch = jobs(count, 100, 16, seed)
-        time_s = seconds(lambda batch=batch: fit_links(batch, PAPER, backend))
+        time_s = seconds(partial(fit_links, batch, PAPER, backend))
         fleet.add_row(f"{count:,}", f"{time_s:.2f}", f"{count / time_s:.0f}")
     console.print(fleet)
 

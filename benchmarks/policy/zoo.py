@@ -24,7 +24,7 @@ from camlink.operators.selection import Budget, Costs
 from camlink.operators.zoo import Experience, Zoo
 from camlink.pipeline.lab.compare import costs_of, usable_cameras
 from camlink.pipeline.lab.play import Split, play
-from camlink.pipeline.lab.tally import calibration_error
+from camlink.pipeline.lab.tally import BINS, calibration_error
 from camlink.pipeline.lab.zoo import shown
 
 SHARES = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
@@ -87,7 +87,7 @@ def differences(
     budgets) of the answers on all cameras.
     """
     agreement = np.zeros((2, len(cameras), len(SHARES)))
-    stated = [[0.0 for _ in SHARES] for _ in range(2)]
+    stated = np.zeros((2, len(SHARES), BINS, 3))
     for i, member in enumerate(cameras):
         zoo = Zoo(member.later.specs, tuple(other.taught for other in cameras if other is not member))
         for seed in seeds:
@@ -96,7 +96,7 @@ def differences(
                 for j, share in enumerate(SHARES):
                     agreed, told = played(camera, member.costs, warm_up, share, known)
                     agreement[k, i, j] += agreed / len(seeds)
-                    stated[k][j] = stated[k][j] + told
+                    stated[k, j] += told
     return agreement, np.array([[calibration_error(told) or 0.0 for told in row] for row in stated])
 
 
@@ -112,10 +112,15 @@ def main() -> None:
     cameras = list(members(arguments.traces, arguments.learn))
     if len(cameras) < 2:
         parser.error("leaving one camera out needs two or more with the same models")
+    if arguments.seeds < 1:
+        parser.error(f"--seeds {arguments.seeds}: a camera begins at least once")
     print(f"agreement in %, mean over cameras and {arguments.seeds} beginnings; in brackets calibration error, points")
     print(f"{'':26s}" + "".join(f"{share:>16.1%}" for share in SHARES))
     for warm_up in arguments.warm_up:
         long = [m for m in cameras if 0.75 * (len(m.later) - warm_up) >= FEWEST]
+        if not long:
+            print(f"warm-up of {warm_up} frames: no camera has {FEWEST} frames that count after it")
+            continue
         agreement, errors = differences(long, warm_up, range(arguments.seeds), arguments.frames)
         print(f"warm-up of {warm_up} frames, {len(long)} cameras")
         for name, mine, error in zip(("without", "with a zoo"), agreement, errors, strict=True):
