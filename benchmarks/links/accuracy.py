@@ -116,8 +116,8 @@ def _score_part(
         baselines = np.tile(constant_of(spec, values[target][known]), (len(asked), 1)), values[target][previous]
         recall = Recall(values[target][previous], camera.times_s[asked] - camera.times_s[previous])
         others = tuple(m for m in camera.specs if m != target)
-        for sources in (*((s,) for s in others), others):
-            name = sources[0] if len(sources) == 1 else "all"
+        sets = {s: (s,) for s in others} | ({"all": others} if len(others) > 1 else {})
+        for name, sources in sets.items():
             for column, predicted in zip(COLUMNS, baselines, strict=False):
                 scores.add((target, name, column), spec, predicted, executed)
             for way, (_, read) in ways.items():
@@ -185,7 +185,9 @@ def ensembles_of(title: str, scores: Scores, column: str = "distribution") -> Ta
     table = Table("target", "best source", "alone", "all sources", "case", title=title)
     for target in dict.fromkeys(t for t, _, _ in scores.agreement):
         parts = {s: scores.agreement[target, s, column] for t, s, c in scores.agreement if (t, c) == (target, column)}
-        together = parts.pop("all")
+        together = parts.pop("all", None)
+        if together is None:
+            continue  # one source is no ensemble
         best = max(parts, key=lambda s: float(np.concatenate(parts[s]).mean()))
         gain = np.array([a.mean() - b.mean() for a, b in zip(together, parts[best], strict=True)])
         error = 2.0 * float(gain.std()) / np.sqrt(len(gain))

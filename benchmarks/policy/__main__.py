@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from camlink.models.trace_arrays import open_arrays
+from camlink.models.trace_arrays import CameraTrace, open_arrays
 from camlink.operators.belief import Frequencies, Guess, Leveled, Levels
 from camlink.operators.link_evidence import LinkEvidence, Pair, Source
 from camlink.operators.link_pool import Known, Pool
@@ -28,7 +29,7 @@ from camlink.operators.own_evidence import OwnEvidence
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, FramePolicy, PolicySetup
 from camlink.operators.selection import Budget, Costs
-from camlink.pipeline.lab.play import play, split
+from camlink.pipeline.lab.play import Split, play, split
 from camlink.pipeline.lab.policies import known_policies
 from camlink.pipeline.records import Detections, Value
 
@@ -137,6 +138,13 @@ class _FirmPool(Pool):
         """Learn nothing."""
 
 
+Make = Callable[[CameraTrace, PolicySetup, Split], FramePolicy]
+
+
+def _made(make: Make, camera: CameraTrace, cut: Split, setup: PolicySetup) -> FramePolicy:
+    return make(camera, setup, cut)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -169,11 +177,7 @@ def main() -> None:
                 for share in SHARES:
                     setup = PolicySetup(camera.camera_id, specs, costs, Budget(time_share=share))
                     start = time.process_time()
-
-                    def made(setup: PolicySetup, make=make, camera=camera, cut=cut) -> FramePolicy:  # type: ignore[no-untyped-def]
-                        return make(camera, setup, cut)
-
-                    tally = play(camera, made, setup, cut, name=name)
+                    tally = play(camera, partial(_made, make, camera, cut), setup, cut, name=name)
                     spent[name].append((time.process_time() - start) / len(camera) * 1e6)
                     row.append(float(tally.agreed.sum() / (tally.frames.sum() * len(specs))))
                 found[name].append(row)
