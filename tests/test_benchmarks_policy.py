@@ -14,7 +14,7 @@ import pytest
 from benchmarks.policy import zoo as zoo_benchmark
 from benchmarks.policy.hindsight import bound, in_hindsight, played, served_until
 from benchmarks.policy.speed import PARTS, Timed
-from benchmarks.policy.zoo import WARM_UPS, beginning, differences, members
+from benchmarks.policy.zoo import WARM_UPS, beginning, cut, differences, members
 from camlink.models.base import OutputSpec
 from camlink.models.trace_arrays import CameraTrace
 from camlink.models.trace_writing import write_arrays
@@ -114,6 +114,17 @@ def test_no_camera_is_in_the_zoo_that_it_starts_from_nor_is_it_judged_on_what_it
     assert zoos["east"] == {"trace/north", "trace/west"} and len(zoos) == 3
     assert agreement.shape == (2, 3, 4) and errors.shape == (2, 4)
     assert agreement[1] - agreement[0] == pytest.approx(np.full((3, 4), 0.1))
+
+
+def test_a_part_of_a_camera_has_the_boxes_of_its_frames() -> None:
+    (camera,) = random_trace(5, 80, 2, with_detections=True).cameras
+    part = cut(camera, 50, 60)
+    assert len(part) == 10
+    for model, drawn in camera.detections.items():
+        assert len(part.detections[model]) == 10
+        for row in range(10):
+            assert part.detections[model].at(row).scores.tolist() == drawn.at(50 + row).scores.tolist()
+            assert part.values[model][row].sum() <= len(part.detections[model].at(row).scores)
 
 
 def test_a_warm_up_that_no_camera_outlasts_is_said_and_passed_over(

@@ -58,7 +58,9 @@ def cut(camera: CameraTrace, start: int, end: int) -> CameraTrace:
     part = slice(start, end)
     stats = {name: column[part] for name, column in camera.stats.items()}
     values = {name: value[part] for name, value in camera.values.items()}
-    return replace(camera, index=camera.index[part], time_s=camera.time_s[part], stats=stats, values=values)
+    boxes = {name: drawn.take(np.arange(start, end)) for name, drawn in camera.detections.items()}
+    index, time_s = camera.index[part], camera.time_s[part]
+    return replace(camera, index=index, time_s=time_s, stats=stats, values=values, detections=boxes)
 
 
 def beginning(frames: int, warm_up: int, counted: int | None, seed: int) -> tuple[int, int]:
@@ -110,7 +112,7 @@ def main() -> None:
     parser.add_argument("--learn", type=int, help="newest frames of a first half that teach; all when not given")
     arguments = parser.parse_args()
     cameras = list(members(arguments.traces, arguments.learn))
-    if len(cameras) < 2:
+    if len(cameras) < 2 or len({frozenset(member.taught.models) for member in cameras}) > 1:
         parser.error("leaving one camera out needs two or more with the same models")
     if arguments.seeds < 1:
         parser.error(f"--seeds {arguments.seeds}: a camera begins at least once")
