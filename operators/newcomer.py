@@ -139,7 +139,7 @@ def _tables(own: Array, tables: list[Array], usual: Array) -> Array:
     All (entries, source levels, levels), of any number of levels; mean over entries. Without a table, P(level) is
     ``usual`` (entries, levels).
     """
-    shape = tuple(np.max([own.shape, *(table.shape for table in tables)], axis=0))
+    shape = tuple(np.max([own.shape, *(table.shape for table in tables), (0, 0, usual.shape[1])], axis=0))
     common = _grown(usual + _LEAST, (shape[0], shape[2])) + _LEAST
     nothing = TRUST * np.broadcast_to((common / common.sum(axis=1, keepdims=True))[:, None, :], shape)
     counts = _grown(own, shape)

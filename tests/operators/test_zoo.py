@@ -106,6 +106,16 @@ def test_a_new_camera_is_taken_for_the_camera_of_the_zoo_that_it_resembles() -> 
         assert likeness[1 + alike] > 2 * likeness[2 - alike]
 
 
+def test_a_count_beyond_all_that_any_camera_of_the_zoo_has_seen_is_no_obstacle() -> None:
+    policy = PerFrame(setup_of(zoo_of(0.98, 0.9)))
+    (first, *_) = shown(camera(7, 1, 0.9))
+    policy.begin(first.facts)
+    policy.learn(dict(first.values) | {"near": np.array([40.0], np.float32)}, chosen=False)
+    policy.begin(FrameFacts(1, 2e9))
+    chosen = policy.choose({})
+    assert chosen is None or policy.answer({}).keys() == SPECS.keys()
+
+
 AGES = np.arange(1.0, 20.0)
 
 
