@@ -20,6 +20,7 @@ from camlink.models.trace_arrays import CameraTrace, open_arrays
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.selection import Budget, Costs
+from camlink.operators.warm_up import warm_up
 from camlink.pipeline.lab.play import WARM_UP_SHARE
 from camlink.pipeline.records import FIRST_STATISTICS, Detections, FrameStats, Value
 
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--without-links", action="store_true")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
+    warm_up()
     print(f"us per frame{'':30s}budget  all parts" + "".join(f"{p:>9s}" for p in (*PARTS, "warm-up")))
     for path in arguments.traces:
         trace = open_arrays(path, detections=True)
@@ -88,9 +90,9 @@ def main() -> None:
                 runs = [
                     Timed(camera, PerFrame(setup, links=not arguments.without_links)) for _ in range(arguments.runs)
                 ]
-                decided, warm_up = len(camera) - runs[0].warm_up, runs[0].warm_up
+                decided, first = len(camera) - runs[0].warm_up, runs[0].warm_up
                 us = {p: median(r.spent_s[p] for r in runs) / decided * 1e6 for p in PARTS}
-                us["warm-up"] = median(r.spent_s["warm-up"] for r in runs) / warm_up * 1e6
+                us["warm-up"] = median(r.spent_s["warm-up"] for r in runs) / first * 1e6
                 cells = "".join(f"{us[p]:9.0f}" for p in (*PARTS, "warm-up"))
                 name = f"{trace.name}, {camera.camera_id}"
                 print(f"{name[:41]:42s}{share:6.0%}  {sum(us[p] for p in PARTS):9.0f}{cells}")
