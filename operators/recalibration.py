@@ -16,8 +16,8 @@ from math import exp, log
 from camlink.operators.compiled import compiled
 from camlink.operators.policy_state import State
 
-FIRST = (0.1, 0.95)  # shift and slope to begin with
-FIRM = (3.0, 3.0)  # how firmly they are held there, in units of information
+FIRST = (0.15, 0.95)  # shift and slope to begin with
+FIRM = (5.0, 5.0)  # how firmly they are held there, in units of information
 FORGET = 0.99  # per execution
 LONGEST_STEP = 0.3
 SLOPES = (0.2, 2.0)
@@ -30,7 +30,7 @@ class Recalibration:
 
     >>> known = Recalibration()
     >>> round(known(0.2), 2)
-    0.23
+    0.24
     >>> for _ in range(100): known.learn(0.2, 0.5)
     >>> round(known(0.2), 1)
     0.5
