@@ -103,8 +103,10 @@ class Leveled:
         return int(self._seen.shape[2])
 
     def read(self, value: Value) -> Levels:
-        """Return the level of each entry of ``value`` (size,)."""
+        """Return the level of each entry of ``value`` (size,). Raises `ValueError` for one of another size."""
         if value is not self._lately[0]:
+            if value.shape != self._value.shape:  # compiled loops do not look where they read
+                raise ValueError(f"an output of shape {value.shape}, expected {self._value.shape}")
             self._lately = value, self._levels_of(value)
         return self._lately[1]
 
@@ -302,7 +304,8 @@ def _chances(usual: Frequencies, last: Levels, fresh: float) -> Frequencies:
     for e in range(len(last)):
         for level in range(usual.shape[1]):
             chances[e, level] = (1.0 - fresh) * usual[e, level]
-        chances[e, last[e]] += fresh
+        if last[e] < usual.shape[1]:
+            chances[e, last[e]] += fresh
     return chances
 
 

@@ -94,7 +94,10 @@ def _mix(weights: Array, features: Array, entries: int) -> Frequencies:
 
 @compiled
 def _solve(lower: Array, right: Array) -> Array:
-    """Solve a positive definite system (n, n), of which the lower triangle is read, by Cholesky's method."""
+    """Solve a positive definite system (n, n), of which the lower triangle is used up, by Cholesky's method.
+
+    What numba has for this asks for SciPy and takes seconds to compile.
+    """
     size = len(right)
     solved = right.copy()
     for i in range(size):

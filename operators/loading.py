@@ -21,6 +21,7 @@ from camlink.operators.link_evidence import channels
 from camlink.operators.policy_state import State, array
 from camlink.operators.selection import EXACT_UP_TO, Budget, Costs
 from camlink.operators.worth import Outlook, Prices
+from camlink.pipeline.errors import StateError
 
 MOST_FRAMES = 512  # kept; then every other one
 FEWEST_FRAMES = 8  # that say anything
@@ -95,6 +96,8 @@ class FullFrames:
         """Take up what `state` told. Raises `StateError`, and `KeyError` for models that are not there."""
         kept = state["levels"]
         levels = {n: array(kept[n], np.zeros((0, _entries(s)), np.intp), free=(0,)) for n, s in self._specs.items()}
+        if any(said.min(initial=0) < 0 for said in levels.values()):
+            raise StateError("not a snapshot: levels below zero")
         self._frames = [dict(zip(levels, frame, strict=True)) for frame in zip(*levels.values(), strict=True)]
         self._every, self._seen = int(state["every"]), int(state["seen"])
 

@@ -102,7 +102,7 @@ class OwnEvidence:
         is_count, is_sure = self._spec.task == "count", sure is not None
         features = np.zeros((1 + OWN, usual.size))
         made_of = _UNSURE if sure is None else sure
-        _write(features, usual, last, fresh, LEAST, made_of, is_sure, is_count, holds, hourly)
+        _write_features(features, usual, last, fresh, LEAST, made_of, is_sure, is_count, holds, hourly)
         return Known(features, usual, last, is_sure or len(hourly) > 0)
 
     def tells(self, sure: Array | None, time_s: float) -> bool:
@@ -195,7 +195,7 @@ def _mean_and_variance(scores: Array, classes: Levels, confidence: float, entrie
     for e in range(entries):
         sure[1, e] = SPREAD
     for i in range(len(scores)):
-        if classes[i] < entries:
+        if 0 <= classes[i] < entries:
             chance = _chance_to_count(scores[i], confidence)
             sure[0, classes[i]] += chance
             sure[1, classes[i]] += chance * (1.0 - chance)
@@ -204,10 +204,10 @@ def _mean_and_variance(scores: Array, classes: Levels, confidence: float, entrie
 
 @compiled
 def _are_chances(labels: Array) -> bool:
-    outside = 0
+    inside = True
     for label in labels:
-        outside += not 0.0 <= label <= 1.0
-    return outside == 0
+        inside = inside and 0.0 <= label <= 1.0
+    return inside
 
 
 @compiled
@@ -226,7 +226,7 @@ def _logs_of_labels(chances: Array, single: bool) -> Array:
 
 
 @compiled
-def _write(
+def _write_features(
     features: Array,
     usual: Frequencies,
     last: Levels,

@@ -36,7 +36,7 @@ def warm_up() -> None:
         for index in range(FRAMES):
             _show(policy, index, rng)
     if (took := monotonic() - began) > NOTICED_S:
-        logger.info("the policy's loops were compiled for this machine in %.0f s; they are kept", took)
+        logger.info("the policy's loops were compiled for this machine in %.0f s", took)
 
 
 def _show(policy: PerFrame, index: int, rng: np.random.Generator) -> None:

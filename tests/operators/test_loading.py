@@ -125,3 +125,12 @@ def test_a_snapshot_goes_on_with_the_same_models_and_links(after: int) -> None:
     resumed = PerFrame(setup)
     resumed.resume(policy.snapshot())
     assert go_on(resumed, said, after) == go_on(policy, said, after)
+
+
+def test_frames_of_a_damaged_snapshot_are_refused() -> None:
+    full = FullFrames(setup_of(outputs(3), 2.0).specs)
+    full.add({name: np.array([2]) for name in ("alone", "m1", "m2")})
+    state = unpack(pack(full.state()))
+    state["levels"]["m1"][0, 0] = -5
+    with pytest.raises(StateError, match="levels below zero"):
+        full.resume(state)

@@ -129,6 +129,12 @@ def test_counts_never_seen_before_are_told_apart() -> None:
     assert belief.disagreement(belief.read(value(40, 1)), belief.read(value(41, 1))) == 0.5
 
 
+def test_an_output_of_another_size_is_refused() -> None:
+    belief = Leveled(COUNT)
+    with pytest.raises(ValueError, match=r"an output of shape \(3,\), expected \(2,\)"):
+        belief.take(value(1, 2, 3))
+
+
 def test_numbers_repeat_the_last_output_and_learn_how_far_they_wander() -> None:
     spec = OutputSpec("speed", "vector", 1, "regression", scale=10.0)
     belief = belief_of(spec)
