@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from camlink.operators.certificates import ON_TRIAL
-from camlink.operators.per_frame import PerFrame
-from camlink.operators.policy import FrameFacts, FramePolicy, ReadsDetections
+from camlink.operators.policy import FrameFacts, FramePolicy, GoesOn, ReadsDetections
 from camlink.operators.sampling import FramePlan
 from camlink.pipeline.records import Decision, Frame, ModelOutput, Value
 
@@ -27,7 +26,7 @@ class Gate:
     def decide(self, decision: Decision) -> None:
         """Take in which models are loaded, and which of them have to execute for their targets."""
         policy = self._policy(decision.camera_id)
-        if isinstance(policy, PerFrame):
+        if isinstance(policy, GoesOn):
             policy.allow(decision.loaded, required=decision.execute)
 
     def forget(self, camera_id: str) -> None:
@@ -37,12 +36,12 @@ class Gate:
     def snapshot(self, camera_id: str) -> bytes | None:
         """Return what the camera's policy knows, between its frames; None for one that starts anew with the worker."""
         policy = self._policies.get(camera_id)
-        return policy.snapshot() if isinstance(policy, PerFrame) else None
+        return policy.snapshot() if isinstance(policy, GoesOn) else None
 
     def resume(self, camera_id: str, snapshot: bytes) -> None:
         """Let the camera's policy go on from its snapshot. Raises `StateError`; it then starts anew."""
         policy = self._make(camera_id)
-        if isinstance(policy, PerFrame):
+        if isinstance(policy, GoesOn):
             policy.resume(snapshot)
             self._policies[camera_id] = policy
 

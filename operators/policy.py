@@ -22,14 +22,16 @@ A policy for `camlink compare --policy mypackage.policies:RoundRobin`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
-from camlink.operators.zoo import Zoo
 from camlink.pipeline.records import Detections, FrameStats, Value
+
+if TYPE_CHECKING:
+    from camlink.operators.zoo import Zoo
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,23 @@ class ReadsDetections(Protocol):
 
     def found(self, detections: Mapping[str, Detections]) -> None:
         """Take in the boxes of models that executed on this frame, of those that have any; before `learn`."""
+        ...
+
+
+@runtime_checkable
+class GoesOn(Protocol):
+    """A policy that chooses among the models that are loaded, and goes on from its snapshot after a restart."""
+
+    def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
+        """Say which models may be chosen, and which of them must be on every frame."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """Return all that is known, between frames."""
+        ...
+
+    def resume(self, snapshot: bytes) -> None:
+        """Take up what `snapshot` told. Raises `StateError`; the policy is then to be thrown away."""
         ...
 
 

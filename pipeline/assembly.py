@@ -15,8 +15,7 @@ from camlink.operators.baselines.reducto import Reducto
 from camlink.operators.gate import PER_FRAME_POLICIES, Gate
 from camlink.operators.inference import Encode, InferenceOperator
 from camlink.operators.linking import LinkingOperator
-from camlink.operators.per_frame import PerFrame
-from camlink.operators.policy import FramePolicy, PolicySetup
+from camlink.operators.policy import FramePolicy, MakePolicy, PolicySetup
 from camlink.operators.relabelling import (
     NoRelabelling,
     PeriodicRelabelling,
@@ -26,7 +25,6 @@ from camlink.operators.relabelling import (
 from camlink.operators.sampling import FramePlanner, SamplingRules
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Budget, Costs
-from camlink.operators.warm_up import warm_up
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import StreamClock
 from camlink.pipeline.config import SiteConfig
@@ -96,20 +94,29 @@ def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
     if config.policy not in PER_FRAME_POLICIES:
         return None
     costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
-    zoo = policy_zoo(config, specs)
-
-    if config.policy == "camlink":
-        warm_up()  # before frames come
+    policy, zoo = _per_frame(config.policy), policy_zoo(config, specs)
 
     def make(camera_id: str) -> FramePolicy:
         setup = PolicySetup(
             camera_id, specs, costs, budget, config.seed, targets=targets_of(config, camera_id, specs), zoo=zoo
         )
-        if config.policy == "camlink":
-            return PerFrame(setup)
-        return Reducto(setup) if config.policy == "reducto" else Periodic(setup)
+        return policy(setup)
 
     return Gate(make)
+
+
+def _per_frame(name: str) -> MakePolicy:
+    """Return one of the policies that decide on every frame, ready for the first.
+
+    That of camlink brings a compiler with it, of 60 MB, which no worker but inference should have to load.
+    """
+    if name != "camlink":
+        return Reducto if name == "reducto" else Periodic
+    from camlink.operators.per_frame import PerFrame
+    from camlink.operators.warm_up import warm_up
+
+    warm_up()
+    return PerFrame
 
 
 def targets_of(config: SiteConfig, camera_id: str, models: Iterable[str]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from camlink.links.train import MIN_FRAMES
 from camlink.models.base import OutputSpec
 from camlink.models.recorded import Trace, open_trace
 from camlink.operators.oracle import OracleNode
-from camlink.operators.zoo import Zoo
 from camlink.pipeline.accuracy import wilson
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config.checks import Found
@@ -28,6 +27,9 @@ from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import Frame
 from camlink.pipeline.suggestions import suggest
 from camlink.pipeline.zoo_file import open_zoo
+
+if TYPE_CHECKING:
+    from camlink.operators.zoo import Zoo
 
 logger = logging.getLogger(__name__)
 

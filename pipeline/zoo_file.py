@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from camlink.models.base import OutputSpec
-from camlink.operators.zoo import Zoo
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import StateError, ZooError
+
+if TYPE_CHECKING:
+    from camlink.operators.zoo import Zoo
 
 
 def save_zoo(zoo: Zoo, path: Path) -> None:
@@ -25,6 +28,8 @@ def open_zoo(path: Path, specs: Mapping[str, OutputSpec] | None = None) -> Zoo:
 
     Raises `ZooError` for a file that is no zoo, or one of other models than ``specs``.
     """
+    from camlink.operators.zoo import Zoo
+
     try:
         zoo = Zoo.from_bytes(path.read_bytes())
     except OSError as error:

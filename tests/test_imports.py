@@ -104,3 +104,9 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert found.returncode == 0, found.stderr
     assert found.stdout.split() == [], "import these where they are used, or `camlink --help` takes seconds"
+
+
+def test_only_what_decides_on_frames_loads_the_compiler() -> None:
+    code = "import sys, camlink.pipeline.commands.worker, camlink.pipeline.distributed; print('numba' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert found.stdout == "False\n", f"60 MB in each worker: import it where it is used. {found.stderr}"
