@@ -148,8 +148,7 @@ class PerFrame:
         self._now = self._scene.add(frame)
         self._see_what_is_gone()
         self._guesses, self._knowns, self._alone, self._told, self._stated = {}, {}, {}, {}, {}
-        self._detections = {}
-        self._asked = False
+        self._detections, self._asked = {}, False
 
     def _see_what_is_gone(self) -> None:
         self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
@@ -312,8 +311,7 @@ class PerFrame:
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
 
     def _candidates(self, executed: Mapping[str, Value]) -> list[str]:
-        allowed = self._allowed or frozenset()
-        return [m for m in self._models if m in allowed and m not in executed]
+        return [m for m in self._models if m in (self._allowed or ()) and m not in executed]
 
     def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
         model = self._models[name]
