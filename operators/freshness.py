@@ -85,9 +85,8 @@ class Freshness:
 
     def gone(self, passed: Passed) -> float:
         """Return the chance that what was executed then has changed since, 0..1."""
-        hazard = min(self._h_age * passed.age + self._h_move * passed.activity, _FAR)
-        odds = expm1(hazard) * exp(min(self._edge * passed.edge + self._luma * passed.luma, _FAR))
-        return odds / (1.0 + odds)
+        hazard = self._h_age * passed.age + self._h_move * passed.activity
+        return _gone(hazard, self._edge * passed.edge + self._luma * passed.luma)
 
     def observe(self, passed: Passed, odds: float, disagreed: float, weight: float = 1.0) -> None:
         """Learn that after ``passed`` the old output disagreed (0..1), where ``odds`` was its chance to if gone."""
@@ -184,11 +183,10 @@ def _fit(theta: Array, samples: Array, weights: Array, steps: int, mean: Array, 
 
 
 @compiled
-def _chance_gone(age: float, move: float, edge: float, luma: float, sample: Array) -> tuple[float, float]:
-    """Return the hazard that has added up and the chance that the output has changed, of rates and signs' weights."""
-    hazard = min(age * sample[0] + move * sample[1], _FAR)
-    odds = np.expm1(hazard) * np.exp(min(edge * sample[2] + luma * sample[3], _FAR))
-    return hazard, odds / (1.0 + odds)
+def _gone(hazard: float, signs: float) -> float:
+    """Return the chance that an output has changed, of the hazard that has added up and the weighted signs."""
+    odds = expm1(min(hazard, _FAR)) * exp(min(signs, _FAR))
+    return odds / (1.0 + odds)
 
 
 @compiled
@@ -213,8 +211,9 @@ def _surprise(theta: Array, samples: Array, weights: Array, mean: Array, firm: A
     steady, age, move = 1.0 / (1.0 + np.exp(-theta[0])), np.exp(theta[1]), np.exp(theta[2])
     surprise = _unlikely(theta, mean, firm)
     for n in range(len(samples)):
-        gone = _chance_gone(age, move, theta[3], theta[4], samples[n])[1]
-        wrong, disagreed = _chance_wrong(steady, gone, samples[n]), samples[n, 5]
+        sample = samples[n]
+        gone = _gone(age * sample[0] + move * sample[1], theta[3] * sample[2] + theta[4] * sample[3])
+        wrong, disagreed = _chance_wrong(steady, gone, sample), sample[5]
         surprise -= weights[n] * (disagreed * np.log(wrong) + (1.0 - disagreed) * np.log1p(-wrong))
     return surprise
 
@@ -230,7 +229,8 @@ def _slopes(theta: Array, samples: Array, weights: Array, mean: Array, firm: Arr
             curvature[i, j] = firm[i, j]
     for n in range(len(samples)):
         sample = samples[n]
-        hazard, gone = _chance_gone(age, move, theta[3], theta[4], sample)
+        hazard = min(age * sample[0] + move * sample[1], _FAR)
+        gone = _gone(hazard, theta[3] * sample[2] + theta[4] * sample[3])
         wrong, disagreed, stays = _chance_wrong(steady, gone, sample), sample[5], steady * (1.0 - gone)
         surprise -= weights[n] * (disagreed * np.log(wrong) + (1.0 - disagreed) * np.log1p(-wrong))
         by_odds = sample[4] * stays * gone

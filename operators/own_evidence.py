@@ -105,10 +105,6 @@ class OwnEvidence:
         _write_features(features, usual, last, fresh, LEAST, made_of, is_sure, is_count, holds, hourly)
         return Known(features, usual, last, is_sure or len(hourly) > 0)
 
-    def tells(self, sure: Array | None, time_s: float) -> bool:
-        """Say whether there is anything to tell beside the last level."""
-        return sure is not None or self._knows_hours(time_s)
-
     def _knows_hours(self, time_s: float) -> bool:
         return self._since is not None and time_s - self._since >= DAY_S
 

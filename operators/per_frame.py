@@ -337,8 +337,6 @@ class PerFrame:
         if model.told is not None:
             holds = 1.0 - model.freshness.gone(self._now.since(model.told.at))
             return model.belief.settle(self._as_far_as(holds, model.told.chances, name))
-        if model.own is None or not model.own.tells(model.past[-1].sure, self._frame.time_s):
-            return model.belief.guess(self._fresh(name))
         return model.belief.settle(self._chances(name))
 
     def _linked(self, name: str, sources: tuple[str, ...], executed: Mapping[str, Value]) -> Guess:

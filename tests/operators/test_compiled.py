@@ -88,8 +88,9 @@ def test_where_nothing_can_be_kept_each_process_compiles_for_itself(tmp_path: Pa
     run = "import logging; logging.basicConfig(level='INFO'); import doubling; print(doubling.twice(4.0))"
     nowhere = str(tmp_path / "home")
     environment = {"PYTHONPATH": f"{ROOT}:{source.parent}", "HOME": nowhere, "XDG_CACHE_HOME": nowhere}
+    own = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     done = subprocess.run(
-        [sys.executable, "-c", run], env=os.environ | environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", run], env=own | environment, capture_output=True, text=True, check=False
     )
     assert done.stdout == "8.0\n", done.stderr
     assert "compiled for this process only" in done.stderr

@@ -73,7 +73,7 @@ def test_each_class_has_a_count_of_its_own() -> None:
 def test_counts_without_boxes_or_with_too_few_tell_nothing(found: Detections | None) -> None:
     own = OwnEvidence(PERSONS)
     assert own.read(count(2.0), found) is None
-    assert not own.known(USUAL, np.array([0]), 0.5, None, 1.0, 0.0).tells and not own.tells(None, 0.0)
+    assert not own.known(USUAL, np.array([0]), 0.5, None, 1.0, 0.0).tells
 
 
 def test_the_confidence_at_which_boxes_count_is_found_out() -> None:
