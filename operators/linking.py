@@ -6,7 +6,7 @@ MLink Algorithm 1, line 8: y_i <- h_{A,i}({y_j}, j in A), for the models that th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -45,14 +45,16 @@ class LinkingOperator:
         clock: Clock | None = None,
         inputs: LinkInputs | None = None,
         oracle: OracleNode | None = None,
+        least_confidence: Callable[[str], float] | None = None,
     ) -> None:
         """With a ``clock``, frames wait for lost outputs from when they come; without, from when they were captured.
 
         ``inputs``: what links read of a frame, where that is more than the executed values. ``oracle``: what says
-        beside each result what a person would.
+        beside each result what a person would. ``least_confidence``: what an answer for a model must have to be given.
         """
         self._clock = clock
         self._oracle = oracle
+        self._least_confidence = least_confidence or (lambda model: 0.0)
         self._inputs = inputs or LinkInputs({})
         self._models = tuple(models)
         self._state = state
@@ -169,7 +171,28 @@ class LinkingOperator:
         last: LastExecuted,
         checked: LastExecuted,
     ) -> list[ModelOutput]:
-        """Return the answers of the policy that decides on every frame, if there is one; else what links predict."""
+        """Return the answers of the policy that decides on every frame, if there is one; else what links predict.
+
+        One that is less sure than is asked abstains.
+        """
+        return [self._if_sure(row) for row in self._answers(ready, executed, read, last, checked)]
+
+    def _if_sure(self, row: ModelOutput) -> ModelOutput:
+        least = self._least_confidence(row.model)
+        if row.value is None or row.confidence is None or row.confidence >= least:
+            return row
+        why = f"less sure than asked (abstain_below: {least:g})"
+        reason = why if row.reason is None else f"{row.reason}: {why}"
+        return replace(row, value=None, how="abstained", reason=reason)
+
+    def _answers(
+        self,
+        ready: OutputReady,
+        executed: Mapping[str, Value],
+        read: Mapping[str, Array],
+        last: LastExecuted,
+        checked: LastExecuted,
+    ) -> list[ModelOutput]:
         if ready.answers:
             return list(ready.answers)
         values = {m: v for m, v in read.items() if m not in ready.predict}

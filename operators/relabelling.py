@@ -106,7 +106,8 @@ class UncertaintyRelabelling:
         self._credit = min(self._credit + self._fraction, MOST_CREDIT)
         if self._credit < 1.0:
             return None
-        unsure = {o.model: uncertainty(self._specs[o.model], o) for o in result.outputs if o.how == "linked"}
+        made = [o for o in result.outputs if o.how == "linked" or (o.how == "abstained" and o.confidence is not None)]
+        unsure = {o.model: uncertainty(self._specs[o.model], o) for o in made}
         if not unsure or max(unsure.values()) <= self._threshold:
             return None
         self._credit -= 1.0
@@ -124,9 +125,11 @@ class UncertaintyRelabelling:
 
 
 def uncertainty(spec: OutputSpec, output: ModelOutput) -> float:
-    """Return how unsure a linked output is, 0..1: entropy for labels, spread-based doubt for counts and numbers."""
-    if output.value is None or output.confidence is None:
+    """Return how unsure a prediction is, 0..1: entropy for labels, spread-based doubt for counts and numbers."""
+    if output.confidence is None:
         return 1.0
+    if output.value is None:  # it abstained, for want of confidence
+        return 1.0 - output.confidence
     p = np.clip(output.value.astype(np.float64), 1e-9, 1.0)
     if spec.task == "single_label" and spec.size > 1:
         return float(-(p * np.log(p)).sum() / np.log(spec.size))

@@ -22,8 +22,10 @@ Two figures, always both:
 * *all outputs*: per audit frame the mean over models, where a model that the decision executes counts 1 (MLink Eq. 1);
 * *predicted outputs only*: per audit frame the mean over the models that were predicted.
 
-A prediction that abstained counts 0 in both: no answer is not an answer. The baselines stand on the same frames under
-the same conventions and know only executed values of frames captured earlier.
+A prediction that abstained counts 0 in both: no answer is not an answer. Where some did, a third figure leaves them
+out, *answers only*: how far what was said is right, with the share of predictions that were answered beside it (its
+coverage). The baselines stand on the same frames under the same conventions and know only executed values of frames
+captured earlier.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +52,7 @@ STILL = 0.002  # share of pixels: fewer than 30 of a 160x90 picture
 TIGHTEST_FRAMES = 200.0  # at which the interval for looking all day is tightest
 
 EXECUTES, PREDICTED, ABSTAINED = 0, 1, 2  # what the decision would have done with a model on an audit frame
+Counted = Literal["all", "predicted", "answered"]  # outputs: all, those that were not executed, of these the answers
 
 
 @dataclass(frozen=True)
@@ -243,19 +247,19 @@ def score_audit(spec: OutputSpec, audit: AuditRows, executions: Executions) -> A
 
 
 def compare(
-    cameras: Iterable[Sequence[AuditScores]], *, predicted_only: bool = False, anytime: bool = False
+    cameras: Iterable[Sequence[AuditScores]], *, counted: Counted = "all", anytime: bool = False
 ) -> Comparison | None:
     """Pool the audit frames of ``cameras`` (each: the scores of its models); None when no frame counts.
 
-    With ``predicted_only``, models that the decision executes are left out, and so are frames without predictions.
-    ``anytime`` widens the leads' intervals to those that hold while frames are still coming.
+    Models that do not count, as ``counted`` says, are left out, and so are frames on which none does. ``anytime``
+    widens the leads' intervals to those that hold while frames are still coming.
     """
     names = ("camlink", *BASELINES)
     pooled: dict[str, list[Floats]] = {name: [] for name in names}
     probability: list[Floats] = []
     abstained = 0
     for models in cameras:
-        frames = _frames(models, predicted_only)
+        frames = _frames(models, counted)
         if frames is None:
             continue
         per_frame, chances = frames
@@ -273,9 +277,10 @@ def compare(
     return Comparison(present.pop("camlink"), present, leads, abstained)
 
 
-def _frames(models: Sequence[AuditScores], predicted_only: bool) -> tuple[dict[str, Floats], Floats] | None:
+def _frames(models: Sequence[AuditScores], counted: Counted) -> tuple[dict[str, Floats], Floats] | None:
     """Return one camera's mean agreement per audit frame, for camlink and baselines, and the frames' probabilities."""
-    keep = [scores.shadow != EXECUTES if predicted_only else np.full(len(scores.shadow), True) for scores in models]
+    states = {"all": (EXECUTES, PREDICTED, ABSTAINED), "predicted": (PREDICTED, ABSTAINED), "answered": (PREDICTED,)}
+    keep = [np.isin(scores.shadow, states[counted]) for scores in models]
     index = np.concatenate([s.frame_index[k] for s, k in zip(models, keep, strict=True)] or [np.zeros(0, np.int64)])
     if index.size == 0:
         return None

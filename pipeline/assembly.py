@@ -75,7 +75,13 @@ def build_operators(
 
     return {
         "inference": InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool)),
-        "linking": LinkingOperator(tuple(pool.specs), state, inputs=inputs, oracle=oracle_node(config, pool.specs)),
+        "linking": LinkingOperator(
+            tuple(pool.specs),
+            state,
+            inputs=inputs,
+            oracle=oracle_node(config, pool.specs),
+            least_confidence=config.least_confidence,
+        ),
         "adaptation": AdaptationOperator(
             pool.specs,
             learning_rules(config),
@@ -156,14 +162,22 @@ def link_inputs(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> LinkInpu
     return LinkInputs(specs, boxes=config.links.kind == "set", context=config.links.context)
 
 
+def relabels(config: SiteConfig) -> bool:
+    """Say whether models are run on extra frames for links to learn from.
+
+    A policy that decides on every frame learns from what it executes anyway, and predicts without these links.
+    """
+    return config.adaptation.policy != "off" and config.policy not in PER_FRAME_POLICIES
+
+
 def relabel_policy(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Callable[[], RelabelPolicy]:
     """Return a factory of one camera's relabel policy."""
     rules = config.adaptation
+    if not relabels(config):
+        return NoRelabelling
     if rules.policy == "periodic":
         return lambda: PeriodicRelabelling(rules.interval, rules.frames)
-    if rules.policy == "uncertainty":
-        return lambda: UncertaintyRelabelling(specs, rules.label_fraction, 1.0 - rules.confidence_threshold)
-    return NoRelabelling
+    return lambda: UncertaintyRelabelling(specs, rules.label_fraction, 1.0 - rules.confidence_threshold)
 
 
 def check_budgets(config: SiteConfig, pool: ModelPool) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from camlink.models.scores import RULES
 from camlink.operators.evidence import Evidence, gathered, known
-from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
+from camlink.pipeline.accuracy import ABSTAINED, EXECUTES, Counted
 
 if TYPE_CHECKING:
     from camlink.pipeline.reports.rows import CameraRows, ModelRows
@@ -67,29 +67,32 @@ def camera_answers(rows: CameraRows) -> dict[str, Answers]:
 
 
 def model_evidence(
-    told: Answers, since_us: int | None = None, until_us: int | None = None, *, executed: bool = False
+    told: Answers, since_us: int | None = None, until_us: int | None = None, *, counted: Counted = "predicted"
 ) -> Evidence:
-    """Return the evidence on one model's predicted outputs, of frames captured in [since, until).
+    """Return the evidence on one model's outputs, of frames captured in [since, until).
 
-    With ``executed`` it is about all its outputs: those that a decision executes count 1.
+    Where all are ``counted``, those that a decision executes count 1.
     """
-    inside = _within(told, since_us, until_us)
-    return _evidence(told.only(inside if executed else inside & ~told.executes))
+    return _evidence(told.only(_within(told, since_us, until_us) & _counting(told, counted)))
 
 
 def camera_evidence(
-    models: Iterable[Answers], since_us: int | None = None, until_us: int | None = None, *, predicted_only: bool = False
+    models: Iterable[Answers], since_us: int | None = None, until_us: int | None = None, *, counted: Counted = "all"
 ) -> Evidence:
     """Return the evidence on a camera's outputs: per frame the mean over its models (MLink Eq. 1).
 
-    With ``predicted_only``, models that the decision executes are left out, and frames without predictions.
+    Models that do not count as ``counted`` says are left out, and frames on which none counts.
     """
     parts = list(models)
     if not parts:
         return Evidence()
     joined = Answers(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
-    inside = _within(joined, since_us, until_us)
-    return _evidence(frame_means(joined.only(inside & ~joined.executes if predicted_only else inside)))
+    return _evidence(frame_means(joined.only(_within(joined, since_us, until_us) & _counting(joined, counted))))
+
+
+def _counting(told: Answers, counted: Counted) -> Flags:
+    everything = np.ones(len(told.executes), bool)
+    return {"all": everything, "predicted": ~told.executes, "answered": told.sampled}[counted]
 
 
 def _within(told: Answers, since_us: int | None, until_us: int | None) -> Flags:

@@ -32,6 +32,7 @@ from camlink.pipeline.assembly import (
     learning_rules,
     link_inputs,
     relabel_policy,
+    relabels,
     sampling_rules,
 )
 from camlink.pipeline.bus.base import Bus
@@ -128,10 +129,9 @@ def without_models(
     in_step, specs = is_in_step(config, facts), facts.specs
     inputs = link_inputs(config, specs)
     if step == "linking":
-        operator = LinkingOperator(tuple(specs), state, clock, inputs, oracle_node(config, specs))
-        return PacedLinking(
-            operator, seconds, in_step=in_step, relabels=config.adaptation.policy != "off", hold_s=hold_s
-        )
+        oracle = oracle_node(config, specs)
+        operator = LinkingOperator(tuple(specs), state, clock, inputs, oracle, config.least_confidence)
+        return PacedLinking(operator, seconds, in_step=in_step, relabels=relabels(config), hold_s=hold_s)
     if step == "adaptation":
         start = starting_links(config, specs)
         learning = AdaptationOperator(specs, learning_rules(config), relabel_policy(config, specs), inputs, start)

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 Found = tuple[KeyPath, str]
 LABELLED = ("single_label", "multi_label")
 NOTHING_PREDICTED = ("all", "standalone")  # policies
+CONFIDENT = ("mlink", "mlink-exact", "camlink")  # policies whose answers say how sure they are
 
 
 def contradictions(site: SiteConfig, left_out: LeftOut, data: Mapping[str, Any]) -> Iterator[Found]:
     """Yield everything that does not fit together in the sound part of a site. ``data``: the file, as it was read."""
     known = None if left_out.touches("models") else {d.name: d for d in site.model_definitions()}
     if known is not None:
-        for name in site.targets:
-            if name not in known:
-                yield ("targets", name), f'"{name}" is none of the models; {suggest(name, known)}'
-        if site.oracle is not None and site.oracle.name in known:
-            yield ("oracle", "name"), f'"{site.oracle.name}" is a model; give the oracle a name of its own'
+        yield from _names(site, known)
+    if site.abstain_below is not None and site.policy not in CONFIDENT:
+        message = f"policy {site.policy} states no confidence, so nothing would abstain"
+        yield ("abstain_below",), f"{message}; leave it out, or choose one of {', '.join(CONFIDENT)}"
     first: dict[str, int] = {}
     for number, rule in enumerate(site.alerts.rules):
         path: KeyPath = ("alerts", "rules", number)
@@ -42,6 +42,16 @@ def contradictions(site: SiteConfig, left_out: LeftOut, data: Mapping[str, Any])
         checks = _Rule(site, rule, left_out, left_out.original(path), known, _camera_ids(data))
         for key, message in checks.faults():
             yield (*path, *key), message
+
+
+def _names(site: SiteConfig, known: Mapping[str, ModelDefinition]) -> Iterator[Found]:
+    """Yield what is said of models that are not there."""
+    for key, by_model in {"targets": site.targets, "abstain_below": site.abstain_below}.items():
+        for name in by_model if isinstance(by_model, dict) else ():
+            if name not in known:
+                yield (key, name), f'"{name}" is none of the models; {suggest(name, known)}'
+    if site.oracle is not None and site.oracle.name in known:
+        yield ("oracle", "name"), f'"{site.oracle.name}" is a model; give the oracle a name of its own'
 
 
 def _camera_ids(data: Mapping[str, Any]) -> list[str] | None:

@@ -71,6 +71,10 @@ def _models_kind(value: Any) -> str:
     return "<list>" if isinstance(value, list | tuple) else "<set>"
 
 
+def _abstain_kind(value: Any) -> str:
+    return "<by model>" if isinstance(value, dict) else "<number>"
+
+
 def _definitions(models: str | tuple[str | ModelConfig, ...]) -> list[ModelDefinition]:
     from camlink.models import catalogue
 
@@ -108,6 +112,17 @@ class SiteConfig(Section):
         default={},
         description="Agreement (0..1) that predictions of single models must reach, by the model's name, in place of "
         "target_agreement. Where a camera sets one, too, the higher holds.",
+    )
+    abstain_below: (
+        Annotated[
+            Annotated[Share, Tag("<number>")] | Annotated[dict[str, Share], Tag("<by model>")],
+            Discriminator(_abstain_kind),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Confidence (0..1) below which no answer is given in place of an execution: the output abstains. "
+        "One number, or several by the model's name.",
     )
     links: LinksConfig = Field(default=LinksConfig(), description="First training of the links.")
     adaptation: AdaptationConfig = Field(default=AdaptationConfig(), description="How links are relearnt.")
@@ -174,6 +189,11 @@ class SiteConfig(Section):
         own = next((c.target_agreement for c in self.cameras if c.id == camera_id), None)
         named = [target for target in (own, self.targets.get(model)) if target is not None]
         return max(named) if named else self.target_agreement
+
+    def least_confidence(self, model: str) -> float:
+        """Return the confidence that an answer for a model must have to be given; 0 where none is asked."""
+        asked = self.abstain_below
+        return float((asked.get(model, 0.0) if isinstance(asked, dict) else asked) or 0.0)
 
     def read_from(self, other: SiteConfig) -> SiteConfig:
         """Return these settings as made from ``other``, so that problems point at its file."""

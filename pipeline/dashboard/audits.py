@@ -89,9 +89,12 @@ class Weighted:
         place = int(np.argmax(self.sums))
         return BASELINES[place], min(1.0, self.sums[place] / self.weight)
 
-    def lead(self, baseline: str, *, anytime: bool) -> Lead | None:
-        """Return by how much camlink is ahead of a baseline, for one model's rows; None without audit frames."""
-        return self.ahead[BASELINES.index(baseline)].lead(anytime=anytime) if self.weight else None
+    def lead(self, baseline: str, *, anytime: bool) -> Lead:
+        """Return by how much camlink is ahead of a baseline, for one model's rows.
+
+        Raises `ValueError` without audit frames.
+        """
+        return self.ahead[BASELINES.index(baseline)].lead(anytime=anytime)
 
 
 class AuditLedger:
@@ -106,7 +109,8 @@ class AuditLedger:
         self.evidence = Evidence()  # on predicted outputs, abstained ones included
         self.days: dict[int, Evidence] = {}  # on predicted outputs, by day since 1970 (UTC), the latest `DAYS`
         self._certificates: dict[int, Certificate] = {}  # of those days that got no rows since it was asked for
-        self.everything, self.predicted = Weighted(), Weighted()  # baselines on all outputs, on predicted ones
+        # beside baselines: all outputs, predicted ones, and those of them that did not abstain
+        self.everything, self.predicted, self.answered = Weighted(), Weighted(), Weighted()
         self.whole: WholeAnswers | None = None  # of predicted outputs, where an answer has several entries
         self.wrong: dict[int, Disagreement] = {}  # by frame
 
@@ -120,6 +124,7 @@ class AuditLedger:
             if scores is not None:
                 self.everything += Weighted.of(scores, np.arange(len(scores.shadow)))
                 self.predicted += Weighted.of(scores, np.flatnonzero(scores.shadow != EXECUTES))
+                self.answered += Weighted.of(scores, np.flatnonzero(scores.shadow == PREDICTED))
                 self._note_wrong(rows, scores)
                 self._count_whole(scores)
         self._past = Executions(executions.times_us[-HISTORY:], executions.values[-HISTORY:])

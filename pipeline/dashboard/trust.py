@@ -7,13 +7,12 @@ report of one run never show two. The interval is the certificate's, which holds
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from camlink.operators.evidence import LADDER, Evidence, bounds, certify, combined
-from camlink.pipeline.accuracy import Lead
 from camlink.pipeline.dashboard.audits import Weighted
 from camlink.pipeline.dashboard.rollups import CameraState, ModelState
 from camlink.pipeline.reports.notes import against_baselines
@@ -30,32 +29,39 @@ class Trust:
     audits: int
     baseline: str
     baseline_mean: float
-    lead: Lead | None = None  # over that baseline, frame by frame; None where several models are put together
+    answers: Mapping[str, Any] | None = None  # the figure that `verdict` is about
 
     def verdict(self, model: str) -> Mapping[str, str] | None:
-        """Judge one model's predictions as the report does; None for several models together."""
-        if self.lead is None:
-            return None
-        figure: dict[str, Any] = {"mean": self.mean, "audit_frames": self.audits}
-        figure |= {"baselines": {self.baseline: self.baseline_mean}, "leads": {self.baseline: asdict(self.lead)}}
-        return against_baselines(model, figure)
+        """Judge one model's answers as the report does; None for several models together, or without answers."""
+        return None if self.answers is None else against_baselines(model, self.answers)
 
 
-def trust(evidence: Evidence, audited: Weighted, lead: Lead | None = None) -> Trust | None:
+def trust(evidence: Evidence, audited: Weighted) -> Trust | None:
     """Return what the audits say; None without any ("not measured")."""
     found, mean, best = certify(evidence), audited.mean(), audited.best()
     if found.low is None or found.high is None or mean is None or best is None:
         return None
-    return Trust(mean, min(found.low, mean), max(found.high, mean), found.audits, *best, lead)
+    return Trust(mean, min(found.low, mean), max(found.high, mean), found.audits, *best)
 
 
 def trust_of_models(models: Iterable[ModelState], info: RunInfo) -> Trust | None:
     """Return what audits say of the predicted outputs of one model on several cameras of a run."""
     each = list(models)
-    audited = _sum(m.audit.predicted for m in each)
-    best = audited.best()
-    lead = audited.lead(best[0], anytime=not info.complete) if best is not None else None
-    return trust(combined(m.audit.evidence for m in each), audited, lead)
+    evidence = combined(m.audit.evidence for m in each)
+    found = trust(evidence, _sum(m.audit.predicted for m in each))
+    if found is None:
+        return None
+    answered = _sum(m.audit.answered for m in each)
+    return replace(found, answers=_figure(answered, int(evidence.checked), anytime=not info.complete))
+
+
+def _figure(answered: Weighted, audits: int, *, anytime: bool) -> dict[str, Any] | None:
+    best = answered.best()
+    if best is None:
+        return None
+    name, mean = best
+    leads = {name: asdict(answered.lead(name, anytime=anytime))}
+    return {"mean": answered.mean(), "audit_frames": audits, "baselines": {name: mean}, "leads": leads}
 
 
 def trust_of_cameras(cameras: Iterable[CameraState]) -> Trust | None:

@@ -16,36 +16,37 @@ import numpy as np
 
 from camlink.operators.evidence import Certificate, Evidence, certify, combined
 from camlink.operators.targets import MIN_AUDITS
+from camlink.pipeline.accuracy import Counted
 from camlink.pipeline.certificates import Answers, camera_answers, camera_evidence, model_evidence
 from camlink.pipeline.reports.rows import CameraRows
 from camlink.pipeline.results.tables import DAY_US, microseconds
 from camlink.pipeline.run_info import RunInfo
 
 Entry = dict[str, Any]
+FIGURES: tuple[Counted, ...] = ("all", "predicted", "answered")
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The evidence behind one figure: on all outputs, and on the predicted ones."""
+    """The evidence behind one figure, by the outputs that count."""
 
-    everything: Evidence
-    predicted: Evidence
+    of: Mapping[Counted, Evidence]
 
     @classmethod
     def of_model(cls, told: Answers) -> Proof:
         """Return the proof for one model of one camera."""
-        return cls(model_evidence(told, executed=True), model_evidence(told))
+        return cls({counted: model_evidence(told, counted=counted) for counted in FIGURES})
 
     @classmethod
     def of_camera(cls, told: Mapping[str, Answers]) -> Proof:
         """Return the proof for all models of one camera."""
-        return cls(camera_evidence(told.values()), camera_evidence(told.values(), predicted_only=True))
+        return cls({counted: camera_evidence(told.values(), counted=counted) for counted in FIGURES})
 
     @classmethod
     def of_all(cls, parts: Iterable[Proof]) -> Proof:
         """Return the proof for several cameras."""
         kept = list(parts)
-        return cls(combined(p.everything for p in kept), combined(p.predicted for p in kept))
+        return cls({counted: combined(p.of[counted] for p in kept) for counted in FIGURES})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from camlink.models.base import OutputSpec
 from camlink.operators.evidence import Evidence, bounds
-from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, compare
+from camlink.pipeline.accuracy import BASELINES, AuditScores, Comparison, Counted, compare
 from camlink.pipeline.reports.calibrated import calibrated
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
 from camlink.pipeline.reports.notes import looks, note, promise
@@ -298,11 +298,14 @@ def _measured(info: RunInfo, expected_s: float) -> Report:
 
 def _agreement(cameras: Sequence[Sequence[AuditScores]], proof: Proof | None, info: RunInfo) -> Report:
     anytime = _kind(info) == "anytime-valid"
-    everything = compare(cameras, anytime=anytime)
-    predicted = compare(cameras, predicted_only=True, anytime=anytime)
-    if proof is None or not anytime:
-        return _figure(everything) | {"predicted_only": _figure(predicted)}
-    return _figure(everything, proof.everything) | {"predicted_only": _figure(predicted, proof.predicted)}
+
+    def figure(counted: Counted) -> Report:
+        proved = proof.of[counted] if proof is not None and anytime else None
+        return _figure(compare(cameras, counted=counted, anytime=anytime), proved)
+
+    everything = figure("all")
+    answers = figure("answered") if everything["abstained"] else None
+    return everything | {"predicted_only": figure("predicted"), "answers_only": answers}
 
 
 def _figure(found: Comparison | None, proof: Evidence | None = None) -> Report:

@@ -100,7 +100,7 @@ def note(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]) -
     ``better``, ``similar``, ``worse`` than the best baseline; of a model that mostly gives no answer, ``budget`` when
     no model fits the budget, else ``abstained``.
     """
-    silence = abstentions(outputs, agreement["abstained"])
+    silence = " ".join(filter(None, (abstentions(outputs, agreement["abstained"]), answers(agreement))))
     if 2 * outputs["abstained"] > outputs["served"]:
         return _mostly_silent(model, outputs, silence)
     judged = _judged(model, agreement, outputs)
@@ -121,6 +121,20 @@ def abstentions(outputs: Mapping[str, Any], audit_frames: int) -> str:
     return f"Abstained on {of} ({share})" + (f"; abstained on {frames}." if audit_frames else ".")
 
 
+def answers(agreement: Mapping[str, Any]) -> str:
+    """Say how far the answers are right where others were not given; empty where all were.
+
+    >>> figure = {"mean": 0.97, "low": 0.9, "high": 0.99, "audit_frames": 80}
+    >>> answers({"answers_only": figure})
+    'Where it answered without executing, 97.0 % agreed (90.0 – 99.0 %, 80 audit frames).'
+    """
+    figure = agreement["answers_only"]
+    if figure is None or figure["mean"] is None:
+        return ""
+    frames = counted(figure["audit_frames"], "audit frame")
+    return f"Where it answered without executing, {percent(figure['mean'])} agreed ({interval(figure)}, {frames})."
+
+
 def _mostly_silent(model: str, outputs: Mapping[str, Any], silence: str) -> dict[str, str]:
     if 2 * outputs["nothing_fits"] > outputs["abstained"]:
         text = f"Budget too small: no model fits it, so {model} was neither executed nor predicted."
@@ -130,7 +144,7 @@ def _mostly_silent(model: str, outputs: Mapping[str, Any], silence: str) -> dict
 
 
 def _judged(model: str, agreement: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, str]:
-    figure = agreement["predicted_only"]
+    figure = agreement["answers_only"] or agreement["predicted_only"]
     if agreement["mean"] is None:
         return {"verdict": "unmeasured", "text": f"Not measured: no audit frames with {model}."}
     if figure["mean"] is None and outputs["predicted"]:
@@ -324,6 +338,10 @@ def _agreement_sentence(agreement: Mapping[str, Any], looked: str) -> str:
         f"Its outputs agreed with the models' own to {percent(agreement['mean'])} "
         f"({looked}: {interval(agreement)}; {counted(agreement['audit_frames'], 'audit frame')})"
     )
+    if answered := answers(agreement):  # a baseline always answers: it is held against answers alone
+        name, baseline = best_baseline(agreement["answers_only"])
+        beside = f"{BASELINE_WORDS[name]}, the best baseline, gives {percent(baseline)} there"
+        return f"{measured}, no answer counting as wrong. {answered[:-1]}; {beside}."
     words, given = BASELINE_WORDS[name], percent(baseline)
     if agreement["audit_frames"] < FEW_FRAMES:
         return f"{measured}; the best baseline, {words}, gives {given}: too few audit frames to judge."

@@ -87,7 +87,7 @@ def test_executed_models_count_one_in_all_outputs_and_not_at_all_in_predicted_on
         accuracy.score_audit(COUNTS, objects, executions_of(objects)),
         accuracy.score_audit(LABELS, action, executions_of(action)),
     ]
-    everything, predicted = compare([scores]), compare([scores], predicted_only=True)
+    everything, predicted = compare([scores]), compare([scores], counted="predicted")
     assert everything.camlink.mean == pytest.approx(0.75)
     assert predicted.camlink.mean == pytest.approx(0.5)
     assert everything.camlink.frames == predicted.camlink.frames == 4
@@ -98,6 +98,17 @@ def test_abstaining_counts_as_disagreement_and_is_counted():
     found = compare([[accuracy.score_audit(COUNTS, rows, executions_of(rows))]])
     assert found.camlink.mean == pytest.approx(0.5)
     assert found.abstained == 1
+
+
+def test_answers_only_leaves_out_what_abstained_and_what_executed_for_baselines_too():
+    rows = audit_rows([[1, 0]] * 4, [[1, 0], [0, 0], [1, 0], [0, 0]], [PREDICTED, PREDICTED, ABSTAINED, EXECUTES])
+    scores = accuracy.score_audit(COUNTS, rows, executions_of(rows))
+    found, predicted = compare([[scores]], counted="answered"), compare([[scores]], counted="predicted")
+    assert (found.camlink.frames, found.abstained, predicted.camlink.frames) == (2, 1, 3)
+    assert found.camlink.mean == pytest.approx(np.mean(scores.camlink[:2]))
+    assert found.baselines["constant"].mean == pytest.approx(np.mean(scores.baselines["constant"][:2]))
+    silent = accuracy.score_audit(COUNTS, audit_rows([[1, 0]], [[1, 0]], [ABSTAINED]), executions_of(rows))
+    assert compare([[silent]], counted="answered") is None
 
 
 def test_frames_of_different_cameras_with_the_same_index_stay_apart():

@@ -238,6 +238,17 @@ def test_links_to_start_from_are_refused_where_the_policy_would_not_use_them(tmp
     assert f"4: links.start: policy {policy} does not use these links" in one(tmp_path, text)
 
 
+def test_answers_abstain_below_a_number_or_one_by_model_where_the_policy_says_how_sure_it_is(tmp_path: Path) -> None:
+    text = HEAD + "policy: camlink\nabstain_below: "
+    assert problems(tmp_path, text + "0.7") == []
+    assert problems(tmp_path, text + "{persons: 0.7, objects: 0.9}") == []
+    assert one(tmp_path, text + "7").startswith("4: abstain_below: 7 is above 1")
+    assert one(tmp_path, text + "{persons: 70%}").startswith("4: abstain_below.persons: ")
+    assert 'did you mean "persons"?' in one(tmp_path, text + "{person: 0.7}")
+    refused = one(tmp_path, HEAD + "policy: reducto\nabstain_below: 0.7")
+    assert refused.startswith("4: abstain_below: policy reducto states no confidence")
+
+
 def test_weights_and_budgets_are_looked_at_where_that_needs_no_network(tmp_path: Path) -> None:
     own = "{{name: {}, adapter: onnx, weights: w.onnx, task: count, labels: [a], time_ms: {}, memory_gb: 2}}"
     text = f"models:\n  - {own.format('x', 10)}\n  - {own.format('y', 30)}\nbudgets:\n  time_share: 0.2\n"

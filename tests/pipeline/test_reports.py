@@ -264,7 +264,7 @@ def figure(mean: float, low: float, high: float, constant: float, frames: int = 
         "baselines": baselines,
         "leads": {name: {"low": mean - b - 0.05, "high": mean - b + 0.05} for name, b in baselines.items()},
     }
-    return {**figures, "predicted_only": figures}
+    return {**figures, "predicted_only": figures, "answers_only": None}
 
 
 def outputs(served: int = 100, predicted: int = 60, abstained: int = 0, nothing_fits: int = 0) -> dict[str, Any]:
@@ -289,7 +289,12 @@ def test_each_model_is_judged_in_plain_words(agreement: dict[str, Any], verdict:
     assert words in judged["text"]
 
 
-NOTHING_PREDICTED: dict[str, Any] = {"mean": 1.0, "abstained": 0, "predicted_only": {"mean": None}}
+NOTHING_PREDICTED: dict[str, Any] = {
+    "mean": 1.0,
+    "abstained": 0,
+    "predicted_only": {"mean": None},
+    "answers_only": None,
+}
 
 
 def test_a_model_that_abstained_is_never_called_executed_throughout() -> None:
