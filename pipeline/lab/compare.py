@@ -24,6 +24,7 @@ from camlink.pipeline.lab.summary import budget_words, measure_of
 from camlink.pipeline.lab.tally import (
     HOWS,
     Tally,
+    answers_by_confidence,
     calibration_error,
     calibration_error_by_chance,
     count_scores,
@@ -100,6 +101,7 @@ class Result:
             "calibration_error_by_chance": calibration_error_by_chance(stated),
             "agreement_of_answers": _mean(stated[:, 2].sum(), stated[:, 0].sum()),
             "agreement_of_surest_answers": surest_agreement(stated),
+            "answers_by_least_confidence": answers_by_confidence(stated),
             "frames": int(frames),
             "per_camera": {c: float(t.agreed.sum() / t.hows.sum()) for c, t in self.cameras.items()},
             "per_period": self._per_period(),

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from camlink.pipeline.lab.summary import AGREEMENT, BOXES, REFERENCES, Cell, Row, cells, tied, ties, winner
+from camlink.pipeline.lab.tally import LEAST_CONFIDENCES
 
 Figure = dict[str, Any]
 MOST_POINTS = 48  # of a line over periods: beyond, it hides the others
@@ -36,6 +37,7 @@ def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
     ]
     return environment.get_template("compare.html").render(
         traces=traces,
+        least_confidences=[f"{least:g}" for least in LEAST_CONFIDENCES],
         notes=notes,
         seeds=sorted({row["seed"] for row in rows}),
         headline=headline(found),
@@ -90,6 +92,7 @@ def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> 
             for policy in dict.fromkeys(c.policy for c in found)
         ],
         "per_model": [c for c in found if c.budget == middle],
+        "confident": [c for c in found if c.budget == middle and c.answers],
         "frontier": frontier(found, place),
         "segments": segments([c for c in found if c.budget == middle], place),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -15,7 +15,14 @@ Row = Mapping[str, Any]
 REFERENCES = ("all", "oracle")  # they do not keep to the budget, or have seen the future: they win nothing
 AGREEMENT, BOXES = "agreement", "mean average precision of boxes"
 TIE = 5e-4  # as much as tables round away
-_NESTED = ("agreement_per_model", "measure_per_model", "mean_average_precision", "per_camera", "per_period")
+_NESTED = (
+    "agreement_per_model",
+    "answers_by_least_confidence",
+    "measure_per_model",
+    "mean_average_precision",
+    "per_camera",
+    "per_period",
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class Cell:
     measures: Mapping[str, str]  # model -> `AGREEMENT` or `BOXES`
     memory_gb: float | None = None
     time_share: float | None = None
+    # Least confidence -> share of answers that have it, and their agreement; empty where none was stated.
+    answers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def measure(self) -> str:
@@ -86,7 +95,19 @@ def _cell(key: tuple[str, str, str], rows: Sequence[Row]) -> Cell:
         rows[0].get("measure_per_model") or dict.fromkeys(models, AGREEMENT),
         rows[0]["budget_gb"],
         rows[0]["budget_time"],
+        _answers([row.get("answers_by_least_confidence") or {} for row in rows]),
     )
+
+
+def _answers(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, tuple[float, float]]:
+    found = {}
+    for least in seeds[0]:
+        each = [seed[least] for seed in seeds]
+        shares = [float(one["share"] or 0.0) for one in each]
+        agreed = sum(share * float(one["agreement"] or 0.0) for share, one in zip(shares, each, strict=True))
+        if sum(shares):
+            found[least] = fmean(shares), agreed / sum(shares)
+    return found
 
 
 def budget_name(row: Row) -> str:

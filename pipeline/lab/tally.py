@@ -20,6 +20,7 @@ Sums = NDArray[np.float64]
 Places = NDArray[np.intp]
 HOWS = ("executed", "linked", "reused", "abstained")
 BINS = 200  # of stated confidence, for its calibration and for abstaining on the least sure
+LEAST_CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # below which answers might be left out (`abstain_below`)
 
 
 @dataclass(eq=False)
@@ -141,6 +142,22 @@ def surest_agreement(stated: Sums, share: float = 0.9) -> float | None:
         agreed += sum_agreed * taken / count if count else 0.0
         left -= taken
     return float(agreed / (share * total))
+
+
+def answers_by_confidence(stated: Sums) -> dict[str, dict[str, float | None]] | None:
+    """Return which share of answers stays, and how far these agree, where less sure ones than each level abstain.
+
+    By `LEAST_CONFIDENCES`: the curve of selective prediction, its coverage and one minus its risk. None where no
+    confidence was stated.
+    """
+    total = stated[:, 0].sum()
+    if total == 0:
+        return None
+    found = {}
+    for least in LEAST_CONFIDENCES:
+        count, _, agreed = stated[round(least * BINS) :].sum(axis=0)
+        found[f"{least:g}"] = {"share": float(count / total), "agreement": float(agreed / count) if count else None}
+    return found
 
 
 def count_scores(tally: Tally, specs: Mapping[str, OutputSpec]) -> tuple[float | None, float | None]:
