@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
@@ -59,6 +60,7 @@ class _Job:
     answers: tuple[ModelOutput, ...] = ()  # of a policy that decides on every frame
     done: tuple[ModelOutput, ...] = ()  # what ran before the job had to wait
     failed: Mapping[str, str] = field(default_factory=dict)
+    put_off: Any = None  # what the policy has to know of it, to learn from what executes later
 
 
 @dataclass
@@ -213,9 +215,11 @@ class InferenceOperator(Operator):
 
     def _answered(self, gate: Gate, job: _Job, outputs: Sequence[ModelOutput], failed: Mapping[str, str]) -> _Job:
         ran = {o.model for o in outputs}
-        answers = gate.answer(job.frame, job.plan, outputs, job.trial)
         left = tuple(m for m in self._models if m not in ran)
+        answers = gate.answer(job.frame, job.plan, outputs, [m for m in left if m not in failed], job.trial)
+        put_off = None
         if not self._pool.fits_together:  # a full frame has to wait for its other models: later frames come first
+            put_off = gate.put_off(job.frame.camera_id)
             gate.learn(job.frame.camera_id, outputs, chosen=True)
         return replace(
             job,
@@ -224,6 +228,7 @@ class InferenceOperator(Operator):
             answers=answers,
             done=tuple(outputs),
             failed=failed,
+            put_off=put_off,
         )
 
     def _process_in_turn(self, jobs: Sequence[_Job]) -> Iterable[Record]:
@@ -258,9 +263,20 @@ class InferenceOperator(Operator):
             places = [i for i, job in enumerate(jobs) if model in job.run]
             self._run_model(model, jobs, outputs, failed, places)
         for job, done, reasons in zip(jobs, outputs, failed, strict=True):
-            if self._gate is not None and self._pool.fits_together and job.plan.purpose != "relabel":
-                self._gate.learn(job.frame.camera_id, done, chosen=job.plan.purpose == "serve")
+            if self._gate is not None and job.plan.purpose != "relabel":
+                self._learn(self._gate, job, done)
             yield from self._announce(job, tuple(done), reasons)
+
+    def _learn(self, gate: Gate, job: _Job, done: Sequence[ModelOutput]) -> None:
+        """Tell the camera's policy what executed on a frame."""
+        camera_id = job.frame.camera_id
+        if self._pool.fits_together:
+            gate.learn(camera_id, done, chosen=job.plan.purpose == "serve")
+        elif job.plan.purpose == "profile":  # served frames come after it
+            gate.begin(job.frame)
+            gate.learn(camera_id, done, chosen=False)
+        elif job.plan.purpose == "audit" and job.put_off is not None:
+            gate.learn_late(camera_id, job.put_off, done)
 
     def _run_model(
         self,

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
@@ -122,6 +122,14 @@ class GoesOn(Protocol):
 
     def resume(self, snapshot: bytes) -> None:
         """Take up what `snapshot` told. Raises `StateError`; the policy is then to be thrown away."""
+        ...
+
+    def put_off(self) -> Any:
+        """Return what `learn_late` has to know of this frame; after `answer`."""
+        ...
+
+    def learn_late(self, frame: Any, executed: Mapping[str, Value], detections: Mapping[str, Detections]) -> None:
+        """Learn from an earlier frame that was put off, now that all models have executed on it."""
         ...
 
 
