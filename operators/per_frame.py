@@ -20,12 +20,11 @@ from math import exp, inf, isinf
 
 from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
-from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Frequencies, Guess, Leveled, Levels, belief_of
 from camlink.operators.known_model import KnownModel, Told
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
-from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
+from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded, what_fits
 from camlink.operators.newcomer import Newcomer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
@@ -43,7 +42,6 @@ FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
-_MARGIN = 1e-6  # even a model that never changed is worth its memory
 
 
 class PerFrame:
@@ -141,6 +139,10 @@ class PerFrame:
 
     def _shapes(self) -> dict[str, list[object]]:
         return {m: [s.task, s.size, list(s.labels or ())] for m, s in self._setup.specs.items()}
+
+    def within(self, left_ms: float) -> None:
+        """Say how long the models may still take on this frame, by the clock; before each `choose`."""
+        self._allowance.within(left_ms)
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
@@ -299,7 +301,7 @@ class PerFrame:
         """Return the price per ms at which the loaded models use the budget up, or targets are just met."""
         if self._aims:
             return self._aims.look(outlooks)
-        limit = self._setup.budget.time_ms(self._setup.costs)
+        limit = self._setup.budget.long_run_ms(self._setup.costs)
         loaded = [o for n, o in outlooks.items() if self._allowed is None or n in self._allowed]
         return 0.0 if isinf(limit) else Prices(loaded).for_time(limit)
 
@@ -311,7 +313,8 @@ class PerFrame:
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
 
     def _candidates(self, executed: Mapping[str, Value]) -> list[str]:
-        return [m for m in self._models if m in (self._allowed or ()) and m not in executed]
+        open_to = (m for m in self._models if m in (self._allowed or ()) and m not in executed)
+        return [m for m in open_to if self._allowance.has_room(m)]
 
     def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
         model = self._models[name]
@@ -390,9 +393,5 @@ class PerFrame:
 
     def _what_fits(self) -> frozenset[str]:
         """Return the models that fit into memory together and whose outputs are hardest to do without."""
-        options = {
-            name: [Option(0.0, -model.belief.guess(0.0).wrong - _MARGIN, False), Option(0.0, 0.0, True)]
-            for name, model in self._models.items()
-        }
-        chosen = within_memory(options, self._setup.costs, self._setup.budget)
-        return frozenset(name for name, option in chosen.items() if option.how)
+        stale = {name: model.belief.guess(0.0).wrong for name, model in self._models.items()}
+        return what_fits(stale, self._setup.costs, self._setup.budget)
