@@ -153,25 +153,27 @@ class Allowance:
 class Turns:
     """Models in the order in which they are to execute on a frame, as far as they can be paid.
 
-    One that does not fit into what is left of the frame is passed over, and may come first on a later one; what the
-    budget does not pay for yet is waited for.
+    One that does not fit into what is left of the frame is passed over, and is first on the next one; what the budget
+    does not pay for yet is waited for.
     """
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._todo: list[str] = []
+        self._passed: set[str] = set()  # over, on this frame
 
     def next(self, executed: Mapping[str, Value], order: Callable[[], Iterable[str]]) -> str | None:
         """Pay for the next model and return it, or None to stop; ``order`` is asked once, at the start of a frame."""
         if not executed:
             self._allowance.next_frame()
-            self._todo = list(order())
-        model = next((m for m in self._todo if self._allowance.has_room(m)), None)
-        if model is None or not self._allowance.affords(model):
-            return None
-        self._allowance.spend(model)
-        self._todo.remove(model)
-        return model
+            passed, self._passed = self._passed, set()
+            self._todo = sorted(order(), key=lambda m: m not in passed)
+        while self._todo and not self._allowance.has_room(self._todo[0]):
+            self._passed.add(self._todo.pop(0))
+        if self._todo and self._allowance.affords(self._todo[0]):
+            self._allowance.spend(self._todo[0])
+            return self._todo.pop(0)
+        return None
 
     def within(self, left_ms: float) -> None:
         """Say what is left of this frame by the clock."""

@@ -252,6 +252,7 @@ class Budgets(Section):
     latency_ms: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description="Models are executed on a frame only as long as they can be expected to finish within so many ms "
         "of its capture; what would come later is linked or reused instead.",
     )

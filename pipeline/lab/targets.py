@@ -24,7 +24,7 @@ def compare_targets(
     note: Callable[[str], None],
     step: Callable[[Step], None] = lambda _: None,
 ) -> Iterator[Result]:
-    """Yield what every policy needs for each of ``targets``, at each memory budget, latency limit and seed of ``rules``.
+    """Yield what every policy needs for each of ``targets``, at each memory budget, limit and seed of ``rules``.
 
     One that does not reach a target counts with what it reaches at the top of the ladder. Raises as `compare` does.
     """
