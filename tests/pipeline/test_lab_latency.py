@@ -66,9 +66,33 @@ def test_models_that_are_due_together_execute_as_many_as_fit_and_the_rest_next(p
 
 @pytest.mark.parametrize("policy", BOUND)
 def test_what_no_frame_has_time_for_keeps_nothing_else_from_executing(policy: str) -> None:
-    ran = frames_of(policy, Budget(time_share=0.5, latency_ms=15.0), (10.0, 60.0))
-    assert all(models <= {"m0"} for models in ran)
-    assert sum(map(bool, ran)) >= 0.75 * len(ran)
+    frames = np.arange(300)
+    trace = trace_of({"calm": frames // 9 % 3, "busy": frames * 5 % 7}, {"calm": 10.0, "busy": 12.0})
+    ran = [set(executed) for executed, _ in spied(trace, policy, Budget(time_share=0.5, latency_ms=11.0))[0].seen]
+    assert all(models <= {"calm"} for models in ran)
+    assert sum(map(bool, ran)) >= 0.3 * len(ran)
+
+
+def test_without_a_time_budget_what_has_room_is_used() -> None:
+    for policy in ("camlink", "drls"):
+        assert all(len(models) == 2 for models in frames_of(policy, Budget(latency_ms=20.0))), policy
+
+
+@pytest.mark.parametrize("policy", ["camlink", "drls"])
+def test_what_does_not_fit_into_the_rest_of_a_frame_leaves_it_to_what_does(policy: str) -> None:
+    frames = np.arange(300)
+    values = {"busy": frames // 3 % 5, "calm": frames // 90, "long": frames // 3 * 2 % 5}
+    trace = trace_of(values, {"busy": 10.0, "calm": 10.0, "long": 12.0})
+    ran = [set(executed) for executed, _ in spied(trace, policy, Budget(latency_ms=21.0))[0].seen]
+    assert all(models == {"long"} or len(models) == 2 for models in ran)
+    assert {"busy", "calm"} in ran
+
+
+def test_an_agent_sets_its_price_for_frames_of_limited_length() -> None:
+    trace = random_trace(7, 300, 4)
+    everything = sum(entry.time_ms for entry in trace.models.values())
+    row = rows_of(trace, "drls", Budget(time_share=0.3, latency_ms=0.5 * everything))
+    assert row["cost"] > 0.2, "a price for frames on which all could execute leaves the budget unspent"
 
 
 def test_credit_is_spent_on_several_frames_where_one_may_not_take_it() -> None:
