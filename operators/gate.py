@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from camlink.operators.certificates import ON_TRIAL
-from camlink.operators.policy import FrameFacts, FramePolicy, GoesOn, ReadsDetections
+from camlink.operators.policy import FrameFacts, FramePolicy, GoesOn, MindsLatency, ReadsDetections
 from camlink.operators.sampling import FramePlan
+from camlink.pipeline.clock import Clock
 from camlink.pipeline.records import Decision, Detections, Frame, ModelOutput, Value
 
 UNKNOWN = "nothing is known of it yet"
@@ -20,10 +21,22 @@ PER_FRAME_POLICIES = ("camlink", "reducto", "periodic")  # by their names in the
 class Gate:
     """The policies of all cameras of one inference worker."""
 
-    def __init__(self, make: Callable[[str], FramePolicy]) -> None:
-        """``make``: from a camera's id to its policy."""
+    def __init__(
+        self, make: Callable[[str], FramePolicy], *, latency_ms: float | None = None, clock: Clock | None = None
+    ) -> None:
+        """``make``: from a camera's id to its policy.
+
+        ``latency_ms``: what models may take on a frame. With a ``clock``, that by which live frames are captured, it
+        counts from a frame's capture on, and what it has waited before counts too.
+        """
         self._make = make
+        self._latency_ms, self._clock = latency_ms, clock
         self._policies: dict[str, FramePolicy] = {}
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit on each frame, so that nothing executes on one but what its policy chooses."""
+        return self._latency_ms is not None
 
     def decide(self, decision: Decision) -> None:
         """Take in which models are loaded, and which of them have to execute for their targets."""
@@ -51,9 +64,13 @@ class Gate:
         """Show the camera's next frame to its policy."""
         self._policy(frame.camera_id).begin(FrameFacts(frame.index, frame.captured_at.timestamp(), frame.stats))
 
-    def choose(self, camera_id: str, executed: Sequence[ModelOutput]) -> str | None:
+    def choose(self, frame: Frame, executed: Sequence[ModelOutput]) -> str | None:
         """Return the model to execute next, or None."""
-        return self._policy(camera_id).choose(_values(executed))
+        policy = self._policy(frame.camera_id)
+        if self._latency_ms is not None and self._clock is not None and isinstance(policy, MindsLatency):
+            waited_s = max((self._clock.now() - frame.captured_at).total_seconds(), 0.0)
+            policy.within(self._latency_ms - 1000.0 * waited_s)
+        return policy.choose(_values(executed))
 
     def answer(
         self,

@@ -140,6 +140,10 @@ class PerFrame:
     def _shapes(self) -> dict[str, list[object]]:
         return {m: [s.task, s.size, list(s.labels or ())] for m, s in self._setup.specs.items()}
 
+    def within(self, left_ms: float) -> None:
+        """Say how long the models may still take on this frame, by the clock; before each `choose`."""
+        self._allowance.within(left_ms)
+
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
         self._frame = frame
@@ -328,7 +332,7 @@ class PerFrame:
         """Return the price per ms at which the loaded models use the budget up, or targets are just met."""
         if self._aims:
             return self._aims.look(outlooks)
-        limit = self._setup.budget.time_ms(self._setup.costs)
+        limit = self._setup.budget.long_run_ms(self._setup.costs)
         loaded = [o for n, o in outlooks.items() if self._allowed is None or n in self._allowed]
         return 0.0 if isinf(limit) else Prices(loaded).for_time(limit)
 
@@ -340,7 +344,8 @@ class PerFrame:
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
 
     def _candidates(self, executed: Mapping[str, Value]) -> list[str]:
-        return [m for m in self._models if m in (self._allowed or ()) and m not in executed]
+        open_to = (m for m in self._models if m in (self._allowed or ()) and m not in executed)
+        return [m for m in open_to if self._allowance.has_room(m)]
 
     def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
         model = self._models[name]

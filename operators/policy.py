@@ -59,6 +59,7 @@ class PolicySetup:
 
     ``budget.time_share`` holds over every span that starts with the first frame for which `FramePolicy.choose` was
     asked: what the policy chose may never have cost more than that share of executing everything on the frames so far.
+    ``budget.latency_ms`` holds on each frame: what the policy chose on it may never cost more than that together.
     ``load_ms`` is what bringing a model into memory costs on top, each time (`camlink.operators.allowance`).
     """
 
@@ -130,6 +131,15 @@ class GoesOn(Protocol):
 
     def learn_late(self, frame: Any, executed: Mapping[str, Value], detections: Mapping[str, Detections]) -> None:
         """Learn from an earlier frame that was put off, now that all models have executed on it."""
+        ...
+
+
+@runtime_checkable
+class MindsLatency(Protocol):
+    """A policy that is told how long live frames have waited; others keep to ``latency_ms`` by the models' costs."""
+
+    def within(self, left_ms: float) -> None:
+        """Say how long the models may still take on this frame, by the clock; before each `choose`."""
         ...
 
 

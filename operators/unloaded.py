@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Leveled, Levels
 from camlink.operators.known_model import KnownModel
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
-from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
+from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded, what_fits
 from camlink.operators.policy import PolicySetup
 from camlink.operators.policy_state import State
 from camlink.operators.worth import Outlook
@@ -22,7 +21,6 @@ from camlink.pipeline.errors import StateError
 
 LINKS_BACK = (2, 4, 8, 16)  # frames back that links learn from, one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
-_MARGIN = 1e-6  # even a model that never changed is worth its memory
 
 
 class Unloaded:
@@ -94,9 +92,5 @@ class Unloaded:
 
     def _what_fits(self) -> frozenset[str]:
         """Return the models that fit into memory together and whose outputs are hardest to do without."""
-        options = {
-            name: [Option(0.0, -model.belief.guess(0.0).wrong - _MARGIN, False), Option(0.0, 0.0, True)]
-            for name, model in self._models.items()
-        }
-        chosen = within_memory(options, self._setup.costs, self._setup.budget)
-        return frozenset(name for name, option in chosen.items() if option.how)
+        stale = {name: model.belief.guess(0.0).wrong for name, model in self._models.items()}
+        return what_fits(stale, self._setup.costs, self._setup.budget)

@@ -138,8 +138,8 @@ class CameraRows:
     def without_executions(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return, for each time (n,), whether the decision in force let nothing execute at all."""
         found = decision_in_force(self.decisions, times_us)
-        idle = [not (decision["execute"] or decision.get("per_frame")) for decision in self.decisions]
-        idle = np.array([*idle, False])  # [-1]: none in force
+        let_nothing = [not (decision["execute"] or decision.get("per_frame")) for decision in self.decisions]
+        idle = np.array([*let_nothing, False])  # [-1]: none in force
         return np.asarray(idle[found])
 
     def expected_agreements(self) -> NDArray[np.float64]:
