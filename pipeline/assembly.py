@@ -196,7 +196,11 @@ def budget_faults(config: SiteConfig, costs: Costs) -> Iterator[Found]:
     """Yield by key where the budgets leave nothing that could be executed with models of these costs."""
     budget, total_ms = budget_of(config), costs.time(costs.models)
     cheapest, allowed_ms = min(costs.models, key=lambda m: costs.time_ms[m]), budget.long_run_ms(costs)
-    if len(costs.models) > 1 and config.policy != "all" and costs.time_ms[cheapest] > allowed_ms:
+    needed = costs.memory(costs.models)
+    # What decides on every frame saves up for a model; which of them are loaded, if not all, is chosen per period.
+    saves_up = config.policy in PER_FRAME_POLICIES and needed <= budget.memory_limit()
+    kept = len(costs.models) == 1 or config.policy == "all" or saves_up
+    if not kept and costs.time_ms[cheapest] > allowed_ms:
         share = costs.time_ms[cheapest] / total_ms
         yield (
             ("budgets", "time_share"),
@@ -205,7 +209,6 @@ def budget_faults(config: SiteConfig, costs: Costs) -> Iterator[Found]:
             f"{share + 0.005:.2f}, or more models to share the time with",
         )
     yield from _latency_faults(config.policy, cheapest, costs, budget)
-    needed = costs.memory(costs.models)
     if config.policy in ("all", "reducto", "periodic") and needed > budget.memory_limit():
         message = f"policy {config.policy} holds all models at once, {needed:.2f} GB"
         yield ("budgets", "memory_gb"), f"{message}, but {budget.memory_gb} is allowed; raise it, or change the policy"
