@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console, writable
+from camlink.pipeline.commands.console import WRONG_USE, note_console, print_note, writable
 from camlink.pipeline.commands.dashboard import TokenOption
 from camlink.pipeline.quantities import counted
 
@@ -81,7 +81,7 @@ def run(
             session.update_cameras(site, cameras_of(site))
             return [camera.source_spec() for camera in site.cameras]
 
-        roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited)
+        roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited, tell=print_note)
         note_console().print(f"{counted(len(site.cameras), 'camera')}; Ctrl-C ends with a report in {folder}")
         readings = telemetry.timed(roster) if telemetry else roster
         code = run_and_report(session, readings, roster.captured, None, folder, on_stop=roster.close)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
-from camlink.pipeline.commands.console import note_console
+from camlink.pipeline.commands.console import note_console, print_note
 
 if TYPE_CHECKING:
     from camlink.models.base import OutputSpec
@@ -351,7 +351,7 @@ def _readings(
         site = watch.poll()
         return None if site is None else _shared(site, share)
 
-    roster = Roster(specs, edits=edited)
+    roster = Roster(specs, edits=edited, tell=print_note)
     closing.callback(roster.close)
     return roster
 
