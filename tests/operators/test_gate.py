@@ -154,6 +154,28 @@ def test_baselines_ask_for_memory_for_all() -> None:
         check_budgets(config, ModelPool(models(), 2.0))
 
 
+@pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
+def test_a_share_below_the_cheapest_model_is_saved_up_for(policy: str) -> None:
+    rules = RULES | {"policy": policy, "budgets": {"time_share": 0.1}}
+    check_budgets(SiteConfig(models="building", **rules), ModelPool(models()))
+    records = run_frames(make_frames("hall", 400), models(), **rules)
+    ran = Counter(o.model for r in on_serve_frames(records) for o in r.outputs if o.how == "executed")
+    assert ran.keys() == {"objects", "persons", "bags"} and set(served(records).values()) == {1}
+
+
+def test_a_share_below_the_cheapest_model_is_refused_where_what_is_loaded_is_chosen_for_a_period() -> None:
+    config = SiteConfig(models="building", policy="camlink", budgets={"time_share": 0.1, "memory_gb": 2.0})
+    with pytest.raises(ConfigError, match=r"the cheapest model, persons, takes 10\.0 of 40\.0 ms"):
+        check_budgets(config, ModelPool(models(), 2.0))
+
+
+def test_a_repeating_policy_says_when_it_is_never_to_execute(caplog: pytest.LogCaptureFixture) -> None:
+    rules = RULES | {"policy": "periodic", "budgets": {"time_share": 1e-4}}
+    run_frames(make_frames("hall", 100), models(), **rules)
+    (warning,) = (r.getMessage() for r in caplog.records if r.name.endswith("repeating"))
+    assert warning.startswith('camera "hall": Periodic executes no model any more')
+
+
 def test_a_target_that_is_not_met_has_its_model_executed() -> None:
     noisy = [
         TinyModel.count("objects", lambda f: (f.index * 7919) % 5, time_ms=20.0),
