@@ -205,9 +205,8 @@ def budget_faults(config: SiteConfig, costs: Costs) -> Iterator[Found]:
     """Yield by key where the budgets leave nothing that could be executed with models of these costs."""
     budget, total_ms = budget_of(config), costs.time(costs.models)
     cheapest, allowed_ms = min(costs.models, key=lambda m: costs.time_ms[m]), budget.long_run_ms(costs)
-    # What decides on every frame saves up for a model; which of them are loaded, if not all, is chosen per period.
-    saves_up = config.policy in PER_FRAME_POLICIES and costs.memory(costs.models) <= budget.memory_limit()
-    kept = len(costs.models) == 1 or config.policy == "all" or saves_up
+    # what decides on every frame saves up for a model
+    kept = len(costs.models) == 1 or config.policy == "all" or config.policy in PER_FRAME_POLICIES
     if not kept and costs.time_ms[cheapest] > allowed_ms:
         share = costs.time_ms[cheapest] / total_ms
         yield (

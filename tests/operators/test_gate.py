@@ -163,10 +163,14 @@ def test_a_share_below_the_cheapest_model_is_saved_up_for(policy: str) -> None:
     assert ran.keys() == {"objects", "persons", "bags"} and set(served(records).values()) == {1}
 
 
-def test_a_share_below_the_cheapest_model_is_refused_where_what_is_loaded_is_chosen_for_a_period() -> None:
-    config = SiteConfig(models="building", policy="camlink", budgets={"time_share": 0.1, "memory_gb": 2.0})
-    with pytest.raises(ConfigError, match=r"the cheapest model, persons, takes 10\.0 of 40\.0 ms"):
-        check_budgets(config, ModelPool(models(), 2.0))
+def test_what_is_loaded_for_a_small_share_is_what_fits_and_executes_now_and_then() -> None:
+    rules = RULES | {"budgets": {"time_share": 0.1, "memory_gb": 2.0}}
+    check_budgets(SiteConfig(models="building", **rules), ModelPool(models(), 2.0))
+    records = run_frames(make_frames("hall", 600), models(), **rules)
+    decisions = [r for r in records if isinstance(r, Decision)]
+    ran = Counter(o.model for r in on_serve_frames(records) for o in r.outputs if o.how == "executed")
+    assert decisions and all(d.loaded == decisions[0].loaded and not d.execute for d in decisions)
+    assert ran and set(ran) == set(decisions[0].loaded)
 
 
 def test_a_repeating_policy_says_when_it_is_never_to_execute(caplog: pytest.LogCaptureFixture) -> None:
