@@ -241,6 +241,9 @@ class InferenceOperator(Operator):
         loaded = set(self._pool.loaded)
         yield from self._run([job for job in jobs if loaded.issuperset(job.run)])
         later = [job for job in jobs if not loaded.issuperset(job.run)]
+        learning = {job.frame.camera_id for job in self._deferred if job.plan.bootstrap}
+        if any(job.frame.camera_id in learning and not job.plan.bootstrap for job in later):
+            yield from self._run_deferred()  # links are learnt from them: what comes now is to score these links
         self._awaiting += [job for job in later if (loaded | coming).issuperset(job.run)]
         self._deferred += [job for job in later if not (loaded | coming).issuperset(job.run)]
         if len(self._deferred) >= DEFER_FRAMES or any(job.plan.profile_ends for job in self._deferred):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
@@ -66,9 +67,6 @@ class SchedulerOperator(Operator):
         self._per_frame = policy in PER_FRAME_POLICIES  # then only what is loaded is decided per period
         policy = "mlink-exact" if self._per_frame else policy
         self._policy = policy if len(specs) > 1 or self._per_frame else "all"  # one model cannot be predicted by links
-        saves_up = self._per_frame and min(costs.time_ms.values()) > budget.long_run_ms(costs)
-        # A share that allows no model on every frame says nothing of what to load for some frames.
-        self._to_choose_by = replace(budget, time_share=None) if saves_up else budget
         self._cameras: dict[str, _Camera] = {}
         self._loaded: tuple[str, ...] | None = None
         self._payloads = EnsembleBytes()
@@ -161,8 +159,9 @@ class SchedulerOperator(Operator):
         """Choose anew for all cameras with scores; tell this one, and the others whose choice has changed."""
         scored = {c: s.scores for c, s in self._cameras.items() if s.scores is not None and self._active(s, now)}
         urgent = {c: forced for c in scored if (forced := self._cameras[c].not_met())}
-        selection = select(self._policy, scored, self._costs, self._to_choose_by, urgent)
-        otherwise = select(self._policy, scored, self._costs, self._to_choose_by) if urgent else selection
+        choose = partial(select, self._policy, scored, self._costs, self._budget, saves_up=self._per_frame)
+        selection = choose(urgent)
+        otherwise = choose() if urgent else selection
         changed_set = selection.loaded != self._loaded
         if changed_set:
             logger.info("loaded set: %s", ", ".join(selection.loaded) or "nothing")

@@ -67,6 +67,7 @@ class Served:
     stated: float | None
     audited: float | None
     executed: float
+    right: float  # of all outputs on frames that nobody audited: executed ones are, those that abstained are not
 
 
 def served(trace: TraceArrays, camera: CameraTrace, **settings: Any) -> Iterator[Served]:
@@ -99,6 +100,7 @@ def served(trace: TraceArrays, camera: CameraTrace, **settings: Any) -> Iterator
             float(np.mean([o.confidence for o in given])) if given else None,
             agreed(camera, shadows),
             sum(o.how == "executed" for o in on_serve) / max(len(on_serve), 1),
+            agreed(camera, on_serve) or 0.0,
         )
 
 
@@ -125,6 +127,8 @@ def one(spec: OutputSpec, value: Value, truth: Value) -> float:
 def summary(rows: Sequence[Served]) -> str:
     """Say how far targets were met, and stated confidence true, by models with enough answers."""
     judged = [r for r in rows if r.answers >= FEWEST and r.agreed is not None and r.stated is not None]
+    if not judged:
+        return f"no model with {FEWEST} answers that state a confidence"
     off = np.array([(r.stated or 0.0) - (r.agreed or 0.0) for r in judged])
     said = f"stated less true {100 * off.mean():+.1f}, {100 * np.abs(off).mean():.1f} either way"
     over = np.array([(r.agreed or 0.0) - r.target for r in judged if r.target is not None])
@@ -135,8 +139,8 @@ def summary(rows: Sequence[Served]) -> str:
             + (f", by {100 * missed.mean():.1f} on average and {100 * missed.max():.1f} at most" if missed.size else "")
             + f"; {said}"
         )
-    executed = sum(r.executed for r in rows) / len(rows)
-    return f"{said}; executed {100 * executed:.0f} % of outputs"
+    executed, right = (100 * sum(each) / len(rows) for each in zip(*((r.executed, r.right) for r in rows), strict=True))
+    return f"{said}; executed {executed:.0f} % of outputs, {right:.1f} % of all agree"
 
 
 def main() -> None:
@@ -149,6 +153,7 @@ def main() -> None:
     parser.add_argument("--policy", default="camlink")
     parser.add_argument("--audit", type=float, default=0.02)
     parser.add_argument("--bootstrap", type=int, default=100)
+    parser.add_argument("--profile", type=int, default=10)
     parser.add_argument("--seed", nargs="*", type=int, default=[0])
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -164,7 +169,7 @@ def main() -> None:
                 rules = settings | {
                     "policy": arguments.policy,
                     "audit": {"fraction": arguments.audit},
-                    "profile": {"fraction": 0.0, "min_frames": 10},
+                    "profile": {"fraction": 0.0, "min_frames": arguments.profile},
                     "links": {"bootstrap_frames": min(arguments.bootstrap, len(camera) // 5)},
                 }
                 for seed in arguments.seed:
