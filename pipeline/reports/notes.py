@@ -168,17 +168,17 @@ def against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
     if figure["audit_frames"] < FEW_FRAMES:
         return {"verdict": "few", "text": f"Only {counted(figure['audit_frames'], 'audit frame')}: too few to judge."}
     if lead["high"] < 0.0:
-        text = f"{words.capitalize()} does better here {figures}: links for {model} are not worth using."
+        text = f"{words.capitalize()} does better here {figures}: predictions of {model} are not worth using."
         return {"verdict": "worse", "text": text}
     if percent(baseline) == percent(figure["mean"]):
         return {"verdict": "similar", "text": f"No better than {words} ({percent(baseline)} both)."}
     if baseline > figure["mean"]:
-        text = f"{words.capitalize()} does as well or better here {figures}: links for {model} show no gain."
+        text = f"{words.capitalize()} does as well or better here {figures}: predicting {model} shows no gain."
         return {"verdict": "similar", "text": text}
     if lead["low"] <= 0.0:
         text = f"Ahead of {words} {figures}, but frame by frame the gain may be chance ({points(lead)})."
         return {"verdict": "similar", "text": text}
-    text = f"Links beat {words}, the best baseline {figures}, by {points(lead)} frame by frame."
+    text = f"Predictions beat {words}, the best baseline {figures}, by {points(lead)} frame by frame."
     return {"verdict": "better", "text": text}
 
 

@@ -136,10 +136,10 @@ class CameraRows:
         return stretches(np.concatenate(seen) if seen else np.zeros(0, np.int64))
 
     def without_executions(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return, for each time (n,), whether the decision in force executed nothing at all."""
+        """Return, for each time (n,), whether the decision in force left nothing to be executed at all."""
         found = decision_in_force(self.decisions, times_us)
-        idle = np.array([not decision["execute"] for decision in self.decisions] + [False])  # [-1]: none in force
-        return np.asarray(idle[found])
+        idle = [not (decision["execute"] or decision.get("per_frame")) for decision in self.decisions]
+        return np.asarray(np.array([*idle, False])[found])  # [-1]: none in force
 
     def expected_agreements(self) -> NDArray[np.float64]:
         """Return what the decision in force expected (over all models), per frame served under one that says it."""
