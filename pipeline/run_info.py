@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from camlink.models.base import OutputSpec
+from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import RequestError, ResultsError
 
@@ -49,6 +50,11 @@ class RunInfo:
     def specs(self) -> dict[str, OutputSpec]:
         """Return the models' output specs. Raises `ResultsError` when a model's entry does not describe one."""
         return {name: _spec(name, entry) for name, entry in self.models.items()}
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether its policy decides on every frame, and so predicts without the links that are trained beside it."""
+        return self.policy in PER_FRAME_POLICIES
 
     def bootstrap_frames(self) -> int:
         """Return how many of a camera's first frames every model runs on, to learn from; 0 where it is not told."""

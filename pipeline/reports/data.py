@@ -76,7 +76,8 @@ def _whole(
     cost["parts"] = spent_in_all([camera["cost"]["parts"] for camera in cameras.values()])
     cost["time_budget"] = time_budget(info)
     return {
-        "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads, "interval": _kind(info)},
+        "run": {name: _plain(getattr(info, name)) for name in IN_RUN}
+        | {"loads": info.loads, "interval": _kind(info), "per_frame": info.per_frame},
         "executions": executions,
         "abstentions": _abstentions(frames),
         "agreement": _agreement(pooled, Proof.of_all(p.whole for p in proofs), info),

@@ -1,0 +1,52 @@
+"""The report of a run whose policy decides on every frame: shares of frames in place of decisions, no links' scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from camlink.models.pool import ModelPool
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.reports import build_report, write_report
+from camlink.pipeline.reports.daily import daily_report, render_daily
+from camlink.pipeline.results import RunResults
+from camlink.pipeline.session import Camera, Session
+from camlink.pipeline.testing import START, TinyModel, make_frames
+
+LINKS = ("Link scores", "links to persons", "the first links")  # what a page says of links
+
+
+def run(out: Path, frames: int = 240, **settings: Any) -> Path:
+    """Run one camera at one frame per second."""
+    models = [
+        TinyModel.count("persons", lambda f: f.index // 20 % 4, time_ms=20.0),
+        TinyModel.count("objects", lambda f: f.index // 20 % 4, time_ms=30.0),
+    ]
+    rules: dict[str, Any] = {"budgets": {"time_share": 0.5}, "links": {"bootstrap_frames": 60, "min_train_frames": 40}}
+    config = SiteConfig(**{"models": "building", **rules, **settings})
+    session = Session(config, ModelPool(models), {"hall": Camera("indoor", "hall.mp4", 1.0)}, out)
+    session.run(make_frames("hall", frames), lambda: {"hall": frames})
+    return out
+
+
+def outside_folds(page: str) -> str:
+    """Return what of a page is seen without unfolding anything."""
+    seen, *parts = page.split('<details class="fold">')
+    return seen + "".join(part.partition("</details>")[2] for part in parts)
+
+
+@pytest.mark.parametrize(("policy", "per_frame"), [("camlink", True), ("periodic", True), ("mlink-exact", False)])
+def test_links_that_a_policy_does_not_read_are_out_of_the_way(tmp_path: Path, policy: str, per_frame: bool) -> None:
+    out = run(tmp_path / "run", policy=policy)
+    page = write_report(out).read_text(encoding="utf-8")
+    camera = build_report(out)["cameras"]["hall"]
+    assert any(event["kind"] == "promoted" for event in camera["adaptation"]), "links are trained in any case"
+    assert [words in outside_folds(page) for words in LINKS] == [not per_frame] * 3
+    assert ("executed on a share of frames" in page) == per_frame
+    day = render_daily(daily_report(RunResults(out), START.date()))
+    assert ("links to persons" in day) == (not per_frame)
+    if per_frame:
+        folded = page.split("Links trained beside, not read by this policy")[1]
+        assert "links to persons promoted" in folded and '"heatmap"' in folded
