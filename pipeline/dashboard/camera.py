@@ -58,7 +58,8 @@ class CameraView:
     troubles: Sequence[str]  # what must not be overlooked, in sentences
     models: list[ModelView]
     drawn: str
-    strip: Markup | None
+    per_frame: bool  # a policy decides on every frame, and reads no links
+    strip: Markup | None  # decisions over time; of such a policy, on which share of frames models executed
     decision: Mapping[str, Any] | None
     calibrated: Sequence[str]  # what a person would say, by the oracle node, in sentences
     matrix: list[tuple[str, list[tuple[str, float | None]]]]
@@ -95,12 +96,13 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             troubles=troubles(rollups.info, [camera], costs),
             models=[_model(rollups.info, camera, name, span, window, asked.get(name)) for name in camera.models],
             drawn=drawn_model(camera),
-            strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
+            per_frame=rollups.info.per_frame,
+            strip=_strip(rollups.info, camera, decisions, span, window) if decisions and window else None,
             decision=decisions[-1] if decisions else None,
             matrix=_matrix(scored["link_scores"], list(camera.models)) if scored else [],
             calibrated=[_calibrated(rollups.info, camera_id, state) for state in camera.calibrated.values()],
             latest=latest,
-            happened=_happened(camera),
+            happened=_happened(camera, links=not rollups.info.per_frame),
             dropped=dict(camera.dropped.most_common()),
             frames=camera.frames(),
             in_flight=_in_flight(rollups.info, captured, camera),
@@ -171,12 +173,21 @@ def _matrix(
     return [(source, [(target, scores.get(source, {}).get(target)) for target in models]) for source in models]
 
 
-def _happened(camera: CameraState) -> Sequence[Mapping[str, Any]]:
-    """Return the newest events of all kinds, newest first."""
+def _strip(
+    info: RunInfo, camera: CameraState, decisions: Sequence[Mapping[str, Any]], span: str, window: tuple[int, int]
+) -> Markup:
+    if info.per_frame:
+        return svg.shares({name: model.series[span].read() for name, model in camera.models.items()}, window)
+    return svg.strip(decisions, list(camera.models), window)
+
+
+def _happened(camera: CameraState, *, links: bool) -> Sequence[Mapping[str, Any]]:
+    """Return the newest events of all kinds, newest first; ``links``: also what became of links."""
     events = [
         {"at": e["at"], "kind": e["kind"], "what": f"camera {e['kind']}", "detail": e["detail"]} for e in camera.events
     ]
     learnt = [{"at": e["at"], "kind": e["kind"], "what": _learnt(e), "detail": e["detail"]} for e in camera.adaptation]
+    learnt = learnt if links else []
     drops = [
         {"at": d["captured_at"], "kind": "dropped", "what": _dropped(d["count"]), "detail": d["reason"]}
         for d in camera.drops
