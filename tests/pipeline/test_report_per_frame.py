@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from camlink.models.pool import ModelPool
+from camlink.pipeline.commands.running import facts
 from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.progress import Progress
+from camlink.pipeline.records import Decision, FrameResult, ModelOutput
 from camlink.pipeline.reports import build_report, write_report
 from camlink.pipeline.reports.daily import daily_report, render_daily
 from camlink.pipeline.results import RunResults
+from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames
 
@@ -50,3 +55,34 @@ def test_links_that_a_policy_does_not_read_are_out_of_the_way(tmp_path: Path, po
     if per_frame:
         folded = page.split("Links trained beside, not read by this policy")[1]
         assert "links to persons promoted" in folded and '"heatmap"' in folded
+
+
+def profiled(camera: str, frames: int) -> list[FrameResult]:
+    """Frames on which every model, the only one, runs."""
+    made = [ModelOutput(camera, i, START, "persons", None, "profile", "executed") for i in range(frames)]
+    return [FrameResult(camera, output.frame_index, START, "profile", (output,)) for output in made]
+
+
+def decision(camera: str) -> Decision:
+    return Decision(camera, START, START + timedelta(hours=1), (), ("persons",), ("persons",), {}, {}, {}, None, "")
+
+
+def test_cameras_that_learn_say_how_far_they_are_in_place_of_what_they_execute() -> None:
+    specs = {"persons": TinyModel.count("persons", lambda f: 0).spec}
+    progress = Progress(specs, learning_frames={"hall": 172, "yard": 100})
+    progress.observe(profiled("hall", 40))
+    assert facts(progress) == "learning: 40 of 172 frames"
+    progress.observe(profiled("yard", 10))
+    assert facts(progress) == "learning: 50 of 272 frames"
+    progress.observe([decision("yard")])
+    assert facts(progress) == "100% executed, agreement not measured yet, 1 camera still learning: 40 of 172 frames"
+    progress.observe([decision("hall"), *profiled("hall", 3)])
+    assert facts(progress) == "100% executed, agreement not measured yet", "profile frames of later periods are usual"
+
+
+def test_a_run_knows_how_many_frames_its_cameras_learn_from(tmp_path: Path) -> None:
+    out = run(tmp_path / "run", frames=140, period=timedelta(hours=1), profile={"fraction": 0.01, "min_frames": 5})
+    info = RunInfo.load(out)
+    assert info.learning_frames("hall") == 60 + 36, "bootstrap, and 1 % of an hour at one frame per second"
+    start = build_report(out)["cameras"]["hall"]["decisions"][0]["start"]
+    assert datetime.fromisoformat(start) == START + timedelta(seconds=95)
