@@ -12,7 +12,7 @@ from markupsafe import Markup
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model, telling_span, troubles
-from camlink.pipeline.dashboard.health import Health, health_of
+from camlink.pipeline.dashboard.health import Health, health_of, learning_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_of, targets
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
@@ -52,6 +52,7 @@ class CameraView:
     camera_id: str
     facts: Mapping[str, Any]
     health: Health
+    learning: str  # how far it is with the frames before its first decision; empty for one that has come past them
     span: str
     trust: Trust | None
     costs: Costs
@@ -90,6 +91,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             camera_id=camera_id,
             facts={**dict.fromkeys(("domain", "source", "fps")), **rollups.info.cameras.get(camera_id, {})},
             health=health_of(camera, rollups.info, now),
+            learning=learning_of(camera, rollups.info),
             span=span,
             trust=view.trust_of(camera),
             costs=(costs := costs_of([camera], rollups.info)),

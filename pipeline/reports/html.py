@@ -69,6 +69,7 @@ class Page:
                 report=report,
                 config=self._results.info.config,
                 headline=notes.headline(report),
+                learning=bool(notes.learning_sentence(report)),
                 looks=self._looks,
                 ending=notes.ending(report),
                 dropped=notes.dropped_sentence(report["frames"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import deciding
-from camlink.pipeline.reports.spending import over_spent
+from camlink.pipeline.reports.spending import learning_frames, over_spent
 
 BASELINE_WORDS = {
     "constant": "always answering the most common value",
@@ -256,6 +256,8 @@ def headline(report: Mapping[str, Any]) -> str:
         f"camlink made {made['made']:,} of {made['possible_without_drops']:,} possible model executions "
         f"({percent(saved)} saved)."
     )
+    if learning := learning_sentence(report):
+        return " ".join(filter(None, (learning, lost, *missed(report))))
     abstained = report["abstentions"]
     silence = f"It gave no answer to {some_percent(abstained['share'])} of outputs." if abstained["served"] else ""
     told = (
@@ -266,6 +268,17 @@ def headline(report: Mapping[str, Any]) -> str:
         *missed(report),
     )
     return " ".join(filter(None, told))
+
+
+def learning_sentence(report: Mapping[str, Any]) -> str:
+    """Say that nothing could be saved as no camera has a decision yet; empty where any has come that far."""
+    frames = learning_frames(report["cost"]["parts"])
+    if not frames:
+        return ""
+    ended = report["run"]["finished_at"] is not None
+    first = "The run ended while cameras were still learning" if ended else "The cameras are still learning"
+    so_far = f"all {counted(frames, 'frame')} {'were' if ended else 'so far are'} bootstrap or profile frames"
+    return f"{first}: {so_far}, on which every model runs, so nothing could be saved yet."
 
 
 def dropped_sentence(frames: Mapping[str, Any]) -> str:

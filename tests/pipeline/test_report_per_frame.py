@@ -13,7 +13,7 @@ from camlink.pipeline.commands.running import facts
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.records import Decision, FrameResult, ModelOutput
-from camlink.pipeline.reports import build_report, write_report
+from camlink.pipeline.reports import build_report, headline, write_report
 from camlink.pipeline.reports.daily import daily_report, render_daily
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.run_info import RunInfo
@@ -86,3 +86,20 @@ def test_a_run_knows_how_many_frames_its_cameras_learn_from(tmp_path: Path) -> N
     assert info.learning_frames("hall") == 60 + 36, "bootstrap, and 1 % of an hour at one frame per second"
     start = build_report(out)["cameras"]["hall"]["decisions"][0]["start"]
     assert datetime.fromisoformat(start) == START + timedelta(seconds=95)
+
+
+def test_a_run_that_ended_while_it_learnt_says_so_and_gives_no_share_saved(tmp_path: Path) -> None:
+    out = run(tmp_path / "run", frames=70, profile={"min_frames": 20})
+    report = build_report(out)
+    assert report["cost"]["parts"]["profile"]["frames"] == 10
+    assert headline(report).startswith("The run ended while cameras were still learning: all 70 frames were bootstrap")
+    assert "saved)" not in headline(report) and "Agreement" not in headline(report)
+    page = write_report(out).read_text(encoding="utf-8")
+    assert '<p class="big muted">still learning</p>' in page and "0.0 % saved" not in page
+    going_on = report | {"run": report["run"] | {"finished_at": None}}
+    assert headline(going_on).startswith("The cameras are still learning: all 70 frames so far are bootstrap")
+
+
+def test_a_run_that_learnt_and_then_saved_nothing_is_not_excused(tmp_path: Path) -> None:
+    report = build_report(run(tmp_path / "run", frames=240, policy="all"))
+    assert "still learning" not in headline(report) and "(0.0 % saved)" in headline(report)
