@@ -12,6 +12,7 @@ from markupsafe import Markup
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model, telling_span, troubles
+from camlink.pipeline.dashboard.happened import happened
 from camlink.pipeline.dashboard.health import Health, health_of, learning_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_of, targets
@@ -24,7 +25,6 @@ from camlink.pipeline.run_info import RunInfo
 
 SPAN_S = {"1m": 60, "1h": 3600, "24h": 86_400}
 SPANS = {"1m": "1 minute", "1h": "1 hour", "24h": "24 hours", "all": "All"}
-HAPPENED = 40
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             matrix=_matrix(scored["link_scores"], list(camera.models)) if scored else [],
             calibrated=[_calibrated(rollups.info, camera_id, state) for state in camera.calibrated.values()],
             latest=latest,
-            happened=_happened(camera, links=not rollups.info.per_frame),
+            happened=happened(camera, links=not rollups.info.per_frame),
             dropped=dict(camera.dropped.most_common()),
             frames=camera.frames(),
             in_flight=_in_flight(rollups.info, captured, camera),
@@ -181,30 +181,6 @@ def _strip(
     if info.per_frame:
         return svg.shares({name: model.series[span].read() for name, model in camera.models.items()}, window)
     return svg.strip(decisions, list(camera.models), window)
-
-
-def _happened(camera: CameraState, *, links: bool) -> Sequence[Mapping[str, Any]]:
-    """Return the newest events of all kinds, newest first; ``links``: also what became of links."""
-    events = [
-        {"at": e["at"], "kind": e["kind"], "what": f"camera {e['kind']}", "detail": e["detail"]} for e in camera.events
-    ]
-    learnt = [{"at": e["at"], "kind": e["kind"], "what": _learnt(e), "detail": e["detail"]} for e in camera.adaptation]
-    learnt = learnt if links else []
-    drops = [
-        {"at": d["captured_at"], "kind": "dropped", "what": _dropped(d["count"]), "detail": d["reason"]}
-        for d in camera.drops
-    ]
-    return sorted([*learnt, *events, *drops], key=lambda event: event["at"])[::-1][:HAPPENED]
-
-
-def _dropped(count: int) -> str:
-    return f"{count:,} frame{'' if count == 1 else 's'} dropped"
-
-
-def _learnt(event: Mapping[str, Any]) -> str:
-    if event["kind"] == "relabel_missed":
-        return "relabelling came too late"
-    return f"links to {event['target']} v{event['version']} {str(event['kind']).replace('_', ' ')}"
 
 
 def _in_flight(info: RunInfo, captured: int, camera: CameraState) -> int:
