@@ -20,7 +20,7 @@ from camlink.operators.policy import PolicySetup
 from camlink.operators.policy_state import State
 from camlink.operators.worth import Outlook, Prices
 
-CAUTION = 0.75  # set on three clips: docs/policy.md
+CAUTION = 0.75  # set on three clips: docs/policy-results.md
 GAIN = 0.02  # per frame
 REACH = 4.0  # farthest from the forecast, in logs
 RETURN = 0.01  # of the way back to the forecast, per frame without an answer

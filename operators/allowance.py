@@ -1,4 +1,4 @@
-"""What a policy may still spend: a time budget without debt, and a memory budget with models swapped in and out.
+"""What a policy may still spend: a time budget without debt, what fits into a frame, and a memory budget.
 
 The lab judges policies with this, and policies keep to their budget with the very same object.
 
@@ -25,6 +25,7 @@ ROUNDING = 1e-6  # of executing everything once: sums of floats may miss a limit
 class Allowance:
     """Spending of one camera since its first frame that counts: never more than share x frames x everything.
 
+    Under a latency limit, besides, never more on one frame than that, whatever was saved before.
     ``load_ms`` is charged for each model brought into memory. Where the memory budget is tight, loading a model puts
     out those that were used longest ago, so what is loaded never exceeds the budget.
     """
@@ -34,7 +35,10 @@ class Allowance:
         self.frames = 0
         self.spent_ms = 0.0
         self.loads = 0
-        self._per_frame = budget.time_ms(costs)
+        self._per_frame = budget.long_run_ms(costs)
+        self._latency = budget.latency_limit()
+        self._on_frame_ms = 0.0  # spent on this frame
+        self._measured_ms: float | None = None  # what is left of this frame by the clock
         self._memory = budget.memory_limit()
         self._slack = ROUNDING * costs.time(costs.models)
         self._loaded: dict[str, None] = {}  # in order of last use
@@ -60,8 +64,13 @@ class Allowance:
 
     @property
     def left_ms(self) -> float:
-        """What may be spent now, in ms."""
+        """What may be spent now in the long run, in ms."""
         return self._per_frame * self.frames - self.spent_ms
+
+    @property
+    def room_ms(self) -> float:
+        """What may still be spent on this frame, in ms: by the clock, once `within` has said so, else by the costs."""
+        return self._latency - self._on_frame_ms if self._measured_ms is None else self._measured_ms
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -71,6 +80,11 @@ class Allowance:
     def next_frame(self) -> None:
         """Add what one more frame allows."""
         self.frames += 1
+        self._on_frame_ms = 0.0
+
+    def within(self, left_ms: float) -> None:
+        """Say what is left of this frame by the clock: waiting before counts, and what models took in truth."""
+        self._measured_ms = left_ms
 
     def price(self, model: str) -> float:
         """Return what executing ``model`` costs now, in ms: its time, and its loading if it is not in memory."""
@@ -80,18 +94,22 @@ class Allowance:
         """Say whether ``model`` alone stays within the memory budget."""
         return self.costs.memory_gb[model] <= self._memory + ROUNDING
 
+    def has_room(self, model: str) -> bool:
+        """Say whether ``model`` can be expected to finish within what is left of this frame."""
+        return self.price(model) <= self.room_ms + self._slack
+
     def affords(self, model: str) -> bool:
         """Say whether ``model`` may be executed now."""
-        return self.price(model) <= self.left_ms + self._slack and self.fits(model)
+        return self.price(model) <= self.left_ms + self._slack and self.has_room(model) and self.fits(model)
 
     def affords_all(self, models: tuple[str, ...]) -> bool:
         """Say whether all of ``models`` may be executed on this frame; loading is priced for all not in memory."""
         price = sum(self.price(m) for m in models)
-        return price <= self.left_ms + self._slack and all(self.fits(m) for m in models)
+        return price <= min(self.left_ms, self.room_ms) + self._slack and all(self.fits(m) for m in models)
 
     def frames_held(self, models: tuple[str, ...], frames: int) -> int:
         """Return on how many of the next ``frames`` all of ``models`` can be executed, once they are in memory."""
-        if any(m not in self._loaded for m in models):
+        if any(m not in self._loaded for m in models) or self.costs.time(models) > self._latency + self._slack:
             return 0
         gain = self._per_frame - self.costs.time(models)
         if gain >= 0.0:
@@ -100,6 +118,8 @@ class Allowance:
 
     def frames_until(self, price_ms: float, models: tuple[str, ...]) -> float:
         """Return after how many frames of executing ``models`` on each, ``price_ms`` can be paid on the next one."""
+        if price_ms > self._latency + self._slack:
+            return inf
         missing = price_ms - self._slack - self.left_ms - self._per_frame
         gain = self._per_frame - self.costs.time(models)
         return 0.0 if missing <= 0.0 else missing / gain if gain > 0.0 else inf
@@ -113,7 +133,11 @@ class Allowance:
 
     def spend(self, model: str) -> None:
         """Execute ``model``: pay, and load it if need be. Whether it is afforded is the caller's to ask before."""
-        self.spent_ms += self.price(model)
+        price = self.price(model)
+        self.spent_ms += price
+        self._on_frame_ms += price
+        if self._measured_ms is not None:
+            self._measured_ms -= price
         if model in self._loaded:
             del self._loaded[model]
         else:
@@ -127,18 +151,30 @@ class Allowance:
 
 
 class Turns:
-    """Models in the order in which they are to execute on a frame, as far as they can be paid."""
+    """Models in the order in which they are to execute on a frame, as far as they can be paid.
+
+    One that does not fit into what is left of the frame is passed over, and is first on the next one; what the budget
+    does not pay for yet is waited for.
+    """
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._todo: list[str] = []
+        self._passed: set[str] = set()  # over, on this frame
 
     def next(self, executed: Mapping[str, Value], order: Callable[[], Iterable[str]]) -> str | None:
         """Pay for the next model and return it, or None to stop; ``order`` is asked once, at the start of a frame."""
         if not executed:
             self._allowance.next_frame()
-            self._todo = list(order())
+            passed, self._passed = self._passed, set()
+            self._todo = sorted(order(), key=lambda m: m not in passed)
+        while self._todo and not self._allowance.has_room(self._todo[0]):
+            self._passed.add(self._todo.pop(0))
         if self._todo and self._allowance.affords(self._todo[0]):
             self._allowance.spend(self._todo[0])
             return self._todo.pop(0)
         return None
+
+    def within(self, left_ms: float) -> None:
+        """Say what is left of this frame by the clock."""
+        self._allowance.within(left_ms)

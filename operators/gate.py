@@ -5,23 +5,38 @@ Between `camlink.operators.inference`, which knows frames and rows, and `camlink
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from camlink.operators.certificates import ON_TRIAL
-from camlink.operators.policy import FrameFacts, FramePolicy, GoesOn, ReadsDetections
+from camlink.operators.policy import FrameFacts, FramePolicy, GoesOn, MindsLatency, ReadsDetections
 from camlink.operators.sampling import FramePlan
-from camlink.pipeline.records import Decision, Frame, ModelOutput, Value
+from camlink.pipeline.clock import Clock
+from camlink.pipeline.records import Decision, Detections, Frame, ModelOutput, Value
 
+UNKNOWN = "nothing is known of it yet"
 PER_FRAME_POLICIES = ("camlink", "reducto", "periodic")  # by their names in the configuration
 
 
 class Gate:
     """The policies of all cameras of one inference worker."""
 
-    def __init__(self, make: Callable[[str], FramePolicy]) -> None:
-        """``make``: from a camera's id to its policy."""
+    def __init__(
+        self, make: Callable[[str], FramePolicy], *, latency_ms: float | None = None, clock: Clock | None = None
+    ) -> None:
+        """``make``: from a camera's id to its policy.
+
+        ``latency_ms``: what models may take on a frame. With a ``clock``, that by which live frames are captured, it
+        counts from a frame's capture on, and what it has waited before counts too.
+        """
         self._make = make
+        self._latency_ms, self._clock = latency_ms, clock
         self._policies: dict[str, FramePolicy] = {}
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit on each frame, so that nothing executes on one but what its policy chooses."""
+        return self._latency_ms is not None
 
     def decide(self, decision: Decision) -> None:
         """Take in which models are loaded, and which of them have to execute for their targets."""
@@ -49,45 +64,67 @@ class Gate:
         """Show the camera's next frame to its policy."""
         self._policy(frame.camera_id).begin(FrameFacts(frame.index, frame.captured_at.timestamp(), frame.stats))
 
-    def choose(self, camera_id: str, executed: Sequence[ModelOutput]) -> str | None:
+    def choose(self, frame: Frame, executed: Sequence[ModelOutput]) -> str | None:
         """Return the model to execute next, or None."""
-        return self._policy(camera_id).choose(_values(executed))
+        policy = self._policy(frame.camera_id)
+        if self._latency_ms is not None and self._clock is not None and isinstance(policy, MindsLatency):
+            waited_s = max((self._clock.now() - frame.captured_at).total_seconds(), 0.0)
+            policy.within(self._latency_ms - 1000.0 * waited_s)
+        return policy.choose(_values(executed))
 
     def answer(
-        self, frame: Frame, plan: FramePlan, executed: Sequence[ModelOutput], trial: Mapping[str, tuple[str, ...]]
+        self,
+        frame: Frame,
+        plan: FramePlan,
+        executed: Sequence[ModelOutput],
+        left: Iterable[str],
+        trial: Mapping[str, tuple[str, ...]],
     ) -> tuple[ModelOutput, ...]:
-        """Return rows for the models that were not executed, shadows on audit frames.
+        """Return rows for the models that are ``left``, shadows on audit frames; what has no answer abstains.
 
         On audit frames also for those that executed only because they had to (``trial``), marked as such.
         """
         audit = plan.purpose == "audit"
         values = _values(executed)
         policy = self._policy(frame.camera_id)
+        answers = policy.answer({m: v for m, v in values.items() if not (audit and m in trial)})
         rows = []
-        for model, answer in policy.answer({m: v for m, v in values.items() if not (audit and m in trial)}).items():
+        for model in dict.fromkeys((*answers, *left)):
+            answer = answers.get(model)
             rows.append(
                 ModelOutput(
                     frame.camera_id,
                     frame.index,
                     frame.captured_at,
                     model,
-                    answer.value,
+                    None if answer is None else answer.value,
                     plan.purpose,
-                    answer.how,
+                    "abstained" if answer is None else answer.how,
                     served=not audit,
-                    sources=answer.sources,
-                    confidence=answer.confidence,
+                    sources=() if answer is None else answer.sources,
+                    confidence=None if answer is None else answer.confidence,
                     audit_probability=plan.audit_probability,
-                    reason=ON_TRIAL if model in values else None,
+                    reason=ON_TRIAL if model in values else UNKNOWN if answer is None else None,
                 )
             )
         return tuple(rows)
+
+    def put_off(self, camera_id: str) -> Any:
+        """Return what `learn_late` has to know of the frame that the policy was shown last."""
+        policy = self._policy(camera_id)
+        return policy.put_off() if isinstance(policy, GoesOn) else None
+
+    def learn_late(self, camera_id: str, frame: Any, executed: Sequence[ModelOutput]) -> None:
+        """Tell the policy what was executed on a frame that was put off, after later ones."""
+        policy = self._policy(camera_id)
+        if isinstance(policy, GoesOn):
+            policy.learn_late(frame, _values(executed), _found(executed))
 
     def learn(self, camera_id: str, executed: Sequence[ModelOutput], *, chosen: bool) -> None:
         """Tell the policy what was executed on the frame it was shown last."""
         policy = self._policy(camera_id)
         if isinstance(policy, ReadsDetections):
-            policy.found({o.model: o.detections for o in executed if o.detections is not None})
+            policy.found(_found(executed))
         policy.learn(_values(executed), chosen=chosen)
 
     def _policy(self, camera_id: str) -> FramePolicy:
@@ -98,3 +135,7 @@ class Gate:
 
 def _values(executed: Sequence[ModelOutput]) -> dict[str, Value]:
     return {o.model: o.value for o in executed if o.value is not None}
+
+
+def _found(executed: Sequence[ModelOutput]) -> dict[str, Detections]:
+    return {o.model: o.detections for o in executed if o.detections is not None}

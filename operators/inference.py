@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
@@ -56,9 +57,11 @@ class _Job:
     predict: tuple[str, ...] = ()
     abstain: tuple[str, ...] = ()
     trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    asks: bool = False  # the policy that decides on every frame
     answers: tuple[ModelOutput, ...] = ()  # of a policy that decides on every frame
     done: tuple[ModelOutput, ...] = ()  # what ran before the job had to wait
     failed: Mapping[str, str] = field(default_factory=dict)
+    put_off: Any = None  # what the policy has to know of it, to learn from what executes later
 
 
 @dataclass
@@ -163,11 +166,13 @@ class InferenceOperator(Operator):
         plan = camera.planner.plan(frame.index, frame.captured_at, decision.audit_share if decision else None)
         if plan.purpose == "profile" or decision is None:
             return _Job(frame, plan, self._models)
+        # even where all models have to execute, a limit on each frame may keep some of them from it
+        asks = self._gate is not None and (bool(decision.predict) or self._gate.is_limited)
         if plan.purpose == "audit":
-            return _Job(frame, plan, self._models, decision.predict, camera.neither, decision.trial)
-        if decision.predict:
+            return _Job(frame, plan, self._models, decision.predict, camera.neither, decision.trial, asks)
+        if decision.predict or asks:
             camera.recent.keep(frame)
-        return _Job(frame, plan, decision.execute, decision.predict, camera.neither, decision.trial)
+        return _Job(frame, plan, decision.execute, decision.predict, camera.neither, decision.trial, asks)
 
     def _relabel(self, request: RelabelRequest, jobs: list[_Job]) -> Iterable[Record]:
         frame = self._camera(request.camera_id).recent.take(request.frame_index)
@@ -198,13 +203,13 @@ class InferenceOperator(Operator):
         """Let the policies choose and answer; what they choose runs here, the rest of a full frame later."""
         outputs: list[list[ModelOutput]] = [[] for _ in jobs]
         failed: list[dict[str, str]] = [{} for _ in jobs]
-        asked = {i: job for i, job in enumerate(jobs) if job.plan.purpose in ("serve", "audit") and job.predict}
+        asked = {i: job for i, job in enumerate(jobs) if job.asks}
         for i, job in enumerate(jobs):
             if job.plan.purpose != "relabel" and (self._pool.fits_together or i in asked):
                 gate.begin(job.frame)
         open_ = dict(asked)
         while open_:
-            choices = {i: gate.choose(job.frame.camera_id, outputs[i]) for i, job in open_.items()}
+            choices = {i: gate.choose(job.frame, outputs[i]) for i, job in open_.items()}
             for model in self._models:
                 places = [i for i, choice in choices.items() if choice == model]
                 self._run_model(model, jobs, outputs, failed, places)
@@ -213,17 +218,21 @@ class InferenceOperator(Operator):
 
     def _answered(self, gate: Gate, job: _Job, outputs: Sequence[ModelOutput], failed: Mapping[str, str]) -> _Job:
         ran = {o.model for o in outputs}
-        answers = gate.answer(job.frame, job.plan, outputs, job.trial)
         left = tuple(m for m in self._models if m not in ran)
+        answers = gate.answer(job.frame, job.plan, outputs, [m for m in left if m not in failed], job.trial)
+        late = gate.is_limited and job.plan.purpose == "serve"  # what was not chosen has no time left
+        put_off = None
         if not self._pool.fits_together:  # a full frame has to wait for its other models: later frames come first
+            put_off = gate.put_off(job.frame.camera_id)
             gate.learn(job.frame.camera_id, outputs, chosen=True)
         return replace(
             job,
-            run=tuple(m for m in job.run if m not in ran and m not in failed),
+            run=() if late else tuple(m for m in job.run if m not in ran and m not in failed),
             predict=left,
             answers=answers,
             done=tuple(outputs),
             failed=failed,
+            put_off=put_off,
         )
 
     def _process_in_turn(self, jobs: Sequence[_Job]) -> Iterable[Record]:
@@ -258,9 +267,20 @@ class InferenceOperator(Operator):
             places = [i for i, job in enumerate(jobs) if model in job.run]
             self._run_model(model, jobs, outputs, failed, places)
         for job, done, reasons in zip(jobs, outputs, failed, strict=True):
-            if self._gate is not None and self._pool.fits_together and job.plan.purpose != "relabel":
-                self._gate.learn(job.frame.camera_id, done, chosen=job.plan.purpose == "serve")
+            if self._gate is not None and job.plan.purpose != "relabel":
+                self._learn(self._gate, job, done)
             yield from self._announce(job, tuple(done), reasons)
+
+    def _learn(self, gate: Gate, job: _Job, done: Sequence[ModelOutput]) -> None:
+        """Tell the camera's policy what executed on a frame."""
+        camera_id = job.frame.camera_id
+        if self._pool.fits_together:
+            gate.learn(camera_id, done, chosen=job.plan.purpose == "serve")
+        elif job.plan.purpose == "profile":  # served frames come after it
+            gate.begin(job.frame)
+            gate.learn(camera_id, done, chosen=False)
+        elif job.plan.purpose == "audit" and job.put_off is not None:
+            gate.learn_late(camera_id, job.put_off, done)
 
     def _run_model(
         self,

@@ -141,6 +141,8 @@ class LinkingOperator:
         rows = list(outputs)
         last = self._last.setdefault(ready.camera_id, LastExecuted())
         checked = self._last_checked.setdefault(ready.camera_id, LastExecuted())
+        last.show(ready.captured_at)
+        checked.show(ready.captured_at)
         if ready.purpose != "relabel":
             if ready.answers or lost is None:
                 rows += self._predicted(ready, executed, read, last, checked)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.baselines.options import fitting_sets
+from camlink.operators.baselines.options import Option, fitting_sets, within_memory
 from camlink.operators.belief import Levels
 from camlink.operators.link_evidence import channels
 from camlink.operators.policy_state import State, array
@@ -27,6 +27,7 @@ MOST_FRAMES = 512  # kept; then every other one
 FEWEST_FRAMES = 8  # that say anything
 MOST_GUIDES = 2  # that a model which is not loaded is answered from
 _ROUNDING = 1e-9
+_MARGIN = 1e-6  # even a model that never changed is worth its memory
 _HALF_A_FRAME = 0.5  # for the usual level, beside each level of a source
 
 
@@ -119,22 +120,33 @@ def _right(now: Levels, said: Levels) -> float:
     return float((guess == said).mean())
 
 
+def what_fits(stale: Mapping[str, float], costs: Costs, budget: Budget) -> frozenset[str]:
+    """Return the models that fit into memory together and are hardest to do without, none that no frame has time for.
+
+    ``stale``: how wrong each is expected to be without.
+    """
+    options = {m: [Option(0.0, -wrong - _MARGIN, False), Option(0.0, 0.0, True)] for m, wrong in stale.items()}
+    return frozenset(m for m, option in within_memory(options, costs, budget).items() if option.how)
+
+
 def choose_loaded(
     outlooks: Mapping[str, Outlook], usual: Mapping[str, float], telling: Telling, costs: Costs, budget: Budget
 ) -> frozenset[str]:
     """Return the models that fit into memory together and answer most, of themselves and of the others.
 
-    ``usual``: how often each model's usual value is taken to be right.
+    ``usual``: how often each model's usual value is taken to be right. One that no frame has time for is not loaded.
     """
+    in_time = budget.in_time(costs)
+    models = tuple(m for m in outlooks if m in in_time)
 
     def answered(loaded: Collection[str]) -> float:
         right = _refreshed({m: outlooks[m] for m in outlooks if m in loaded}, budget.time_ms(costs))
         return sum(right[m] if m in right else _without(m, right, usual[m], telling) for m in outlooks)
 
-    if len(outlooks) <= EXACT_UP_TO:
-        return max(fitting_sets(tuple(outlooks), costs, budget), key=answered)
-    per_gb = _grown(tuple(outlooks), answered, costs, budget, lambda m: max(costs.memory_gb[m], 1e-9))
-    return max(per_gb, _grown(tuple(outlooks), answered, costs, budget, lambda m: 1.0), key=answered)
+    if len(models) <= EXACT_UP_TO:
+        return max(fitting_sets(models, costs, budget), key=answered)
+    per_gb = _grown(models, answered, costs, budget, lambda m: max(costs.memory_gb[m], 1e-9))
+    return max(per_gb, _grown(models, answered, costs, budget, lambda m: 1.0), key=answered)
 
 
 def _refreshed(outlooks: Mapping[str, Outlook], limit_ms: float) -> dict[str, float]:

@@ -17,33 +17,38 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from math import exp, inf, isinf
+from typing import NamedTuple
 
 from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
-from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Frequencies, Guess, Leveled, Levels, belief_of
 from camlink.operators.known_model import KnownModel, Told
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
-from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded
 from camlink.operators.newcomer import Newcomer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.scene import Moment, Scene
 from camlink.operators.snapshots import reading
+from camlink.operators.unloaded import LINK_WEIGHT, LINKS_BACK, Unloaded
 from camlink.operators.worth import Outlook, Prices
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Detections, Value
 
-LINKS_BACK = (2, 4, 8, 16)  # of which links learn one at a time, besides 1
-LINK_WEIGHT = 0.6  # of each of these two
 WEIGH_ALL, WEIGH_EVERY = 300, 4  # frames that links' weights learn from: the first ones, then every 4th, for four
 MOST_SOURCES = 2  # that links are read from at once
 FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
-_MARGIN = 1e-6  # even a model that never changed is worth its memory
+
+
+class PutOff(NamedTuple):
+    """A frame of which more will be learnt later: when it was, and what was answered on it."""
+
+    at: Moment
+    time_s: float
+    stated: Mapping[str, Guess]
 
 
 class PerFrame:
@@ -75,10 +80,7 @@ class PerFrame:
         self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
         self._others = {n: tuple(m for m in self._leveled if m != n) for n in self._leveled} if links else {}
         self._asked = False
-        tight = setup.costs.memory(setup.costs.models) > setup.budget.memory_limit()
-        # what all models said, until the set to load is chosen
-        self._full = FullFrames({n: setup.specs[n] for n in self._leveled}) if tight else None
-        self._guides: dict[str, tuple[str, ...]] = {}  # what models that are not loaded are answered from
+        self._unloaded = Unloaded(setup, self._models, self._links)
 
     def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
         """Say which models may be chosen, those that are loaded, and which of them must be on every frame.
@@ -86,6 +88,7 @@ class PerFrame:
         Without, the policy sees to the memory budget itself.
         """
         self._allowed, self._required = frozenset(models), frozenset(required)
+        self._unloaded.allow(models)
 
     def snapshot(self) -> bytes:
         """Return all that is known, between frames: a policy that `resume`s from it decides as this one would have."""
@@ -102,8 +105,7 @@ class PerFrame:
                 "until_fit": self._until_fit,
                 "allowed": None if self._allowed is None else sorted(self._allowed),
                 "required": sorted(self._required),
-                "full": None if self._full is None else self._full.state(),
-                "guides": self._guides,
+                "unloaded": self._unloaded.state(),
                 "settled": self._newcomer is None or self._newcomer.settled,
             }
         )
@@ -131,16 +133,16 @@ class PerFrame:
                 self._aims.resume(state["aims"])
             self._allowed = None if state["allowed"] is None else frozenset(state["allowed"])
             self._required = frozenset(state["required"])
-            if self._full is not None and state["full"] is not None and self._allowed is None:
-                self._full.resume(state["full"])
+            self._unloaded.resume(state["unloaded"])
             if self._newcomer is not None:
                 self._newcomer.settled = bool(state["settled"])
-            self._guides = {m: tuple(g) for m, g in state["guides"].items()}
-            if unknown := set(self._guides).union(*self._guides.values()) - set(self._leveled):
-                raise StateError(f"a policy's snapshot with guides that are no models with levels: {sorted(unknown)}")
 
     def _shapes(self) -> dict[str, list[object]]:
         return {m: [s.task, s.size, list(s.labels or ())] for m, s in self._setup.specs.items()}
+
+    def within(self, left_ms: float) -> None:
+        """Say how long the models may still take on this frame, by the clock; before each `choose`."""
+        self._allowance.within(left_ms)
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
@@ -197,8 +199,8 @@ class PerFrame:
         """Learn from what was executed: a few models, or all of them."""
         self._check(executed)
         now = {n: self._read(n, executed) for n in self._leveled}
-        if self._full is not None and self._allowed is None and len(executed) == len(self._models):
-            self._full.add(now)
+        if len(executed) == len(self._models):
+            self._unloaded.add(now)
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
@@ -209,6 +211,34 @@ class PerFrame:
                 sure = model.learn_own(self._now, self._frame.time_s, value, found, before, chosen=chosen)
             model.learn(self._now, value, now, sure, chosen)
         self._until_fit -= 1
+
+    def put_off(self) -> PutOff:
+        """Return what `learn_late` has to know of this frame; after `answer`."""
+        return PutOff(self._now, self._frame.time_s, dict(self._stated))
+
+    def learn_late(self, frame: PutOff, executed: Mapping[str, Value], detections: Mapping[str, Detections]) -> None:
+        """Learn from an earlier frame on which all models executed after all, when later ones had come already.
+
+        Of those that have not executed since: models that are not loaded, and had to wait for it.
+        """
+        now = {n: m.belief.read(executed[n]) for n, m in self._models.items() if n in self._leveled and n in executed}
+        if len(now) == len(self._leveled):
+            self._unloaded.add(now)
+        for name, value in executed.items():
+            model, told = self._models[name], self._models[name].told
+            if model.past and model.past[-1].at.steps >= frame.at.steps:
+                continue
+            self._hold_against(name, frame.stated, value)
+            sure = None
+            if model.own is not None:
+                known = model.known(frame.at, frame.time_s, model.past[-1]) if model.past else None
+                if known is not None and self._links is not None and (heard := self._sources(name, now)):
+                    sources = {s: Source(now[s], model.past[-1].others[s]) for s in heard}
+                    self._links.learn(name, known, sources, now[name])
+                found = detections.get(name)
+                sure = model.learn_own(frame.at, frame.time_s, value, found, known, chosen=False)
+            model.learn(frame.at, value, now, sure, chosen=False)
+            model.told = told if told is not None and told.at.steps > frame.at.steps else None
 
     def _learn_links(
         self, links: LinkEvidence, executed: Mapping[str, Value], now: Mapping[str, Levels], chosen: bool
@@ -238,8 +268,8 @@ class PerFrame:
 
     def _sources(self, name: str, executed: Mapping[str, Value]) -> tuple[str, ...]:
         """Return the models whose outputs on this frame tell of ``name``: few, the first ones of the configuration."""
-        if name in self._guides:
-            return tuple([m for m in self._guides[name] if m in executed])
+        if name in self._unloaded.guides:
+            return tuple([m for m in self._unloaded.guides[name] if m in executed])
         if not executed or name not in self._others:
             return ()
         return tuple([m for m in self._others[name] if m in executed][:MOST_SOURCES])
@@ -261,11 +291,14 @@ class PerFrame:
 
     def _check(self, executed: Mapping[str, Value]) -> None:
         """Hold what was answered, or would have been, against what was executed."""
-        for name, guess in self._stated.items():
-            if name in executed:
-                model = self._models[name]
-                wrong = model.belief.disagreement(guess.reading, model.belief.read(executed[name]))
-                model.recalibration.learn(guess.wrong, wrong)
+        for name, value in executed.items():
+            self._hold_against(name, self._stated, value)
+
+    def _hold_against(self, name: str, stated: Mapping[str, Guess], value: Value) -> None:
+        if name in stated:
+            model, guess = self._models[name], stated[name]
+            wrong = model.belief.disagreement(guess.reading, model.belief.read(value))
+            model.recalibration.learn(guess.wrong, wrong)
 
     def _ask(self) -> None:
         """A frame begins that is the policy's to decide on."""
@@ -281,11 +314,11 @@ class PerFrame:
             self._see_what_is_gone()
             outlooks = {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
             if self._allowed is None:
-                self._allowed = self._choose_loaded(outlooks)
+                self._allowed = self._unloaded.choose(outlooks)
             self._price = self._set_price(outlooks)
             self._until_fit = FIT_EVERY
         if self._allowed is None:
-            self._allowed = self._what_fits()
+            self._allowed = self._unloaded.choose({})
 
     def _start_from(self, newcomer: Newcomer, steps: int) -> None:
         """Put what was learnt so far on what other cameras have learnt, as far as these are alike."""
@@ -299,7 +332,7 @@ class PerFrame:
         """Return the price per ms at which the loaded models use the budget up, or targets are just met."""
         if self._aims:
             return self._aims.look(outlooks)
-        limit = self._setup.budget.time_ms(self._setup.costs)
+        limit = self._setup.budget.long_run_ms(self._setup.costs)
         loaded = [o for n, o in outlooks.items() if self._allowed is None or n in self._allowed]
         return 0.0 if isinf(limit) else Prices(loaded).for_time(limit)
 
@@ -311,7 +344,8 @@ class PerFrame:
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
 
     def _candidates(self, executed: Mapping[str, Value]) -> list[str]:
-        return [m for m in self._models if m in (self._allowed or ()) and m not in executed]
+        open_to = (m for m in self._models if m in (self._allowed or ()) and m not in executed)
+        return [m for m in open_to if self._allowance.has_room(m)]
 
     def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
         model = self._models[name]
@@ -326,7 +360,7 @@ class PerFrame:
         sources = self._sources(name, executed)
         key = (name, *sources)
         if key not in self._guesses:
-            linked = sources or name in self._guides
+            linked = sources or name in self._unloaded.guides
             self._guesses[key] = self._linked(name, sources, executed) if linked else self._unlinked(name)
         return self._guesses[key]
 
@@ -343,7 +377,7 @@ class PerFrame:
         model = self._models[name]
         belief, then = model.belief, model.past[-1]
         assert self._links is not None and isinstance(belief, Leveled)
-        asked = sources or self._guides[name]
+        asked = sources or self._unloaded.guides[name]
         heard = {s: Source(self._read(s, executed), then.others[s]) for s in asked}
         chances = self._links.chances(name, self._known_now(name), heard)
         if sources:
@@ -357,42 +391,3 @@ class PerFrame:
         chances: Frequencies = holds * told
         chances += (1.0 - holds) * self._chances(name)
         return chances
-
-    def _choose_loaded(self, outlooks: Mapping[str, Outlook]) -> frozenset[str]:
-        """Return the models to hold in memory, and learn how those that are not follow from them."""
-        full = self._full
-        if full is None or len(full) < FEWEST_FRAMES or len(outlooks) < len(self._models):
-            return self._what_fits()
-        telling = full.telling()
-        if self._links is None:
-            telling = Telling(telling.usually, {})
-        usual = {n: 1.0 - m.belief.guess(0.0).wrong for n, m in self._models.items()}
-        loaded = choose_loaded(outlooks, usual, telling, self._setup.costs, self._setup.budget)
-        for name in self._leveled:
-            guides = telling.guides(name, loaded) if name not in loaded else ()
-            if guides:
-                self._guides[name] = guides
-                self._follow(name, list(full))
-        self._full = None
-        return loaded
-
-    def _follow(self, name: str, frames: list[Mapping[str, Levels]]) -> None:
-        """Learn how ``name`` follows from its guides, as if it had last executed long ago."""
-        belief = self._models[name].belief
-        assert self._links is not None and isinstance(belief, Leveled)
-        for i in range(1, len(frames)):
-            for back in (1, LINKS_BACK[i % len(LINKS_BACK)]):
-                if back <= i:
-                    now, then = frames[i], frames[i - back]
-                    known = Known.of(belief.chances(0.0, then[name]), belief.usual, then[name])
-                    sources = {s: Source(now[s], then[s]) for s in self._guides[name]}
-                    self._links.learn(name, known, sources, now[name], weight=LINK_WEIGHT, only_moves=back > 1)
-
-    def _what_fits(self) -> frozenset[str]:
-        """Return the models that fit into memory together and whose outputs are hardest to do without."""
-        options = {
-            name: [Option(0.0, -model.belief.guess(0.0).wrong - _MARGIN, False), Option(0.0, 0.0, True)]
-            for name, model in self._models.items()
-        }
-        chosen = within_memory(options, self._setup.costs, self._setup.budget)
-        return frozenset(name for name, option in chosen.items() if option.how)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
@@ -59,6 +59,7 @@ class PolicySetup:
 
     ``budget.time_share`` holds over every span that starts with the first frame for which `FramePolicy.choose` was
     asked: what the policy chose may never have cost more than that share of executing everything on the frames so far.
+    ``budget.latency_ms`` holds on each frame: what the policy chose on it may never cost more than that together.
     ``load_ms`` is what bringing a model into memory costs on top, each time (`camlink.operators.allowance`).
     """
 
@@ -122,6 +123,23 @@ class GoesOn(Protocol):
 
     def resume(self, snapshot: bytes) -> None:
         """Take up what `snapshot` told. Raises `StateError`; the policy is then to be thrown away."""
+        ...
+
+    def put_off(self) -> Any:
+        """Return what `learn_late` has to know of this frame; after `answer`."""
+        ...
+
+    def learn_late(self, frame: Any, executed: Mapping[str, Value], detections: Mapping[str, Detections]) -> None:
+        """Learn from an earlier frame that was put off, now that all models have executed on it."""
+        ...
+
+
+@runtime_checkable
+class MindsLatency(Protocol):
+    """A policy that is told how long live frames have waited; others keep to ``latency_ms`` by the models' costs."""
+
+    def within(self, left_ms: float) -> None:
+        """Say how long the models may still take on this frame, by the clock; before each `choose`."""
         ...
 
 

@@ -12,10 +12,25 @@ from camlink.pipeline.records import Value
 
 
 class LastExecuted:
-    """The newest executed value per model. Without it, links predict from their sources alone."""
+    """The newest executed value per model. Without it, links predict from their sources alone.
+
+    Under a tight memory budget full frames run late, when later ones have been served already. What they say is known
+    from the next frame on that is newer than all before (`show`): frames that come late together must not tell each
+    other what no served frame among them knew, else audits would judge better answers than were served.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[datetime, Value]] = {}
+        self._newest: datetime | None = None
+        self._late: list[tuple[datetime, Mapping[str, Value]]] = []
+
+    def show(self, captured_at: datetime) -> None:
+        """Begin with a frame."""
+        if self._newest is None or captured_at > self._newest:
+            self._newest = captured_at
+            late, self._late = self._late, []
+            for at, executed in late:
+                self._take(at, executed)
 
     def of(self, model: str, now: datetime) -> Recall | None:
         """Return the model's last value as of ``now``, or None if there is none from before."""
@@ -26,6 +41,12 @@ class LastExecuted:
 
     def update(self, captured_at: datetime, executed: Mapping[str, Value]) -> None:
         """Take in a frame's executed values; frames that come late never replace newer ones."""
+        if self._newest is not None and captured_at < self._newest:
+            self._late.append((captured_at, executed))
+        else:
+            self._take(captured_at, executed)
+
+    def _take(self, captured_at: datetime, executed: Mapping[str, Value]) -> None:
         for model, value in executed.items():
             if model not in self._last or self._last[model][0] < captured_at:
                 self._last[model] = (captured_at, value)

@@ -181,7 +181,7 @@ class SchedulerOperator(Operator):
             chosen = spared(chosen, camera.standings, camera.scores, self._costs)
             expected = expected_agreement(chosen, self._costs.models, camera.scores.subset)
         execute, predict, reason = self._applied(camera, chosen, expected)
-        allowed_ms, total_ms = self._budget.time_ms(self._costs), self._costs.time(self._costs.models)
+        allowed_ms, total_ms = self._budget.long_run_ms(self._costs), self._costs.time(self._costs.models)
         budget = {
             "time_share_used": self._costs.time(execute) / total_ms if total_ms else 0.0,
             "memory_gb_used": self._costs.memory(selection.loaded),
@@ -190,6 +190,8 @@ class SchedulerOperator(Operator):
             budget["time_share"] = allowed_ms / total_ms if total_ms else self._budget.time_share
         if self._budget.memory_gb is not None:
             budget["memory_gb"] = self._budget.memory_gb
+        if self._budget.latency_ms is not None:
+            budget["latency_ms"] = self._budget.latency_ms
         decision = Decision(
             camera_id=camera_id,
             start=now,
@@ -242,7 +244,8 @@ class SchedulerOperator(Operator):
         forced = tuple(m for m in camera.not_met() if m in chosen)
         left = tuple(m for m in self._costs.models if m not in forced)
         share = "" if self._budget.time_share is None else f" within {self._budget.time_share:.0%} of the time"
-        return forced, left, f"decides on every frame{share}{_below(camera.not_met(), forced)}"
+        limit = "" if self._budget.latency_ms is None else f", each done within {self._budget.latency_ms:g} ms"
+        return forced, left, f"decides on every frame{share}{limit}{_below(camera.not_met(), forced)}"
 
 
 def _below(not_met: Sequence[str], executed: Sequence[str]) -> str:

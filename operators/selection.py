@@ -1,4 +1,4 @@
-"""Which models execute: activation probability, greedy and exact selection under two budgets.
+"""Which models execute: activation probability, greedy and exact selection under the budgets.
 
 Source: MLink (AAAI'22) Eq. 1, Eq. 7 and Algorithm 1. Pure functions over link scores and costs; the loaded set is
 shared by the cameras of one worker (GPU memory), the time budget holds per camera (design ruling 1).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from types import MappingProxyType
 
 import numpy as np
@@ -43,14 +44,31 @@ class Costs:
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits; None means unlimited. ``time_share`` is a share of the time of executing everything."""
+    """Upper limits; None means unlimited.
+
+    ``time_share`` is a share of the time of executing everything, in the long run; ``latency_ms`` is what the models
+    may take on any one frame.
+    """
 
     memory_gb: float | None = None
     time_share: float | None = None
+    latency_ms: float | None = None
 
     def time_ms(self, costs: Costs) -> float:
-        """Return the time allowed per frame, in ms."""
+        """Return what models that execute on every frame may take together, in ms: both limits hold for them."""
+        return min(self.long_run_ms(costs), self.latency_limit())
+
+    def long_run_ms(self, costs: Costs) -> float:
+        """Return the time allowed per frame on average, in ms: frames on which less is spent pay for others."""
         return float("inf") if self.time_share is None else self.time_share * costs.time(costs.models)
+
+    def latency_limit(self) -> float:
+        """Return the time allowed on any one frame, in ms."""
+        return float("inf") if self.latency_ms is None else self.latency_ms
+
+    def in_time(self, costs: Costs) -> tuple[str, ...]:
+        """Return the models that can execute at all: those that alone do not take longer than a frame may wait."""
+        return tuple(m for m in costs.models if costs.time_ms[m] <= self.latency_limit() + _ROUNDING)
 
     def memory_limit(self) -> float:
         """Return the memory allowed, in GB."""
@@ -95,11 +113,15 @@ def activation_probability(pairs: PairScores, cost: Mapping[str, float]) -> dict
 
 
 def budget_costs(costs: Costs, budget: Budget) -> dict[str, float]:
-    """Return c(f) of Eq. 7 under two budgets: each model's share of the tighter one, never zero."""
+    """Return c(f) of Eq. 7 under two budgets: each model's share of the tighter one, never zero.
+
+    Time is what a set that executes on every frame may take.
+    """
     total_memory, total_time = costs.memory(costs.models), costs.time(costs.models)
     memory_limit = min(budget.memory_limit(), total_memory) or 1.0
     time_limit = min(budget.time_ms(costs), total_time) or 1.0
-    use_memory, use_time = budget.memory_gb is not None, budget.time_share is not None or budget.memory_gb is None
+    use_memory = budget.memory_gb is not None
+    use_time = not use_memory or isfinite(budget.time_ms(costs))
     return {
         m: max(
             costs.memory_gb[m] / memory_limit if use_memory else 0.0,

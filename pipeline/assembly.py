@@ -26,7 +26,7 @@ from camlink.operators.sampling import FramePlanner, SamplingRules
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.bus.memory import MemoryBus
-from camlink.pipeline.clock import StreamClock
+from camlink.pipeline.clock import Clock, StreamClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config.checks import Found
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
@@ -50,11 +50,12 @@ def build_embedded(
     *,
     encode_picture: Encode | None = None,
     tick: int = 1,
+    live_clock: Clock | None = None,
 ) -> EmbeddedPipeline:
-    """Return the whole graph in one process, over memory."""
+    """Return the whole graph in one process, over memory; ``live_clock``: that by which live frames are captured."""
     clock = StreamClock()
     state = MemoryState(now_s=lambda: clock.now().timestamp())
-    operators = build_operators(config, pool, cameras, state, encode_picture)
+    operators = build_operators(config, pool, cameras, state, encode_picture, live_clock)
     return EmbeddedPipeline(operators, MemoryBus(), sink, clock, tick)
 
 
@@ -64,6 +65,7 @@ def build_operators(
     cameras: Mapping[str, CameraFacts],
     state: StateStore,
     encode_picture: Encode | None = None,
+    live_clock: Clock | None = None,
 ) -> dict[str, Operator]:
     """Return the operators of the graph by the names of its steps."""
     rules = sampling_rules(config)
@@ -74,7 +76,7 @@ def build_operators(
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
     return {
-        "inference": InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool)),
+        "inference": InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool, live_clock)),
         "linking": LinkingOperator(
             tuple(pool.specs),
             state,
@@ -95,8 +97,11 @@ def build_operators(
     }
 
 
-def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
-    """Return the policies that decide on every frame, or None where the decisions of a period say it all."""
+def gate_of(config: SiteConfig, pool: ModelPool, live_clock: Clock | None = None) -> Gate | None:
+    """Return the policies that decide on every frame, or None where the decisions of a period say it all.
+
+    ``live_clock``: that by which live frames are captured; None for recorded ones, on which waiting counts for nothing.
+    """
     if config.policy not in PER_FRAME_POLICIES:
         return None
     costs, budget, specs = costs_of(pool), budget_of(config), pool.specs
@@ -108,7 +113,7 @@ def gate_of(config: SiteConfig, pool: ModelPool) -> Gate | None:
         )
         return policy(setup)
 
-    return Gate(make)
+    return Gate(make, latency_ms=budget.latency_ms, clock=live_clock)
 
 
 def _per_frame(name: str) -> MakePolicy:
@@ -190,19 +195,31 @@ def check_budgets(config: SiteConfig, pool: ModelPool) -> None:
 def budget_faults(config: SiteConfig, costs: Costs) -> Iterator[Found]:
     """Yield by key where the budgets leave nothing that could be executed with models of these costs."""
     budget, total_ms = budget_of(config), costs.time(costs.models)
-    cheapest = min(costs.models, key=lambda m: costs.time_ms[m])
-    if len(costs.models) > 1 and config.policy != "all" and costs.time_ms[cheapest] > budget.time_ms(costs):
+    cheapest, allowed_ms = min(costs.models, key=lambda m: costs.time_ms[m]), budget.long_run_ms(costs)
+    if len(costs.models) > 1 and config.policy != "all" and costs.time_ms[cheapest] > allowed_ms:
         share = costs.time_ms[cheapest] / total_ms
         yield (
             ("budgets", "time_share"),
-            f"{budget.time_share:.2f} allows {budget.time_ms(costs):.1f} ms a frame, but the cheapest model, "
+            f"{budget.time_share:.2f} allows {allowed_ms:.1f} ms a frame, but the cheapest model, "
             f"{cheapest}, takes {costs.time_ms[cheapest]:.1f} of {total_ms:.1f} ms; give at least "
             f"{share + 0.005:.2f}, or more models to share the time with",
         )
+    yield from _latency_faults(config.policy, cheapest, costs, budget)
     needed = costs.memory(costs.models)
     if config.policy in ("all", "reducto", "periodic") and needed > budget.memory_limit():
         message = f"policy {config.policy} holds all models at once, {needed:.2f} GB"
         yield ("budgets", "memory_gb"), f"{message}, but {budget.memory_gb} is allowed; raise it, or change the policy"
+
+
+def _latency_faults(policy: str, cheapest: str, costs: Costs, budget: Budget) -> Iterator[Found]:
+    limit, least_ms, key = budget.latency_limit(), costs.time_ms[cheapest], ("budgets", "latency_ms")
+    total_ms = costs.time(costs.models)
+    if policy == "all" and total_ms > limit:
+        message = f"policy all executes all models on every frame, {total_ms:.1f} ms, but {limit:g} ms is allowed"
+        yield key, f"{message}; raise it, or change the policy"
+    elif least_ms > limit:
+        message = f"{limit:g} ms leaves no model time: the cheapest, {cheapest}, takes {least_ms:.1f} ms a frame"
+        yield key, f"{message}; give more than that, and some for what a frame waits"
 
 
 def costs_of(pool: ModelPool) -> Costs:
@@ -212,4 +229,4 @@ def costs_of(pool: ModelPool) -> Costs:
 
 def budget_of(config: SiteConfig) -> Budget:
     """Return the site's budgets."""
-    return Budget(config.budgets.memory_gb, config.budgets.time_share)
+    return Budget(config.budgets.memory_gb, config.budgets.time_share, config.budgets.latency_ms)

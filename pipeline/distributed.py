@@ -36,7 +36,7 @@ from camlink.pipeline.assembly import (
     sampling_rules,
 )
 from camlink.pipeline.bus.base import Bus
-from camlink.pipeline.clock import Clock
+from camlink.pipeline.clock import Clock, WallClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import BusError
 from camlink.pipeline.learnt_elsewhere import oracle_node, starting_links
@@ -101,19 +101,23 @@ def inference(
     seconds: Seconds = time.monotonic,
     hold_s: float = HOLD_S,
     behind: Literal["block", "drop-oldest"] = "block",
+    clock: Clock | None = None,
 ) -> PacedInference:
     """Return inference for one process with its own models; ``hold_s`` bounds what it waits for others.
 
-    ``behind``: whether frames that it does not keep up with wait, or the oldest of each camera are dropped.
+    ``behind``: whether frames that it does not keep up with wait, or the oldest of each camera are dropped, as those of
+    live cameras are to be; by ``clock``, this machine's where none is given, a latency limit then counts their waiting.
     """
     rules, unknown = sampling_rules(config), CameraFacts(fps=None)
 
     def planner(camera_id: str) -> FramePlanner:
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
-    operator = InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool))
+    live = behind == "drop-oldest"
+    gate = gate_of(config, pool, (clock or WallClock()) if live else None)
+    operator = InferenceOperator(pool, planner, state, encode_picture, gate)
     in_step = is_in_step(config, ModelFacts.of_pool(pool))
-    return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=behind == "drop-oldest")
+    return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=live)
 
 
 def without_models(

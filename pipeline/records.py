@@ -203,7 +203,7 @@ class Decision:
     predict: tuple[str, ...]
     loaded: tuple[str, ...]  # models held in GPU memory by this camera's worker
     activation: Mapping[str, float]  # MLink Eq. 7
-    budget: Mapping[str, float]  # memory_gb and time_share: limits and what the decision uses
+    budget: Mapping[str, float]  # limits: memory_gb, time_share, latency_ms; and what it uses
     link_scores: Mapping[str, Mapping[str, float]]  # source -> target -> agreement
     expected_agreement: float | None
     reason: str

@@ -16,6 +16,7 @@ from camlink.links.store import LinkStore
 from camlink.models.pool import ModelPool
 from camlink.operators.inference import Encode
 from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets
+from camlink.pipeline.clock import WallClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import Reading
 from camlink.pipeline.errors import RequestError
@@ -74,7 +75,10 @@ class Session:
         self._listeners = tuple(listeners)
         self._facts = {camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()}
         self._pipeline = build_embedded(
-            config, pool, self._facts, self._receive, encode_picture=encode_picture, tick=tick
+            *(config, pool, self._facts, self._receive),
+            encode_picture=encode_picture,
+            tick=tick,
+            live_clock=WallClock() if live else None,
         )
         self.info = RunInfo(
             name=out.name,

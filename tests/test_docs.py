@@ -30,11 +30,53 @@ def test_every_key_is_documented(key: str) -> None:
     assert re.search(rf"\b{re.escape(key)}\b", page), f"docs/configuration.md says nothing of {key}"
 
 
+def anchors(page: Path) -> set[str]:
+    """Return what a link may name after ``#``: the headings of a page, as GitHub spells them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+    for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+            led_to = page.parent / target if target else page
+            assert led_to.exists(), f"{page.name} links to {target}, which is not there"
+            if heading:
+                assert heading in anchors(led_to), f"{page.name} links to {target}#{heading}: no such heading"
+
+
+def leads(table: str) -> list[float]:
+    """Return the points of every case of a table of `camlink / best baseline`, above it or below."""
+    cases = re.findall(r"\| \**([\d.]+)\** / \**([\d.]+)\** [\w-]+(?= \|)", table)
+    return [round(float(ours) - float(best), 1) for ours, best in cases]
+
+
+def test_what_is_said_of_the_results_is_what_their_tables_show() -> None:
+    page = (ROOT / "docs" / "policy-results.md").read_text()
+    section = page.split("\n## How good it is\n")[1].split("\n## ")[0]
+    clips, rest = section.split("Live cameras are slower")
+    chosen_on, apart = rest.split("*clips kept apart*")
+    named = {
+        "the eight clips, at all their frames": leads(clips),
+        "slow and three-counter traces that constants were chosen on": leads(chosen_on),
+        "slow and three-counter traces kept apart": leads(apart),
+    }
+    for name, points in named.items():
+        not_below, mean = sum(p >= 0 for p in points), sum(points) / len(points)
+        assert f"| {name} | {len(points)} | {not_below} | {mean:+.1f} | {min(points):+.1f} |" in page
+
+    for told, sets in {
+        "README.md": (clips, rest),
+        "docs/policy.md": (clips, rest),
+        "docs/compare.md": (clips,),
+    }.items():
+        words = " ".join((ROOT / told).read_text().split())
+        for points in map(leads, sets):
+            mean = sum(points) / len(points)
+            assert f"{sum(p >= 0 for p in points)} of {len(points)} cases, {mean:.1f} points above" in words, told
+            assert re.search(rf"\b{-min(points):.1f} (points )?below", words), told
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

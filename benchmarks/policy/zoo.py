@@ -1,4 +1,4 @@
-"""`python -m benchmarks.policy.zoo TRACE...`: what a new camera gains from a zoo of the others (docs/policy.md).
+"""`python -m benchmarks.policy.zoo TRACE...`: what a new camera gains from a zoo of others (docs/policy-results.md).
 
 Each camera is left out in turn. The zoo is learnt from the first halves of all others, of all traces; the camera left
 out begins in its second half, with a warm-up of so many frames, and counts from then on, with the zoo and without, at

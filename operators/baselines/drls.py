@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from camlink.links.stack import RmsProp, Stack
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
-from camlink.operators.allowance import Allowance
+from camlink.operators.allowance import ROUNDING, Allowance
 from camlink.operators.baselines.repeating import LastValues
 from camlink.operators.baselines.warmup import Array, WarmUp
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
@@ -112,7 +112,8 @@ class Drls:
         if not executed:
             self._allowance.next_frame()
         worth = agent.q(agent.encoder.one(executed))[0] / self._time_ms
-        open_to = self._allowed & np.array([m not in executed for m in self._models])
+        has_room = self._allowance.has_room
+        open_to = self._allowed & np.array([m not in executed and has_room(m) for m in self._models])
         worth[~open_to] = -np.inf
         best = int(worth.argmax())
         model = self._models[best]
@@ -146,8 +147,8 @@ class Drls:
 
 def reuse_age(setup: PolicySetup) -> int:
     """Return how old a repeated value typically is under the budget, in frames."""
-    share = setup.budget.time_share or 1.0
-    return max(1, round(0.5 / share))
+    share = setup.budget.latency_limit() / setup.costs.time(setup.costs.models)
+    return max(1, round(0.5 / min(setup.budget.time_share or 1.0, share)))
 
 
 def loadable(setup: PolicySetup) -> tuple[str, ...]:
@@ -210,14 +211,17 @@ def _best_next(
 def price(
     agent: Agent, parts: list[Array], time_ms: NDArray[np.float64], allowed: NDArray[np.bool_], budget: Budget
 ) -> float:
-    """Return the Q per ms below which no further model executes, so that the warm-up costs what the budget allows."""
+    """Return the Q per ms below which no further model executes, so that the warm-up costs what the budget allows.
+
+    A latency limit says what fits into each frame, and a price is paid for what the time budget allows in the long run.
+    """
     if budget.time_share is None:
         return -np.inf
     limit = budget.time_share * float(time_ms.sum())
     low, high = -1.0, 1.0
     for _ in range(PRICE_STEPS):
         middle = (low + high) / 2.0
-        if _cost(agent, parts, time_ms, allowed, middle) > limit:
+        if _cost(agent, parts, time_ms, allowed, middle, budget.latency_limit()) > limit:
             low = middle
         else:
             high = middle
@@ -225,14 +229,23 @@ def price(
 
 
 def _cost(
-    agent: Agent, parts: list[Array], time_ms: NDArray[np.float64], allowed: NDArray[np.bool_], asked: float
+    agent: Agent,
+    parts: list[Array],
+    time_ms: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+    asked: float,
+    latency_ms: float,
 ) -> float:
-    """Return the mean ms per frame of the warm-up if a model executes from a price of ``asked`` on."""
+    """Return the mean ms per frame of the warm-up if a model executes from a price of ``asked`` on, as far as it fits
+    into ``latency_ms`` a frame.
+    """
     frames = len(parts[0])
     executed = np.zeros((frames, len(time_ms)), np.bool_)
     rows = np.arange(frames)
     for _ in time_ms:
-        worth = np.where(executed | ~allowed, -np.inf, agent.q(agent.encoder.state(parts, executed)) / time_ms)
+        room = latency_ms - executed @ time_ms
+        closed = executed | ~allowed | (time_ms > room[:, None] + ROUNDING)
+        worth = np.where(closed, -np.inf, agent.q(agent.encoder.state(parts, executed)) / time_ms)
         best = worth.argmax(axis=1)
         first = ~executed.any(axis=1)
         go = np.isfinite(worth[rows, best]) & (first | (worth[rows, best] >= asked))

@@ -184,7 +184,7 @@ def choose_by(policy: str) -> Choose:
         selection = select(policy, {"camera": scores}, costs, budget)
         if selection.execute["camera"]:
             return selection.execute["camera"]
-        fitting = [m for m in costs.models if costs.memory_gb[m] <= budget.memory_limit()]
+        fitting = [m for m in budget.in_time(costs) if costs.memory_gb[m] <= budget.memory_limit()]
         if policy == "mlink":
             rank = selection.activation["camera"]
             return tuple(sorted(fitting, key=lambda m: (-rank[m], m))[:1])

@@ -74,15 +74,16 @@ def _trace_back(
 
 
 def within_memory(options: Mapping[str, Sequence[Option[How]]], costs: Costs, budget: Budget) -> dict[str, Option[How]]:
-    """Choose one option per model so that all models that ever execute fit into memory together.
+    """Choose one option per model so that all models that ever execute fit into memory together, and each into a frame.
 
     Every set of models that fits and cannot be grown is tried, up to 12 models; beyond, one set is grown greedily by
-    gain per gigabyte. A model outside the set takes its cheapest option.
+    gain per gigabyte. A model outside the set, or too slow for any frame, takes its cheapest option.
     """
-    limit = budget.time_ms(costs)
+    limit, in_time = budget.time_ms(costs), budget.in_time(costs)  # a mean over frames is within a limit on each
     results = []
     for loaded in _largest_sets(options, costs, budget):
-        idle = {m: [min(o, key=lambda x: x.cost_ms)] if m not in loaded else list(o) for m, o in options.items()}
+        runs = loaded.intersection(in_time)
+        idle = {m: list(o) if m in runs else [min(o, key=lambda x: x.cost_ms)] for m, o in options.items()}
         results.append(best_options(idle, limit))
     return max(results, key=lambda chosen: sum(o.agreement for o in chosen.values()))
 

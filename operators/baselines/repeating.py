@@ -58,6 +58,10 @@ class Repeating(ABC, Generic[How]):
         """Return the model that is furthest beyond its due, as long as that can be paid."""
         return self._turns.next(executed, self._order)
 
+    def within(self, left_ms: float) -> None:
+        """Say how long the models may still take on this frame, by the clock; before each `choose`."""
+        self._turns.within(left_ms)
+
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
         """Repeat the last executed values."""
         return self._last.answer(executed)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.lab.compare import Rules
 
 TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
-MANY = ("--budget-gb", "--budget-time", "--policy", "--seed", "--target")
+MANY = ("--budget-gb", "--budget-time", "--latency-ms", "--policy", "--seed", "--target")
 
 
 class ManyValues(TyperCommand):
@@ -69,6 +69,9 @@ def compare(
         typer.Option(help="Agreements (0..1) in place of time budgets: what is the least cost that meets each?"),
     ] = None,
     budget_gb: Annotated[list[str] | None, typer.Option(help='Memory budgets in GB; "none": unlimited.')] = None,
+    latency_ms: Annotated[
+        list[str] | None, typer.Option(help='What models may take on any one frame, in ms; "none": unlimited.')
+    ] = None,
     policy: Annotated[
         list[str] | None, typer.Option(help="Policies by name, or your own as module:Class; all when not given.")
     ] = None,
@@ -98,7 +101,8 @@ def compare(
     from camlink.pipeline.lab.terminal import print_rows, print_targets
 
     _check_names(policy or [])
-    rules = Rules(budgets(budget_gb, budget_time), policy or (), seed or (0,), _seconds(period), load_ms, _zoo(zoo))
+    allowed = budgets(budget_gb, budget_time, latency_ms)
+    rules = Rules(allowed, policy or (), seed or (0,), _seconds(period), load_ms, _zoo(zoo))
     if html is not None and target:
         raise typer.BadParameter("shows budgets; with --target there are a table, --json, --csv", param_hint="--html")
     if target and budget_time:
@@ -186,14 +190,15 @@ def _seconds(period: str | None) -> float | None:
         raise typer.BadParameter(str(error), param_hint="--period") from error
 
 
-def budgets(memory: list[str] | None, time: list[str] | None) -> list[Budget]:
-    """Return every pair of a memory and a time budget. Raises `typer.BadParameter` for what is no budget."""
+def budgets(memory: list[str] | None, time: list[str] | None, latency: list[str] | None = None) -> list[Budget]:
+    """Return all memory budgets with all limits and all time budgets. Raises `typer.BadParameter` for what is none."""
     from camlink.operators.selection import Budget
 
-    times = time or (["none"] if memory else list(TIMES))
+    times = time or (["none"] if memory or latency else list(TIMES))
     return [
-        Budget(_number(gb, "--budget-gb", 1e6), _number(share, "--budget-time", 1.0))
+        Budget(_number(gb, "--budget-gb", 1e6), _number(share, "--budget-time", 1.0), _number(ms, "--latency-ms", 1e9))
         for gb in memory or ["none"]
+        for ms in latency or ["none"]
         for share in times
     ]
 

@@ -249,6 +249,13 @@ class Budgets(Section):
         gt=0,
         description="Time per camera, as a share (0..1) of the time of executing every model on every frame.",
     )
+    latency_ms: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Models are executed on a frame only as long as they can be expected to finish within so many ms "
+        "of its capture; what would come later is linked or reused instead.",
+    )
 
 
 class ProfileConfig(Section):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from camlink.pipeline.dashboard.rollups import CameraState
-from camlink.pipeline.reports.spending import budget_words, over_spent, time_budget
+from camlink.pipeline.reports.spending import budget_words, latency_limit, over_spent, time_budget
 from camlink.pipeline.run_info import RunInfo
 
 
@@ -17,6 +17,7 @@ class Costs:
     whole: float | None  # of all frames that models saw
     served: float | None  # of frames served under a decision alone, which is what a budget limits
     asked: float | None  # None: no time budget
+    latency_ms: float | None = None  # that models may take on a frame
 
     @property
     def over_spent(self) -> bool:
@@ -26,7 +27,7 @@ class Costs:
     @property
     def words(self) -> str:
         """The same in a sentence or two, as the report has it."""
-        return budget_words(self.asked, self.served, self.whole)
+        return budget_words(self.asked, self.served, self.whole, self.latency_ms)
 
 
 def costs_of(cameras: Iterable[CameraState], info: RunInfo) -> Costs:
@@ -40,5 +41,8 @@ def costs_of(cameras: Iterable[CameraState], info: RunInfo) -> Costs:
             served += time_ms * state.executed_when_served
             all_served += time_ms * state.frames_served
     return Costs(
-        used / everything if everything else None, served / all_served if all_served else None, time_budget(info)
+        used / everything if everything else None,
+        served / all_served if all_served else None,
+        time_budget(info),
+        latency_limit(info),
     )

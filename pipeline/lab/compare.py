@@ -86,6 +86,7 @@ class Result:
             "policy": self.policy,
             "budget_gb": self.budget.memory_gb,
             "budget_time": self.budget.time_share,
+            "latency_ms": self.budget.latency_ms,
             "agreement": self.agreement(),
             "agreement_per_model": per_model,
             "measure_per_model": {m: measure_of(self.trace_arrays.models[m].spec) for m in per_model},
@@ -153,14 +154,15 @@ def compare(
     policy that breaks its budget.
     """
     contest = Contest.of(trace, rules, note)
-    budgets = binding_budgets(trace, contest.cameras, rules.budgets, note)
+    budgets = binding_budgets(trace, contest.cameras, rules.budgets, note, rules.load_ms)
     plays = [
         (candidate, budget, seed)
         for candidate in find_policies(list(rules.policies), contest.period_s)
         for budget, seed in product(budgets, rules.seeds if candidate.seeded else rules.seeds[:1])
     ]
     for place, (candidate, budget, seed) in enumerate(plays):
-        text = f"{trace.name}: {candidate.name}, {budget_words(budget.memory_gb, budget.time_share)}"
+        words = budget_words(budget.memory_gb, budget.time_share, budget.latency_ms)
+        text = f"{trace.name}: {candidate.name}, {words}"
         start = Step(text, place * contest.frames, len(plays) * contest.frames)
         found = contest.play(candidate, budget, seed, step, start)
         for named in (seed,) if candidate.seeded else rules.seeds:
@@ -235,9 +237,16 @@ def _watch(step: Callable[[Step], None], start: Step) -> Callable[[int], None]:
 
 
 def binding_budgets(
-    trace: TraceArrays, cameras: Sequence[CameraTrace], budgets: Sequence[Budget], note: Callable[[str], None]
+    trace: TraceArrays,
+    cameras: Sequence[CameraTrace],
+    budgets: Sequence[Budget],
+    note: Callable[[str], None],
+    load_ms: float = 0.0,
 ) -> list[Budget]:
-    """Return the budgets, each once: a memory budget that all models of every camera fit is none, and is said to be."""
+    """Return the budgets, each once: a memory budget that all models of every camera fit is none, and is said to be.
+
+    The same goes for a latency limit, for which ``load_ms`` counts; one that leaves no model time is said, too.
+    """
     needed = max(sum(trace.models[m].memory_gb for m in camera.specs) for camera in cameras)
     loose = [b.memory_gb for b in budgets if b.memory_gb is not None and b.memory_gb >= needed]
     if loose:
@@ -246,7 +255,30 @@ def binding_budgets(
             f"trace {trace.name}: all models together take {needed:.2g} GB, so a memory budget of {listed} is the same "
             "as none; played and counted once, without it"
         )
-    return list(dict.fromkeys(replace(b, memory_gb=None) if b.memory_gb in loose else b for b in budgets))
+    memory = [replace(b, memory_gb=None) if b.memory_gb in loose else b for b in budgets]
+    return list(dict.fromkeys(_binding_latency(trace, cameras, memory, note, load_ms)))
+
+
+def _binding_latency(
+    trace: TraceArrays,
+    cameras: Sequence[CameraTrace],
+    budgets: Sequence[Budget],
+    note: Callable[[str], None],
+    load_ms: float,
+) -> list[Budget]:
+    costs = [costs_of(trace, camera) for camera in cameras]
+    longest = max(each.time(each.models) + load_ms * len(each.models) for each in costs)
+    limits = [limit for limit in dict.fromkeys(b.latency_ms for b in budgets) if limit is not None]
+    loose = [limit for limit in limits if limit >= longest]
+    if loose:
+        note(
+            f"trace {trace.name}: all models together take {longest:.4g} ms at most, so a latency limit of "
+            f"{', '.join(f'{limit:g} ms' for limit in loose)} is the same as none; played and counted once, without it"
+        )
+    for limit in limits:
+        if any(not Budget(latency_ms=limit).in_time(each) for each in costs):
+            note(f"trace {trace.name}: {limit:g} ms is less than the fastest model of a camera takes; none executes")
+    return [replace(b, latency_ms=None) if b.latency_ms in loose else b for b in budgets]
 
 
 def usable_cameras(trace: TraceArrays, note: Callable[[str], None]) -> list[CameraTrace]:

@@ -62,7 +62,7 @@ def _candidates(setup: PolicySetup, scores: CameraScores) -> Iterator[tuple[str,
     def fits(models: tuple[str, ...]) -> bool:
         return costs.time(models) <= time_ms and costs.memory(models) <= memory_gb
 
-    single = [m for m in models if costs.memory_gb[m] <= memory_gb]
+    single = [m for m in budget.in_time(costs) if costs.memory_gb[m] <= memory_gb]
     if not any(fits((m,)) for m in single):
         yield from ((m,) for m in single)
     elif len(models) <= EXACT_UP_TO:

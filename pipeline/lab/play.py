@@ -1,7 +1,7 @@
 """Plays one policy over one camera's trace: who executes is paid, who answers is judged, nobody sees the future.
 
 The first tenth is warm-up: every model runs, policies learn from it, nothing is charged or scored. From then on the
-budget holds on every frame (`camlink.operators.allowance`); a policy that breaks it is stopped with `PolicyError`.
+budgets hold on every frame (`camlink.operators.allowance`); a policy that breaks it is stopped with `PolicyError`.
 """
 
 from __future__ import annotations
@@ -204,6 +204,9 @@ class _Player:
         purse = self._purse
         if not purse.fits(model):
             limit = f"{purse.budget.memory_gb} GB, and it needs {purse.costs.memory_gb[model]} GB"
+        elif not purse.has_room(model):
+            left = f"of the {purse.budget.latency_ms:g} ms that a frame may take {purse.room_ms:.1f} ms are left"
+            limit = f"{left}, and it costs {purse.price(model):.1f} ms"
         else:
             limit = f"{purse.left_ms:.1f} ms are left, and it costs {purse.price(model):.1f} ms"
         return f'{self._where}: on frame {self._camera.index[row]} chose "{model}" beyond its budget: {limit}'

@@ -40,6 +40,7 @@ class Cell:
     measures: Mapping[str, str]  # model -> `AGREEMENT` or `BOXES`
     memory_gb: float | None = None
     time_share: float | None = None
+    latency_ms: float | None = None
     # Least confidence -> share of answers that have it, and their agreement; empty where none was stated.
     answers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -95,6 +96,7 @@ def _cell(key: tuple[str, str, str], rows: Sequence[Row]) -> Cell:
         rows[0].get("measure_per_model") or dict.fromkeys(models, AGREEMENT),
         rows[0]["budget_gb"],
         rows[0]["budget_time"],
+        rows[0].get("latency_ms"),
         _answers([row.get("answers_by_least_confidence") or {} for row in rows]),
     )
 
@@ -116,17 +118,19 @@ def budget_name(row: Row) -> str:
     >>> budget_name({"budget_gb": 5.0, "budget_time": 0.33})
     '5 GB, 33% time'
     """
-    return budget_words(row["budget_gb"], row["budget_time"])
+    return budget_words(row["budget_gb"], row["budget_time"], row.get("latency_ms"))
 
 
-def budget_words(memory_gb: float | None, time_share: float | None) -> str:
+def budget_words(memory_gb: float | None, time_share: float | None, latency_ms: float | None = None) -> str:
     """Return how a budget is called; two that differ are never called the same.
 
-    >>> budget_words(None, 0.125), budget_words(None, None)
-    ('12.5% time', 'unlimited')
+    >>> budget_words(None, 0.125), budget_words(None, 0.25, 60.0), budget_words(None, None)
+    ('12.5% time', '25% time, 60 ms a frame', 'unlimited')
     """
     parts = [f"{memory_gb:g} GB"] if memory_gb is not None else []
-    return ", ".join([*parts, f"{100 * time_share:g}% time"] if time_share is not None else parts) or "unlimited"
+    parts += [f"{100 * time_share:g}% time"] if time_share is not None else []
+    parts += [f"{latency_ms:g} ms a frame"] if latency_ms is not None else []
+    return ", ".join(parts) or "unlimited"
 
 
 def winner(of: Iterable[Cell]) -> Cell | None:

@@ -24,14 +24,14 @@ def compare_targets(
     note: Callable[[str], None],
     step: Callable[[Step], None] = lambda _: None,
 ) -> Iterator[Result]:
-    """Yield what every policy needs for each of ``targets``, at each memory budget and seed of ``rules``.
+    """Yield what every policy needs for each of ``targets``, at each memory budget, limit and seed of ``rules``.
 
     One that does not reach a target counts with what it reaches at the top of the ladder. Raises as `compare` does.
     """
     contest = Contest.of(trace, rules, note)
     memories = dict.fromkeys(replace(budget, time_share=None) for budget in rules.budgets)
     for candidate in find_policies(list(rules.policies), contest.period_s):
-        for memory in binding_budgets(trace, contest.cameras, list(memories), note):
+        for memory in binding_budgets(trace, contest.cameras, list(memories), note, rules.load_ms):
             for seed in rules.seeds if candidate.seeded else rules.seeds[:1]:
                 play = _aimed if candidate.aims else _climbed
                 for found in play(contest, candidate, memory, seed, sorted(targets), step):

@@ -1,4 +1,7 @@
-"""A comparison in a terminal: for each trace and memory budget a table, policies by time budgets, 80 columns wide."""
+"""A comparison in a terminal: for each trace, memory budget and latency limit a table, 80 columns wide.
+
+Policies are its rows, time budgets its columns.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     """Print the tables and below what their signs mean; nothing where there is no row."""
     found = cells(rows)
     best = {id(cell) for place in tied(found) for cell in place}
-    for trace, memory_gb in dict.fromkeys((c.trace, c.memory_gb) for c in found):
-        here = [c for c in found if (c.trace, c.memory_gb) == (trace, memory_gb)]
+    for table in dict.fromkeys((c.trace, c.memory_gb, c.latency_ms) for c in found):
+        here = [c for c in found if (c.trace, c.memory_gb, c.latency_ms) == table]
         _print_table(here, best, console)
     if best:
         spread = "; ± is the standard deviation over seeds" if any(c.spread >= 5e-4 for c in found) else ""
@@ -37,17 +40,18 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
 
 def print_targets(rows: Sequence[Row], console: Console) -> None:
     """Print, for each trace, what each policy needs for each target, and below what the signs mean."""
-    groups = dict.fromkeys((row["trace"], row["budget_gb"]) for row in rows)
-    for trace, memory_gb in groups:
-        here = [row for row in rows if (row["trace"], row["budget_gb"]) == (trace, memory_gb)]
+    groups = dict.fromkeys((row["trace"], row["budget_gb"], row["latency_ms"]) for row in rows)
+    for trace, memory_gb, latency_ms in groups:
+        group = (trace, memory_gb, latency_ms)
+        here = [row for row in rows if (row["trace"], row["budget_gb"], row["latency_ms"]) == group]
         targets = sorted({row["target"] for row in here})
         shown: list[tuple[str | Text, ...]] = []
         for policy in dict.fromkeys(row["policy"] for row in here):
             mine = [[row for row in here if (row["policy"], row["target"]) == (policy, t)] for t in targets]
             shown.append((policy, *(_needed(found) if found else "" for found in mine)))
-        memory = "" if memory_gb is None else f", memory {budget_words(memory_gb, None)}"
+        limits = _limits(memory_gb, latency_ms)
         heads = [f"target {100 * target:g}%" for target in targets]
-        print_table(console, ("policy", *heads), shown, title=f"{trace}{memory}: least cost (agreement), in %")
+        print_table(console, ("policy", *heads), shown, title=f"{trace}{limits}: least cost (agreement), in %")
     if rows:
         console.print(
             f"{MISSED} target missed; camlink is given the target, the others count with the least budget that "
@@ -66,19 +70,24 @@ def _needed(rows: Sequence[Row]) -> str:
 
 
 def _print_table(here: Sequence[Cell], best: set[int], console: Console) -> None:
-    """Print the cells of one trace and memory budget; what was not played is left empty."""
+    """Print the cells of one trace, memory budget and latency limit; what was not played is left empty."""
     shares = list(dict.fromkeys(c.time_share for c in here))
     played = {(c.policy, c.time_share): c for c in here}
     shown: list[tuple[str | Text, ...]] = []
     for policy in dict.fromkeys(c.policy for c in here):
         mine = [played.get((policy, share)) for share in shares]
         shown.append((policy, *("" if c is None else _cell(c, best=id(c) in best) for c in mine)))
-    memory = "" if here[0].memory_gb is None else f", memory {budget_words(here[0].memory_gb, None)}"
+    limits = _limits(here[0].memory_gb, here[0].latency_ms)
     heads = ["no time limit" if share is None else budget_words(None, share) for share in shares]
-    title = f"{here[0].trace}{memory}: {here[0].short} (cost), in %"
+    title = f"{here[0].trace}{limits}: {here[0].short} (cost), in %"
     print_table(console, ("policy", *heads), shown, title=title)
     if here[0].measure != AGREEMENT:
         console.print(f"mAP: {here[0].measure}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _limits(memory_gb: float | None, latency_ms: float | None) -> str:
+    memory = "" if memory_gb is None else f", memory {budget_words(memory_gb, None)}"
+    return memory if latency_ms is None else f"{memory}, {budget_words(None, None, latency_ms)}"
 
 
 def _cell(cell: Cell, *, best: bool) -> Text:

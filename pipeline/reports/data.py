@@ -23,7 +23,7 @@ from camlink.pipeline.reports.calibrated import calibrated
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
 from camlink.pipeline.reports.notes import looks, note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
-from camlink.pipeline.reports.spending import spent, spent_in_all, still_learning, time_budget
+from camlink.pipeline.reports.spending import latency_limit, spent, spent_in_all, still_learning, time_budget
 from camlink.pipeline.results import RunInfo, RunResults
 from camlink.pipeline.whole_answers import whole_answers
 
@@ -74,7 +74,7 @@ def _whole(
     executions = _sum_executions(camera["executions"] for camera in cameras.values())
     cost = _cost([camera["cost"] for camera in cameras.values()])
     cost["parts"] = spent_in_all([camera["cost"]["parts"] for camera in cameras.values()])
-    cost["time_budget"] = time_budget(info)
+    cost |= {"time_budget": time_budget(info), "latency_limit_ms": latency_limit(info)}
     return {
         "run": {name: _plain(getattr(info, name)) for name in IN_RUN}
         | {"loads": info.loads, "interval": _kind(info), "per_frame": info.per_frame},
@@ -110,7 +110,8 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         }
     dropped = sum(frames["dropped"].values())
     costs = _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()])
-    costs |= {"parts": spent_in_all([spent(rows, info)]), "time_budget": time_budget(info)}
+    costs |= {"parts": spent_in_all([spent(rows, info)])}
+    costs |= {"time_budget": time_budget(info), "latency_limit_ms": latency_limit(info)}
     return {
         **{key: info.cameras.get(rows.camera_id, {}).get(key) for key in ("domain", "source", "fps")},
         "executions": _sum_executions(model["executions"] for model in models.values()),

@@ -136,10 +136,11 @@ class CameraRows:
         return stretches(np.concatenate(seen) if seen else np.zeros(0, np.int64))
 
     def without_executions(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return, for each time (n,), whether the decision in force left nothing to be executed at all."""
+        """Return, for each time (n,), whether the decision in force let nothing execute at all."""
         found = decision_in_force(self.decisions, times_us)
-        idle = [not (decision["execute"] or decision.get("per_frame")) for decision in self.decisions]
-        return np.asarray(np.array([*idle, False])[found])  # [-1]: none in force
+        let_nothing = [not (decision["execute"] or decision.get("per_frame")) for decision in self.decisions]
+        idle = np.array([*let_nothing, False])  # [-1]: none in force
+        return np.asarray(idle[found])
 
     def expected_agreements(self) -> NDArray[np.float64]:
         """Return what the decision in force expected (over all models), per frame served under one that says it."""

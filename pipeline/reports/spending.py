@@ -120,20 +120,31 @@ def time_budget(info: RunInfo) -> float | None:
     return None if asked is None else float(asked)
 
 
+def latency_limit(info: RunInfo) -> float | None:
+    """Return what models were to take on a frame at most, in ms; None: no limit."""
+    asked = (info.config.get("budgets") or {}).get("latency_ms")
+    return None if asked is None else float(asked)
+
+
 def over_spent(asked: float | None, served: float | None) -> bool:
     """Say whether served frames took more than the time share that was asked for."""
     return asked is not None and served is not None and served > asked + SLACK
 
 
-def budget_words(asked: float | None, served: float | None, whole: float | None) -> str:
+def budget_words(
+    asked: float | None, served: float | None, whole: float | None, latency_ms: float | None = None
+) -> str:
     """Say what was asked for, what served frames took, and why the whole differs; empty where nothing was served.
 
     >>> budget_words(0.4, 0.332, 0.541).split(". ")[0]
     'Time budget 40 %: frames served under a decision took 33.2 %'
+    >>> budget_words(None, 0.332, 0.541, 60.0).split(":")[0]
+    'No time budget, latency limit 60 ms'
     """
     if served is None or whole is None:
         return ""
     head = "No time budget" if asked is None else f"Time budget {100 * asked:.3g} %"
+    head += "" if latency_ms is None else f", latency limit {latency_ms:g} ms"
     over = ", more than it allows" if over_spent(asked, served) else ""
     return (
         f"{head}: frames served under a decision took {100 * served:.1f} %{over}. With bootstrap, profile and audit "

@@ -43,7 +43,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     _models(report, console)
     _notes(report, console)
     cost = report["cost"]
-    if spending := budget_words(cost["time_budget"], cost["parts"]["serve"]["share"], cost["share"]):
+    asked, limit = cost["time_budget"], cost["latency_limit_ms"]
+    if spending := budget_words(asked, cost["parts"]["serve"]["share"], cost["share"], limit):
         console.print(Text(f"  {spending}"))
     console.print()
     _cameras(report, console)

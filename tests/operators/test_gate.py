@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from camlink.models.pool import ModelPool
-from camlink.operators.gate import PER_FRAME_POLICIES
+from camlink.operators.gate import PER_FRAME_POLICIES, UNKNOWN, Gate
+from camlink.operators.policy import Answer, FramePolicy
+from camlink.operators.sampling import FramePlan
 from camlink.pipeline.assembly import check_budgets
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import ConfigError
-from camlink.pipeline.records import Decision, Frame, FrameResult, Record
+from camlink.pipeline.records import Decision, Frame, FrameResult, Purpose, Record, Value
 from camlink.pipeline.testing import TinyModel, make_frames, outputs, run_frames
 
 RULES: dict[str, Any] = {
@@ -88,6 +92,60 @@ def test_models_that_do_not_fit_together_are_never_chosen_together() -> None:
     assert set(served(records).values()) == {1}
     for result in on_serve_frames(records):
         assert sum(o.how == "executed" for o in result.outputs) <= 2
+
+
+def lonely(frame: Frame) -> int:
+    """Return what nothing else tells of: it changes faster than full frames are run, if not all models fit."""
+    return (frame.index // 50) % 3
+
+
+@pytest.mark.parametrize("policy", ["camlink", "mlink-exact"])
+def test_where_not_all_models_fit_audits_judge_what_is_served_and_nothing_fresher(policy: str) -> None:
+    functions = {"objects": people, "persons": people, "bags": lonely}
+    tiny = [TinyModel.count(name, function) for name, function in functions.items()]
+    rules = RULES | {"budgets": {"memory_gb": 1.0}, "policy": policy}
+    records = run_frames(make_frames("hall", 3000), tiny, **rules)
+    agreed: dict[str, list[bool]] = {"serve": [], "audit": []}
+    for result in (r for r in records if isinstance(r, FrameResult)):
+        frame = make_frames("hall", 1, first=result.frame_index)[0]
+        for o in result.outputs:
+            if o.how != "executed":
+                right = o.value is not None and round(float(o.value[0])) == functions[o.model](frame)
+                agreed[result.purpose].append(right)
+    served, judged = (sum(each) / len(each) for each in agreed.values())
+    assert len(agreed["audit"]) > 150 and served < 0.9
+    assert judged == pytest.approx(served, abs=0.08)  # some 280 audits of outputs that repeat: two standard errors
+
+
+def test_where_not_all_models_fit_one_that_is_not_loaded_is_learnt_of_on_full_frames() -> None:
+    functions = {"objects": people, "persons": people, "bags": lambda frame: 3 - people(frame)}
+    tiny = [TinyModel.count(name, function) for name, function in functions.items()]
+    rules = RULES | {"budgets": {"memory_gb": 1.0, "time_share": 0.34}}
+    records = run_frames(make_frames("hall", 600), tiny, **rules)
+    rows = [o for r in on_serve_frames(records) for o in r.outputs]
+    assert not [o for o in rows if o.how == "abstained"]
+    executed = {o.model for o in rows if o.how == "executed"}
+    others = [o for o in rows if o.model not in executed]
+    frames = {f.index: f for f in make_frames("hall", 600)}
+    right = [
+        round(float(o.value[0])) == functions[o.model](frames[o.frame_index]) for o in others if o.value is not None
+    ]
+    assert len(executed) == 1 and sum(right) > 0.97 * len(others)
+
+
+@pytest.mark.parametrize("purpose", ["serve", "audit"])
+def test_a_model_without_an_answer_abstains_on_audit_frames_as_a_shadow(purpose: Purpose) -> None:
+    class Silent:
+        def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
+            return {"persons": Answer(np.ones(1, np.float32), "reused", 0.9)}
+
+    gate, (frame,) = Gate(lambda camera_id: cast("FramePolicy", Silent())), make_frames("hall", 1)
+    rows = gate.answer(frame, FramePlan(purpose, 0.1), (), ["persons", "bags"], {})
+    assert [(o.model, o.how, o.reason, o.audit_probability) for o in rows] == [
+        ("persons", "reused", None, 0.1),
+        ("bags", "abstained", UNKNOWN, 0.1),
+    ]
+    assert {o.served for o in rows} == {purpose == "serve"}
 
 
 def test_baselines_ask_for_memory_for_all() -> None:

@@ -95,9 +95,9 @@ def test_what_each_model_tells_of_another() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda s: s["full"]["levels"].pop("m1"), "KeyError: 'm1'"),
-        (lambda s: s["full"]["levels"].update(m1=np.zeros((3, 2), np.intp)), "expected int64"),
-        (lambda s: s.update(guides={"m2": ["cat"]}), r"guides that are no models with levels: \['cat'\]"),
+        (lambda s: s["unloaded"]["full"]["levels"].pop("m1"), "KeyError: 'm1'"),
+        (lambda s: s["unloaded"]["full"]["levels"].update(m1=np.zeros((3, 2), np.intp)), "expected int64"),
+        (lambda s: s["unloaded"].update(guides={"m2": ["cat"]}), r"guides that are no models with levels: \['cat'\]"),
     ],
     ids=["a model is missing", "another shape", "a guide that is not there"],
 )

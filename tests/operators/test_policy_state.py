@@ -14,7 +14,7 @@ from camlink.operators.allowance import Allowance
 from camlink.operators.gate import Gate
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
-from camlink.operators.policy_state import pack, unpack
+from camlink.operators.policy_state import VERSION, pack, unpack
 from camlink.operators.selection import Budget
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Detections, Value
@@ -107,7 +107,10 @@ DAMAGES: Mapping[str, tuple[Any, str]] = {
         damaged(lambda s: s["known"]["m0"].update(told={"at": [0.0] * 6, "chances": np.ones((1, 99))})),
         r"shape \(1, 99\)",
     ),
-    "another version": (lambda s: pack(s).replace(b'"version":5', b'"version":7'), "version 7; .* reads 5"),
+    "another version": (
+        lambda s: pack(s).replace(b'"version":%d' % VERSION, b'"version":%d' % (VERSION + 1)),
+        "of version .*; this",
+    ),
     "half of it": (lambda s: pack(s)[:-9], "bytes"),
     "a pickle": (lambda s: b"\x80\x04K\x01.", "not a snapshot"),
 }

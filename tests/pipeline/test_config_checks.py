@@ -257,6 +257,28 @@ def test_weights_and_budgets_are_looked_at_where_that_needs_no_network(tmp_path:
     assert one(tmp_path, text).startswith("5: budgets.time_share: 0.20 allows 8.0 ms a frame")
 
 
+@pytest.mark.parametrize(
+    ("policy", "limit", "said"),
+    [
+        ("camlink", 9.5, "9.5 ms leaves no model time: the cheapest, x, takes 10.0 ms a frame; give more than that"),
+        ("mlink", 9.5, "9.5 ms leaves no model time"),
+        ("all", 39, "policy all executes all models on every frame, 40.0 ms, but 39 ms is allowed"),
+        ("all", 40, None),
+        ("camlink", 10, None),
+    ],
+)
+def test_a_latency_limit_that_leaves_nothing_is_named_with_its_line(
+    tmp_path: Path, policy: str, limit: float, said: str | None
+) -> None:
+    own = "{{name: {}, adapter: onnx, weights: w.onnx, task: count, labels: [a], time_ms: {}, memory_gb: 2}}"
+    (tmp_path / "w.onnx").touch()
+    text = f"models:\n  - {own.format('x', 10)}\n  - {own.format('y', 30)}\npolicy: {policy}\n"
+    text += f"budgets:\n  time_share: 0.5\n  latency_ms: {limit}\n"
+    assert [found.split("; raise")[0] for found in problems(tmp_path, text)] == [] if said is None else True
+    if said is not None:
+        assert one(tmp_path, text).startswith(f"7: budgets.latency_ms: {said}")
+
+
 def test_a_start_refuses_what_the_check_refuses_in_the_same_words(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = problems(tmp_path, HEAD + "links: {start: empty}\n")

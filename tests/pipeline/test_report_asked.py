@@ -110,6 +110,14 @@ def test_without_a_time_budget_none_is_named(tmp_path: Path) -> None:
     assert ">no time budget</span>" in write_report(tmp_path / "run").read_text(encoding="utf-8")
 
 
+def test_page_and_terminal_state_the_latency_limit(tmp_path: Path) -> None:
+    report = run(tmp_path / "run", budgets={"time_share": 0.4, "latency_ms": 60.0})
+    assert report["cost"]["latency_limit_ms"] == report["cameras"]["hall"]["cost"]["latency_limit_ms"] == 60.0
+    assert "Time budget 40 %, latency limit 60 ms: frames served" in told(report)
+    page = re.sub(r"\s+", " ", write_report(tmp_path / "run").read_text(encoding="utf-8"))
+    assert ">latency limit 60 ms</span>" in page
+
+
 def test_frames_that_no_model_saw_are_in_the_headline(tmp_path: Path) -> None:
     lost = 300
     report = run(tmp_path / "run", dropped=lost)
