@@ -111,7 +111,7 @@ class Gate:
         return tuple(rows)
 
     def explained(self, camera_id: str, executed: Sequence[ModelOutput]) -> tuple[ModelOutput, ...]:
-        """Return what the policy chose to execute on the frame it was shown last, each with what it expected else."""
+        """Return what the policy chose to execute on the frame it was shown last, each with its reason."""
         policy = self._policy(camera_id)
         expected = policy.expected() if isinstance(policy, Expects) else {}
         return tuple(
