@@ -196,6 +196,8 @@ class ModelPool:
     def _check_fits(self, names: Sequence[str]) -> None:
         if self._excess_gb(names) > 0:
             each = ", ".join(f"{name} {self.memory_gb(name):.2f}" for name in names)
+            if len(names) == 1:
+                raise ModelError(f"model {each} GB exceeds the memory budget of {self._budget_gb:.2f} GB by itself")
             raise ModelError(f"models ({each} GB) exceed the memory budget of {self._budget_gb:.2f} GB together")
 
     def _excess_gb(self, names: Sequence[str]) -> float:

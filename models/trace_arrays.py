@@ -28,7 +28,7 @@ from camlink.models.trace_columns import (
     read_outputs,
     stacked,
 )
-from camlink.models.trace_files import RecordedEntry, read_models
+from camlink.models.trace_files import RecordedEntry, is_synthetic, read_models
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.records import FIRST_STATISTICS, STATISTICS, Detections
 
@@ -59,12 +59,13 @@ class CameraTrace:
 
 @dataclass(frozen=True, eq=False)
 class TraceArrays:
-    """A whole trace. ``notes`` say what was left out and why."""
+    """A whole trace. ``notes`` say what was left out and why; ``synthetic``: no camera has seen it."""
 
     name: str
     models: Mapping[str, RecordedEntry]
     cameras: tuple[CameraTrace, ...]
     notes: tuple[str, ...] = ()
+    synthetic: bool = False
 
 
 def open_arrays(path: Path | str, *, boxes: bool = False, detections: bool = False) -> TraceArrays:
@@ -90,7 +91,7 @@ def open_arrays(path: Path | str, *, boxes: bool = False, detections: bool = Fal
         outputs = None
     if rows is None or outputs is None:
         rows, outputs = _checked(folder, specs, boxed, detections=detections)
-    return _split(folder.resolve().name, models, rows, outputs, notes)
+    return replace(_split(folder.resolve().name, models, rows, outputs, notes), synthetic=is_synthetic(folder))
 
 
 def _boxed(folder: Path, models: Mapping[str, RecordedEntry]) -> list[str]:

@@ -62,6 +62,17 @@ def read_models(folder: Path) -> dict[str, RecordedEntry]:
     return {str(name): _entry(str(name), raw, f"{path}:{lines.get(str(name), 1)}") for name, raw in models.items()}
 
 
+def is_synthetic(folder: Path) -> bool:
+    """Say whether ``trace.yaml``, which `read_models` has read, labels the trace as made up.
+
+    The first ones of `camlink simulate` say so in their first line only.
+    """
+    import yaml
+
+    text = (folder / "trace.yaml").read_text()
+    return text.startswith("# SYNTHETIC") or yaml.safe_load(text).get("synthetic") is True
+
+
 def read_frames(folder: Path) -> tuple[Frame, ...]:
     """Read the frames table into frames without pixels, in order of event time. Raises `TraceError`."""
     path, rows = _table(folder, "frames", ("camera_id", "frame_index", "captured_at"), STATISTICS)

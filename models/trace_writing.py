@@ -13,11 +13,17 @@ from camlink.pipeline.errors import TraceError
 
 
 def write_arrays(
-    folder: Path, models: Mapping[str, RecordedEntry], cameras: Sequence[CameraTrace], *, note: str | None = None
+    folder: Path,
+    models: Mapping[str, RecordedEntry],
+    cameras: Sequence[CameraTrace],
+    *,
+    note: str | None = None,
+    synthetic: bool = False,
 ) -> Path:
     """Write ``cameras`` as a trace folder of Parquet tables, and return it. ``note`` goes to the top of trace.yaml.
 
-    With the boxes behind counts, where the cameras have them. Raises `TraceError` for models that give boxes.
+    With the boxes behind counts, where the cameras have them. ``synthetic``: it is labelled as one that no camera has
+    seen. Raises `TraceError` for models that give boxes.
     """
     import pyarrow
     import pyarrow.parquet as parquet
@@ -25,7 +31,7 @@ def write_arrays(
     if boxed := [m for m, entry in models.items() if entry.spec.kind == "set"]:
         raise TraceError(f"{folder}: {', '.join(boxed)}: boxes are written by `camlink record` only")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "trace.yaml").write_text(_description(models, note), encoding="utf-8")
+    (folder / "trace.yaml").write_text(_description(models, note, synthetic), encoding="utf-8")
     stats = [s for s in cameras[0].stats if all(s in c.stats for c in cameras)] if cameras else []
     text, whole, time = pyarrow.string(), pyarrow.int64(), pyarrow.timestamp("us", "UTC")
     frame_schema = pyarrow.schema(
@@ -56,7 +62,7 @@ def write_arrays(
     return folder
 
 
-def _description(models: Mapping[str, RecordedEntry], note: str | None) -> str:
+def _description(models: Mapping[str, RecordedEntry], note: str | None, synthetic: bool) -> str:
     import yaml
 
     described = {}
@@ -73,4 +79,5 @@ def _description(models: Mapping[str, RecordedEntry], note: str | None) -> str:
             "memory_gb": entry.memory_gb,
         }
     head = "".join(f"# {line}\n" for line in (note or "").splitlines())
-    return head + yaml.safe_dump({"models": described}, sort_keys=False)
+    label = {"synthetic": True} if synthetic else {}
+    return head + yaml.safe_dump({**label, "models": described}, sort_keys=False)

@@ -51,8 +51,14 @@ def experience_of(camera_id: str, frames: Sequence[Shown], specs: Mapping[str, O
     ]
     models = {name: _of_model(name, states, chosen, _chunk(len(frames)) * len(BACK)) for name in specs}
     links = states[-1]["links"]
-    pairs = {(s, t): _of_pair(_parts(states, "pairs", s, t)) for s, t, _ in links["pairs"]}
-    pools = {tuple(n): _of_pool(_parts(states, "pools", *n)) for *n, _ in links["pools"]}
+    # A pair may have been asked while choosing, and never learnt from: of a whole frame few sources are heard.
+    learnt = [(source, target) for source, target, tables in links["pairs"] if tables["level"].any()]
+    pairs = {pair: _of_pair(_parts(states, "pairs", *pair)) for pair in learnt}
+    pools = {
+        (target, *sources): _of_pool(_parts(states, "pools", target, *sources))
+        for target, *sources, _ in links["pools"]
+        if pairs.keys() >= {(source, target) for source in sources}
+    }
     return Experience(camera_id, len(frames), models, pairs, pools)
 
 

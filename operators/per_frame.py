@@ -28,6 +28,7 @@ from camlink.operators.link_pool import Known
 from camlink.operators.newcomer import Newcomer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
+from camlink.operators.recalibration import AUDITED
 from camlink.operators.scene import Moment, Scene
 from camlink.operators.snapshots import reading
 from camlink.operators.unloaded import LINK_WEIGHT, LINKS_BACK, Unloaded
@@ -201,7 +202,7 @@ class PerFrame:
 
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from what was executed: a few models, or all of them."""
-        self._check(executed)
+        self._hold_against(executed, self._stated, 1.0 if chosen else AUDITED)
         now = {n: self._read(n, executed) for n in self._leveled}
         if len(executed) == len(self._models):
             self._unloaded.add(now)
@@ -232,7 +233,7 @@ class PerFrame:
             model, told = self._models[name], self._models[name].told
             if model.past and model.past[-1].at.steps >= frame.at.steps:
                 continue
-            self._hold_against(name, frame.stated, value)
+            self._hold_against({name: value}, frame.stated, AUDITED)
             sure = None
             if model.own is not None:
                 known = model.known(frame.at, frame.time_s, model.past[-1]) if model.past else None
@@ -293,16 +294,13 @@ class PerFrame:
             self._alone[name] = model.own.chances(known) if known.tells else model.belief.chances(self._fresh(name))
         return self._alone[name]
 
-    def _check(self, executed: Mapping[str, Value]) -> None:
-        """Hold what was answered, or would have been, against what was executed."""
-        for name, value in executed.items():
-            self._hold_against(name, self._stated, value)
-
-    def _hold_against(self, name: str, stated: Mapping[str, Guess], value: Value) -> None:
-        if name in stated:
-            model, guess = self._models[name], stated[name]
-            wrong = model.belief.disagreement(guess.reading, model.belief.read(value))
-            model.recalibration.learn(guess.wrong, wrong)
+    def _hold_against(self, executed: Mapping[str, Value], stated: Mapping[str, Guess], weight: float) -> None:
+        """Learn how far to believe what was answered, or would have been, from what was executed."""
+        for name, guess in stated.items():
+            if name in executed:
+                model = self._models[name]
+                wrong = model.belief.disagreement(guess.reading, model.belief.read(executed[name]))
+                model.recalibration.learn(guess.wrong, wrong, weight)
 
     def _ask(self) -> None:
         """A frame begins that is the policy's to decide on."""

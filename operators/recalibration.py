@@ -4,7 +4,8 @@
 
 Learnt from executed outputs: what would have been answered is stated first, held against the execution, and only then
 learnt from. Models execute where the stated chance is high, which is no random sample; but given that chance, which is
-all that the two numbers are fitted on, it nearly is, and audit frames add the answers that were not chosen against.
+all that the two numbers are fitted on, it nearly is. The answers on audit frames are a random sample of what is served,
+and count twice.
 Starts a little less sure than was stated, since what looks likely to be wrong is executed and what is answered looks
 surer than it is; is held there as by a few executions that fitted; and forgets.
 """
@@ -19,6 +20,7 @@ from camlink.operators.policy_state import State
 FIRST = (0.15, 0.95)  # shift and slope to begin with
 FIRM = (5.0, 5.0)  # how firmly they are held there, in units of information
 FORGET = 0.99  # per execution
+AUDITED = 2.0  # weight of what an audit found, where an execution that was chosen has 1
 LONGEST_STEP = 0.3
 SLOPES = (0.2, 2.0)
 _LEAST = 1e-4
@@ -45,10 +47,10 @@ class Recalibration:
         """Return the calibrated chance of being wrong, 0..1."""
         return _chance(self._shift + self._slope * _logit(stated))
 
-    def learn(self, stated: float, disagreed: float) -> None:
+    def learn(self, stated: float, disagreed: float, weight: float = 1.0) -> None:
         """Take a Newton step: ``stated`` was the chance (or share) that turned out as ``disagreed``, 0..1."""
         self._shift, self._slope, self._information = _step(
-            self._shift, self._slope, self._information, self._held, stated, disagreed
+            self._shift, self._slope, self._information, self._held, stated, disagreed, weight
         )
 
     def start_from(self, shift: float, slope: float) -> None:
@@ -80,11 +82,12 @@ def _step(
     held: tuple[float, float],
     stated: float,
     disagreed: float,
+    weight: float,
 ) -> tuple[float, float, tuple[float, float, float]]:
     """Return shift and slope after a Newton step, and the information on them."""
     x = _logit(stated)
     chance = _chance(shift + slope * x)
-    new, off = max(chance * (1.0 - chance), _FLAT), disagreed - chance
+    new, off = weight * max(chance * (1.0 - chance), _FLAT), weight * (disagreed - chance)
     one = FORGET * information[0] + new
     both = FORGET * information[1] + new * x
     two = FORGET * information[2] + new * x * x

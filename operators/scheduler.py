@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from camlink.links.ensemble import Ensemble
@@ -66,6 +66,9 @@ class SchedulerOperator(Operator):
         self._per_frame = policy in PER_FRAME_POLICIES  # then only what is loaded is decided per period
         policy = "mlink-exact" if self._per_frame else policy
         self._policy = policy if len(specs) > 1 or self._per_frame else "all"  # one model cannot be predicted by links
+        saves_up = self._per_frame and min(costs.time_ms.values()) > budget.long_run_ms(costs)
+        # A share that allows no model on every frame says nothing of what to load for some frames.
+        self._to_choose_by = replace(budget, time_share=None) if saves_up else budget
         self._cameras: dict[str, _Camera] = {}
         self._loaded: tuple[str, ...] | None = None
         self._payloads = EnsembleBytes()
@@ -158,8 +161,8 @@ class SchedulerOperator(Operator):
         """Choose anew for all cameras with scores; tell this one, and the others whose choice has changed."""
         scored = {c: s.scores for c, s in self._cameras.items() if s.scores is not None and self._active(s, now)}
         urgent = {c: forced for c in scored if (forced := self._cameras[c].not_met())}
-        selection = select(self._policy, scored, self._costs, self._budget, urgent)
-        otherwise = select(self._policy, scored, self._costs, self._budget) if urgent else selection
+        selection = select(self._policy, scored, self._costs, self._to_choose_by, urgent)
+        otherwise = select(self._policy, scored, self._costs, self._to_choose_by) if urgent else selection
         changed_set = selection.loaded != self._loaded
         if changed_set:
             logger.info("loaded set: %s", ", ".join(selection.loaded) or "nothing")
@@ -241,7 +244,10 @@ class SchedulerOperator(Operator):
 
     def _gated(self, camera: _Camera, chosen: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
         """Leave everything to the policy that decides on every frame, except what has to execute for its target."""
-        forced = tuple(m for m in camera.not_met() if m in chosen)
+        forced: tuple[str, ...] = ()
+        for model in camera.not_met():
+            if model in chosen and self._costs.time((*forced, model)) <= self._budget.time_ms(self._costs):
+                forced = (*forced, model)
         left = tuple(m for m in self._costs.models if m not in forced)
         share = "" if self._budget.time_share is None else f" within {self._budget.time_share:.0%} of the time"
         limit = "" if self._budget.latency_ms is None else f", each done within {self._budget.latency_ms:g} ms"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from camlink.links.inputs import LinkInputs
-from camlink.models.base import OutputSpec
+from camlink.models.base import Model, OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator, LearningRules
 from camlink.operators.base import Operator, StateStore
@@ -185,6 +185,15 @@ def relabel_policy(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Calla
     return lambda: UncertaintyRelabelling(specs, rules.label_fraction, 1.0 - rules.confidence_threshold)
 
 
+def pool_of(config: SiteConfig, models: Iterable[Model]) -> ModelPool:
+    """Return the models under the site's memory budget. Raises `ConfigError` where that is too small for them."""
+    kept = list(models)
+    memory_gb = {model.spec.model: model.memory_gb for model in kept}
+    if faults := list(_memory_faults(config, Costs(dict.fromkeys(memory_gb, 0.0), memory_gb))):
+        raise ConfigError([config.problem_at(path, message) for path, message in faults])
+    return ModelPool(kept, config.budgets.memory_gb)
+
+
 def check_budgets(config: SiteConfig, pool: ModelPool) -> None:
     """Raise `ConfigError` where the budgets leave nothing that could be executed, before anything is run."""
     faults = list(budget_faults(config, costs_of(pool)))
@@ -196,7 +205,9 @@ def budget_faults(config: SiteConfig, costs: Costs) -> Iterator[Found]:
     """Yield by key where the budgets leave nothing that could be executed with models of these costs."""
     budget, total_ms = budget_of(config), costs.time(costs.models)
     cheapest, allowed_ms = min(costs.models, key=lambda m: costs.time_ms[m]), budget.long_run_ms(costs)
-    if len(costs.models) > 1 and config.policy != "all" and costs.time_ms[cheapest] > allowed_ms:
+    # what decides on every frame saves up for a model
+    kept = len(costs.models) == 1 or config.policy == "all" or config.policy in PER_FRAME_POLICIES
+    if not kept and costs.time_ms[cheapest] > allowed_ms:
         share = costs.time_ms[cheapest] / total_ms
         yield (
             ("budgets", "time_share"),
@@ -205,8 +216,19 @@ def budget_faults(config: SiteConfig, costs: Costs) -> Iterator[Found]:
             f"{share + 0.005:.2f}, or more models to share the time with",
         )
     yield from _latency_faults(config.policy, cheapest, costs, budget)
-    needed = costs.memory(costs.models)
-    if config.policy in ("all", "reducto", "periodic") and needed > budget.memory_limit():
+    yield from _memory_faults(config, costs)
+
+
+def _memory_faults(config: SiteConfig, costs: Costs) -> Iterator[Found]:
+    budget, needed = budget_of(config), costs.memory(costs.models)
+    largest = max(costs.models, key=lambda m: costs.memory_gb[m])
+    if costs.memory_gb[largest] > budget.memory_limit():
+        message = f"the largest model, {largest}, takes {costs.memory_gb[largest]:.3g} GB by itself"
+        yield (
+            ("budgets", "memory_gb"),
+            f"{message}, but {budget.memory_gb} is allowed; raise it, or leave the model out",
+        )
+    elif config.policy in ("all", "reducto", "periodic") and needed > budget.memory_limit():
         message = f"policy {config.policy} holds all models at once, {needed:.2f} GB"
         yield ("budgets", "memory_gb"), f"{message}, but {budget.memory_gb} is allowed; raise it, or change the policy"
 

@@ -65,7 +65,7 @@ class Session:
         Raises `RequestError` if ``out`` holds a run.
         """
         if (out / "run.json").exists():
-            raise RequestError(f"{out} already holds a run; choose another folder, or say --overwrite")
+            raise RequestError(f"{out} already holds a run; choose another folder")
         check_budgets(config, pool)
         self._pool = pool
         self._out = out

@@ -15,10 +15,19 @@ if TYPE_CHECKING:
 
 
 def save_zoo(zoo: Zoo, path: Path) -> None:
-    """Write a zoo's file. Raises `ResultsError`."""
+    """Write a zoo's file. Raises `ResultsError`, and `ZooError` for one that could not be read."""
+    from camlink.operators.zoo import Zoo
+
+    data = zoo.to_bytes()
+    try:
+        Zoo.from_bytes(data)
+    except StateError as error:
+        raise ZooError(
+            f"{path}: not written, for nobody could read it: {error}; please report this with the traces"
+        ) from error
 
     def fill(temporary: Path) -> None:
-        temporary.write_bytes(zoo.to_bytes())
+        temporary.write_bytes(data)
 
     write_durably(path, fill)
 

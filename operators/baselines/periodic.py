@@ -37,6 +37,9 @@ class Periodic(Repeating[float]):
         self._since = {m: float(place) for place, m in enumerate(self._setup.specs, start=1)}  # staggered
         return tune(self._setup, self._warm_up.samples())
 
+    def _is_ever(self, how: float) -> bool:
+        return how < NEVER
+
     def _due(self) -> dict[str, float]:
         return {m: self._since[m] / k for m, k in self._tuned().items() if self._since[m] >= k}
 

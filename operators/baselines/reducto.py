@@ -53,6 +53,9 @@ class Reducto(Repeating[Trigger]):
         self._since = {m: change_of(self._seen, None)[f] for m, (f, _) in triggers.items()}
         return triggers
 
+    def _is_ever(self, how: Trigger) -> bool:
+        return how != NEVER
+
     def _due(self) -> dict[str, float]:
         return {m: self._since[m] / max(t, 1e-12) for m, (_, t) in self._tuned().items() if self._since[m] >= t}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Generic, TypeVar
@@ -10,6 +11,8 @@ from camlink.operators.allowance import Allowance, Turns
 from camlink.operators.baselines.warmup import WarmUp
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.pipeline.records import Value
+
+logger = logging.getLogger(__name__)
 
 How = TypeVar("How")  # when a model is due: an interval, or a feature and its threshold
 
@@ -51,6 +54,10 @@ class Repeating(ABC, Generic[How]):
         """Return when each model is due, and set ``_since`` to where they start."""
 
     @abstractmethod
+    def _is_ever(self, how: How) -> bool:
+        """Say whether a model that is due so is ever due."""
+
+    @abstractmethod
     def _due(self) -> Mapping[str, float]:
         """Return the models that are due, and by how much."""
 
@@ -78,6 +85,12 @@ class Repeating(ABC, Generic[How]):
         if self._how is None:
             self._how = self._tune()
             self._warm_up.clear()
+            if not any(map(self._is_ever, self._how.values())):
+                logger.warning(
+                    'camera "%s": %s executes no model any more, and repeats what its first frames said: as rarely as '
+                    "the time budget asks is beyond what they tell of; raise it, or give more frames to learn from",
+                    *(self._setup.camera_id, type(self).__name__),
+                )
         return self._how
 
     def _order(self) -> list[str]:

@@ -67,6 +67,11 @@ def note_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def print_note(text: str) -> None:
+    """Say on standard error what a person who watches should know."""
+    note_console().print(text, markup=False, soft_wrap=True)
+
+
 def print_fitted(changes: Sequence[str]) -> None:
     """Say in one paragraph what was changed to fit short footage; nothing where nothing was."""
     if changes:

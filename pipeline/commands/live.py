@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console, writable
+from camlink.pipeline.commands.console import WRONG_USE, note_console, print_note, writable
 from camlink.pipeline.commands.dashboard import TokenOption
 from camlink.pipeline.quantities import counted
 
@@ -39,6 +39,7 @@ def run(
     """
     from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
+    from camlink.pipeline.commands.settings import on_device
     from camlink.pipeline.config import SiteConfig, load_config
     from camlink.pipeline.config.start_checks import check_start
     from camlink.pipeline.config.watch import ConfigWatch
@@ -50,8 +51,7 @@ def run(
     if not site.cameras:
         note_console().print(f"{config}: no cameras; name at least one under `cameras:`", style="red")
         raise typer.Exit(WRONG_USE)
-    if device is not None:
-        site = site.model_copy(update={"device": device})
+    site = on_device(site, device)
     check_start(site)
     pool, descriptions = build_pool(site)
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -81,7 +81,7 @@ def run(
             session.update_cameras(site, cameras_of(site))
             return [camera.source_spec() for camera in site.cameras]
 
-        roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited)
+        roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited, tell=print_note)
         note_console().print(f"{counted(len(site.cameras), 'camera')}; Ctrl-C ends with a report in {folder}")
         readings = telemetry.timed(roster) if telemetry else roster
         code = run_and_report(session, readings, roster.captured, None, folder, on_stop=roster.close)

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | None, *, fit: bool) -> int:
     """Replay the trace at ``path``, or only the named models of it, and return the exit code."""
-    from camlink.models.pool import ModelPool
     from camlink.models.recorded import open_trace
-    from camlink.pipeline.assembly import check_budgets
+    from camlink.pipeline.assembly import check_budgets, pool_of
     from camlink.pipeline.commands.running import run_and_report
     from camlink.pipeline.footage import Footage, fit_rules, rate_of
     from camlink.pipeline.recording import TraceReadings
@@ -34,7 +33,7 @@ def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | 
         counts = Counter(frame.camera_id for frame in frames)
         config, changes = fit_rules(config, [Footage(camera, counts[camera], rate) for camera, rate in rates.items()])
         print_fitted(changes)
-    pool = ModelPool(chosen, config.budgets.memory_gb)
+    pool = pool_of(config, chosen)
     cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
     check_budgets(config, pool)
     folder = out.cleared()

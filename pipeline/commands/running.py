@@ -29,9 +29,12 @@ PLAIN_EVERY_S = 10.0  # progress lines where there is no terminal
 
 
 def build_pool(config: SiteConfig) -> tuple[ModelPool, dict[str, dict[str, str]]]:
-    """Fetch, build and price the models; return the pool and what reports say of each model."""
+    """Fetch, build and price the models; return the pool and what reports say of each model.
+
+    Raises `ConfigError` where the memory budget is too small for them.
+    """
     from camlink.models import catalogue
-    from camlink.models.pool import ModelPool
+    from camlink.pipeline.assembly import pool_of
 
     notes = note_console()
     models, descriptions = [], {}
@@ -46,7 +49,7 @@ def build_pool(config: SiteConfig) -> tuple[ModelPool, dict[str, dict[str, str]]
         notes.print(f"model {definition.name}: {model.time_ms:.0f} ms a frame, {model.memory_gb:.2f} GB", style="dim")
         models.append(model)
         descriptions[definition.name] = {"description": definition.description, "licence": definition.licence}
-    return ModelPool(models, config.budgets.memory_gb), descriptions
+    return pool_of(config, models), descriptions
 
 
 def encode_picture(frame: Frame) -> bytes:

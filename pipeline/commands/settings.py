@@ -1,4 +1,4 @@
-"""Settings of a replay or a recording: a configuration file, with what the command line says on top."""
+"""Settings of a command: a configuration file, with what the command line says on top."""
 
 from __future__ import annotations
 
@@ -8,24 +8,47 @@ from typing import Any
 import typer
 
 from camlink.pipeline.config import SiteConfig, load_config
+from camlink.pipeline.config.yaml_lines import KeyPath
+
+OPTIONS = {  # by the key whose value they override
+    "models": "--models",
+    "period": "--period",
+    "budgets.time_share": "--time-share",
+    "budgets.memory_gb": "--memory-gb",
+    "policy": "--policy",
+    "links.bootstrap_frames": "--bootstrap",
+    "audit.fraction": "--audit",
+    "seed": "--seed",
+    "device": "--device",
+}
 
 
 def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
     """Return the configuration ``name`` without its cameras, changed by what is not None in ``changes``.
 
-    Keys are dotted paths ("budgets.time_share"). Raises `ConfigError` for the file and `typer.BadParameter` for a
-    change that does not fit.
+    Keys are those of `OPTIONS`. Raises `ConfigError` for the file and `typer.BadParameter` for a change that does not
+    fit.
     """
     config = load_config(name, ignore_cameras=True)
     data = config.model_dump(mode="json")
+    options: dict[KeyPath, str] = {}
     for key, value in changes.items():
         if value is not None:
-            _set(data, key.split("."), value)
+            path = tuple(key.split("."))
+            _set(data, path, value)
+            options[path] = OPTIONS[key]
     try:
         changed = SiteConfig.model_validate(data)
     except ValueError as error:
         raise typer.BadParameter(_first_message(error)) from error
-    return changed.read_from(config)
+    return changed.read_from(config, options)
+
+
+def on_device(site: SiteConfig, device: str | None) -> SiteConfig:
+    """Return the configuration with what ``--device`` says, where that was given."""
+    if device is None:
+        return site
+    return site.model_copy(update={"device": device}).read_from(site, {("device",): OPTIONS["device"]})
 
 
 def model_choice(text: str | None) -> str | tuple[str, ...] | None:
@@ -37,7 +60,7 @@ def model_choice(text: str | None) -> str | tuple[str, ...] | None:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _set(data: dict[str, Any], path: list[str], value: Any) -> None:
+def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for key in path[:-1]:
         data = data.setdefault(key, {})
     data[path[-1]] = value
@@ -48,4 +71,5 @@ def _first_message(error: ValueError) -> str:
     if errors is None:
         return str(error)
     first = errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{OPTIONS.get(key, key)}: {first['msg'].removeprefix('Value error, ')}"

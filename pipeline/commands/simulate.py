@@ -34,7 +34,7 @@ def simulate(
         raise TraceError(f"{out}: holds a trace already; name another folder, or add --overwrite")
     city = City(cameras, days, every_s, seed)
     done = list(simulated(city))
-    write_arrays(out, MODELS, done, note=city.note())
+    write_arrays(out, MODELS, done, note=city.note(), synthetic=True)
     frames = sum(len(camera) for camera in done)
     note_console().print(
         f"{out}: SYNTHETIC trace, {counted(cameras, 'camera')}, {counted(frames, 'frame')}", markup=False

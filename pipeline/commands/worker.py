@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
-from camlink.pipeline.commands.console import note_console
+from camlink.pipeline.commands.console import note_console, print_note
 
 if TYPE_CHECKING:
     from camlink.models.base import OutputSpec
@@ -124,11 +124,10 @@ def inference(
     from camlink.pipeline import distributed
     from camlink.pipeline.clock import SteadyClock
     from camlink.pipeline.commands.running import encode_picture
+    from camlink.pipeline.commands.settings import on_device
     from camlink.pipeline.graph import topic_of
 
-    site = _site(config)
-    if device is not None:
-        site = site.model_copy(update={"device": device})
+    site = on_device(_site(config), device)
     pool, cameras = _models(config, site, trace)
     pool.take_at_most(batch)
     with ThreadPoolExecutor(1, "loading") as loader, _connected(bus, state) as (connection, store):
@@ -317,8 +316,7 @@ def _serve(
 
 
 def _models(config: str, site: SiteConfig, trace: Path | None) -> tuple[ModelPool, Mapping[str, CameraFacts]]:
-    from camlink.models.pool import ModelPool
-    from camlink.pipeline.assembly import CameraFacts
+    from camlink.pipeline.assembly import CameraFacts, pool_of
     from camlink.pipeline.commands.running import build_pool
     from camlink.pipeline.config.watch import WatchedFacts
 
@@ -329,7 +327,7 @@ def _models(config: str, site: SiteConfig, trace: Path | None) -> tuple[ModelPoo
 
     recorded = open_trace(trace)
     facts = {camera: CameraFacts(rate) for camera, rate in rate_of(recorded.frames).items()}
-    return ModelPool(recorded.models, site.budgets.memory_gb), facts
+    return pool_of(site, recorded.models), facts
 
 
 def _readings(
@@ -353,7 +351,7 @@ def _readings(
         site = watch.poll()
         return None if site is None else _shared(site, share)
 
-    roster = Roster(specs, edits=edited)
+    roster = Roster(specs, edits=edited, tell=print_note)
     closing.callback(roster.close)
     return roster
 

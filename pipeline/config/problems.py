@@ -28,12 +28,18 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 class Origin:
     """Where a section was read from, so that what is found wrong later is told with its line, too.
 
+    ``options``: of values that the command line has put in the file's place, the option, which is named instead.
     All are equal: where settings stand is no part of what they say.
     """
 
     file: str = ""
     document: Document = field(default_factory=Document)
     left_out: LeftOut = field(default_factory=LeftOut)
+    options: Mapping[KeyPath, str] = field(default_factory=dict)
+
+    def option_of(self, path: KeyPath) -> str | None:
+        """Return the option that has given the value at ``path``; None for one of the file."""
+        return next((option for key, option in self.options.items() if path[: len(key)] == key), None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Origin)
@@ -43,6 +49,8 @@ class Origin:
 
     def problem(self, path: KeyPath, message: str) -> Problem:
         """Return the problem of the value at ``path`` of the section."""
+        if (option := self.option_of(path)) is not None:
+            return Problem(option, None, message)
         path = self.left_out.original(path)
         line = self.document.line_of(path) if self.file else None
         return Problem(self.file, line, _place(path, self.document.data) + message)

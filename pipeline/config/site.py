@@ -11,7 +11,7 @@ Every problem of a file is found at once and named with its line (`ConfigError`)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -180,7 +180,9 @@ class SiteConfig(Section):
         return cameras
 
     def problem_at(self, path: KeyPath, message: str) -> Problem:
-        """Return what is wrong with the value at ``path``: with file and line, where these settings are from a file."""
+        """Return what is wrong with the value at ``path``: with file and line, where these settings are from a file, or
+        with the option that has overridden it.
+        """
         found = self._origin.problem(path, message)
         return found if found.file else replace(found, file=self.site)
 
@@ -195,10 +197,13 @@ class SiteConfig(Section):
         asked = self.abstain_below
         return float((asked.get(model, 0.0) if isinstance(asked, dict) else asked) or 0.0)
 
-    def read_from(self, other: SiteConfig) -> SiteConfig:
-        """Return these settings as made from ``other``, so that problems point at its file."""
+    def read_from(self, other: SiteConfig, options: Mapping[KeyPath, str]) -> SiteConfig:
+        """Return these settings as made from ``other``, so that problems point at its file.
+
+        ``options`` have given the values at these paths, and are pointed at in place of the file.
+        """
         copied = self.model_copy()
-        copied._origin = other._origin
+        copied._origin = replace(other._origin, options={**other._origin.options, **options})
         return copied
 
     def with_cameras(self, cameras: Iterable[CameraConfig]) -> SiteConfig:

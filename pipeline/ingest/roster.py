@@ -43,11 +43,16 @@ class Roster:
         edits: Edits = lambda: None,
         open_source: Open = open_live_source,
         wait: Callable[[float], object] = time.sleep,
+        tell: Callable[[str], object] = logger.info,
     ) -> None:
-        """``edits`` gives all cameras anew when they were edited, else None. Raises `SourceError` as opening does."""
+        """``edits`` gives all cameras anew when they were edited, else None; ``tell`` is told what comes of each.
+
+        Raises `SourceError` as opening does.
+        """
         self._edits = edits
         self._open = open_source
         self._wait = wait
+        self._tell = tell
         self._specs: dict[str, SourceSpec] = {}
         self._sources: dict[str, LiveSource] = {}
         self._captured: Counter[str] = Counter()
@@ -90,21 +95,22 @@ class Roster:
         if wanted is None:
             return
         specs = {spec.camera_id: spec for spec in wanted}
-        for camera_id, spec in list(self._specs.items()):
-            if specs.get(camera_id) != spec:
-                yield from self._end(camera_id)
-                logger.info('camera "%s" is %s', camera_id, "changed" if camera_id in specs else "removed")
+        ended = [camera_id for camera_id, spec in self._specs.items() if specs.get(camera_id) != spec]
+        for camera_id in ended:
+            yield from self._end(camera_id)
+            if camera_id not in specs:
+                self._tell(f'camera "{camera_id}" let go')
         for camera_id, spec in specs.items():
             if camera_id not in self._specs:
-                self._try_start(spec)
+                self._try_start(spec, "reopened" if camera_id in ended else "taken up")
 
-    def _try_start(self, spec: SourceSpec) -> None:
+    def _try_start(self, spec: SourceSpec, what: str) -> None:
         try:
             self._start(spec)
         except SourceError as error:
             logger.error("%s; going on without it", error)
         else:
-            logger.info('camera "%s" is taken up: %s', spec.camera_id, spec.shown)
+            self._tell(f'camera "{spec.camera_id}" {what}: {spec.shown}')
 
     def _start(self, spec: SourceSpec) -> None:
         self._sources[spec.camera_id] = self._open(spec, self._captured[spec.camera_id])

@@ -83,6 +83,7 @@ class Result:
         stated = np.sum([t.stated for t in self.cameras.values()], axis=0)
         return {
             "trace": self.trace,
+            "synthetic": self.trace_arrays.synthetic,
             "policy": self.policy,
             "budget_gb": self.budget.memory_gb,
             "budget_time": self.budget.time_share,

@@ -9,13 +9,25 @@ from math import ceil
 from statistics import fmean
 from typing import Any
 
-from camlink.pipeline.lab.summary import AGREEMENT, BOXES, REFERENCES, Cell, Row, cells, tied, ties, winner
+from camlink.pipeline.lab.summary import (
+    AGREEMENT,
+    BOXES,
+    REFERENCES,
+    Cell,
+    Row,
+    cells,
+    tied,
+    ties,
+    trace_words,
+    winner,
+)
 from camlink.pipeline.lab.tally import LEAST_CONFIDENCES
 
 Figure = dict[str, Any]
 MOST_POINTS = 48  # of a line over periods: beyond, it hides the others
-COLOURS = 10  # CSS variables --policy0 to --policy9
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon", "hexagon")
+COLOURS = 9  # CSS variables --policy0 to --policy8, of all but `OWN`
+OWN = "camlink"  # the policy that pages are about: of one look on all of them, whatever it is compared with
+SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon", "hexagon")
 
 
 def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
@@ -31,7 +43,8 @@ def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         lstrip_blocks=True,
     )
     found = cells(rows)
-    place = {policy: i for i, policy in enumerate(dict.fromkeys(c.policy for c in found))}
+    others = [p for p in dict.fromkeys(c.policy for c in found) if p != OWN]
+    place = {policy: i for i, policy in enumerate(others)}
     traces = [
         _trace([c for c in found if c.trace == name], place, rows) for name in dict.fromkeys(c.trace for c in found)
     ]
@@ -40,7 +53,8 @@ def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
         least_confidences=[f"{least:g}" for least in LEAST_CONFIDENCES],
         notes=notes,
         seeds=sorted({row["seed"] for row in rows}),
-        headline=headline(found),
+        headline=headline([c for c in found if not c.synthetic] or found),
+        synthetic=list(dict.fromkeys(c.trace for c in found if c.synthetic)),
         style=_asset("colours.css") + _asset("report.css"),  # as the report and the dashboard
         script=_asset("report.js"),
         plotlyjs=get_plotlyjs(),
@@ -70,7 +84,7 @@ def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> 
     best = {b: winner(c for c in found if c.budget == b) for b in budgets}
     some = next(row for row in rows if row["trace"] == found[0].trace)
     return {
-        "name": found[0].trace,
+        "name": trace_words(found[0].trace, synthetic=found[0].synthetic),
         "frames": some["frames"],
         "cameras": len(some["per_camera"]),
         "measure": found[0].measure,
@@ -140,14 +154,17 @@ def segments(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
 
 
 def _line(policy: str, place: Mapping[str, int]) -> Figure:
-    number = place[policy]
-    colour = f"@policy{number % COLOURS}"
+    own = policy == OWN
+    number = 0 if own else place[policy]
+    colour = f"@{OWN}" if own else f"@policy{number % COLOURS}"
+    symbol = "circle" if own else SYMBOLS[number % len(SYMBOLS)]
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": escape(policy),
-        "line": {"color": colour, "width": 1.5, "dash": "dot" if policy in REFERENCES else "solid"},
-        "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+        "line": {"color": colour, "width": 3.5 if own else 1.5, "dash": "dot" if policy in REFERENCES else "solid"},
+        "marker": {"color": colour, "size": 10 if own else 7, "symbol": symbol},
+        "zorder": int(own),  # above the others
     }
 
 

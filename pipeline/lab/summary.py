@@ -43,6 +43,7 @@ class Cell:
     latency_ms: float | None = None
     # Least confidence -> share of answers that have it, and their agreement; empty where none was stated.
     answers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    synthetic: bool = False  # no camera has seen the trace
 
     @property
     def measure(self) -> str:
@@ -98,6 +99,7 @@ def _cell(key: tuple[str, str, str], rows: Sequence[Row]) -> Cell:
         rows[0]["budget_time"],
         rows[0].get("latency_ms"),
         _answers([row.get("answers_by_least_confidence") or {} for row in rows]),
+        rows[0].get("synthetic", False),
     )
 
 
@@ -131,6 +133,11 @@ def budget_words(memory_gb: float | None, time_share: float | None, latency_ms: 
     parts += [f"{100 * time_share:g}% time"] if time_share is not None else []
     parts += [f"{latency_ms:g} ms a frame"] if latency_ms is not None else []
     return ", ".join(parts) or "unlimited"
+
+
+def trace_words(trace: str, *, synthetic: bool) -> str:
+    """Return how a trace is called, so that a made-up one never passes for footage."""
+    return f"{trace} (SYNTHETIC)" if synthetic else trace
 
 
 def winner(of: Iterable[Cell]) -> Cell | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from camlink.pipeline.lab.summary import AGREEMENT, Cell, Row, budget_words, cells, tied
+from camlink.pipeline.lab.summary import AGREEMENT, Cell, Row, budget_words, cells, tied, trace_words
 from camlink.pipeline.tables import print_table
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def print_targets(rows: Sequence[Row], console: Console) -> None:
             shown.append((policy, *(_needed(found) if found else "" for found in mine)))
         limits = _limits(memory_gb, latency_ms)
         heads = [f"target {100 * target:g}%" for target in targets]
-        print_table(console, ("policy", *heads), shown, title=f"{trace}{limits}: least cost (agreement), in %")
+        name = trace_words(trace, synthetic=here[0].get("synthetic", False))
+        print_table(console, ("policy", *heads), shown, title=f"{name}{limits}: least cost (agreement), in %")
     if rows:
         console.print(
             f"{MISSED} target missed; camlink is given the target, the others count with the least budget that "
@@ -79,7 +80,7 @@ def _print_table(here: Sequence[Cell], best: set[int], console: Console) -> None
         shown.append((policy, *("" if c is None else _cell(c, best=id(c) in best) for c in mine)))
     limits = _limits(here[0].memory_gb, here[0].latency_ms)
     heads = ["no time limit" if share is None else budget_words(None, share) for share in shares]
-    title = f"{here[0].trace}{limits}: {here[0].short} (cost), in %"
+    title = f"{trace_words(here[0].trace, synthetic=here[0].synthetic)}{limits}: {here[0].short} (cost), in %"
     print_table(console, ("policy", *heads), shown, title=title)
     if here[0].measure != AGREEMENT:
         console.print(f"mAP: {here[0].measure}", markup=False, highlight=False, soft_wrap=True)

@@ -101,15 +101,14 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         scored = [model.scores] if model.scores is not None else []
         agreement = _agreement([[each] for each in scored], proof.models.get(name), info)
         models[name] = {
-            "executions": _executions(model.executions_made, frames["captured"], sum(frames["dropped"].values())),
+            "executions": _executions(model.executions_made, frames["per_model"][name]),
             "agreement": agreement,
             "whole_answers": _whole_answers(model.spec, scored),
             "noise_floor": asdict(floor) if (floor := model.noise_floor()) is not None else None,
             "outputs": (outputs := _outputs(rows, model)),
             "note": note(name, agreement, outputs),
         }
-    dropped = sum(frames["dropped"].values())
-    costs = _cost([_model_cost(info, name, m, frames["captured"] - dropped) for name, m in rows.models.items()])
+    costs = _cost([_model_cost(info, name, models[name]["executions"]) for name in rows.models])
     costs |= {"parts": spent_in_all([spent(rows, info)])}
     costs |= {"time_budget": time_budget(info), "latency_limit_ms": latency_limit(info)}
     return {
@@ -210,11 +209,11 @@ def _frames(rows: CameraRows, info: RunInfo) -> Report:
     violations, in_flight = [], 0
     for name, model in rows.models.items():
         counts = {how: model.served_count(how) for how in HOWS}
-        per_model[name] = {"captured": total, **counts, "dropped": dict(dropped)}
         missing = total - sum(counts.values()) - dropped.total()
-        if missing > 0 and going_on:
-            in_flight = max(in_flight, missing)
-        elif missing:
+        waiting = max(missing, 0) if going_on else 0
+        per_model[name] = {"captured": total, **counts, "dropped": dict(dropped), "in_flight": waiting}
+        in_flight = max(in_flight, waiting)
+        if missing != waiting:
             violations.append(_violation(rows.camera_id, name, total, counts, dropped.total()))
     totals = {how: sum(model.served_count(how) for model in rows.models.values()) for how in HOWS}
     return {
@@ -241,7 +240,7 @@ def _sum_frames(parts: Sequence[Report], info: RunInfo) -> Report:
     per_model = {}
     for name in info.models:
         models = [part["per_model"][name] for part in parts]
-        per_model[name] = {key: sum(model[key] for model in models) for key in ("captured", *HOWS)}
+        per_model[name] = {key: sum(model[key] for model in models) for key in ("captured", *HOWS, "in_flight")}
         per_model[name]["dropped"] = dict(dropped)
     return {
         **{key: sum(part[key] for part in parts) for key in ("captured", *HOWS, "in_flight")},
@@ -252,13 +251,18 @@ def _sum_frames(parts: Sequence[Report], info: RunInfo) -> Report:
     }
 
 
-def _executions(made: int, captured: int, dropped: int) -> Report:
-    """Return executions made of those possible. Dropped frames are no savings, so a second share leaves them out."""
-    reached = captured - dropped
+def _executions(made: int, frames: Report) -> Report:
+    """Return one model's executions made of those possible on frames of which it is known what became of them."""
+    possible = frames["captured"] - frames["in_flight"]
+    return _of_possible(made, possible, possible - sum(frames["dropped"].values()))
+
+
+def _of_possible(made: int, possible: int, reached: int) -> Report:
+    """Dropped frames are no savings, so a second share leaves them out."""
     return {
         "made": made,
-        "possible": captured,
-        "saved_share": _saved(made, captured),
+        "possible": possible,
+        "saved_share": _saved(made, possible),
         "possible_without_drops": reached,
         "saved_share_without_drops": _saved(made, reached),
     }
@@ -267,16 +271,17 @@ def _executions(made: int, captured: int, dropped: int) -> Report:
 def _sum_executions(parts: Iterable[Report]) -> Report:
     kept = list(parts)
     made, possible, reached = (int(sum(p[key] for p in kept)) for key in ("made", "possible", "possible_without_drops"))
-    return _executions(made, possible, possible - reached)
+    return _of_possible(made, possible, reached)
 
 
 def _saved(made: int, possible: int) -> float | None:
     return 1.0 - made / possible if possible else None
 
 
-def _model_cost(info: RunInfo, name: str, rows: ModelRows, frames: int) -> Report:
+def _model_cost(info: RunInfo, name: str, executions: Report) -> Report:
     seconds = float(info.models[name].get("time_ms") or 0.0) / 1000.0
-    return {"model_seconds": rows.executions_made * seconds, "model_seconds_of_everything": frames * seconds}
+    possible = executions["possible_without_drops"]
+    return {"model_seconds": executions["made"] * seconds, "model_seconds_of_everything": possible * seconds}
 
 
 def _cost(parts: Sequence[Report]) -> Report:

@@ -76,7 +76,7 @@ def test_cameras_come_go_and_change_by_edits_and_a_broken_edit_changes_nothing(s
     site.watch(lambda: f"{site.config}:4" in site.log(), "the broken edit is reported with its line")
     site.watch(site.more("door"), "what was in force stays")
     site.write("hall", "yard", fps=2 * FPS)
-    site.watch(lambda: 'camera "door" is removed' in site.log(), "one is removed")
+    site.watch(lambda: 'camera "door" let go' in site.log(), "one is removed")
     before = len(site.indexes["door"])
     site.watch(site.more("hall", 20), "the others go on, changed")
     assert len(site.indexes["door"]) <= before + 4  # what was on its way

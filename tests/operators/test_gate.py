@@ -166,6 +166,32 @@ def test_baselines_ask_for_memory_for_all() -> None:
         check_budgets(config, ModelPool(models(), 2.0))
 
 
+@pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
+def test_a_share_below_the_cheapest_model_is_saved_up_for(policy: str) -> None:
+    rules = RULES | {"policy": policy, "budgets": {"time_share": 0.1}}
+    check_budgets(SiteConfig(models="building", **rules), ModelPool(models()))
+    records = run_frames(make_frames("hall", 400), models(), **rules)
+    ran = Counter(o.model for r in on_serve_frames(records) for o in r.outputs if o.how == "executed")
+    assert ran.keys() == {"objects", "persons", "bags"} and set(served(records).values()) == {1}
+
+
+def test_what_is_loaded_for_a_small_share_is_what_fits_and_executes_now_and_then() -> None:
+    rules = RULES | {"budgets": {"time_share": 0.1, "memory_gb": 2.0}}
+    check_budgets(SiteConfig(models="building", **rules), ModelPool(models(), 2.0))
+    records = run_frames(make_frames("hall", 600), models(), **rules)
+    decisions = [r for r in records if isinstance(r, Decision)]
+    ran = Counter(o.model for r in on_serve_frames(records) for o in r.outputs if o.how == "executed")
+    assert decisions and all(d.loaded == decisions[0].loaded and not d.execute for d in decisions)
+    assert ran and set(ran) == set(decisions[0].loaded)
+
+
+def test_a_repeating_policy_says_when_it_is_never_to_execute(caplog: pytest.LogCaptureFixture) -> None:
+    rules = RULES | {"policy": "periodic", "budgets": {"time_share": 1e-4}}
+    run_frames(make_frames("hall", 100), models(), **rules)
+    (warning,) = (r.getMessage() for r in caplog.records if r.name.endswith("repeating"))
+    assert warning.startswith('camera "hall": Periodic executes no model any more')
+
+
 def test_a_target_that_is_not_met_has_its_model_executed() -> None:
     noisy = [
         TinyModel.count("objects", lambda f: (f.index * 7919) % 5, time_ms=20.0),

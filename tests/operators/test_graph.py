@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
-from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets
+from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets, pool_of
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import ticks
 from camlink.pipeline.errors import ConfigError, ModelError
@@ -330,9 +330,10 @@ def test_the_conservation_law_holds_whatever_is_dropped_or_fails(
         ({"budgets": {"latency_ms": 9.0}}, r"9 ms leaves no model time: the cheapest, objects, takes 10\.0 ms"),
         ({"policy": "all", "budgets": {"latency_ms": 29.0}}, r"policy all executes all models .* 30\.0 ms, but 29 ms"),
         ({"policy": "all", "budgets": {"memory_gb": 2.5}}, "policy all holds all models at once, 3.00 GB"),
+        ({"budgets": {"memory_gb": 0.5}}, "the largest model, objects, takes 1 GB by itself, but 0.5 is allowed"),
     ],
 )
 def test_budgets_that_leave_nothing_are_refused_before_anything_runs(settings: dict, message: str) -> None:  # type: ignore[type-arg]
     config = SiteConfig(models="building", **settings)
     with pytest.raises(ConfigError, match=message):
-        check_budgets(config, ModelPool(models(), config.budgets.memory_gb))
+        check_budgets(config, pool_of(config, models()))

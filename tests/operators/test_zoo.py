@@ -20,6 +20,7 @@ from camlink.operators.selection import Budget, Costs
 from camlink.operators.zoo import Array, Zoo
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.lab.zoo import shown
+from tests.lab_traces import random_trace
 from tests.operators.test_policy_state import go_on
 
 SPECS = {m: OutputSpec(m, "vector", 1, "count") for m in ("near", "far")} | {
@@ -57,6 +58,19 @@ def test_experience_tells_apart_a_scene_that_changes_slowly_from_one_that_change
     assert slow.pairs.keys() == {("near", "far"), ("far", "near")} and not slow.models["level"].usual.size
     level = slow.pairs["near", "far"].level[0]
     assert np.trace(level) == pytest.approx(level.sum()) == pytest.approx(1.0)  # they always say the same
+
+
+def test_of_many_models_only_pairs_are_kept_that_something_was_learnt_of() -> None:
+    made = random_trace(3, 60, 4)
+    (seen,) = made.cameras
+    costs = Costs({m: e.time_ms for m, e in made.models.items()}, {m: e.memory_gb for m, e in made.models.items()})
+    learnt = experience_of("cam", shown(seen), seen.specs, costs)
+    for pair in learnt.pairs.values():
+        for table in vars(pair).values():
+            np.testing.assert_allclose(table.reshape(len(table), -1).sum(axis=1), 1.0)
+    assert learnt.pairs.keys() >= {(s, t) for t, *sources in learnt.pools for s in sources}
+    zoo = Zoo(seen.specs, (learnt,))
+    assert Zoo.from_bytes(zoo.to_bytes()).to_bytes() == zoo.to_bytes()
 
 
 def test_a_zoo_is_read_back_as_it_was_written_and_anything_else_is_refused() -> None:

@@ -166,6 +166,23 @@ def test_what_a_trace_cannot_follow_is_refused(
     assert not (folder / "no").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--policy", "mlink", "--time-share", "0.05"), "--time-share: 0.05 allows 6.0 ms a frame, but the cheapest"),
+        (("--memory-gb", "1e-6"), "--memory-gb: the largest model, objects, takes"),
+        (("--audit", "2"), "--audit: "),
+    ],
+)
+def test_what_an_option_overrides_is_not_blamed_on_a_line_of_the_file(
+    replayed: tuple[Path, subprocess.CompletedProcess[str]], options: tuple[str, ...], message: str
+) -> None:
+    folder, _ = replayed
+    result = camlink("replay", str(folder / "trace"), *options, "--out", str(folder / "refused"))
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert message in result.stderr and ".yaml" not in result.stderr and "together" not in result.stderr
+
+
 def test_models_of_a_trace_can_be_chosen_and_rules_left_as_they_are(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace", frames=150, cameras=("hall",))
     options = ("--config", "demo", "--models", "bags,persons", "--time-share", "0.9", "--out", str(tmp_path / "run"))

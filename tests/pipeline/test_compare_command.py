@@ -292,6 +292,45 @@ def test_a_simulated_city_is_labelled_and_the_same_for_the_same_seed(tmp_path: P
     assert isinstance(again.exception, TraceError) and "--overwrite" in str(again.exception)
 
 
+def test_what_is_made_of_a_simulated_trace_says_so_everywhere_and_is_no_part_of_the_headline(
+    trace: Path, tmp_path: Path
+) -> None:
+    city, page = tmp_path / "city", tmp_path / "page.html"
+    camlink("simulate", str(city), "--cameras", "1", "--days", "0.02", "--every", "1min")
+    asked = ["compare", str(city), str(trace), "--policy", "standalone", "--budget-time", "0.4"]
+    done = camlink(*asked, "--html", str(page))
+    assert "city (SYNTHETIC): agreement" in done.stdout and "chance: agreement" in done.stdout
+    assert "city (SYNTHETIC): least cost" in camlink(*asked[:-2], "--target", "0.5").stdout
+    assert [row["synthetic"] for row in json.loads(camlink(*asked, "--json").stdout)] == [True, False]
+    text = page.read_text()
+    assert "SYNTHETIC:</b> city. No camera has seen this" in text and ">city (SYNTHETIC)</h2>" in text
+    assert "in the one pair of trace and budget" in text and "of the other traces" in text
+    camlink(*asked[:1], *asked[2:], "--html", str(page))
+    assert "SYNTHETIC" not in page.read_text()
+    first_line, *rest = (city / "trace.yaml").read_text().splitlines(keepends=True)
+    (city / "trace.yaml").write_text("".join(rest))
+    assert open_arrays(city).synthetic
+    (city / "trace.yaml").write_text("".join([first_line, *rest[1:]]))
+    assert open_arrays(city).synthetic, "as the first simulated traces are labelled"
+
+
+def test_camlink_looks_alike_on_every_page_and_stands_out() -> None:
+    from camlink.pipeline.lab.page import segments
+    from camlink.pipeline.lab.summary import Cell
+
+    def lines(*policies: str) -> dict[str, dict[str, Any]]:
+        found = [Cell("t", policy, "33% time", 0.5, 0.0, 0.3, {}, [0.5], {}) for policy in policies]
+        place = {policy: i for i, policy in enumerate(p for p in policies if p != "camlink")}
+        return {line["name"]: line for line in segments(found, place)["data"]}
+
+    alone, among = lines("camlink"), lines("periodic", "mlink", "camlink", "oracle")
+    looks = ("line", "marker", "zorder")
+    assert [alone["camlink"][look] for look in looks] == [among["camlink"][look] for look in looks]
+    others = [line for name, line in among.items() if name != "camlink"]
+    assert len({line["line"]["color"] for line in among.values()}) == 4
+    assert all(line["line"]["width"] < alone["camlink"]["line"]["width"] for line in others)
+
+
 def test_the_city_sleeps_at_night_and_its_models_agree_more_by_day() -> None:
     hours = np.arange(0, 24 * 7, 0.5)
     noon, night = (hours % 24 >= 12) & (hours % 24 < 18), hours % 24 < 4

@@ -9,6 +9,7 @@ import pytest
 
 from camlink.links.train import train_ensembles
 from camlink.models import catalogue
+from camlink.pipeline.commands.settings import on_device
 from camlink.pipeline.config import check_config, load_config
 from camlink.pipeline.config.start_checks import check_start
 from camlink.pipeline.errors import ConfigError
@@ -277,6 +278,12 @@ def test_a_latency_limit_that_leaves_nothing_is_named_with_its_line(
     assert [found.split("; raise")[0] for found in problems(tmp_path, text)] == [] if said is None else True
     if said is not None:
         assert one(tmp_path, text).startswith(f"7: budgets.latency_ms: {said}")
+
+
+def test_a_device_that_an_option_names_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text(HEAD + "device: cpu\n")
+    with pytest.raises(ConfigError, match=r"^--device: "):
+        check_start(on_device(load_config(tmp_path / "site.yaml"), "cuda:77"))
 
 
 def test_a_start_refuses_what_the_check_refuses_in_the_same_words(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from camlink.models.pool import ModelPool
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.errors import RequestError
 from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.records import CameraEvent, FrameDropped
 from camlink.pipeline.reports import write_report
@@ -49,6 +52,13 @@ def test_a_camera_that_joins_a_run_is_in_its_header_and_rows_and_no_password_is_
     assert set(RunResults(out).cameras()) == {"hall", "door"}
     for file in (path for path in out.rglob("*") if path.is_file()):
         assert SECRET.encode() not in file.read_bytes(), file
+
+
+def test_a_folder_that_holds_a_run_is_refused_without_naming_an_option_that_run_has_not(tmp_path: Path) -> None:
+    (tmp_path / "run.json").touch()
+    pool = ModelPool([TinyModel.count("objects", lambda frame: 1)])
+    with pytest.raises(RequestError, match=r"already holds a run; choose another folder$"):
+        Session(site("hall"), pool, cameras_of(site("hall")), tmp_path)
 
 
 def test_the_results_worker_describes_a_camera_that_joined_later(tmp_path: Path) -> None:

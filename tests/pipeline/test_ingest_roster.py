@@ -63,11 +63,13 @@ class Site:
         self.opened: list[SourceSpec] = []
         self.runners: dict[str, StepRunner] = {}
         self.edits: list[list[SourceSpec]] = []
+        self.told: list[str] = []
         self.roster = Roster(
             specs,
             edits=lambda: self.edits.pop(0) if self.edits else None,
             open_source=self.open,
             wait=self.clock.advance,
+            tell=self.told.append,
         )
         self._readings = iter(self.roster)
 
@@ -165,6 +167,16 @@ def test_the_last_camera_may_go_and_another_come() -> None:
     site = Site(camera("hall"))
     site.edits += [[], [camera("door")]]
     assert indexes(site.rounds(20), "door")
+
+
+def test_what_comes_of_each_edited_camera_is_told_in_a_line_without_its_password() -> None:
+    site = Site(camera("hall"), camera("door"), camera("yard"))
+    gate = SourceSpec("gate", ("rtsp://admin:hunter2@cam/gate",), shown="rtsp://***@cam/gate")
+    site.edits.append([camera("hall"), replace(camera("yard"), fps=2.0), gate])
+    site.rounds(3)
+    assert site.told[0] == 'camera "door" let go'
+    assert [line.partition(":")[0] for line in site.told[1:]] == ['camera "yard" reopened', 'camera "gate" taken up']
+    assert "rtsp://***@cam/gate" in site.told[2] and "hunter2" not in site.told[2]
 
 
 def test_a_new_camera_that_cannot_be_live_is_reported_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:

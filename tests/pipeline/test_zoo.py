@@ -17,7 +17,7 @@ from camlink.operators.per_frame import PerFrame
 from camlink.pipeline.config import check_config
 from camlink.pipeline.errors import TraceError, ZooError
 from camlink.pipeline.lab.zoo import build_zoo
-from camlink.pipeline.zoo_file import open_zoo
+from camlink.pipeline.zoo_file import open_zoo, save_zoo
 from tests.lab_traces import random_trace
 from tests.pipeline.test_compare_command import camlink
 
@@ -73,6 +73,17 @@ def test_a_file_that_is_no_zoo_says_so_by_its_name(tmp_path: Path) -> None:
         open_zoo(tmp_path / "text")
     with pytest.raises(ZooError, match="gone: cannot be read: No such file"):
         open_zoo(tmp_path / "gone")
+
+
+def test_a_zoo_that_could_not_be_read_is_not_written(zoo: Path, tmp_path: Path) -> None:
+    sound = open_zoo(zoo)
+    camera = sound.cameras[0]
+    (name, model), *_ = camera.models.items()
+    broken = replace(model, freshness=np.full_like(model.freshness, np.nan))
+    wrong = replace(sound, cameras=(replace(camera, models={**camera.models, name: broken}),))
+    with pytest.raises(ZooError, match=r"new\.zoo: not written, .* not finite"):
+        save_zoo(wrong, tmp_path / "new.zoo")
+    assert not (tmp_path / "new.zoo").exists()
 
 
 def test_a_comparison_starts_from_a_zoo_and_refuses_one_of_other_models(trace: Path, zoo: Path, tmp_path: Path) -> None:
