@@ -6,10 +6,11 @@ Between `camlink.operators.inference`, which knows frames and rows, and `camlink
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from camlink.operators.certificates import ON_TRIAL
-from camlink.operators.policy import FrameFacts, FramePolicy, GoesOn, MindsLatency, ReadsDetections
+from camlink.operators.policy import Expects, FrameFacts, FramePolicy, GoesOn, MindsLatency, ReadsDetections
 from camlink.operators.sampling import FramePlan
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.records import Decision, Detections, Frame, ModelOutput, Value
@@ -108,6 +109,17 @@ class Gate:
                 )
             )
         return tuple(rows)
+
+    def explained(self, camera_id: str, executed: Sequence[ModelOutput]) -> tuple[ModelOutput, ...]:
+        """Return what the policy chose to execute on the frame it was shown last, each with its reason."""
+        policy = self._policy(camera_id)
+        expected = policy.expected() if isinstance(policy, Expects) else {}
+        return tuple(
+            replace(o, reason=f"without executing, disagreement of {100.0 * expected[o.model]:.1f} % was expected")
+            if o.model in expected
+            else o
+            for o in executed
+        )
 
     def put_off(self, camera_id: str) -> Any:
         """Return what `learn_late` has to know of the frame that the policy was shown last."""

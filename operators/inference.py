@@ -221,7 +221,7 @@ class InferenceOperator(Operator):
         left = tuple(m for m in self._models if m not in ran)
         answers = gate.answer(job.frame, job.plan, outputs, [m for m in left if m not in failed], job.trial)
         late = gate.is_limited and job.plan.purpose == "serve"  # what was not chosen has no time left
-        put_off = None
+        done, put_off = gate.explained(job.frame.camera_id, outputs), None
         if not self._pool.fits_together:  # a full frame has to wait for its other models: later frames come first
             put_off = gate.put_off(job.frame.camera_id)
             gate.learn(job.frame.camera_id, outputs, chosen=True)
@@ -230,7 +230,7 @@ class InferenceOperator(Operator):
             run=() if late else tuple(m for m in job.run if m not in ran and m not in failed),
             predict=left,
             answers=answers,
-            done=tuple(outputs),
+            done=done,
             failed=failed,
             put_off=put_off,
         )

@@ -192,6 +192,10 @@ class PerFrame:
             self._aims.served({name: 1.0 - (answer.confidence or 0.0) for name, answer in answers.items()})
         return answers
 
+    def expected(self) -> dict[str, float]:
+        """Return how far what was answered on this frame, or would have been without executing, likely disagrees."""
+        return {name: self._models[name].recalibration(guess.wrong) for name, guess in self._stated.items()}
+
     def found(self, detections: Mapping[str, Detections]) -> None:
         """Take in the boxes behind the counts of models that executed on this frame; before `learn`."""
         self._detections = detections

@@ -110,6 +110,18 @@ class ReadsDetections(Protocol):
 
 
 @runtime_checkable
+class Expects(Protocol):
+    """A policy that can say what led it to execute: what it expected of answering without."""
+
+    def expected(self) -> Mapping[str, float]:
+        """Return by model, 0..1, how far the best answer without executing it on this frame is expected to disagree.
+
+        Before `learn`; of models that never executed nothing is known.
+        """
+        ...
+
+
+@runtime_checkable
 class GoesOn(Protocol):
     """A policy that chooses among the models that are loaded, and goes on from its snapshot after a restart."""
 

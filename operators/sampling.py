@@ -43,6 +43,10 @@ class SamplingRules:
         expected = fps * self.period.total_seconds() if fps else 0.0
         return max(self.profile_min_frames, round(self.profile_fraction * expected))
 
+    def learning_frames(self, fps: float | None) -> int:
+        """Return how many of a camera's first frames every model runs on, before there is a decision."""
+        return self.bootstrap_frames + self.profile_frames(fps)
+
     def period_start(self, moment: datetime) -> datetime:
         """Return the start of the period that ``moment`` lies in; periods are counted from 1970 in UTC."""
         return moment - (moment - EPOCH) % self.period

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.operators.certificates import is_on_trial
+from camlink.pipeline.quantities import counted, learning_words
 from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, FrameResult, Record
 
 AWAY = {"down": "down", "frozen": "frozen", "recovered": None, "thawed": None, "ended": None}  # what events come to
@@ -24,8 +25,11 @@ class Progress:
     audit_frames: int = 0
     agreement_sum: float = 0.0
     last_decision: str = ""
+    learning_frames: dict[str, int] = field(default_factory=dict)  # camera -> frames before its first decision
     away: dict[str, str] = field(default_factory=dict)  # cameras that give no frames now -> "down" or "frozen"
     _models: int = field(init=False)
+    _learning: dict[str, int] = field(default_factory=dict)  # cameras without a decision -> frames so far
+    _decided: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._models = len(self.specs)
@@ -36,6 +40,8 @@ class Progress:
             if isinstance(record, FrameResult):
                 self.executions += sum(o.how == "executed" for o in record.outputs)
                 self.frames += record.purpose != "relabel"
+                if record.purpose == "profile" and record.camera_id not in self._decided:
+                    self._learning[record.camera_id] = self._learning.get(record.camera_id, 0) + 1
                 if record.purpose == "audit":
                     self._score(record)
             elif isinstance(record, FrameDropped):
@@ -44,6 +50,8 @@ class Progress:
             elif isinstance(record, CameraEvent) and record.kind in AWAY:
                 self._note(record.camera_id, AWAY[record.kind])
             elif isinstance(record, Decision):
+                self._decided.add(record.camera_id)
+                self._learning.pop(record.camera_id, None)
                 self.last_decision = f"{record.camera_id}: {record.reason}"
 
     @property
@@ -51,6 +59,20 @@ class Progress:
         """Share of the model executions made of those possible on frames that models saw: a dropped one saves none."""
         possible = (self.frames - self.dropped) * self._models
         return self.executions / possible if possible else 1.0
+
+    @property
+    def learning(self) -> str:
+        """Say how far cameras are that have no decision yet, so that every model runs; empty where all have one."""
+        if not self._learning:
+            return ""
+        asked = [self.learning_frames.get(camera, 0) for camera in self._learning]
+        words = learning_words(sum(self._learning.values()), sum(asked) if all(asked) else 0)
+        return f"{counted(len(self._learning), 'camera')} still {words}" if self._decided else words
+
+    @property
+    def all_learning(self) -> bool:
+        """Whether no camera has a decision yet, so that nothing can have been saved or measured."""
+        return bool(self._learning) and not self._decided
 
     @property
     def agreement(self) -> float | None:

@@ -23,8 +23,8 @@ from camlink.pipeline.suggestions import suggest
 
 Row = Mapping[str, Any]
 PURPOSES = {
-    "bootstrap": "a bootstrap frame, one of the camera's first: every model runs, to learn the first links from",
-    "profile": "a profile frame, one of the first of its period: every model runs, to score the links",
+    "bootstrap": "a bootstrap frame, one of the camera's first: every model runs, to learn from",
+    "profile": "a profile frame, one of the first of its period: every model runs, to see what each tells of others",
     "audit": "an audit frame, drawn with a chance of {chance}: every model runs, what would have been served is kept",
     "serve": "an ordinary frame",
 }

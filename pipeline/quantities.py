@@ -164,3 +164,14 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     ('1 audit frame', '1,200 cameras', '0 leaves')
     """
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def learning_words(frames: int, of: int) -> str:
+    """Say how far a camera is with its first frames, on which every model runs; ``of``: their number, 0 if not known.
+
+    >>> learning_words(40, 172), learning_words(40, 0)
+    ('learning: 40 of 172 frames', 'learning: 40 frames')
+    """
+    return (
+        f"learning: {frames:,} of {counted(of, 'frame')}" if of >= frames else f"learning: {counted(frames, 'frame')}"
+    )

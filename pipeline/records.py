@@ -144,7 +144,7 @@ class ModelOutput:
     link_version: int | None = None
     confidence: float | None = None  # estimated agreement, 0..1
     audit_probability: float | None = None  # chance with which this frame was to be audited; None where none was due
-    reason: str | None = None  # why abstained, or why a prediction is on trial
+    reason: str | None = None  # why abstained, executed, or why a prediction is on trial
     detections: Detections | None = None
 
 

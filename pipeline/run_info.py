@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from camlink.models.base import OutputSpec
+from camlink.operators.gate import PER_FRAME_POLICIES
+from camlink.operators.sampling import SamplingRules
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import RequestError, ResultsError
+from camlink.pipeline.quantities import parse_duration
 
 FILE_NAME = "run.json"
 
@@ -50,9 +53,23 @@ class RunInfo:
         """Return the models' output specs. Raises `ResultsError` when a model's entry does not describe one."""
         return {name: _spec(name, entry) for name, entry in self.models.items()}
 
+    @property
+    def per_frame(self) -> bool:
+        """Whether its policy decides on every frame, and so predicts without the links that are trained beside it."""
+        return self.policy in PER_FRAME_POLICIES
+
     def bootstrap_frames(self) -> int:
         """Return how many of a camera's first frames every model runs on, to learn from; 0 where it is not told."""
         return int((self.config.get("links") or {}).get("bootstrap_frames") or 0)
+
+    def learning_frames(self, camera_id: str) -> int:
+        """Return how many of a camera's first frames every model runs on, before there is a decision; 0: not told."""
+        profile, fps = self.config.get("profile"), self.cameras.get(camera_id, {}).get("fps")
+        if not profile:
+            return 0
+        period = parse_duration(self.config["period"])
+        rules = SamplingRules(period, profile["fraction"], profile["min_frames"], 0.0, self.bootstrap_frames())
+        return rules.learning_frames(fps)
 
     def save(self, path: Path) -> None:
         """Write to ``path`` (the run folder or the file itself) in one step. Raises `ResultsError`."""

@@ -93,6 +93,7 @@ class Session:
             oracle=judged_oracle(config, pool.specs),
             live=live,
         )
+        self._tell_learning_frames()
 
     def run(
         self,
@@ -128,6 +129,10 @@ class Session:
         self._facts.update({camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()})
         known = {**self.info.cameras, **{camera_id: vars(camera) for camera_id, camera in cameras.items()}}
         self.info = replace(self.info, cameras=known, config=config.masked())
+        self._tell_learning_frames()
+
+    def _tell_learning_frames(self) -> None:
+        self.progress.learning_frames.update({name: self.info.learning_frames(name) for name in self.info.cameras})
 
     def _finish(self, stopped_by: str | None, started: float, captured: Callable[[], Mapping[str, int]]) -> None:
         self.info = replace(

@@ -182,12 +182,18 @@ def _line(progress: Progress, total: int | None) -> str:
 
 
 def facts(progress: Progress) -> str:
-    """Return how a run goes, in a few words: what was executed, at what agreement, and what no model saw."""
+    """Return how a run goes, in a few words: what was executed, at what agreement, and what no model saw.
+
+    While all cameras are on their first frames, on which every model runs, how far they are with these.
+    """
     if not progress.frames:
         return f"no frame yet{_away(progress)}"
-    agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"
     lost = f", {progress.dropped:,} dropped" if progress.dropped else ""
-    return f"{progress.executed_share:.0%} executed, agreement {agreement}{lost}{_away(progress)}"
+    if progress.all_learning:
+        return f"{progress.learning}{lost}{_away(progress)}"
+    agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"
+    learning = f", {progress.learning}" if progress.learning else ""
+    return f"{progress.executed_share:.0%} executed, agreement {agreement}{learning}{lost}{_away(progress)}"
 
 
 def _away(progress: Progress) -> str:

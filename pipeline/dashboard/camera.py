@@ -12,7 +12,8 @@ from markupsafe import Markup
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model, telling_span, troubles
-from camlink.pipeline.dashboard.health import Health, health_of
+from camlink.pipeline.dashboard.happened import happened
+from camlink.pipeline.dashboard.health import Health, health_of, learning_of
 from camlink.pipeline.dashboard.rollups import HOWS, SECOND_US, CalibratedState, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import target_of, targets
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
@@ -24,7 +25,6 @@ from camlink.pipeline.run_info import RunInfo
 
 SPAN_S = {"1m": 60, "1h": 3600, "24h": 86_400}
 SPANS = {"1m": "1 minute", "1h": "1 hour", "24h": "24 hours", "all": "All"}
-HAPPENED = 40
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,15 @@ class CameraView:
     camera_id: str
     facts: Mapping[str, Any]
     health: Health
+    learning: str  # how far it is with the frames before its first decision; empty for one that has come past them
     span: str
     trust: Trust | None
     costs: Costs
     troubles: Sequence[str]  # what must not be overlooked, in sentences
     models: list[ModelView]
     drawn: str
-    strip: Markup | None
+    per_frame: bool  # a policy decides on every frame, and reads no links
+    strip: Markup | None  # decisions over time; of such a policy, on which share of frames models executed
     decision: Mapping[str, Any] | None
     calibrated: Sequence[str]  # what a person would say, by the oracle node, in sentences
     matrix: list[tuple[str, list[tuple[str, float | None]]]]
@@ -89,18 +91,20 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             camera_id=camera_id,
             facts={**dict.fromkeys(("domain", "source", "fps")), **rollups.info.cameras.get(camera_id, {})},
             health=health_of(camera, rollups.info, now),
+            learning=learning_of(camera, rollups.info),
             span=span,
             trust=view.trust_of(camera),
             costs=(costs := costs_of([camera], rollups.info)),
             troubles=troubles(rollups.info, [camera], costs),
             models=[_model(rollups.info, camera, name, span, window, asked.get(name)) for name in camera.models],
             drawn=drawn_model(camera),
-            strip=svg.strip(decisions, list(camera.models), window) if decisions and window else None,
+            per_frame=rollups.info.per_frame,
+            strip=_strip(rollups.info, camera, decisions, span, window) if decisions and window else None,
             decision=decisions[-1] if decisions else None,
             matrix=_matrix(scored["link_scores"], list(camera.models)) if scored else [],
             calibrated=[_calibrated(rollups.info, camera_id, state) for state in camera.calibrated.values()],
             latest=latest,
-            happened=_happened(camera),
+            happened=happened(camera, links=not rollups.info.per_frame),
             dropped=dict(camera.dropped.most_common()),
             frames=camera.frames(),
             in_flight=_in_flight(rollups.info, captured, camera),
@@ -171,27 +175,12 @@ def _matrix(
     return [(source, [(target, scores.get(source, {}).get(target)) for target in models]) for source in models]
 
 
-def _happened(camera: CameraState) -> Sequence[Mapping[str, Any]]:
-    """Return the newest events of all kinds, newest first."""
-    events = [
-        {"at": e["at"], "kind": e["kind"], "what": f"camera {e['kind']}", "detail": e["detail"]} for e in camera.events
-    ]
-    learnt = [{"at": e["at"], "kind": e["kind"], "what": _learnt(e), "detail": e["detail"]} for e in camera.adaptation]
-    drops = [
-        {"at": d["captured_at"], "kind": "dropped", "what": _dropped(d["count"]), "detail": d["reason"]}
-        for d in camera.drops
-    ]
-    return sorted([*learnt, *events, *drops], key=lambda event: event["at"])[::-1][:HAPPENED]
-
-
-def _dropped(count: int) -> str:
-    return f"{count:,} frame{'' if count == 1 else 's'} dropped"
-
-
-def _learnt(event: Mapping[str, Any]) -> str:
-    if event["kind"] == "relabel_missed":
-        return "relabelling came too late"
-    return f"links to {event['target']} v{event['version']} {str(event['kind']).replace('_', ' ')}"
+def _strip(
+    info: RunInfo, camera: CameraState, decisions: Sequence[Mapping[str, Any]], span: str, window: tuple[int, int]
+) -> Markup:
+    if info.per_frame:
+        return svg.shares({name: model.series[span].read() for name, model in camera.models.items()}, window)
+    return svg.strip(decisions, list(camera.models), window)
 
 
 def _in_flight(info: RunInfo, captured: int, camera: CameraState) -> int:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
-from camlink.pipeline.dashboard.health import ORDER, Health, health_of
+from camlink.pipeline.dashboard.health import ORDER, Health, health_of, learning_of
 from camlink.pipeline.dashboard.rollups import SECOND_US, CameraState, RunRollups
 from camlink.pipeline.dashboard.targets import targets, worst
 from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trusts_of_cameras
@@ -33,6 +33,7 @@ class Line:
     frames: int
     dropped: int
     dropped_share: float
+    learning: str  # how far it is with the frames before its first decision; empty for one that has come past them
     executed_share: float | None
     costs: Costs
     abstained_share: float
@@ -50,7 +51,8 @@ class Fleet:
     states: Counter[str]
     frames: int
     dropped: int
-    executed_share: float | None
+    learning: int  # cameras without a decision yet
+    executed_share: float | None  # None where all cameras are learning
     costs: Costs
     trust: Trust | None
     troubles: Sequence[str]  # what must not be overlooked, in sentences
@@ -78,7 +80,10 @@ class FleetView:
                 states=Counter(line.health.state for line in lines),
                 frames=sum(line.frames for line in lines),
                 dropped=sum(line.dropped for line in lines),
-                executed_share=made / possible if possible else None,
+                learning=(learning := sum(bool(line.learning) for line in lines)),
+                executed_share=made / possible
+                if possible and learning < sum(line.frames > 0 for line in lines)
+                else None,
                 costs=(costs := costs_of(cameras, rollups.info)),
                 trust=self._together(cameras),
                 troubles=troubles(rollups.info, cameras, costs),
@@ -110,6 +115,7 @@ class FleetView:
             frames=camera.frames(),
             dropped=(dropped := camera.dropped.total()),
             dropped_share=dropped / (camera.frames() + dropped) if dropped else 0.0,
+            learning=learning_of(camera, self._rollups.info),
             executed_share=made / possible if possible else None,
             costs=costs_of([camera], self._rollups.info),
             abstained_share=abstained / served if served else 0.0,

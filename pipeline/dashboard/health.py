@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from camlink.pipeline.dashboard.rollups import CameraState
+from camlink.pipeline.quantities import learning_words
 from camlink.pipeline.run_info import RunInfo
 
 STALE_AFTER_S = 60.0  # or ten frames of a slow camera, whichever is longer
@@ -39,6 +40,13 @@ def health_of(camera: CameraState, info: RunInfo, now: datetime) -> Health:
     if info.live and age_s > patience_s:
         return Health("silent", "bad", f"no frame for longer than {patience_s:.0f} s, and no reason given", last)
     return Health("live", "good", "frames are coming", last)
+
+
+def learning_of(camera: CameraState, info: RunInfo) -> str:
+    """Say how far a camera is with the frames before its first decision; empty for one that has come past them."""
+    if not camera.frames() or camera.decisions or any(model.frames_served for model in camera.models.values()):
+        return ""
+    return learning_words(camera.frames(), info.learning_frames(camera.camera_id))
 
 
 def _fps(camera: CameraState, info: RunInfo) -> float | None:

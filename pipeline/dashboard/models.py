@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from camlink.pipeline.dashboard.fleet import FleetView
+from camlink.pipeline.dashboard.health import learning_of
 from camlink.pipeline.dashboard.rollups import HOWS, RunRollups
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
 
@@ -35,6 +36,7 @@ class ModelsView:
     memory_gb: float
     loaded_gb: float | None
     budget_gb: float | None
+    learning: bool  # no camera has come past its first frames, on which every model runs
     waiting: int  # frames read but without outputs in the folder, at the header's last writing
 
 
@@ -55,6 +57,7 @@ def models_view(view: FleetView, rollups: RunRollups) -> ModelsView:
             memory_gb=sum(memory.values()),
             loaded_gb=sum(memory.get(name, 0.0) for name in info.loaded) if told else None,
             budget_gb=(info.config.get("budgets") or {}).get("memory_gb"),
+            learning=all(learning_of(camera, info) for camera in rollups.cameras.values() if camera.frames()),
             waiting=waiting,
         )
 

@@ -47,8 +47,9 @@ SECOND_US = 1_000_000
 # Span shown -> width of its buckets; those of "all" grow.
 SPANS = {"1m": SECOND_US // 6, "1h": 10 * SECOND_US, "24h": 240 * SECOND_US}
 
-# Columns of the buckets: frames by how, sums of their values, then frames per label, executed and predicted.
-N_EXECUTED, N_PREDICTED, N_ABSTAINED, SUM_EXECUTED, SUM_PREDICTED, RUNS, FIRST_LABEL = range(7)
+# Columns of the buckets: frames by how, sums of their values, frames served under a decision (audits left out) and
+# those of them that executed, then frames per label, executed and predicted.
+N_EXECUTED, N_PREDICTED, N_ABSTAINED, SUM_EXECUTED, SUM_PREDICTED, N_DECIDED, N_CHOSEN, FIRST_LABEL = range(8)
 
 
 @dataclass
@@ -88,11 +89,11 @@ class ModelState:
         drawn = rows.served | (rows.how == "executed")
         for buckets in self.series.values():
             buckets.add(rows.times_us[drawn], sums[drawn], np.where(rows.served, values, np.nan)[drawn])
-        linked = rows.served & (rows.how == "linked")
-        if linked.any():
-            newest = int(piece.link_version[linked].max())
+        predicted = rows.served & np.isin(rows.how, ("linked", "reused"))
+        if predicted.any():
+            newest = int(piece.link_version[predicted].max())
             self.link_version = newest if newest >= 0 else self.link_version  # a policy on every frame links without
-            known = linked & ~np.isnan(piece.confidence)
+            known = predicted & ~np.isnan(piece.confidence)
             self.confidence_sum += float(piece.confidence[known].sum())
             self.confidences += int(known.sum())
         return self.audit.add(rows)
@@ -295,20 +296,21 @@ def bucket_rows(rows: Any) -> tuple[np.ndarray, np.ndarray]:
     labels = shown_labels(spec)
     sums = np.zeros((len(rows.how), FIRST_LABEL + 2 * labels))
     value = plain_value(spec, rows.values)
-    served_as = {
+    masks = {
         N_EXECUTED: rows.served & (rows.how == "executed"),
         N_PREDICTED: rows.served & np.isin(rows.how, ("linked", "reused")),
         N_ABSTAINED: rows.served & (rows.how == "abstained"),
+        N_DECIDED: (decided := rows.served & (rows.purpose == "serve")),
+        N_CHOSEN: decided & (rows.how == "executed"),
     }
-    for column, mask in served_as.items():
+    for column, mask in masks.items():
         sums[mask, column] = 1.0
-    sums[:, RUNS] = rows.how == "executed"
     for column, by in ((SUM_EXECUTED, N_EXECUTED), (SUM_PREDICTED, N_PREDICTED)):
-        sums[:, column] = np.where(served_as[by], np.nan_to_num(value), 0.0)
+        sums[:, column] = np.where(masks[by], np.nan_to_num(value), 0.0)
     if labels:
         given = given_labels(spec, rows.values)[:, :labels]
-        sums[:, FIRST_LABEL : FIRST_LABEL + labels] = given & served_as[N_EXECUTED][:, None]
-        sums[:, FIRST_LABEL + labels :] = given & served_as[N_PREDICTED][:, None]
+        sums[:, FIRST_LABEL : FIRST_LABEL + labels] = given & masks[N_EXECUTED][:, None]
+        sums[:, FIRST_LABEL + labels :] = given & masks[N_PREDICTED][:, None]
     return sums, value
 
 

@@ -20,6 +20,8 @@ from camlink.pipeline.dashboard.buckets import Filled
 from camlink.pipeline.dashboard.rollups import (
     FIRST_LABEL,
     N_ABSTAINED,
+    N_CHOSEN,
+    N_DECIDED,
     N_EXECUTED,
     N_PREDICTED,
     SUM_EXECUTED,
@@ -33,8 +35,14 @@ LEFT, RIGHT, TOP, FOOT = 84, 8, 10, 20
 FEW = 8  # points of a sparkline
 GAP = 5  # times the usual spacing, from which on nothing is drawn across
 ROW = 20  # height of a label's row
+SHARES_ROW = 34  # height of a model's row of shares
+BARS, FEWEST_FRAMES = 48, 10  # of a row of shares, at most; frames that one joins, about, at least
 DAY_US = 86_400_000_000
 TICK = '<line class="tick" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text class="time" x="{0}" y="{3}">{4}</text>'
+SHARE = (
+    '<g><title>{0}</title><rect class="rest" x="{1}" width="{2}" y="{3}" height="{4}"/>'
+    '<rect class="executed" x="{1}" width="{2}" y="{5}" height="{6}"/></g>'
+)
 GRID = '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="value" x="{}" y="{}">{}</text>'
 
 
@@ -150,9 +158,35 @@ def strip(decisions: Sequence[Mapping[str, Any]], models: Sequence[str], window:
 def _state(decision: Mapping[str, Any], model: str) -> str:
     if model in decision["execute"]:
         return "executed"
-    if decision.get("per_frame") and model in decision["loaded"]:
-        return "per frame"
     return "predicted" if model in decision["predict"] else "left out"
+
+
+def shares(series: Mapping[str, Filled], window: tuple[int, int]) -> Markup:
+    """Draw on which share of the frames served under decisions each model executed, as heights, one row per model."""
+    height = TOP + SHARES_ROW * len(series) + FOOT
+    middle = [TOP + SHARES_ROW * (row + 0.5) for row in range(len(series))]
+    parts = [_grid(list(zip(middle, series, strict=True)), height - FOOT)]
+    for row, (model, filled) in enumerate(series.items()):
+        parts += _share_bars(model, filled, window, TOP + SHARES_ROW * row + 3, SHARES_ROW - 6)
+    return _chart(parts, window, height, "on which share of served frames each model was executed, over time")
+
+
+def _share_bars(model: str, filled: Filled, window: tuple[int, int], top: float, high: float) -> list[Markup]:
+    """Draw one row, ``high`` from ``top`` down: a bar for each of some spans in which any frame was served."""
+    shown = filled.starts_us + filled.width_us > window[0]
+    starts, sums = filled.starts_us[shown], filled.sums[shown][:, [N_DECIDED, N_CHOSEN]]
+    bars = int(np.clip(sums[:, 0].sum() // FEWEST_FRAMES, 1, BARS))
+    places = np.minimum(np.maximum(starts - window[0], 0) * bars // max(1, window[1] - window[0]), bars - 1)
+    wide = (WIDTH - LEFT - RIGHT) / bars
+    drawn = []
+    for place in np.unique(places):
+        frames, executed = sums[places == place].sum(axis=0).astype(int)
+        if frames:
+            told = f"{model}: executed on {executed:,} of {frames:,} served frames ({executed / frames:.0%})"
+            up = round(high * executed / frames, 1)
+            left, width = round(LEFT + wide * place, 1), round(max(wide - 1.0, 1.0), 1)
+            drawn.append(Markup(SHARE).format(told, left, width, top, high, round(top + high - up, 1), up))
+    return drawn
 
 
 def nice_ceiling(value: float) -> float:

@@ -51,7 +51,8 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
         dropped: Counter[str] = Counter()
         for drop in rows.drops:
             dropped[drop["reason"]] += drop["count"] if _is_on(drop["captured_at"], day) else 0
-        happened = [e | {"at": e["at"].isoformat()} for e in rows.events + rows.adaptation if _is_on(e["at"], day)]
+        learnt = [] if results.info.per_frame else rows.adaptation  # of links that it would not read
+        happened = [e | {"at": e["at"].isoformat()} for e in rows.events + learnt if _is_on(e["at"], day)]
         told[camera_id] = {
             "models": {
                 name: counts | {"certificate": certificates.get(name), "whole_answers": _whole(rows, name)}

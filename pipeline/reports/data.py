@@ -23,7 +23,7 @@ from camlink.pipeline.reports.calibrated import calibrated
 from camlink.pipeline.reports.certificates import CameraProof, Proof, camera_proof, rolled_up
 from camlink.pipeline.reports.notes import looks, note, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows, read_camera
-from camlink.pipeline.reports.spending import all_bootstrap, latency_limit, spent, spent_in_all, time_budget
+from camlink.pipeline.reports.spending import latency_limit, spent, spent_in_all, still_learning, time_budget
 from camlink.pipeline.results import RunInfo, RunResults
 from camlink.pipeline.whole_answers import whole_answers
 
@@ -76,7 +76,8 @@ def _whole(
     cost["parts"] = spent_in_all([camera["cost"]["parts"] for camera in cameras.values()])
     cost |= {"time_budget": time_budget(info), "latency_limit_ms": latency_limit(info)}
     return {
-        "run": {name: _plain(getattr(info, name)) for name in IN_RUN} | {"loads": info.loads, "interval": _kind(info)},
+        "run": {name: _plain(getattr(info, name)) for name in IN_RUN}
+        | {"loads": info.loads, "interval": _kind(info), "per_frame": info.per_frame},
         "executions": executions,
         "abstentions": _abstentions(frames),
         "agreement": _agreement(pooled, Proof.of_all(p.whole for p in proofs), info),
@@ -120,7 +121,9 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         "frames": frames,
         "cost": costs,
         "models": models,
-        "only_bootstrap": all_bootstrap(costs["parts"], info.bootstrap_frames()),
+        "learning": still_learning(
+            costs["parts"], info.learning_frames(rows.camera_id), ended=info.finished_at is not None
+        ),
         "decisions": [_decision(row) for row in rows.decisions],
         "drops": [_plain_row(row) for row in rows.drops],
         "events": [_plain_row(row) for row in rows.events],

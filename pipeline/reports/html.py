@@ -18,6 +18,7 @@ from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.calibrated import ABOUT, calibrated_lines
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.reports.spending import KINDS, over_spent, shown_adds
+from camlink.pipeline.reports.strip import decision_strip
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
 
@@ -48,7 +49,7 @@ class Page:
         scored = [d for d in entry["decisions"] if d["link_scores"]]
         figures = {
             "outputs": plots.outputs_over_time(rows, self._points),
-            "strip": plots.decision_strip(rows),
+            "strip": decision_strip(rows),
             "agreement": plots.agreement_by_model(entry["models"], self._looks),
             "links": plots.link_matrix(scored[-1]["link_scores"], list(rows.models)) if scored else None,
         }
@@ -68,6 +69,7 @@ class Page:
                 report=report,
                 config=self._results.info.config,
                 headline=notes.headline(report),
+                learning=bool(notes.learning_sentence(report)),
                 looks=self._looks,
                 ending=notes.ending(report),
                 dropped=notes.dropped_sentence(report["frames"]),

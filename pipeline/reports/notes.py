@@ -7,7 +7,7 @@ from typing import Any
 
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import deciding
-from camlink.pipeline.reports.spending import over_spent
+from camlink.pipeline.reports.spending import learning_frames, over_spent
 
 BASELINE_WORDS = {
     "constant": "always answering the most common value",
@@ -168,17 +168,17 @@ def against_baselines(model: str, figure: Mapping[str, Any]) -> dict[str, str]:
     if figure["audit_frames"] < FEW_FRAMES:
         return {"verdict": "few", "text": f"Only {counted(figure['audit_frames'], 'audit frame')}: too few to judge."}
     if lead["high"] < 0.0:
-        text = f"{words.capitalize()} does better here {figures}: links for {model} are not worth using."
+        text = f"{words.capitalize()} does better here {figures}: predictions of {model} are not worth using."
         return {"verdict": "worse", "text": text}
     if percent(baseline) == percent(figure["mean"]):
         return {"verdict": "similar", "text": f"No better than {words} ({percent(baseline)} both)."}
     if baseline > figure["mean"]:
-        text = f"{words.capitalize()} does as well or better here {figures}: links for {model} show no gain."
+        text = f"{words.capitalize()} does as well or better here {figures}: predicting {model} shows no gain."
         return {"verdict": "similar", "text": text}
     if lead["low"] <= 0.0:
         text = f"Ahead of {words} {figures}, but frame by frame the gain may be chance ({points(lead)})."
         return {"verdict": "similar", "text": text}
-    text = f"Links beat {words}, the best baseline {figures}, by {points(lead)} frame by frame."
+    text = f"Predictions beat {words}, the best baseline {figures}, by {points(lead)} frame by frame."
     return {"verdict": "better", "text": text}
 
 
@@ -256,6 +256,8 @@ def headline(report: Mapping[str, Any]) -> str:
         f"camlink made {made['made']:,} of {made['possible_without_drops']:,} possible model executions "
         f"({percent(saved)} saved)."
     )
+    if learning := learning_sentence(report):
+        return " ".join(filter(None, (learning, lost, *missed(report))))
     abstained = report["abstentions"]
     silence = f"It gave no answer to {some_percent(abstained['share'])} of outputs." if abstained["served"] else ""
     told = (
@@ -266,6 +268,17 @@ def headline(report: Mapping[str, Any]) -> str:
         *missed(report),
     )
     return " ".join(filter(None, told))
+
+
+def learning_sentence(report: Mapping[str, Any]) -> str:
+    """Say that nothing could be saved as no camera has a decision yet; empty where any has come that far."""
+    frames = learning_frames(report["cost"]["parts"])
+    if not frames:
+        return ""
+    ended = report["run"]["finished_at"] is not None
+    first = "The run ended while cameras were still learning" if ended else "The cameras are still learning"
+    so_far = f"all {counted(frames, 'frame')} {'were' if ended else 'so far are'} bootstrap or profile frames"
+    return f"{first}: {so_far}, on which every model runs, so nothing could be saved yet."
 
 
 def dropped_sentence(frames: Mapping[str, Any]) -> str:

@@ -8,10 +8,8 @@ texts as HTML.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from html import escape
 from itertools import pairwise
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -22,22 +20,12 @@ from camlink.pipeline.reports.stretches import Stretches
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
-Bars = dict[str, list[Any]]  # by property, one entry per bar
 
 BASELINE_MARKS = {
     "constant": ("constant", "square-open"),
     "hourly_mode": ("hourly mode", "triangle-up-open"),
     "persistence": ("persistence", "cross-thin-open"),
 }
-STATES = {
-    "executed": "@executed",
-    "predicted": "@predicted",
-    "per frame": "@executed",
-    "left out": "@abstained",
-    "bootstrap": "@profile",
-    "profiling": "@profile",
-}
-PATTERNS = {"predicted": "/", "per frame": "/", "left out": "x", "bootstrap": "."}
 MOMENT = "%d %b %H:%M:%S"
 ROW_PX = 148
 TIME_PLOT_LEFT_PX = 96  # one edge for both plots over time, so that they can be read together
@@ -51,7 +39,7 @@ def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
         return None
     traces: list[Trace] = []
     height = ROW_PX * len(drawn)  # of the rows, without margins
-    layout = _layout(height + 92)
+    layout = base_layout(height + 92)
     layout["meta"] = {"frames_per_point": max(series.frames_per_point for _, series in drawn)}
     layout["annotations"] = []
     for place, (name, series) in enumerate(drawn):
@@ -62,7 +50,7 @@ def outputs_over_time(rows: CameraRows, points: int) -> Figure | None:
     for kind in ("executed", "predicted", "abstained"):
         for trace in [trace for trace in traces if trace.get("name") == kind and trace["x"]][:1]:
             trace["showlegend"] = True  # whichever model comes first with it: one without marks has no place there
-    layout["xaxis"] |= _time_axis(rows) | {"anchor": _axis("y", len(drawn) - 1)}
+    layout["xaxis"] |= time_axis(rows) | {"anchor": _axis("y", len(drawn) - 1)}
     layout["margin"]["l"] = TIME_PLOT_LEFT_PX
     return {"data": traces, "layout": layout}
 
@@ -153,99 +141,15 @@ def _value_axis(series: ModelSeries, bottom: float, top: float) -> Trace:
     axis = {"domain": [max(0.0, bottom), top], "fixedrange": True, "zeroline": False, "gridcolor": "@grid", "nticks": 4}
     axis |= {"automargin": True, "ticks": "", "ticklabelstandoff": 6}
     if series.rows:
-        rows = [escape(_short(name)) for name in series.rows]
+        rows = [escape(short(name)) for name in series.rows]
         return axis | {"tickvals": list(range(len(rows))), "ticktext": rows, "range": [-0.5, len(rows) - 0.5]}
     return axis | {"rangemode": "tozero"}
 
 
 def _row_title(name: str, series: ModelSeries, top: float) -> Trace:
-    text = f"<b>{escape(_short(name))}</b>  {escape(_short(series.caption, 28))}"
+    text = f"<b>{escape(short(name))}</b>  {escape(short(series.caption, 28))}"
     place = {"x": 0, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top"}
     return {"text": text, "showarrow": False, "align": "left", "font": {"size": 12.5, "color": "@ink"}, **place}
-
-
-def decision_strip(rows: CameraRows) -> Figure | None:
-    """Draw per model and time what its decision was, where there is footage; the reason shows on hover.
-
-    None without decisions.
-    """
-    if not rows.decisions:
-        return None
-    times = [int(t) // 1000 for m in rows.models.values() if len(m.times_us) for t in (m.times_us[0], m.times_us[-1])]
-    bars: dict[str, Bars] = {state: {"base": [], "x": [], "y": [], "text": [], "from": []} for state in STATES}
-    decisions = _joined(rows.decisions)
-    starts = [_ms(decision["start"]) for decision in decisions]
-    until = min(times, default=starts[0])  # what has been drawn so far; before a decision every model runs
-    for decision, start, next_start in zip(decisions, starts, [*starts[1:], None], strict=True):
-        end = min(_ms(decision["end"]), next_start or max(times, default=start) + 1)
-        for name in rows.models:
-            state = _state(name, decision)
-            learnt = min(max(until, rows.bootstrap_until_us // 1000), start)
-            _bar(bars["bootstrap"], rows, name, (until, learnt), "every model runs, to learn the first links from")
-            _bar(bars["profiling"], rows, name, (learnt, start), "every model runs, to score the links")
-            _bar(bars[state], rows, name, (start, end), decision["reason"])
-        until = max(until, end)
-    traces = [_bar_trace(state, kept) for state, kept in bars.items() if kept["x"]]
-    layout = _layout(34 * len(rows.models) + 96) | {"barmode": "overlay", "bargap": 0.28}
-    layout["xaxis"] |= _time_axis(rows) | {"showgrid": False}
-    layout["margin"]["l"] = TIME_PLOT_LEFT_PX
-    layout["yaxis"] = _name_axis(list(rows.models))
-    return {"data": traces, "layout": layout}
-
-
-def _state(name: str, decision: Mapping[str, Any]) -> str:
-    """Return what a decision does with a model; one that it cannot even predict, for want of sources, is left out."""
-    if name in decision["execute"]:
-        return "executed"
-    if decision.get("per_frame") and name in decision["loaded"]:
-        return "per frame"
-    return "predicted" if decision["execute"] and name in decision["predict"] else "left out"
-
-
-def _bar(bars: Bars, rows: CameraRows, name: str, span: tuple[int, int], text: str) -> None:
-    for began, start, end in rows.stretches.pieces(*span):
-        bars["from"].append(began)
-        bars["base"].append(start)
-        bars["x"].append(end - start)
-        bars["y"].append(escape(_short(name)))
-        bars["text"].append("<br>".join(escape(line) for line in wrap(text, 56)) or "no reason given")
-
-
-def _bar_trace(state: str, bars: Bars) -> Trace:
-    edge = 0 if bars["x"] and min(bars["x"]) * 300 < max(bars["base"]) - min(bars["base"]) else 1  # it hides thin ones
-    marker: Trace = {"color": STATES[state], "line": {"color": "@surface", "width": edge}}
-    if state in PATTERNS:  # told apart without colour too
-        marker["pattern"] = {
-            "shape": PATTERNS[state],
-            "size": 6,
-            "solidity": 0.25,
-            "fgcolor": "@surface",
-            "fillmode": "overlay",
-        }
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": state,
-        "base": bars["base"],
-        "x": bars["x"],
-        "y": bars["y"],
-        "hovertext": bars["text"],
-        "customdata": bars["from"],
-        "textposition": "none",
-        "hovertemplate": f"<b>%{{y}}</b> {state}<br>from %{{customdata|{MOMENT}}}<br>%{{hovertext}}<extra></extra>",
-        "marker": marker,
-    }
-
-
-def _joined(decisions: Sequence[Mapping[str, Any]], most: int = 300) -> list[dict[str, Any]]:
-    """Join neighbouring decisions that are alike when there are too many to draw each."""
-    kept: list[dict[str, Any]] = []
-    for decision in decisions:
-        if kept and len(decisions) > most and kept[-1]["execute"] == decision["execute"]:
-            kept[-1]["end"] = decision["end"]
-        else:
-            kept.append(dict(decision))
-    return kept
 
 
 def agreement_by_model(models: Mapping[str, Mapping[str, Any]], looks: str) -> Figure | None:
@@ -257,7 +161,7 @@ def agreement_by_model(models: Mapping[str, Mapping[str, Any]], looks: str) -> F
     figures = {name: figure for name, figure in figures.items() if figure["mean"] is not None}
     if not figures:
         return None
-    names = [escape(_short(name)) for name in figures]
+    names = [escape(short(name)) for name in figures]
     shown = [value for f in figures.values() for value in (f["low"], *f["baselines"].values())]
     traces = []
     for baseline, (label, symbol) in BASELINE_MARKS.items():
@@ -266,9 +170,9 @@ def agreement_by_model(models: Mapping[str, Mapping[str, Any]], looks: str) -> F
         hover = f"<b>%{{y}}</b><br>{label}: %{{x:.1%}}<extra></extra>"
         traces.append(_dots(x, names) | {"name": label, "marker": marker, "hovertemplate": hover})
     traces.append(_whiskers(names, list(figures.values()), looks))
-    layout = _layout(46 * len(names) + 104)
+    layout = base_layout(46 * len(names) + 104)
     layout["xaxis"] |= {"tickformat": ".0%", "range": [max(0.0, min(shown) - 0.04), 1.012], "gridcolor": "@grid"}
-    layout["yaxis"] = _name_axis(list(figures))
+    layout["yaxis"] = name_axis(list(figures))
     return {"data": traces, "layout": layout}
 
 
@@ -304,8 +208,8 @@ def link_matrix(link_scores: Mapping[str, Mapping[str, float]], models: Sequence
     z = [[link_scores[source].get(target) for target in targets] for source in sources]
     trace: Trace = {
         "type": "heatmap",
-        "x": [escape(_short(target)) for target in targets],
-        "y": [escape(_short(source)) for source in sources],
+        "x": [escape(short(target)) for target in targets],
+        "y": [escape(short(source)) for source in sources],
         "z": z,
         "zmin": 0,
         "zmax": 1,
@@ -317,14 +221,14 @@ def link_matrix(link_scores: Mapping[str, Mapping[str, float]], models: Sequence
         "hoverongaps": False,
         "hovertemplate": "<b>%{y}</b> predicts <b>%{x}</b>: %{z:.1%}<extra></extra>",
     }
-    layout = _layout(44 * len(sources) + 78) | {"showlegend": False}
+    layout = base_layout(44 * len(sources) + 78) | {"showlegend": False}
     layout["xaxis"] |= {"side": "top", "showgrid": False, "title": {"text": "target", "standoff": 6}}
-    layout["yaxis"] = _name_axis(sources) | {"title": {"text": "source", "standoff": 8}}
+    layout["yaxis"] = name_axis(sources) | {"title": {"text": "source", "standoff": 8}}
     layout["margin"] = {"l": 8, "r": 8, "t": 48, "b": 8}
     return {"data": [trace], "layout": layout}
 
 
-def _layout(height: int) -> Figure:
+def base_layout(height: int) -> Figure:
     """Return what all plots share: no chrome, the page's own type and colours, a legend above."""
     return {
         "height": height,
@@ -345,14 +249,14 @@ def _layout(height: int) -> Figure:
     }
 
 
-def _name_axis(names: Sequence[str]) -> Trace:
-    order = [escape(_short(name)) for name in names]
+def name_axis(names: Sequence[str]) -> Trace:
+    order = [escape(short(name)) for name in names]
     axis: Trace = {"type": "category", "categoryorder": "array", "categoryarray": order, "autorange": "reversed"}
     axis |= {"tickfont": {"color": "@ink", "size": 12.5}, "ticks": "", "ticklabelstandoff": 8}
     return axis | {"showgrid": False, "fixedrange": True, "automargin": True}
 
 
-def _time_axis(rows: CameraRows) -> Trace:
+def time_axis(rows: CameraRows) -> Trace:
     """Return the axis that a camera's plots over time share: from its first to its last frame, with a little air."""
     seen = [model.times_us for model in rows.models.values() if len(model.times_us)]
     axis: Trace = {"type": "date"}
@@ -367,11 +271,7 @@ def _axis(name: str, place: int) -> str:
     return name if place == 0 else f"{name}{place + 1}"
 
 
-def _short(text: str, most: int = 22) -> str:
+def short(text: str, most: int = 22) -> str:
     """Shorten in the middle, since names that differ mostly differ at their ends."""
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
-
-
-def _ms(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)

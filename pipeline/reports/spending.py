@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 
@@ -84,17 +85,33 @@ def shown_adds(parts: Mapping[str, Part]) -> dict[str, str]:
     return {kind: f"{value / 10:.1f} %" for kind, value in tenths.items()}
 
 
-def all_bootstrap(parts: Mapping[str, Part], frames: int) -> str:
-    """Explain a camera that ended within its bootstrap; empty for any other. ``frames``: the bootstrap's length.
+def learning_frames(parts: Mapping[str, Part]) -> int:
+    """Return on how many frames every model ran before the first decision, where no other frames came; else 0.
 
-    >>> all_bootstrap({"bootstrap": {"frames": 10}, "serve": {"frames": 0}}, 20).split(":")[0]
-    "It ended within its bootstrap, a camera's first 20 frames"
+    >>> learning_frames({"bootstrap": {"frames": 45}, "profile": {"frames": 5}, "serve": {"frames": 0}})
+    50
     """
-    seen = parts["bootstrap"]["frames"]
-    if not seen or any(parts[kind]["frames"] for kind in parts if kind != "bootstrap"):
+    first = ("bootstrap", "profile")
+    return (
+        0
+        if any(parts[kind]["frames"] for kind in parts if kind not in first)
+        else sum(parts[kind]["frames"] for kind in first)
+    )
+
+
+def still_learning(parts: Mapping[str, Part], of: int, *, ended: bool) -> str:
+    """Explain a camera that has no decision yet; empty for any other. ``of``: on how many frames it is to learn.
+
+    >>> parts = {"bootstrap": {"frames": 10}, "profile": {"frames": 0}, "serve": {"frames": 0}}
+    >>> still_learning(parts, 20, ended=True).split(":")[0]
+    "It ended while it was still learning, within a camera's first 20 frames"
+    """
+    seen = learning_frames(parts)
+    if not seen:
         return ""
-    first = f"It ended within its bootstrap, a camera's first {frames} frames: every model ran on all {seen}"
-    return f"{first}, so nothing could be predicted or measured."
+    first = f"It {'ended while it was' if ended else 'is'} still learning"
+    within = f", within a camera's first {counted(of, 'frame')}" if of >= seen else ""
+    return f"{first}{within}: every model ran on all {seen:,}, so nothing could be predicted or measured."
 
 
 def time_budget(info: RunInfo) -> float | None:

@@ -49,8 +49,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     console.print()
     _cameras(report, console)
     for name, camera in report["cameras"].items():
-        if camera["only_bootstrap"]:
-            console.print(Text(f"  {name}: {camera['only_bootstrap']}"))
+        if camera["learning"]:
+            console.print(Text(f"  {name}: {camera['learning']}"))
     for line, style in target_lines(report):
         console.print(Text(line, style=style))
     for line in calibrated_lines(report):

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 RECENT = 32  # results kept per camera for a picture that comes after its result
 BOXES = 60  # drawn per model at most
+GIVEN = 0.5  # score from which on one of several labels is given
 
 
 class LatestPictures:
@@ -84,15 +85,16 @@ class LatestPictures:
         return {"how": output.how, "value": value, "confidence": confidence, "boxes": boxes, "reason": output.reason}
 
     def _boxes(self, output: ModelOutput) -> list[dict[str, Any]]:
-        """Return the boxes behind a value, surest first; of a count, exactly those that were counted."""
+        """Return the boxes behind a value, surest first: those that counted, and of labels those that gave them."""
         found, spec = output.detections, self._specs.get(output.model)
         if found is None or spec is None or output.value is None:
             return []
         left = np.floor(output.value + 0.5) if spec.task == "count" else np.full(spec.size, BOXES)
+        least = GIVEN if spec.task == "multi_label" else 0.0
         boxes: list[dict[str, Any]] = []
         for place in np.argsort(-found.scores)[: 4 * BOXES]:
             label = int(found.classes[place])
-            if label < len(left) and left[label] >= 1 and len(boxes) < BOXES:
+            if label < len(left) and left[label] >= 1 and found.scores[place] >= least and len(boxes) < BOXES:
                 left[label] -= 1
                 name = spec.labels[label] if spec.labels else str(label)
                 corners = [round(float(corner), 4) for corner in found.xyxy[place]]

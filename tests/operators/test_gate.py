@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
@@ -78,6 +79,17 @@ def test_audit_frames_serve_the_truth_and_keep_what_the_policy_would_have_said()
         {o.model for o in r.outputs if o.served and o.how == "executed"} == {"objects", "persons", "bags"}
         for r in audits
     )
+
+
+def test_what_was_chosen_to_execute_says_what_was_expected_of_answering_without() -> None:
+    expected = re.compile(r"without executing, disagreement of (\d+\.\d) % was expected")
+    records = run_frames(make_frames("hall", 400), models(), **RULES)
+    executed = [o for r in on_serve_frames(records) for o in r.outputs if o.how == "executed"]
+    told = [float(expected.fullmatch(o.reason or "").group(1)) for o in executed]  # type: ignore[union-attr]
+    assert told and min(told) < 5.0 < max(told)
+    assert all(o.reason is None for o in outputs(records) if o.purpose == "profile" or o.how in ("linked", "reused"))
+    silent = run_frames(make_frames("hall", 400), models(), **RULES | {"policy": "periodic"})
+    assert all(o.reason is None for o in outputs(silent) if o.how == "executed"), "it expects nothing"
 
 
 def test_a_model_that_fails_is_answered_for_and_stops_nothing() -> None:

@@ -166,6 +166,17 @@ def test_a_policy_that_decides_on_every_frame_is_named_where_no_links_were_used(
     assert "decides on every frame" in found["decision"]["reason"]
 
 
+def test_an_execution_that_a_policy_chose_says_what_it_expected_without(
+    per_frame: list[Record], per_frame_run: RunResults
+) -> None:
+    chosen = (
+        (r, o) for r in per_frame if isinstance(r, FrameResult) and r.purpose == "serve" for o in r.outputs if o.reason
+    )
+    result, row = next((r, o) for r, o in chosen if o.how == "executed")
+    text = explain(per_frame_run, "hall", result.frame_index, row.model)["text"]
+    assert any(line.startswith("  reason: without executing, disagreement of ") for line in text)
+
+
 def test_an_abstention_says_why_and_makes_nothing_up(per_frame: list[Record], per_frame_run: RunResults) -> None:
     result, row = next(
         (r, o) for r in per_frame if isinstance(r, FrameResult) for o in r.outputs if o.served and o.how == "abstained"

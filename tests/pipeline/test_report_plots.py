@@ -17,6 +17,7 @@ from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.reports.series import ModelSeries
 from camlink.pipeline.reports.series import thin as thin_between_gaps
 from camlink.pipeline.reports.stretches import stretches
+from camlink.pipeline.reports.strip import decision_strip
 
 EVIL = "<a href='https://example.org'>x</a>"
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -80,7 +81,7 @@ def every_figure(name: str = "objects") -> list[plots.Figure]:
     scores = {name: {"action": 0.9}, "action": {name: 0.4}}
     found = [
         plots.outputs_over_time(rows, 20),
-        plots.decision_strip(rows),
+        decision_strip(rows),
         plots.agreement_by_model({name: agreement(0.8), "action": agreement(None)}, ONE_LOOK),
         plots.link_matrix(scores, [name, "action"]),
     ]
@@ -167,7 +168,7 @@ def test_link_matrix_orders_sources_and_targets_alike() -> None:
 def test_camera_without_anything_has_no_plots() -> None:
     empty = CameraRows("hall", {"objects": model_rows(COUNT, np.zeros((0, 2)))}, 0, [], [], [], [])
     assert plots.outputs_over_time(empty, 100) is None
-    assert plots.decision_strip(empty) is None
+    assert decision_strip(empty) is None
     assert plots.agreement_by_model({"objects": agreement(None)}, ONE_LOOK) is None
     assert plots.link_matrix({}, ["objects"]) is None
 
@@ -185,7 +186,7 @@ def test_long_runs_of_equal_decisions_are_drawn_as_one() -> None:
     ]
     values = np.ones((4_000, 2))
     rows = CameraRows("hall", {"objects": model_rows(COUNT, values)}, 4_000, hours, [], [], [])
-    figure = plots.decision_strip(rows)
+    figure = decision_strip(rows)
     assert figure is not None
     assert sum(len(trace["x"]) for trace in figure["data"]) == 1
 
@@ -217,7 +218,7 @@ def test_no_decision_and_no_profiling_is_drawn_where_there_is_no_footage() -> No
     rows = camera({"objects": clips(50)})
     first = rows.decisions[0] | {"start": START + timedelta(seconds=20), "end": START + timedelta(seconds=60)}
     second = first | {"start": START + timedelta(days=4, seconds=70), "end": START + timedelta(days=5)}
-    figure = plots.decision_strip(replace(rows, decisions=[first, second]))
+    figure = decision_strip(replace(rows, decisions=[first, second]))
     assert figure is not None
     bars = [(b, b + x) for trace in figure["data"] for b, x in zip(trace["base"], trace["x"], strict=True)]
     day = 86_400_000
@@ -257,7 +258,7 @@ def test_a_model_that_can_get_no_output_is_not_drawn_as_predicted(
 ) -> None:
     rows = camera({"a": model_rows(COUNT, np.ones((50, 2))), "b": model_rows(COUNT, np.ones((50, 2)))})
     decision = rows.decisions[0] | {"execute": execute, "predict": predict}
-    figure = plots.decision_strip(replace(rows, decisions=[decision]))
+    figure = decision_strip(replace(rows, decisions=[decision]))
     assert figure is not None
     assert {trace["name"] for trace in figure["data"]} == states
 
@@ -283,7 +284,31 @@ def test_the_legend_names_predicted_marks_also_where_the_first_model_has_none() 
 def test_the_frames_before_the_first_decision_are_bootstrap_first_and_then_profiling() -> None:
     rows = camera({"a": model_rows(COUNT, np.ones((60, 2)))})
     later = rows.decisions[0] | {"start": START + timedelta(seconds=50)}
-    figure = plots.decision_strip(replace(rows, decisions=[later], bootstrap_frames=40))
+    figure = decision_strip(replace(rows, decisions=[later], bootstrap_frames=40))
     assert figure is not None
     seconds = {trace["name"]: sum(trace["x"]) / 1000 for trace in figure["data"]}
     assert seconds["bootstrap"] == pytest.approx(40) and seconds["profiling"] == pytest.approx(10)
+
+
+def test_what_is_chosen_on_every_frame_is_drawn_as_the_share_of_frames_that_executed_it() -> None:
+    served = model_rows(COUNT, np.ones((120, 2)), "mixed")
+    served.how[:60] = "reused"
+    never, audited = replace(served, how=np.full(120, "reused")), np.arange(120) % 10 == 0
+    rare = replace(served, purpose=np.where(audited, "audit", "serve"), how=np.where(audited, "executed", "reused"))
+    rows = camera({"half": served, "never": never, "audited": rare, "always": model_rows(COUNT, np.ones((120, 2)))})
+    anew = rows.decisions[0] | {"execute": ["always"], "per_frame": True}
+    figure = decision_strip(replace(rows, decisions=[anew]))
+    assert figure is not None
+    traces = {trace["name"]: trace for trace in figure["data"]}
+    assert set(traces) == {"executed", "not executed", "executed on a share of frames"}
+    shares = traces["executed on a share of frames"]
+    whole = traces["executed"]["width"][0]
+    assert set(traces["executed"]["y"]) == {"always"}, "its target is missed, so the decision executes it"
+    assert set(shares["y"]) == {"half"}, "an audit frame is none that the policy chose to execute on"
+    assert [high / whole for high in shares["width"]] == pytest.approx([0.5] * 6, abs=1e-3)
+    assert {a + b for a, b in zip(shares["offset"], shares["width"], strict=True)} == {whole / 2}, (
+        "all stand on one line"
+    )
+    assert min(shares["base"]) == pytest.approx(START_US // 1000 + 60_000, abs=1_000)
+    assert set(shares["hovertext"]) == {"executed on 5 of 10 served frames (50%)"}
+    assert {traces["not executed"]["y"].count(name) for name in ("half", "never", "audited")} == {12}

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -277,11 +278,11 @@ def outputs(served: int = 100, predicted: int = 60, abstained: int = 0, nothing_
 @pytest.mark.parametrize(
     ("agreement", "verdict", "words"),
     [
-        (figure(0.9, 0.85, 0.95, 0.5), "better", "Links beat"),
+        (figure(0.9, 0.85, 0.95, 0.5), "better", "Predictions beat"),
         (figure(0.9, 0.85, 0.95, 0.88), "similar", "may be chance"),
         (figure(0.9, 0.85, 0.95, 0.9), "similar", "No better than"),
-        (figure(0.9, 0.85, 0.95, 0.93), "similar", "show no gain"),
-        (figure(0.9, 0.85, 0.95, 0.99), "worse", "not worth using"),
+        (figure(0.9, 0.85, 0.95, 0.93), "similar", "predicting persons shows no gain"),
+        (figure(0.9, 0.85, 0.95, 0.99), "worse", "predictions of persons are not worth using"),
         (figure(0.9, 0.85, 0.95, 0.5, frames=5), "few", "too few to judge"),
     ],
 )
@@ -289,6 +290,7 @@ def test_each_model_is_judged_in_plain_words(agreement: dict[str, Any], verdict:
     judged = note("persons", agreement, outputs())
     assert judged["verdict"] == verdict
     assert words in judged["text"]
+    assert "links" not in judged["text"].lower(), "a policy that decides on every frame predicts without them"
 
 
 NOTHING_PREDICTED: dict[str, Any] = {
@@ -339,6 +341,8 @@ def test_only_a_decision_that_executes_nothing_means_that_nothing_fits() -> None
     minutes = np.array([0.5, 1.0, 1.5, 2.5, 3.5, 5.0])
     times_us = int(start.timestamp()) * 1_000_000 + (minutes * 60e6).astype(np.int64)
     assert camera.without_executions(times_us).tolist() == [False, True, True, False, False, False]
+    anew = replace(camera, decisions=[decision | {"per_frame": True} for decision in decisions])
+    assert not anew.without_executions(times_us).any(), "what is chosen on every frame is in no decision"
 
 
 def test_the_headline_says_which_share_was_never_answered(finished: tuple[Path, dict[str, Any]]) -> None:
