@@ -145,7 +145,7 @@ class LinkingOperator:
         checked.show(ready.captured_at)
         if ready.purpose != "relabel":
             if ready.answers or lost is None:
-                rows += self._predicted(ready, executed, read, last, checked)
+                rows += map(self._if_sure, self._predicted(ready, executed, read, last, checked))
             rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]
             known = {row.model for row in rows if row.served}  # a shadow answers for nothing
             reasons = {m: ready.failed.get(m, lost or NOT_CHOSEN) for m in self._models}
@@ -173,28 +173,7 @@ class LinkingOperator:
         last: LastExecuted,
         checked: LastExecuted,
     ) -> list[ModelOutput]:
-        """Return the answers of the policy that decides on every frame, if there is one; else what links predict.
-
-        One that is less sure than is asked abstains.
-        """
-        return [self._if_sure(row) for row in self._answers(ready, executed, read, last, checked)]
-
-    def _if_sure(self, row: ModelOutput) -> ModelOutput:
-        least = self._least_confidence(row.model)
-        if row.value is None or row.confidence is None or row.confidence >= least:
-            return row
-        why = f"less sure than asked (abstain_below: {least:g})"
-        reason = why if row.reason is None else f"{row.reason}: {why}"
-        return replace(row, value=None, how="abstained", reason=reason)
-
-    def _answers(
-        self,
-        ready: OutputReady,
-        executed: Mapping[str, Value],
-        read: Mapping[str, Array],
-        last: LastExecuted,
-        checked: LastExecuted,
-    ) -> list[ModelOutput]:
+        """Return the answers of the policy that decides on every frame, if there is one; else what links predict."""
         if ready.answers:
             return list(ready.answers)
         values = {m: v for m, v in read.items() if m not in ready.predict}
@@ -202,6 +181,15 @@ class LinkingOperator:
             self._predict(ready, model, executed, values, last.of(model, ready.captured_at)) for model in ready.predict
         ]
         return made + (self._on_trial(ready, executed, read, checked) if ready.purpose == "audit" else [])
+
+    def _if_sure(self, row: ModelOutput) -> ModelOutput:
+        """Return the row, one that abstains where it is less sure than is asked."""
+        least = self._least_confidence(row.model)
+        if row.value is None or row.confidence is None or row.confidence >= least:
+            return row
+        why = f"less sure than asked (abstain_below: {least:g})"
+        reason = why if row.reason is None else f"{row.reason}: {why}"
+        return replace(row, value=None, how="abstained", reason=reason)
 
     def _on_trial(
         self,
