@@ -214,10 +214,12 @@ def _exact(
     """Enumerate subsets as bit masks: the best loaded set is the one whose cameras do best within it."""
     models = costs.models
     subsets = [tuple(m for bit, m in enumerate(models) if mask >> bit & 1) for mask in range(1 << len(models))]
-    time_ms, per_frame_ms = np.array([costs.time(s) for s in subsets]), budget.time_ms(costs)
-    in_time = (time_ms <= per_frame_ms + _ROUNDING) | (saves_up and np.isfinite(per_frame_ms))
+    time_ms, able = np.array([costs.time(s) for s in subsets]), set(budget.in_time(costs))
+    in_time = (
+        np.array([able.issuperset(s) for s in subsets]) if saves_up else time_ms <= budget.time_ms(costs) + _ROUNDING
+    )
     # the share of frames on which a subset cannot be paid, and its models repeat what they said
-    unpaid = 1.0 - np.minimum(1.0, per_frame_ms / np.maximum(time_ms, _ROUNDING))
+    unpaid = 1.0 - np.minimum(1.0, budget.long_run_ms(costs) / np.maximum(time_ms, _ROUNDING))
     repeated = unpaid * np.array([len(s) / max(len(models), 1) for s in subsets]) * (1.0 - REPEATED)
     in_memory = np.array([costs.memory(s) <= budget.memory_limit() + _ROUNDING for s in subsets])
     # a tie goes to the cheaper subset: the difference is far below what scores can resolve
