@@ -138,16 +138,15 @@ def features_of(camera: CameraTrace, features: Mapping[Key, Array]) -> Array:
 def _tally(
     camera: CameraTrace, period: NDArray[np.intp], said: Mapping[str, Array], warm_up: int, frame_ms: float
 ) -> Tally:
-    tally = Tally.empty(tuple(camera.specs), int(period[-1]) + 1)
+    tally, frames = Tally.empty(tuple(camera.specs), period), np.arange(len(period))
     nothing, linked = np.full(len(period), np.nan), np.full(len(period), HOWS.index("linked"))
     for place, (model, spec) in enumerate(camera.specs.items()):
         recorded = camera.values[model][warm_up:]
         if model in said:
-            tally.add_answered(place, period, spec, linked, said[model], recorded, nothing)
+            tally.add_answered(place, frames, spec, linked, said[model], recorded, nothing)
         else:
-            tally.add_abstained(place, period)
-    np.add.at(tally.frames, period, 1.0)
-    np.add.at(tally.spent_ms, period, frame_ms)
+            tally.add_abstained(place, frames)
+    tally.spend(frames, frame_ms)
     tally.loads = 1
     return tally
 

@@ -15,7 +15,7 @@ from camlink.pipeline.quantities import counted
 if TYPE_CHECKING:
     from camlink.operators.selection import Budget
     from camlink.operators.zoo import Zoo
-    from camlink.pipeline.lab.compare import Rules
+    from camlink.pipeline.lab.compare import Result, Rules
 
 TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
 MANY = ("--budget-gb", "--budget-time", "--latency-ms", "--policy", "--seed", "--target")
@@ -132,15 +132,20 @@ def _play_all(
     from camlink.models.trace_arrays import open_arrays
     from camlink.pipeline.commands.steps import shown_steps
     from camlink.pipeline.lab.compare import compare as compared
+    from camlink.pipeline.lab.compare import rows_of
     from camlink.pipeline.lab.targets import compare_targets
 
     notes = note_console()
     rows: list[dict[str, Any]] = []
+    played: list[Result] = []  # of the trace at hand: they hold on to it
     said: list[str] = []
 
     def note(text: str) -> None:
         said.append(text)
         notes.print(text, style="yellow", markup=False, soft_wrap=True)
+
+    def judged() -> list[dict[str, Any]]:
+        return [result.row() for result in played] if targets else rows_of(played)
 
     try:
         with shown_steps(notes) as step:
@@ -154,8 +159,11 @@ def _play_all(
                     else compared(trace, rules, note, step)
                 )
                 for result in results:
-                    rows.append(result.row())  # one by one: Ctrl-C leaves those that are done
+                    played.append(result)  # one by one: Ctrl-C leaves those that are done
+                rows += judged()
+                played.clear()
     except KeyboardInterrupt:
+        rows += judged()
         note(
             f"PARTIAL: stopped by Ctrl-C after {counted(len(rows), 'row')}; policies and budgets that were not reached "
             "are missing, and what is marked best is the best of these rows only"

@@ -18,9 +18,10 @@ from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget, Costs
 from camlink.operators.zoo import Zoo
 from camlink.pipeline.errors import TraceError, ZooError
-from camlink.pipeline.lab.play import play, split
+from camlink.pipeline.lab.chance import chance_to_be_best, grouped
+from camlink.pipeline.lab.play import Split, play, split
 from camlink.pipeline.lab.policies import Candidate, find_policies
-from camlink.pipeline.lab.summary import budget_words, measure_of
+from camlink.pipeline.lab.summary import REFERENCES, budget_words, measure_of
 from camlink.pipeline.lab.tally import (
     HOWS,
     Tally,
@@ -170,6 +171,26 @@ def compare(
             yield replace(found, seed=named)
 
 
+def rows_of(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the rows of all results, in their order, and how likely each policy is as good as those beside it.
+
+    ``chance_to_be_best`` of `camlink.pipeline.lab.chance`, among the contestants at one trace and budget, the mean over
+    seeds; None without others, and for what does not compete.
+    """
+    agreed: dict[tuple[str, Budget], dict[str, list[NDArray[np.float64]]]] = {}
+    for result in results:
+        if result.policy not in REFERENCES:
+            sums = grouped([tally.stretches for tally in result.cameras.values()])
+            agreed.setdefault((result.trace, result.budget), {}).setdefault(result.policy, []).append(sums)
+    chances = {
+        place: chance_to_be_best({policy: np.mean(seeds, axis=0) for policy, seeds in policies.items()})
+        for place, policies in agreed.items()
+        if len(policies) > 1
+    }
+    none: dict[str, float] = {}
+    return [r.row() | {"chance_to_be_best": chances.get((r.trace, r.budget), none).get(r.policy)} for r in results]
+
+
 @dataclass(frozen=True)
 class Contest:
     """One trace on which policies are played, under one set of rules."""
@@ -178,6 +199,7 @@ class Contest:
     cameras: Sequence[CameraTrace]
     rules: Rules
     period_s: float
+    cuts: Mapping[str, Split]  # by camera
 
     @classmethod
     def of(cls, trace: TraceArrays, rules: Rules, note: Callable[[str], None]) -> Contest:
@@ -185,7 +207,8 @@ class Contest:
         cameras = usable_cameras(trace, note)
         _note_free(trace, note)
         _check_zoo(rules.zoo, trace, cameras)
-        return cls(trace, cameras, rules, rules.period_s or default_period_s(cameras))
+        period_s = rules.period_s or default_period_s(cameras)
+        return cls(trace, cameras, rules, period_s, {c.camera_id: split(c, period_s) for c in cameras})
 
     @property
     def frames(self) -> int:
@@ -217,7 +240,7 @@ class Contest:
         target: float | None,
         tick: Callable[[int], None],
     ) -> Tally:
-        costs, cut = costs_of(self.trace, camera), split(camera, self.period_s)
+        costs, cut = costs_of(self.trace, camera), self.cuts[camera.camera_id]
         setup = PolicySetup(
             camera.camera_id, camera.specs, costs, budget, seed, target, load_ms=self.rules.load_ms, zoo=self.rules.zoo
         )

@@ -74,8 +74,16 @@ def headline(found: Sequence[Cell]) -> str:
             alone[cell.policy] = alone.get(cell.policy, 0) + (len(place) == 1)
     said = ", ".join(f"{p} {level[p]} ({alone[p]} alone)" for p in sorted(level, key=lambda p: (-level[p], -alone[p])))
     of = "the one pair" if len(places) == 1 else f"{len(places)} pairs"
+    unproved: dict[str, int] = {}
+    for cell in found:
+        if cell.may_be_best:
+            unproved[cell.policy] = unproved.get(cell.policy, 0) + 1
     measure = " or ".join(sorted({measure for cell in found for measure in cell.measures.values()}))
-    return f"Highest {measure} in {of} of trace and budget, counting all that tie: {said}."
+    first = f"Highest {measure} in {of} of trace and budget, counting all that tie: {said}."
+    if not unproved:
+        return first
+    listed = ", ".join(f"{p} {unproved[p]}" for p in sorted(unproved, key=lambda p: -unproved[p]))
+    return f"{first} The best, or behind it by no more than may be chance: {listed}."
 
 
 def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> dict[str, Any]:
@@ -98,7 +106,11 @@ def _trace(found: list[Cell], place: Mapping[str, int], rows: Sequence[Row]) -> 
                 "policy": policy,
                 "reference": policy in REFERENCES,
                 "cells": [
-                    {"cell": c, "best": c is not None and ties(c, best[b])}
+                    {
+                        "cell": c,
+                        "best": c is not None and ties(c, best[b]),
+                        "worse": c is not None and c.chance is not None and not (c.may_be_best or ties(c, best[b])),
+                    }
                     for b in budgets
                     for c in [next((c for c in found if (c.policy, c.budget) == (policy, b)), None)]
                 ],

@@ -44,11 +44,6 @@ class Split:
     warm_up: int  # frames
     period: NDArray[np.intp]  # (frames that count,)
 
-    @property
-    def periods(self) -> int:
-        """Number of periods."""
-        return int(self.period[-1]) + 1
-
 
 def split(camera: CameraTrace, period_s: float) -> Split:
     """Cut the warm-up off, and the rest into periods of event time."""
@@ -108,7 +103,7 @@ class _Player:
         self._specs = setup.specs
         self._place = {m: i for i, m in enumerate(self._models)}
         self._purse = Allowance(setup.costs, setup.budget if bound else Budget(setup.budget.memory_gb), setup.load_ms)
-        self._tally = Tally.empty(self._models, cut.periods)
+        self._tally = Tally.empty(self._models, cut.period)
         self._values = [camera.values[m] for m in self._models]
         self._facts = Facts(camera)
         self._reader = policy if isinstance(policy, ReadsDetections) and camera.detections else None
@@ -158,29 +153,27 @@ class _Player:
         return frames
 
     def _score_block(self, rows: Rows, models: tuple[str, ...], answers: Mapping[str, BlockAnswer]) -> None:
-        period, tally = self._cut.period[rows - self._cut.warm_up], self._tally
-        np.add.at(tally.spent_ms, period, self._purse.costs.time(models))
+        frames, tally = rows - self._cut.warm_up, self._tally
+        tally.spend(frames, self._purse.costs.time(models))
         for place, model in enumerate(self._models):
             spec, recorded = self._specs[model], self._values[place][rows]
             if model in models:
-                tally.add_executed(place, period, spec, recorded)
+                tally.add_executed(place, frames, spec, recorded)
             elif model in answers:
                 answer = answers[model]
                 served = self._stacked(model, answer.values, recorded.shape[1])
                 how = np.full(len(rows), HOWS.index(answer.how))
                 stated = np.full(len(rows), np.nan) if answer.confidence is None else answer.confidence
-                tally.add_answered(place, period, spec, how, served, recorded, stated)
+                tally.add_answered(place, frames, spec, how, served, recorded, stated)
             else:
-                tally.add_abstained(place, period)
+                tally.add_abstained(place, frames)
         self._done += len(rows)
 
     def finish(self) -> Tally:
         """Score what waits and return all."""
         self._flush()
-        tally = self._tally
-        np.add.at(tally.frames, self._cut.period, 1.0)
-        tally.loads = self._purse.loads
-        return tally
+        self._tally.loads = self._purse.loads
+        return self._tally
 
     def _execute(self, row: int) -> dict[str, Value]:
         purse, executed, choose = self._purse, dict[str, Value](), self._policy.choose
@@ -219,13 +212,13 @@ class _Player:
         for place, model in enumerate(self._models):
             spec, recorded = self._specs[model], self._values[place]
             ran = np.array(self._executed[place], np.intp)
-            self._tally.add_executed(place, self._cut.period[ran - start], spec, recorded[ran])
+            self._tally.add_executed(place, ran - start, spec, recorded[ran])
             rows = np.array([row for row, _ in self._answers[place]], np.intp)
             if len(rows):
                 answers = [answer for _, answer in self._answers[place]]
                 self._tally.add_answered(
                     place,
-                    self._cut.period[rows - start],
+                    rows - start,
                     spec,
                     np.array([HOWS.index(a.how) for a in answers], np.intp),
                     self._stacked(model, [a.value for a in answers], recorded.shape[1]),
@@ -243,7 +236,7 @@ class _Player:
         silent = np.ones(self._held, np.bool_)
         for known in (ran, rows):
             silent[known - self._cut.warm_up - done] = False
-        self._tally.add_abstained(place, self._cut.period[done : done + self._held][silent])
+        self._tally.add_abstained(place, done + np.flatnonzero(silent))
 
     def _stacked(self, model: str, answers: Sequence[Value] | NDArray[np.float32], width: int) -> NDArray[np.float32]:
         try:

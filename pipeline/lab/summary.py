@@ -15,6 +15,7 @@ Row = Mapping[str, Any]
 REFERENCES = ("all", "oracle")  # they do not keep to the budget, or have seen the future: they win nothing
 AGREEMENT, BOXES = "agreement", "mean average precision of boxes"
 TIE = 5e-4  # as much as tables round away
+WORSE = 0.05  # of a chance to be the best: below, a policy is worse by more than chance
 _NESTED = (
     "agreement_per_model",
     "answers_by_least_confidence",
@@ -44,6 +45,12 @@ class Cell:
     # Least confidence -> share of answers that have it, and their agreement; empty where none was stated.
     answers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     synthetic: bool = False  # no camera has seen the trace
+    chance: float | None = None  # that it is as good as the best (`camlink.pipeline.lab.chance`)
+
+    @property
+    def may_be_best(self) -> bool:
+        """Whether what it is behind the best may be chance."""
+        return self.chance is not None and self.chance >= WORSE
 
     @property
     def measure(self) -> str:
@@ -100,6 +107,7 @@ def _cell(key: tuple[str, str, str], rows: Sequence[Row]) -> Cell:
         rows[0].get("latency_ms"),
         _answers([row.get("answers_by_least_confidence") or {} for row in rows]),
         rows[0].get("synthetic", False),
+        rows[0].get("chance_to_be_best"),
     )
 
 

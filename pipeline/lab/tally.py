@@ -1,6 +1,6 @@
 """What is counted while a policy plays a camera's trace, and what follows from the counts.
 
-Sums only, per period and model, so that memory does not grow with the trace.
+Sums only, per period and model, and per stretch of frames, so that memory does not grow with the trace.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ Sums = NDArray[np.float64]
 Places = NDArray[np.intp]
 HOWS = ("executed", "linked", "reused", "abstained")
 BINS = 200  # of stated confidence, for its calibration and for abstaining on the least sure
+STRETCHES = 24  # of one camera, at most: runs of frames, to tell differences from chance (`camlink.pipeline.lab.chance`)
 LEAST_CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # below which answers might be left out (`abstain_below`)
 
 
 @dataclass(eq=False)
 class Tally:
-    """Sums over the frames that count, of one camera and one policy. All are (periods, models) unless said."""
+    """Sums over the N frames that count, of one camera and one policy. All are (periods, models) unless said."""
 
     models: tuple[str, ...]
+    period: Places  # (N,): of each frame
     agreed: Sums  # agreement, executions included at 1
     hows: Sums  # (periods, models, 4): how many of HOWS
     within_one: Sums  # counts: share of entries off by one at most
@@ -35,48 +37,60 @@ class Tally:
     total: Sums  # counts: what the models said, summed over entries
     frames: Sums  # (periods,)
     spent_ms: Sums  # (periods,)
+    stretches: Sums  # (stretches,): agreement, summed over models and the frames of each of up to `STRETCHES` runs
     stated: Sums  # (BINS, 3): answers with a confidence, its sum, their agreement
     ranked: dict[str, Sums] = field(default_factory=dict)  # several labels: model -> (labels, BINS, 2), see `_rank`
     loads: int = 0
 
     @classmethod
-    def empty(cls, models: tuple[str, ...], periods: int) -> Tally:
-        """Return all zeros."""
+    def empty(cls, models: tuple[str, ...], period: Places) -> Tally:
+        """Return all zeros, for frames that belong to these periods (N,)."""
+        periods = int(period[-1]) + 1
         agreed, within_one, error, total = (np.zeros((periods, len(models))) for _ in range(4))
         hows, stated = np.zeros((periods, len(models), len(HOWS))), np.zeros((BINS, 3))
-        return cls(models, agreed, hows, within_one, error, total, np.zeros(periods), np.zeros(periods), stated)
+        frames, stretches = np.bincount(period).astype(np.float64), np.zeros(min(len(period), STRETCHES))
+        spent = np.zeros(periods)
+        return cls(models, period, agreed, hows, within_one, error, total, frames, spent, stretches, stated)
 
-    def add_executed(self, model: int, period: Places, spec: OutputSpec, recorded: Array) -> None:
-        """Count executions: ``period`` (n,), ``recorded`` (n, size)."""
-        self.agreed[:, model] += self._per_period(period)
-        self.hows[:, model, HOWS.index("executed")] += self._per_period(period)
+    def spend(self, frames: Places, ms: float) -> None:
+        """Count ``ms`` on each of ``frames`` (n,), of the N that count."""
+        self.spent_ms += self._per_period(frames) * ms
+
+    def add_executed(self, model: int, frames: Places, spec: OutputSpec, recorded: Array) -> None:
+        """Count executions on ``frames`` (n,), of the N that count; ``recorded`` (n, size)."""
+        self._agree(model, frames, np.ones(len(frames)))
+        self.hows[:, model, HOWS.index("executed")] += self._per_period(frames)
         if spec.task == "count":
-            self.within_one[:, model] += self._per_period(period)
-            self.total[:, model] += self._per_period(period, recorded.sum(axis=1))
+            self.within_one[:, model] += self._per_period(frames)
+            self.total[:, model] += self._per_period(frames, recorded.sum(axis=1))
         self._rank(model, spec, recorded, recorded)
 
     def add_answered(
-        self, model: int, period: Places, spec: OutputSpec, how: Places, served: Array, recorded: Array, stated: Sums
+        self, model: int, frames: Places, spec: OutputSpec, how: Places, served: Array, recorded: Array, stated: Sums
     ) -> None:
-        """Count answers: ``period``, ``how`` (position in HOWS), ``stated`` (confidence; nan: none) are (n,)."""
+        """Count answers: ``frames``, ``how`` (position in HOWS), ``stated`` (confidence; nan: none) are (n,)."""
         agreed = agreement(spec, served, recorded).astype(np.float64)
-        self.agreed[:, model] += self._per_period(period, agreed)
+        self._agree(model, frames, agreed)
         for place in range(len(HOWS)):
-            self.hows[:, model, place] += self._per_period(period[how == place])
+            self.hows[:, model, place] += self._per_period(frames[how == place])
         if spec.task == "count":
             off = np.abs(served - recorded)
-            self.within_one[:, model] += self._per_period(period, (off < 1.5).mean(axis=1))
-            self.error[:, model] += self._per_period(period, off.sum(axis=1))
-            self.total[:, model] += self._per_period(period, recorded.sum(axis=1))
+            self.within_one[:, model] += self._per_period(frames, (off < 1.5).mean(axis=1))
+            self.error[:, model] += self._per_period(frames, off.sum(axis=1))
+            self.total[:, model] += self._per_period(frames, recorded.sum(axis=1))
         self._rank(model, spec, served, recorded)
         sure = np.isfinite(stated)
         bins = np.clip((stated[sure] * BINS).astype(int), 0, BINS - 1)
         for column, weights in enumerate((np.ones(len(bins)), stated[sure], agreed[sure])):
             self.stated[:, column] += np.bincount(bins, weights, BINS)
 
-    def add_abstained(self, model: int, period: Places) -> None:
+    def add_abstained(self, model: int, frames: Places) -> None:
         """Count frames without an answer: they agree with nothing."""
-        self.hows[:, model, HOWS.index("abstained")] += self._per_period(period)
+        self.hows[:, model, HOWS.index("abstained")] += self._per_period(frames)
+
+    def _agree(self, model: int, frames: Places, agreed: Sums) -> None:
+        self.agreed[:, model] += self._per_period(frames, agreed)
+        self.stretches += np.bincount(frames * len(self.stretches) // len(self.period), agreed, len(self.stretches))
 
     def _rank(self, model: int, spec: OutputSpec, served: Array, recorded: Array) -> None:
         """Count, by label and served chance, where the model itself saw the label (0) and where not (1)."""
@@ -89,8 +103,8 @@ class Tally:
             for column, mine in enumerate((true, ~true)):
                 counts[label, :, column] += np.bincount(bins[mine, label], minlength=BINS)
 
-    def _per_period(self, period: Places, weights: NDArray[np.floating] | None = None) -> Sums:
-        return np.bincount(period, weights, len(self.frames)).astype(np.float64)
+    def _per_period(self, frames: Places, weights: NDArray[np.floating] | None = None) -> Sums:
+        return np.bincount(self.period[frames], weights, len(self.frames)).astype(np.float64)
 
 
 def mean_average_precision(tallies: Iterable[Tally]) -> dict[str, float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MISSED = "!"
 BEST = "*"  # beside the figure, for terminals and readers without bold
+MAY_BE_BEST = "~"
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
@@ -30,8 +31,8 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     if best:
         spread = "; ± is the standard deviation over seeds" if any(c.spread >= 5e-4 for c in found) else ""
         console.print(
-            f"{BEST} best of its column and all that tie with it (all and oracle do not compete); "
-            f"in brackets: cost{spread}",
+            f"{BEST} best of its column and all that tie with it, {MAY_BE_BEST} behind it by no more than may be chance "
+            f"(all and oracle do not compete); in brackets: cost{spread}",
             style="dim",
             markup=False,
             highlight=False,
@@ -95,5 +96,6 @@ def _cell(cell: Cell, *, best: bool) -> Text:
     from rich.text import Text
 
     spread = f"±{100 * cell.spread:.1f}" if cell.spread >= 5e-4 else ""
-    agreement = f"{100 * cell.agreement:.1f}{spread}{BEST if best else ' '}"
+    sign = BEST if best else MAY_BE_BEST if cell.may_be_best else " "
+    agreement = f"{100 * cell.agreement:.1f}{spread}{sign}"
     return Text.assemble((agreement, "bold" if best else ""), f" ({100 * cell.cost:.0f})")
