@@ -18,7 +18,7 @@ from math import exp
 
 from camlink.operators.policy import PolicySetup
 from camlink.operators.policy_state import State
-from camlink.operators.worth import Outlook, Prices
+from camlink.operators.worth import Outlook, Prices, price_for_answers
 
 CAUTION = 0.75  # set on three clips: docs/policy-results.md
 GAIN = 0.02  # per frame
@@ -87,7 +87,7 @@ class Aims:
             self._forecast = dict.fromkeys(outlooks, Prices(list(outlooks.values())).for_agreement(self._all.aimed))
         else:
             aimed = {name: (outlooks[name], aim) for name, aim in self._each.items() if name in outlooks}
-            self._forecast = {name: Prices([o]).for_answers(aim.aimed) for name, (o, aim) in aimed.items()}
+            self._forecast = {name: price_for_answers(o, aim.aimed) for name, (o, aim) in aimed.items()}
         return max(self._forecast.values(), default=0.0)
 
     def price(self, name: str) -> float:

@@ -23,6 +23,7 @@ AGES = tuple(float(a) for a in np.unique(np.geomspace(1, 4096, 40).round()))  # 
 _AGES = np.array(AGES)
 HIGHEST, LOWEST = 10.0, 1e-9  # prices looked at, in expected agreement per ms
 _BISECTIONS = 24
+_LEAST_MS = 1e-9
 _FAR = 13.0  # hazard that has added up, beyond which all is gone
 Array = NDArray[np.float64]
 
@@ -99,19 +100,18 @@ class Prices:
 
         return _boundary(too_dear)
 
-    def for_answers(self, target: float) -> float:
-        """Return the highest price at which the expected agreement of answers, between executions, is ``target``.
 
-        That of one model, or the mean over models. Where not even the first answer after an execution agrees as often,
-        the lowest price there is, at which everything executes.
-        """
-        allowed = (1.0 - target) * len(self._outlooks)
+def price_for_answers(outlook: Outlook, target: float) -> float:
+    """Return the highest price per ms at which one model's answers, between executions, are expected to agree as often.
 
-        def too_dear(price: float) -> bool:
-            intervals = self.intervals(price)
-            return sum(o.answer_wrong(i) for o, i in zip(self._outlooks, intervals, strict=True)) > allowed
-
-        return _boundary(too_dear)
+    Where not even the first answer after an execution is: the price at which only those are given that are, for once,
+    since executing is worth no less than what is wrong without.
+    """
+    allowed = 1.0 - target
+    if outlook.wrong_at(1.0) > allowed:
+        return allowed / max(outlook.time_ms, _LEAST_MS)
+    prices = Prices([outlook])
+    return _boundary(lambda price: outlook.answer_wrong(*prices.intervals(price)) > allowed)
 
 
 def _boundary(holds_above: Callable[[float], bool]) -> float:

@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--audit", type=float, default=0.02)
     parser.add_argument("--bootstrap", type=int, default=100)
     parser.add_argument("--profile", type=int, default=10)
+    parser.add_argument("--period", default="1h")
     parser.add_argument("--seed", nargs="*", type=int, default=[0])
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -168,6 +169,7 @@ def main() -> None:
             for camera in usable_cameras(trace, print):
                 rules = settings | {
                     "policy": arguments.policy,
+                    "period": arguments.period,
                     "audit": {"fraction": arguments.audit},
                     "profile": {"fraction": 0.0, "min_frames": arguments.profile},
                     "links": {"bootstrap_frames": min(arguments.bootstrap, len(camera) // 5)},

@@ -12,7 +12,7 @@ from camlink.operators.aim import CAUTION, REACH, Aim, Aims
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget
-from camlink.operators.worth import Outlook, Prices
+from camlink.operators.worth import Outlook, Prices, price_for_answers
 from camlink.pipeline.lab.play import Split, play
 from camlink.pipeline.lab.zoo import shown
 from tests.operators.test_policy_state import go_on
@@ -56,14 +56,19 @@ def test_answers_worse_than_allowed_make_it_pay_more_and_better_ones_less() -> N
 def test_the_price_for_answers_is_where_they_agree_as_asked_between_executions() -> None:
     prices = Prices([OUTLOOK])
     for target in (0.7, 0.9):
-        (interval,) = prices.intervals(prices.for_answers(target))
+        (interval,) = prices.intervals(price_for_answers(OUTLOOK, target))
         ages = np.arange(1, round(interval))
         assert np.mean([OUTLOOK.wrong_at(age) for age in ages]) == pytest.approx(1.0 - target, abs=0.03)
-    assert prices.intervals(prices.for_answers(0.99)) == pytest.approx(
-        [1.0]
-    )  # not even the first answer agrees as often
-    (interval,) = Prices([replace(OUTLOOK, stale=0.05)]).intervals(prices.for_answers(0.9))
+    calm = replace(OUTLOOK, stale=0.05)
+    (interval,) = Prices([calm]).intervals(price_for_answers(calm, 0.9))
     assert interval > 20.0
+
+
+def test_where_answers_hardly_ever_agree_as_asked_only_those_are_given_that_do() -> None:
+    flickers = replace(OUTLOOK, steady=0.2)  # not even the first answer after an execution agrees as often
+    price = price_for_answers(flickers, 0.9)
+    for wrong, gone in ((0.05, 0.0), (0.11, 0.0), (0.5, 0.3), (0.7, 0.9)):
+        assert (flickers.worth(wrong, gone) / flickers.time_ms < price) == (wrong <= 0.1)
 
 
 def test_a_target_for_all_is_met_nearly_and_a_higher_one_costs_more() -> None:
