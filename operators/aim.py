@@ -23,7 +23,7 @@ from camlink.operators.worth import Outlook, Prices, price_for_answers
 CAUTION = 0.75  # set on three clips: docs/policy-results.md
 GAIN = 0.02  # per frame
 REACH = 4.0  # farthest from the forecast, in logs
-RETURN = 0.01  # of the way back to the forecast, per frame without an answer
+RETURN = 0.01  # of the way back up to the forecast, per frame without an answer
 WORST = 4.0  # times what is allowed, as which anything worse counts: one frame should not throw the price over
 
 
@@ -53,8 +53,9 @@ class Aim:
         self._off = min(max(self._off, -REACH), REACH)
 
     def rest(self) -> None:
-        """Nothing was answered: come back to the forecast slowly, or a model that always executes did so for ever."""
-        self._off *= 1.0 - RETURN
+        """Nothing was answered: from below come back to the forecast slowly, or a model always executed for ever."""
+        if self._off < 0.0:
+            self._off *= 1.0 - RETURN
 
     def state(self) -> State:
         """Return where it stands, for a snapshot."""

@@ -51,6 +51,11 @@ def test_answers_worse_than_allowed_make_it_pay_more_and_better_ones_less() -> N
     for _ in range(1000):
         aim.rest()
     assert aim.factor > 0.99
+    for _ in range(20):
+        aim.told(0.0)
+    earned = aim.factor
+    aim.rest()
+    assert aim.factor == earned > 1.4  # what few answers have earned is not lost on the frames that execute
 
 
 def test_the_price_for_answers_is_where_they_agree_as_asked_between_executions() -> None:
