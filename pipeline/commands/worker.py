@@ -132,7 +132,12 @@ def inference(
     pool.take_at_most(batch)
     with ThreadPoolExecutor(1, "loading") as loader, _connected(bus, state) as (connection, store):
         pool.load_beside(loader)
-        operator = distributed.inference(site, pool, cameras, store, encode_picture, hold_s=hold_s, behind=behind)
+        operator = distributed.inference(
+            *(site, pool, cameras, store, encode_picture),
+            hold_s=hold_s,
+            behind=behind,
+            recorded=trace is not None,
+        )
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
         connection.flush()
