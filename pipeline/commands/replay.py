@@ -35,10 +35,15 @@ def replay(
     time_share: Annotated[
         float | None, typer.Option(help="Time budget as a share (0..1) of executing everything.")
     ] = None,
+    latency_ms: Annotated[
+        float | None, typer.Option(help="What models may take on any one frame, in ms, by what they cost.")
+    ] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory budget for loaded models, in GB.")] = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="mlink, mlink-exact, standalone, all; on every frame: camlink, reducto, periodic."),
+        typer.Option(
+            help="On every frame: camlink, reducto, periodic; per period: mlink, mlink-exact, standalone, all."
+        ),
     ] = None,
     bootstrap: Annotated[
         int | None, typer.Option(help="First frames of a camera on which every model runs, to learn from.")
@@ -75,6 +80,7 @@ def replay(
             "models": None if is_trace else model_choice(models),
             "period": period,
             "budgets.time_share": time_share,
+            "budgets.latency_ms": latency_ms,
             "budgets.memory_gb": memory_gb,
             "policy": policy,
             "links.bootstrap_frames": bootstrap,
