@@ -71,6 +71,7 @@ def replay(
     from camlink.pipeline.commands.earlier_run import EarlierRun, results_folder
     from camlink.pipeline.commands.replay_trace import replay_trace
     from camlink.pipeline.commands.settings import load_settings, model_choice
+    from camlink.pipeline.config import warnings_of
 
     rate, timezone = console.parse_fps(fps), console.parse_timezone(timezone)
     is_trace = len(paths) == 1 and (paths[0] / "trace.yaml").is_file()
@@ -89,6 +90,7 @@ def replay(
             "device": device,
         },
     )
+    console.print_warnings(warnings_of(settings))
     folder = EarlierRun(out or results_folder(paths[0].resolve().stem), overwrite, paths)
     fit = fit and bootstrap is None and period is None
     if is_trace:

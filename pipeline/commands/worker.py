@@ -228,9 +228,12 @@ def results(
 
 def _without_models(step: str, config: str, bus: str, state: str, hold_s: float, health: str | None) -> None:
     from camlink.pipeline.clock import SteadyClock
+    from camlink.pipeline.config import warnings_of
     from camlink.pipeline.distributed import await_cards, without_models
 
     site = _site(config)
+    for warning in warnings_of(site) if step == "adaptation" else ():  # of all workers it is the one that is concerned
+        logger.warning("%s", warning)
     with _connected(bus, state) as (connection, store), _stopping() as stop:
         facts = await_cards(connection, stop)
         clock = SteadyClock()
