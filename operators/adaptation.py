@@ -53,7 +53,10 @@ GROWTH = 0.2  # retraining waits for this share of new frames, so that its cost 
 
 @dataclass(frozen=True)
 class LearningRules:
-    """When to train and how long to watch. All numbers count frames on which every model ran."""
+    """When to train and how long to watch. All numbers count frames on which every model ran.
+
+    ``trains``: whether anybody reads what links say; where nobody does, none are learnt, and no frame is kept.
+    """
 
     first_train_frames: int
     retrain_after_frames: int
@@ -61,6 +64,7 @@ class LearningRules:
     history_frames: int
     seed: int = 0
     kind: LinkKind = "count_distribution"
+    trains: bool = True
 
 
 class AdaptationOperator(Operator):
@@ -89,7 +93,7 @@ class AdaptationOperator(Operator):
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
-            if isinstance(record, FrameResult):
+            if isinstance(record, FrameResult) and self._rules.trains:
                 yield from self._on_result(record)
 
     def quiet_until(self, camera_id: str) -> datetime | None:

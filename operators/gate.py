@@ -5,6 +5,7 @@ Between `camlink.operators.inference`, which knows frames and rows, and `camlink
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,10 @@ from camlink.operators.sampling import FramePlan
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.records import Decision, Detections, Frame, ModelOutput, Value
 
+logger = logging.getLogger(__name__)
+
 UNKNOWN = "nothing is known of it yet"
+OLD_S = 600.0  # live frames are kept no longer than that where they wait (docs/distributed.md)
 PER_FRAME_POLICIES = ("camlink", "reducto", "periodic")  # by their names in the configuration
 
 
@@ -33,6 +37,7 @@ class Gate:
         self._make = make
         self._latency_ms, self._clock = latency_ms, clock
         self._policies: dict[str, FramePolicy] = {}
+        self._told: set[str] = set()  # cameras whose frames are too old
 
     @property
     def is_limited(self) -> bool:
@@ -70,8 +75,19 @@ class Gate:
         policy = self._policy(frame.camera_id)
         if self._latency_ms is not None and self._clock is not None and isinstance(policy, MindsLatency):
             waited_s = max((self._clock.now() - frame.captured_at).total_seconds(), 0.0)
+            self._tell_of_old(frame, waited_s)
             policy.within(self._latency_ms - 1000.0 * waited_s)
         return policy.choose(_values(executed))
+
+    def _tell_of_old(self, frame: Frame, waited_s: float) -> None:
+        """Say, once per camera, why nothing executes on frames that no bus would have kept so long."""
+        if waited_s > OLD_S and frame.camera_id not in self._told:
+            self._told.add(frame.camera_id)
+            logger.warning(
+                'camera "%s": frame %d was captured %.0f s ago, so that no model can be in time (budgets.latency_ms); '
+                "set this machine's clock, or for recorded frames start inference with --when-behind block",
+                *(frame.camera_id, frame.index, waited_s),
+            )
 
     def answer(
         self,

@@ -86,7 +86,7 @@ def build_operators(
         ),
         "adaptation": AdaptationOperator(
             pool.specs,
-            learning_rules(config),
+            learning_rules(config, costs_of(pool)),
             relabel_policy(config, pool.specs),
             inputs,
             starting_links(config, pool.specs),
@@ -150,7 +150,7 @@ def sampling_rules(config: SiteConfig) -> SamplingRules:
     )
 
 
-def learning_rules(config: SiteConfig) -> LearningRules:
+def learning_rules(config: SiteConfig, costs: Costs) -> LearningRules:
     """Return when links are trained and how long they are watched."""
     return LearningRules(
         first_train_frames=max(config.links.min_train_frames, config.links.bootstrap_frames),
@@ -159,7 +159,16 @@ def learning_rules(config: SiteConfig) -> LearningRules:
         history_frames=max(config.links.history_frames, config.links.bootstrap_frames),
         seed=config.seed,
         kind=config.links.kind,
+        trains=reads_links(config, costs),
     )
+
+
+def reads_links(config: SiteConfig, costs: Costs) -> bool:
+    """Say whether anybody reads the links of adaptation: not the policies that decide on every frame.
+
+    Under these the scheduler chooses by them what is loaded, where not all models fit into memory together.
+    """
+    return config.policy not in PER_FRAME_POLICIES or costs.memory(costs.models) > budget_of(config).memory_limit()
 
 
 def link_inputs(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> LinkInputs:

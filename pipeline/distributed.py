@@ -102,22 +102,24 @@ def inference(
     hold_s: float = HOLD_S,
     behind: Literal["block", "drop-oldest"] = "block",
     clock: Clock | None = None,
+    recorded: bool = False,
 ) -> PacedInference:
     """Return inference for one process with its own models; ``hold_s`` bounds what it waits for others.
 
     ``behind``: whether frames that it does not keep up with wait, or the oldest of each camera are dropped, as those of
-    live cameras are to be; by ``clock``, this machine's where none is given, a latency limit then counts their waiting.
+    live cameras are to be; by ``clock``, this machine's where none is given, a latency limit then counts their waiting,
+    unless they are ``recorded``: since when these were captured says nothing of how long they have waited.
     """
     rules, unknown = sampling_rules(config), CameraFacts(fps=None)
 
     def planner(camera_id: str) -> FramePlanner:
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
-    live = behind == "drop-oldest"
-    gate = gate_of(config, pool, (clock or WallClock()) if live else None)
+    drops = behind == "drop-oldest"
+    gate = gate_of(config, pool, (clock or WallClock()) if drops and not recorded else None)
     operator = InferenceOperator(pool, planner, state, encode_picture, gate)
     in_step = is_in_step(config, ModelFacts.of_pool(pool))
-    return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=live)
+    return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=drops)
 
 
 def without_models(
@@ -138,7 +140,8 @@ def without_models(
         return PacedLinking(operator, seconds, in_step=in_step, relabels=relabels(config), hold_s=hold_s)
     if step == "adaptation":
         start = starting_links(config, specs)
-        learning = AdaptationOperator(specs, learning_rules(config), relabel_policy(config, specs), inputs, start)
+        learns = learning_rules(config, facts.costs)
+        learning = AdaptationOperator(specs, learns, relabel_policy(config, specs), inputs, start)
         return PacedAdaptation(learning, seconds, in_step=in_step, hold_s=hold_s)
     if step == "scheduler":
         rules = sampling_rules(config)

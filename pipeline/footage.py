@@ -23,7 +23,7 @@ from camlink.pipeline.records import Frame
 FEWEST_AUDITS = 20  # fewer audit frames of a camera say next to nothing
 MOST_NAMED = 3  # cameras, in a sentence
 MOST_AUDITED = 0.1  # share of frames
-LEAST_BOOTSTRAP = 20  # frames; links learnt from fewer are worth nothing
+LEAST_BOOTSTRAP = 20  # frames; what is learnt from fewer is worth nothing
 BOOTSTRAP_SHARE = 0.15  # of a camera's frames, at most, when footage is short
 PROFILE_SHARE = 0.05  # of a camera's frames, at most, at the start of a period that footage does not fill
 LONGER = 1.25  # step of a search for a period
@@ -101,8 +101,8 @@ def _too_short(held: Mapping[str, int], needed: int) -> str:
     named = [f'"{camera_id}" has only {counted(frames, "frame")}' for camera_id, frames in held.items()]
     more = f" and {counted(len(named) - MOST_NAMED, 'other')} as few" if len(named) > MOST_NAMED else ""
     return (
-        f"camera {', '.join(named[:MOST_NAMED])}{more}, and more than {needed} are needed to learn links and score "
-        "them: every model runs on all of them, and nothing is predicted or measured there"
+        f"camera {', '.join(named[:MOST_NAMED])}{more}, and more than {needed} are needed to learn from before "
+        "anything is predicted: every model runs on all of them, and nothing is predicted or measured there"
     )
 
 
@@ -114,8 +114,8 @@ def _fit_bootstrap(config: SiteConfig, frames: int) -> tuple[SiteConfig, list[st
     least = min(config.links.min_train_frames, bootstrap)
     links = config.links.model_copy(update={"bootstrap_frames": bootstrap, "min_train_frames": least})
     note = (
-        f"links learn from the first {bootstrap} frames of a camera instead of {config.links.bootstrap_frames}, "
-        f"since the shortest footage to learn from has only {frames}"
+        f"every model runs on the first {bootstrap} frames of a camera, to learn from, instead of "
+        f"{config.links.bootstrap_frames}, since the shortest footage to learn from has only {frames}"
     )
     return config.model_copy(update={"links": links}), [note]
 

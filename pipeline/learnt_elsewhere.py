@@ -20,7 +20,7 @@ from camlink.models.recorded import Trace, open_trace
 from camlink.operators.oracle import OracleNode
 from camlink.pipeline.accuracy import wilson
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.config.checks import Found
+from camlink.pipeline.config.checks import WITH_LINKS, Found
 from camlink.pipeline.config.sections import OracleConfig
 from camlink.pipeline.errors import ConfigError, LinkError, ModelError, TraceError, ZooError
 from camlink.pipeline.quantities import counted
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WITH_LINKS = ("mlink", "mlink-exact")  # the policies that predict by links of adaptation, and so by `links.start`
 NEAR = timedelta(seconds=1)  # a label by time is of the nearest frame, if one is so near
 
 
@@ -190,9 +189,8 @@ def read_starting_links(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> 
     links: dict[str, Ensemble] = {}
     faults: list[str] = []
     if config.policy not in WITH_LINKS:
-        faults.append(
-            f"policy {config.policy} does not use these links; leave `start` out, or choose {' or '.join(WITH_LINKS)}"
-        )
+        choice = f"leave `start` out, or choose policy {' or '.join(WITH_LINKS)}"
+        faults.append(f"{config.shown_policy()} does not use these links; {choice}")
     files = {path.stem: path for path in sorted(Path(config.links.start).glob("*.npz")) if path.stem in specs}
     for target, path in files.items():
         try:

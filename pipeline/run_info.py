@@ -47,6 +47,7 @@ class RunInfo:
     loaded: Sequence[str] = field(default_factory=list)  # models in memory at the time of writing
     batch_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # frames in a batch -> batches
     oracle: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # camera -> how a person's labels are met
+    synthetic: bool = False  # of a simulated trace: no camera has seen it
     live: bool = False  # frames are captured now, so that the age of the last one says something
 
     def specs(self) -> dict[str, OutputSpec]:

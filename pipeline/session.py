@@ -57,9 +57,11 @@ class Session:
         encode_picture: Encode | None = None,
         tick: int = 1,
         live: bool = False,
+        synthetic: bool = False,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        """``model_notes`` adds description and licence to the report; ``live``: event time is the present.
+        """``model_notes`` adds description and licence to the report; ``live``: event time is the present;
+        ``synthetic``: no camera has seen what is read.
 
         ``listeners`` see every record that reaches the results log, after it, and may ask for relabelled frames.
         Raises `RequestError` if ``out`` holds a run.
@@ -91,6 +93,7 @@ class Session:
             config=config.masked(),
             captured=dict.fromkeys(cameras, 0),
             oracle=judged_oracle(config, pool.specs),
+            synthetic=synthetic,
             live=live,
         )
         self._tell_learning_frames()

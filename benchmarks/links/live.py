@@ -34,6 +34,7 @@ def site(trace: Trace, kind: LinkKind, share: float, seed: int) -> SiteConfig:
         {
             "cameras": [{"id": camera, "source": "0"} for camera in cameras],
             "models": list(trace.specs),
+            "policy": "mlink",  # which answers by these links
             "budgets": {"time_share": share},
             "period": "20s",
             "profile": {"fraction": 0.01, "min_frames": 5},

@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from camlink.pipeline.errors import Problem
+
 DONE = 0
 FAILED = 1  # something went wrong while running
 WRONG_USE = 2  # options, configuration or input files are wrong; nothing was run
@@ -70,6 +72,12 @@ def note_console() -> Console:
 def print_note(text: str) -> None:
     """Say on standard error what a person who watches should know."""
     note_console().print(text, markup=False, soft_wrap=True)
+
+
+def print_warnings(problems: Sequence[Problem]) -> None:
+    """Say on standard error what in a configuration is not as it may be meant."""
+    for problem in problems:
+        note_console().print(f"warning: {problem}", style="yellow", markup=False, soft_wrap=True)
 
 
 def print_fitted(changes: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console, print_note, writable
+from camlink.pipeline.commands.console import WRONG_USE, note_console, print_note, print_warnings, writable
 from camlink.pipeline.commands.dashboard import TokenOption
 from camlink.pipeline.quantities import counted
 
@@ -40,7 +40,7 @@ def run(
     from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.commands.settings import on_device
-    from camlink.pipeline.config import SiteConfig, load_config
+    from camlink.pipeline.config import SiteConfig, load_config, warnings_of
     from camlink.pipeline.config.start_checks import check_start
     from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.ingest import Roster, SourceSpec
@@ -52,6 +52,7 @@ def run(
         note_console().print(f"{config}: no cameras; name at least one under `cameras:`", style="red")
         raise typer.Exit(WRONG_USE)
     site = on_device(site, device)
+    print_warnings(warnings_of(site))
     check_start(site)
     pool, descriptions = build_pool(site)
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -35,10 +35,15 @@ def replay(
     time_share: Annotated[
         float | None, typer.Option(help="Time budget as a share (0..1) of executing everything.")
     ] = None,
+    latency_ms: Annotated[
+        float | None, typer.Option(help="What models may take on any one frame, in ms, by what they cost.")
+    ] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory budget for loaded models, in GB.")] = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="mlink, mlink-exact, standalone, all; on every frame: camlink, reducto, periodic."),
+        typer.Option(
+            help="On every frame: camlink, reducto, periodic; per period: mlink, mlink-exact, standalone, all."
+        ),
     ] = None,
     bootstrap: Annotated[
         int | None, typer.Option(help="First frames of a camera on which every model runs, to learn from.")
@@ -66,6 +71,7 @@ def replay(
     from camlink.pipeline.commands.earlier_run import EarlierRun, results_folder
     from camlink.pipeline.commands.replay_trace import replay_trace
     from camlink.pipeline.commands.settings import load_settings, model_choice
+    from camlink.pipeline.config import warnings_of
 
     rate, timezone = console.parse_fps(fps), console.parse_timezone(timezone)
     is_trace = len(paths) == 1 and (paths[0] / "trace.yaml").is_file()
@@ -75,6 +81,7 @@ def replay(
             "models": None if is_trace else model_choice(models),
             "period": period,
             "budgets.time_share": time_share,
+            "budgets.latency_ms": latency_ms,
             "budgets.memory_gb": memory_gb,
             "policy": policy,
             "links.bootstrap_frames": bootstrap,
@@ -83,6 +90,7 @@ def replay(
             "device": device,
         },
     )
+    console.print_warnings(warnings_of(settings))
     folder = EarlierRun(out or results_folder(paths[0].resolve().stem), overwrite, paths)
     fit = fit and bootstrap is None and period is None
     if is_trace:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | None, *, fit: bool) -> int:
     """Replay the trace at ``path``, or only the named models of it, and return the exit code."""
     from camlink.models.recorded import open_trace
+    from camlink.models.trace_files import is_synthetic
     from camlink.pipeline.assembly import check_budgets, pool_of
     from camlink.pipeline.commands.running import run_and_report
     from camlink.pipeline.footage import Footage, fit_rules, rate_of
@@ -37,7 +38,7 @@ def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | 
     cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
     check_budgets(config, pool)
     folder = out.cleared()
-    session = Session(config, pool, cameras, folder, tick=len(cameras))
+    session = Session(config, pool, cameras, folder, tick=len(cameras), synthetic=is_synthetic(path))
     readings = TraceReadings(frames)
     return run_and_report(session, readings, lambda: dict(readings.captured), len(frames), folder, readings.close)
 

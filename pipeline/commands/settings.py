@@ -14,6 +14,7 @@ OPTIONS = {  # by the key whose value they override
     "models": "--models",
     "period": "--period",
     "budgets.time_share": "--time-share",
+    "budgets.latency_ms": "--latency-ms",
     "budgets.memory_gb": "--memory-gb",
     "policy": "--policy",
     "links.bootstrap_frames": "--bootstrap",

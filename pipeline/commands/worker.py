@@ -132,7 +132,12 @@ def inference(
     pool.take_at_most(batch)
     with ThreadPoolExecutor(1, "loading") as loader, _connected(bus, state) as (connection, store):
         pool.load_beside(loader)
-        operator = distributed.inference(site, pool, cameras, store, encode_picture, hold_s=hold_s, behind=behind)
+        operator = distributed.inference(
+            *(site, pool, cameras, store, encode_picture),
+            hold_s=hold_s,
+            behind=behind,
+            recorded=trace is not None,
+        )
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
         connection.flush()
@@ -223,9 +228,12 @@ def results(
 
 def _without_models(step: str, config: str, bus: str, state: str, hold_s: float, health: str | None) -> None:
     from camlink.pipeline.clock import SteadyClock
+    from camlink.pipeline.config import warnings_of
     from camlink.pipeline.distributed import await_cards, without_models
 
     site = _site(config)
+    for warning in warnings_of(site) if step == "adaptation" else ():  # of all workers it is the one that is concerned
+        logger.warning("%s", warning)
     with _connected(bus, state) as (connection, store), _stopping() as stop:
         facts = await_cards(connection, stop)
         clock = SteadyClock()

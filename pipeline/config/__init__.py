@@ -10,6 +10,7 @@ from camlink.pipeline.config.site import (
     load_config,
     model_names,
 )
+from camlink.pipeline.config.unread import config_warnings, warnings_of
 
 __all__ = [
     "AdaptationConfig",
@@ -19,7 +20,9 @@ __all__ = [
     "built_in_configs",
     "check_config",
     "config_file",
+    "config_warnings",
     "json_schema",
     "load_config",
     "model_names",
+    "warnings_of",
 ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Found = tuple[KeyPath, str]
 LABELLED = ("single_label", "multi_label")
 NOTHING_PREDICTED = ("all", "standalone")  # policies
+WITH_LINKS = ("mlink", "mlink-exact")  # policies that answer by the links of adaptation, and so by `links.start`
 CONFIDENT = ("mlink", "mlink-exact", "camlink")  # policies whose answers say how sure they are
 
 

@@ -41,6 +41,10 @@ class Origin:
         """Return the option that has given the value at ``path``; None for one of the file."""
         return next((option for key, option in self.options.items() if path[: len(key)] == key), None)
 
+    def states(self, path: KeyPath) -> bool:
+        """Say whether the file, or an option in its place, gives the value at ``path``; else it is as by default."""
+        return self.option_of(path) is not None or _at(self.document.data, path) is not None
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Origin)
 

@@ -125,16 +125,19 @@ class SiteConfig(Section):
         "One number, or several by the model's name.",
     )
     links: LinksConfig = Field(default=LinksConfig(), description="First training of the links.")
-    adaptation: AdaptationConfig = Field(default=AdaptationConfig(), description="How links are relearnt.")
+    adaptation: AdaptationConfig = Field(
+        default=AdaptationConfig(), description="How links are relearnt, under policies mlink and mlink-exact."
+    )
     oracle: OracleConfig | None = Field(
         default=None, description="A person's labels, to calibrate outputs by: docs/links.md."
     )
     alerts: AlertsConfig = Field(default=AlertsConfig(), description="Events that are told: docs/alerts.md.")
     policy: Literal["mlink", "mlink-exact", "standalone", "all", "camlink", "reducto", "periodic"] = Field(
-        default="mlink",
-        description="What to execute. Per period: the paper's greedy choice, the best choice by enumeration, as many "
-        "models as fit without links, or everything. On every frame: what is worth its time (camlink), what a frame "
-        "filter lets through (reducto), or each model every so many frames (periodic).",
+        default="camlink",
+        description="What to execute. On every frame: what is worth its time (camlink), what a frame filter lets "
+        "through (reducto), or each model every so many frames (periodic). Per period: the paper's greedy choice "
+        "(mlink), the best choice by enumeration (mlink-exact), as many models as fit without links (standalone), or "
+        "everything (all).",
     )
     policy_zoo: str | None = Field(
         default=None,
@@ -185,6 +188,15 @@ class SiteConfig(Section):
         """
         found = self._origin.problem(path, message)
         return found if found.file else replace(found, file=self.site)
+
+    def states(self, *path: str | int) -> bool:
+        """Say whether the file that these settings are from, or an option, gives the value at ``path``."""
+        return self._origin.states(path)
+
+    def shown_policy(self) -> str:
+        """Return the policy as messages name it: whoever reads a file without one is told that it is the default."""
+        is_default = self._origin.file and not self.states("policy")
+        return f"policy {self.policy}" + (" (the default)" if is_default else "")
 
     def target_of(self, camera_id: str, model: str) -> float | None:
         """Return the agreement that predictions of a model on a camera must reach; None where none is asked."""

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -36,6 +36,10 @@ from camlink.pipeline.results.latest import latest_picture
 from camlink.pipeline.results.pictures import kept_pictures, picture_file
 
 Metrics = Callable[[], tuple[bytes, str]]
+NO_METRICS = (
+    "This dashboard reads results folders, and metrics are of what is running: `camlink run` serves them here, "
+    "`camlink worker` with --health. The figures of a run are in its report.json.\n"
+)
 
 FORM_MOST = 4096  # bytes of a sign-in
 DAYS_LINKED = 7
@@ -170,7 +174,7 @@ class _Site:
 
     def metrics(self, request: Request) -> Response:
         if self._metrics is None:
-            raise HTTPException(404, "Metrics come from `camlink run` and from workers, not from a folder.")
+            return PlainTextResponse(NO_METRICS, 404)
         body, kind = self._metrics()
         return Response(body, headers={"Content-Type": kind})
 

@@ -18,6 +18,7 @@ class Costs:
     served: float | None  # of frames served under a decision alone, which is what a budget limits
     asked: float | None  # None: no time budget
     latency_ms: float | None = None  # that models may take on a frame
+    relabelled: bool = False  # whether models ran again on served frames
 
     @property
     def over_spent(self) -> bool:
@@ -27,12 +28,13 @@ class Costs:
     @property
     def words(self) -> str:
         """The same in a sentence or two, as the report has it."""
-        return budget_words(self.asked, self.served, self.whole, self.latency_ms)
+        return budget_words(self.asked, self.served, self.whole, self.latency_ms, relabelled=self.relabelled)
 
 
 def costs_of(cameras: Iterable[CameraState], info: RunInfo) -> Costs:
     """Return what some cameras of a run cost."""
     used = everything = served = all_served = 0.0
+    relabelled = False
     for camera in cameras:
         for name, state in camera.models.items():
             time_ms = float(info.models.get(name, {}).get("time_ms") or 0.0)
@@ -40,9 +42,11 @@ def costs_of(cameras: Iterable[CameraState], info: RunInfo) -> Costs:
             everything += time_ms * state.served.total()
             served += time_ms * state.executed_when_served
             all_served += time_ms * state.frames_served
+            relabelled |= state.relabelled > 0
     return Costs(
         used / everything if everything else None,
         served / all_served if all_served else None,
         time_budget(info),
         latency_limit(info),
+        relabelled,
     )

@@ -63,6 +63,7 @@ class ModelState:
     executions: int = 0  # for whatever purpose
     frames_served: int = 0  # under a decision, audits left out: the frames that a time budget is for
     executed_when_served: int = 0  # on those
+    relabelled: int = 0  # executions on frames that had been served without
     seen: dict[str, SeenFrames] = field(default_factory=dict)
     link_version: int | None = None
     confidence_sum: float = 0.0
@@ -85,6 +86,7 @@ class ModelState:
         budgeted = rows.served & (rows.purpose == "serve")
         self.frames_served += int(budgeted.sum())
         self.executed_when_served += int((budgeted & (rows.how == "executed")).sum())
+        self.relabelled += int(((rows.purpose == "relabel") & (rows.how == "executed")).sum())
         sums, values = bucket_rows(rows)
         drawn = rows.served | (rows.how == "executed")
         for buckets in self.series.values():

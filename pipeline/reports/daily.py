@@ -14,7 +14,15 @@ from camlink.pipeline.durable import write_text
 from camlink.pipeline.exports import known_day, on_day
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
-from camlink.pipeline.reports.notes import ANYTIME, dropped_sentence, interval, missed_targets, percent, standing
+from camlink.pipeline.reports.notes import (
+    ANYTIME,
+    SYNTHETIC,
+    dropped_sentence,
+    interval,
+    missed_targets,
+    percent,
+    standing,
+)
 from camlink.pipeline.reports.rows import CameraRows, read_camera
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.tables import print_table
@@ -66,6 +74,7 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
     fleet = fleet and fleet | _estimated(fleet, compare(audited))
     return {
         "run": results.info.name,
+        "synthetic": results.info.synthetic,
         "day": day.isoformat(),
         "fleet": fleet,
         "cameras": told,
@@ -135,7 +144,10 @@ def render_daily(report: Mapping[str, Any], *, today: date | None = None, linked
 
 
 def troubles(report: Mapping[str, Any]) -> list[str]:
-    """Say, in a sentence each, what a day lost or missed: frames that no model saw, and targets."""
+    """Say, in a sentence each, what a day lost or missed: frames that no model saw, and targets.
+
+    Of a simulated trace it says so first.
+    """
     cameras = report["cameras"]
     dropped = sum((Counter(camera["dropped"]) for camera in cameras.values()), Counter[str]())
     seen = sum(
@@ -148,7 +160,7 @@ def troubles(report: Mapping[str, Any]) -> list[str]:
         for counts in camera["models"].values()
         if counts["certificate"] is not None
     ]
-    return [text for text in (lost, missed_targets(found)) if text]
+    return [text for text in (SYNTHETIC if report["synthetic"] else "", lost, missed_targets(found)) if text]
 
 
 def write_daily(results: RunResults, report: Mapping[str, Any]) -> Path:

@@ -77,7 +77,7 @@ def _whole(
     cost |= {"time_budget": time_budget(info), "latency_limit_ms": latency_limit(info)}
     return {
         "run": {name: _plain(getattr(info, name)) for name in IN_RUN}
-        | {"loads": info.loads, "interval": _kind(info), "per_frame": info.per_frame},
+        | {"loads": info.loads, "interval": _kind(info), "per_frame": info.per_frame, "synthetic": info.synthetic},
         "executions": executions,
         "abstentions": _abstentions(frames),
         "agreement": _agreement(pooled, Proof.of_all(p.whole for p in proofs), info),

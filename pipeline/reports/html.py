@@ -67,6 +67,7 @@ class Page:
             .get_template("template.html")
             .render(
                 report=report,
+                name=notes.run_words(report["run"]["name"], synthetic=report["run"]["synthetic"]),
                 config=self._results.info.config,
                 headline=notes.headline(report),
                 learning=bool(notes.learning_sentence(report)),

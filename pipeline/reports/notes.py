@@ -19,6 +19,7 @@ LEAST_AUDITS = 5  # below these no headline gives a figure
 MOST_NAMED = 3  # in a sentence
 ALWAYS = "always executed"  # a model that nothing was predicted of has nothing to prove
 ANYTIME, ONE_LOOK = "95 %, at any time", "95 %, one look"  # what an interval is (docs/accuracy.md)
+SYNTHETIC = "SYNTHETIC: a simulated trace, no camera has seen this."
 OFF_PACE = 1.5  # from here on, measured and profiled time are called different
 
 
@@ -247,7 +248,19 @@ def pace(cost: Mapping[str, Any]) -> str | None:
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """Say what was saved, what was lost or stayed unanswered, at what agreement, and what was asked for but missed."""
+    """Say what was saved, what was lost or stayed unanswered, at what agreement, and what was asked for but missed.
+
+    Of a simulated trace it says so before all else.
+    """
+    return " ".join(filter(None, (SYNTHETIC if report["run"]["synthetic"] else "", _happened(report))))
+
+
+def run_words(name: str, *, synthetic: bool) -> str:
+    """Return a run's name as reports show it, labelled where no camera has seen what was replayed."""
+    return f"{name} (SYNTHETIC)" if synthetic else name
+
+
+def _happened(report: Mapping[str, Any]) -> str:
     made = report["executions"]
     saved, lost = made["saved_share_without_drops"], dropped_sentence(report["frames"])
     if saved is None:

@@ -132,9 +132,16 @@ def over_spent(asked: float | None, served: float | None) -> bool:
 
 
 def budget_words(
-    asked: float | None, served: float | None, whole: float | None, latency_ms: float | None = None
+    asked: float | None,
+    served: float | None,
+    whole: float | None,
+    latency_ms: float | None = None,
+    *,
+    relabelled: bool = False,
 ) -> str:
     """Say what was asked for, what served frames took, and why the whole differs; empty where nothing was served.
+
+    ``relabelled``: whether models ran again on served frames, for links to learn from or to confirm an alert.
 
     >>> budget_words(0.4, 0.332, 0.541).split(". ")[0]
     'Time budget 40 %: frames served under a decision took 33.2 %'
@@ -146,7 +153,8 @@ def budget_words(
     head = "No time budget" if asked is None else f"Time budget {100 * asked:.3g} %"
     head += "" if latency_ms is None else f", latency limit {latency_ms:g} ms"
     over = ", more than it allows" if over_spent(asked, served) else ""
+    again = ", and relabelled ones" if relabelled else ""
     return (
         f"{head}: frames served under a decision took {100 * served:.1f} %{over}. With bootstrap, profile and audit "
-        f"frames, on which every model runs, and relabelled ones, the cost is {100 * whole:.1f} % of executing all."
+        f"frames, on which every model runs{again}, the cost is {100 * whole:.1f} % of executing all."
     )

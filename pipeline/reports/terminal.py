@@ -15,6 +15,7 @@ from camlink.pipeline.reports.notes import (
     last_targets,
     looks,
     percent,
+    run_words,
     standing,
     whole_words,
 )
@@ -32,8 +33,9 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Print the report. Names of cameras and models are printed as they are, never read as markup."""
     from rich.text import Text
 
+    run = report["run"]
     console.print()
-    console.print(Text(report["run"]["name"], style="bold"))
+    console.print(Text(run_words(run["name"], synthetic=run["synthetic"]), style="bold"))
     console.print(Text(headline(report)))
     if ended := ending(report):
         console.print(Text(ended["text"], style="" if ended["kind"] == "stopped" else "yellow"))
@@ -42,9 +44,12 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     console.print()
     _models(report, console)
     _notes(report, console)
-    cost = report["cost"]
-    asked, limit = cost["time_budget"], cost["latency_limit_ms"]
-    if spending := budget_words(asked, cost["parts"]["serve"]["share"], cost["share"], limit):
+    cost, parts = report["cost"], report["cost"]["parts"]
+    spending = budget_words(
+        *(cost["time_budget"], parts["serve"]["share"], cost["share"], cost["latency_limit_ms"]),
+        relabelled=parts["relabel"]["frames"] > 0,
+    )
+    if spending:
         console.print(Text(f"  {spending}"))
     console.print()
     _cameras(report, console)

@@ -21,6 +21,7 @@ from tests.integration.test_in_step import Site
 
 SETTINGS: dict[str, Any] = {
     "models": "building",
+    "policy": "mlink",
     "links": {"bootstrap_frames": 130, "min_train_frames": 40},
     "budgets": {"time_share": 0.5},
     "audit": {"fraction": 0.0},

@@ -69,6 +69,7 @@ def oracle(tmp_path: Path) -> dict[str, Any]:
 
 
 RULES: dict[str, Any] = {
+    "policy": "mlink",
     "links": {"bootstrap_frames": 40, "min_train_frames": 40},
     "audit": {"fraction": 0.1},
     "budgets": {"time_share": 0.6},
@@ -82,15 +83,19 @@ def calibrated(records: list[Record]) -> dict[tuple[str, int], tuple[int, tuple[
     return {(r.camera_id, r.frame_index): (int(r.value[0]), r.sources) for r in found}
 
 
-def test_what_a_person_would_say_is_served_beside_every_result_of_a_labelled_camera(oracle: dict[str, Any]) -> None:
+@pytest.mark.parametrize("policy", ["mlink", "camlink"])
+def test_what_a_person_would_say_is_served_beside_every_result_of_a_labelled_camera(
+    oracle: dict[str, Any], policy: str
+) -> None:
     frames = make_frames("hall", 300) + make_frames("yard", 50)
-    records = run_frames(frames, models(), oracle=oracle, **RULES)
+    records = run_frames(frames, models(), oracle=oracle, **RULES | {"policy": policy})
     found = calibrated(records)
     assert set(found) == {("hall", index) for index in range(300)}, "of yard nobody gave labels"
     assert np.mean([found["hall", i][0] == cars(i) for i in range(FRAMES, 300)]) > 0.95
     results = [r for r in records if isinstance(r, FrameResult)]
     assert {o.model for r in results for o in r.outputs} == {"seen", "half"}, "outputs of models stay what they are"
-    assert any(o.how == "linked" for o in outputs(records)), "it must be served where models are predicted, too"
+    predicted = ("linked",) if policy == "mlink" else ("linked", "reused")
+    assert any(o.how in predicted for o in outputs(records)), "it must be served where models are predicted, too"
 
 
 def test_an_offset_is_served_from_its_one_counter_and_nothing_without_it() -> None:

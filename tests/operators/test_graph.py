@@ -326,7 +326,10 @@ def test_the_conservation_law_holds_whatever_is_dropped_or_fails(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"budgets": {"time_share": 0.2}}, r"cheapest model, objects, takes 10.0 of 30.0 ms; give at least 0.34"),
+        (
+            {"policy": "mlink", "budgets": {"time_share": 0.2}},
+            r"cheapest model, objects, takes 10.0 of 30.0 ms; give at least 0.34",
+        ),
         ({"budgets": {"latency_ms": 9.0}}, r"9 ms leaves no model time: the cheapest, objects, takes 10\.0 ms"),
         ({"policy": "all", "budgets": {"latency_ms": 29.0}}, r"policy all executes all models .* 30\.0 ms, but 29 ms"),
         ({"policy": "all", "budgets": {"memory_gb": 2.5}}, "policy all holds all models at once, 3.00 GB"),

@@ -290,6 +290,31 @@ def test_under_a_limit_a_backlog_of_live_frames_is_answered_and_not_dropped() ->
     assert dropped_and_executed(None)[0] > 50
 
 
+def test_recorded_frames_have_not_waited_since_they_were_taken(caplog: pytest.LogCaptureFixture) -> None:
+    ran = {}
+    for recorded in (True, False):
+        config = SiteConfig(models="building", budgets={"latency_ms": 150.0}, **RULES)
+        worker = inference(
+            *(config, ModelPool(models()), {"hall": CameraFacts(20.0)}, MemoryState()),
+            behind="drop-oldest",
+            clock=ManualClock(START + timedelta(days=400)),
+            recorded=recorded,
+        )
+        worker.resume("hall", {})
+        ran[recorded] = 0
+        caplog.clear()
+        for frame in make_frames("hall", 100):
+            for record in worker.on_records([frame]):
+                if isinstance(record, OutputReady):
+                    ran[recorded] += len(record.ran) * (record.purpose == "serve")
+                    list(worker.on_records([Settled("hall", record.frame_index, record.captured_at)]))
+                    if record.profile_ends:
+                        list(worker.on_records([decision(record.captured_at)]))
+        told = [line for line in caplog.messages if "so that no model can be in time" in line]
+        assert len(told) == (0 if recorded else 1), "once per camera, and only where age counts"
+    assert ran[False] == 0 < ran[True]
+
+
 def test_a_live_session_counts_by_the_clock_of_its_cameras(tmp_path: Path) -> None:
     ran = {}
     for live in (True, False):  # frames of long ago

@@ -34,6 +34,7 @@ def test_a_real_run_confirms_by_executing_a_frame_that_was_predicted(tmp_path: P
     site = SiteConfig.model_validate(
         {
             "models": "building",
+            "policy": "mlink",  # which predicts persons for a whole period
             "links": {"bootstrap_frames": 130, "min_train_frames": 40},
             "adaptation": {"policy": "off"},
             "budgets": {"time_share": 0.5},

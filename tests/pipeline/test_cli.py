@@ -170,6 +170,7 @@ def test_what_a_trace_cannot_follow_is_refused(
     ("options", "message"),
     [
         (("--policy", "mlink", "--time-share", "0.05"), "--time-share: 0.05 allows 6.0 ms a frame, but the cheapest"),
+        (("--latency-ms", "5"), "--latency-ms: 5 ms leaves no model time: the cheapest, objects, takes 30.0 ms"),
         (("--memory-gb", "1e-6"), "--memory-gb: the largest model, objects, takes"),
         (("--audit", "2"), "--audit: "),
     ],
@@ -181,6 +182,38 @@ def test_what_an_option_overrides_is_not_blamed_on_a_line_of_the_file(
     result = camlink("replay", str(folder / "trace"), *options, "--out", str(folder / "refused"))
     assert result.returncode == 2, result.stdout + result.stderr
     assert message in result.stderr and ".yaml" not in result.stderr and "together" not in result.stderr
+
+
+def test_a_limit_on_each_frame_is_an_option_as_budgets_are(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace", frames=150, cameras=("hall",))
+    done = camlink("replay", str(trace), "--config", "demo", "--latency-ms", "70", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["cost"]["latency_limit_ms"] == 70.0
+    served = [row for row in RunResults(tmp_path / "run").outputs().to_pylist() if row["purpose"] == "serve"]
+    each = {"objects": 30.0, "persons": 30.0, "bags": 60.0}
+    taken: dict[int, float] = {}
+    for row in served:
+        taken[row["frame_index"]] = taken.get(row["frame_index"], 0.0) + each[row["model"]] * (row["how"] == "executed")
+    assert 0.0 < max(taken.values()) <= 70.0
+
+
+def test_reports_of_a_simulated_trace_say_so_and_others_do_not(
+    tmp_path: Path, replayed: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    city, run = tmp_path / "city", tmp_path / "run"
+    assert camlink("simulate", str(city), "--cameras", "1", "--days", "0.2", "--every", "1min").returncode == 0
+    done = camlink("replay", str(city), "--out", str(run))
+    assert done.returncode == 0, done.stderr
+    said = "SYNTHETIC: a simulated trace, no camera has seen this."
+    assert said in done.stdout
+    for folder, synthetic in ((run, True), (replayed[0] / "run", False)):
+        assert json.loads(camlink("report", str(folder), "--json").stdout)["run"]["synthetic"] is synthetic
+        shown = camlink("report", str(folder)).stdout
+        assert (said in shown) == (f"{folder.name} (SYNTHETIC)" in shown) == synthetic
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert (said in page) == (f"<h1>{folder.name} (SYNTHETIC)</h1>" in page) == synthetic
+    day = min(RunResults(run).outputs().column("captured_at").to_pylist()).date()
+    assert said in camlink("report", str(run), "--day", str(day), "--no-write").stdout
 
 
 def test_models_of_a_trace_can_be_chosen_and_rules_left_as_they_are(tmp_path: Path) -> None:

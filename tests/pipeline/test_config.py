@@ -70,6 +70,13 @@ policy: mlink-exact
     assert (config.adaptation.policy, config.adaptation.interval) == ("off", timedelta(seconds=90))
 
 
+def test_a_file_without_a_policy_decides_on_every_frame(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, SMALL))
+    assert config.policy == "camlink" == json_schema()["properties"]["policy"]["default"]
+    assert config.shown_policy() == "policy camlink (the default)"
+    assert load_config("building").shown_policy() == "policy camlink"
+
+
 def test_absent_sections_mean_their_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, SMALL + "budgets:\n  # memory_gb: 4\ncameras:\n"))
     assert config == SiteConfig(models="building")

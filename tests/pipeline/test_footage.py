@@ -34,8 +34,8 @@ def test_a_camera_with_too_few_frames_is_named_and_sets_no_rules_for_the_others(
     config, notes = fit_rules(SITE, [Footage("2701", 74, 1 / 7200), Footage("4714", 10, 1 / 7200)])
     assert config == alone
     assert notes[0] == (
-        'camera "4714" has only 10 frames, and more than 30 are needed to learn links and score them: every model runs '
-        "on all of them, and nothing is predicted or measured there"
+        'camera "4714" has only 10 frames, and more than 30 are needed to learn from before anything is predicted: '
+        "every model runs on all of them, and nothing is predicted or measured there"
     )
     assert "first 20 frames" in notes[1] and "has only 74" in notes[1], "no sentence may ask for more frames than exist"
 

@@ -18,6 +18,8 @@ from rich.console import Console
 from camlink.models.pool import ModelPool
 from camlink.pipeline.commands.running import facts
 from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.dashboard.costs import costs_of
+from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.provenance import explain
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, FrameResult, ModelOutput
@@ -94,6 +96,20 @@ def test_page_and_terminal_show_the_budget_beside_what_it_came_to(plain: tuple[P
     assert ">time budget 40 %</span>" in page and "<td>bootstrap</td>" in page and f"{100 * served:.1f} %" in page
     assert f"Time budget 40 %: frames served under a decision took {100 * served:.1f} %." in told(report)
     assert f"the cost is {100 * whole:.1f} %" in told(report)
+
+
+def test_relabelled_frames_are_named_where_there_are_any(plain: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    report = run(tmp_path / "run", adaptation={"policy": "off"})
+    assert plain[1]["cost"]["parts"]["relabel"]["frames"] > 0 == report["cost"]["parts"]["relabel"]["frames"]
+    assert "on which every model runs, and relabelled ones, the cost is" in told(plain[1])
+    assert "on which every model runs, the cost is" in told(report)
+    help_text = "served frames that are relabelled"
+    assert help_text in write_report(plain[0]).read_text(encoding="utf-8")
+    assert help_text not in write_report(tmp_path / "run").read_text(encoding="utf-8")
+    for out, name in ((plain[0], True), (tmp_path / "run", False)):
+        rollups = RunRollups(out)
+        rollups.refresh()
+        assert ("and relabelled ones" in costs_of(rollups.cameras.values(), rollups.info).words) == name
 
 
 def test_a_camera_that_ended_within_its_bootstrap_says_why_nothing_is_measured(tmp_path: Path) -> None:

@@ -42,19 +42,30 @@ def outside_folds(page: str) -> str:
     return seen + "".join(part.partition("</details>")[2] for part in parts)
 
 
-@pytest.mark.parametrize(("policy", "per_frame"), [("camlink", True), ("periodic", True), ("mlink-exact", False)])
-def test_links_that_a_policy_does_not_read_are_out_of_the_way(tmp_path: Path, policy: str, per_frame: bool) -> None:
-    out = run(tmp_path / "run", policy=policy)
+@pytest.mark.parametrize(
+    ("policy", "per_frame", "memory_gb", "trained"),
+    [
+        ("camlink", True, None, False),
+        ("camlink", True, 2.0, False),  # both models fit
+        ("camlink", True, 1.5, True),  # what is loaded is chosen by links
+        ("periodic", True, None, False),
+        ("mlink-exact", False, None, True),
+    ],
+)
+def test_links_that_nobody_reads_are_not_trained_and_those_a_policy_does_not_read_are_out_of_the_way(
+    tmp_path: Path, policy: str, per_frame: bool, memory_gb: float | None, trained: bool
+) -> None:
+    out = run(tmp_path / "run", policy=policy, budgets={"time_share": 0.5, "memory_gb": memory_gb})
     page = write_report(out).read_text(encoding="utf-8")
     camera = build_report(out)["cameras"]["hall"]
-    assert any(event["kind"] == "promoted" for event in camera["adaptation"]), "links are trained in any case"
+    assert any(event["kind"] == "promoted" for event in camera["adaptation"]) == trained
+    assert (out / "links").is_dir() == trained
     assert [words in outside_folds(page) for words in LINKS] == [not per_frame] * len(LINKS)
     assert ("executed on a share of frames" in page) == per_frame
     day = render_daily(daily_report(RunResults(out), START.date()))
     assert ("links to persons" in day) == (not per_frame)
-    if per_frame:
-        folded = page.split("Links trained beside, not read by this policy")[1]
-        assert "links to persons promoted" in folded and '"heatmap"' in folded
+    beside = page.partition("Links trained beside, not read by this policy")[2]
+    assert ("links to persons promoted" in beside and '"heatmap"' in beside) == (per_frame and trained)
 
 
 def profiled(camera: str, frames: int) -> list[FrameResult]:

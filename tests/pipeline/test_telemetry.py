@@ -38,7 +38,8 @@ def models() -> list[TinyModel]:
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
     settings = {"links": {"bootstrap_frames": 60, "min_train_frames": 40}, "audit": {"fraction": 0.1}}
-    return run_frames(make_frames("hall", 600), models(), budgets={"time_share": 0.5}, **settings)
+    rules = settings | {"policy": "mlink"}  # whose links are counted, too
+    return run_frames(make_frames("hall", 600), models(), budgets={"time_share": 0.5}, **rules)
 
 
 def samples(telemetry: Telemetry) -> dict[tuple[str, tuple[str, ...]], float]:

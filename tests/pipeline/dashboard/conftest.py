@@ -91,9 +91,11 @@ def write_run(folder: Path, cameras: dict[str, list[Frame]], *, live: bool = Fal
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs: "replayed", complete, two cameras; "trouble", live, unfinished, with a camera that is down."""
+    """A folder of runs: "replayed" with links, complete, two cameras; "trouble", without, live, unfinished, with a
+    camera that is down.
+    """
     folder = tmp_path_factory.mktemp("runs")
-    write_run(folder / "replayed", {name: pictured(make_frames(name, 420)) for name in (HALL, YARD)})
+    write_run(folder / "replayed", {name: pictured(make_frames(name, 420)) for name in (HALL, YARD)}, policy="mlink")
     _trouble(folder / "trouble")
     return folder
 

@@ -6,6 +6,7 @@ import re
 import socket
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -246,6 +247,21 @@ def test_the_right_token_opens_a_session_that_scripts_cannot_read(runs: Path) ->
         assert site.get("/models").status_code == 200
         assert site.post("/signout").status_code == 303
         assert site.get("/models").status_code == 401
+
+
+def test_a_dashboard_over_folders_says_in_plain_text_where_metrics_are(site: TestClient) -> None:
+    answer = site.get("/metrics")
+    assert answer.status_code == 404 and answer.headers["content-type"].startswith("text/plain")
+    assert "`camlink run` serves them here" in answer.text and "report.json" in answer.text
+
+
+def test_a_simulated_run_is_labelled_on_each_of_its_pages(tmp_path: Path) -> None:
+    write_run(tmp_path / "city", {HALL: make_frames(HALL, 80)})
+    with client(tmp_path) as site:
+        assert "SYNTHETIC" not in site.get("/").text
+    replace(RunInfo.load(tmp_path / "city"), synthetic=True).save(tmp_path / "city")
+    with client(tmp_path) as site:
+        assert all("city (SYNTHETIC)" in site.get(page).text for page in PAGES if page != "/runs")
 
 
 def test_a_bearer_token_reads_metrics(runs: Path) -> None:
