@@ -29,6 +29,7 @@ from camlink.pipeline.records import (
     ModelOutput,
     OutputReady,
     Picture,
+    Prospect,
     Record,
     RelabelRequest,
 )
@@ -343,9 +344,16 @@ class InferenceOperator(Operator):
             profile_ends=plan.profile_ends,
             trial=job.trial,
             answers=job.answers,
+            prospects=self._prospects(job),
         )
         if self._encode is not None and self._is_pictured(job) and 0 not in frame.picture.shape:
             yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)
+
+    def _prospects(self, job: _Job) -> Mapping[str, Prospect]:
+        """Return what the camera's policy expects of its models, when what is loaded is to be decided."""
+        if self._gate is None or self._pool.fits_together or not job.plan.profile_ends:
+            return {}
+        return self._gate.prospects(job.frame.camera_id)
 
     def _is_pictured(self, job: _Job) -> bool:
         """Audit frames with predictions are, to show disagreements; others now and then, to show the camera."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from camlink.models.base import OutputSpec
-from camlink.operators.loading import FullFrames, choose_loaded
+from camlink.operators.loaded_set import CameraProspects, choose_loaded
+from camlink.operators.loading import FullFrames
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
@@ -76,7 +77,9 @@ def test_what_takes_time_from_better_models_is_not_loaded() -> None:
     costs = setup_of(said, 12.0).costs
     outlooks = {name: Outlook(0.75, 0.75, 0.99, 1.0, costs.time_ms[name]) for name in said}
     usual = dict.fromkeys(said, 0.25)
-    loaded = choose_loaded(outlooks, usual, full.telling(), costs, Budget(12.0, 0.2))
+    budget = Budget(12.0, 0.2)
+    camera = CameraProspects(full.telling().prospects(outlooks, usual), costs, budget)
+    loaded = choose_loaded({"hall": camera}, costs, budget)
     assert "alone" in loaded
     assert costs.time(tuple(loaded)) <= 0.2 * costs.time(costs.models) < costs.time(tuple(said)[:12])
 
