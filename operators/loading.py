@@ -23,7 +23,7 @@ from camlink.operators.worth import Outlook
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Prospect
 
-MOST_FRAMES = 512  # kept; then every other one
+MOST_FRAMES = 512  # kept; then every other one of the older half goes
 FEWEST_FRAMES = 8  # that say anything
 MOST_GUIDES = 2  # that a model which is not loaded is answered from
 _MARGIN = 1e-6  # even a model that never changed is worth its memory
@@ -40,18 +40,18 @@ class Telling:
     def prospects(self, outlooks: Mapping[str, Outlook], usual: Mapping[str, float]) -> dict[str, Prospect]:
         """Return what is expected of each model with an outlook; ``usual``: how often its usual value is right."""
         return {
-            m: Prospect(o.stale, o.renewed, o.steady, o.hazard, usual[m], self._more_than_usual(m))
-            for m, o in outlooks.items()
+            m: Prospect(o.stale, o.renewed, o.steady, o.hazard, usual[m], self._more(m)) for m, o in outlooks.items()
         }
 
-    def _more_than_usual(self, target: str) -> dict[str, float]:
-        told = {s: right - self.usually[target] for (s, t), right in self.by.items() if t == target}
-        return {s: gain for s, gain in told.items() if gain > 0.0}
+    def _more(self, target: str) -> dict[str, float]:
+        """Return by how much more often than usual each model tells ``target``, those that do."""
+        more = {s: right - self.usually[target] for (s, t), right in self.by.items() if t == target}
+        return {s: gain for s, gain in more.items() if gain > 0.0}
 
     def guides(self, target: str, loaded: Collection[str]) -> tuple[str, ...]:
         """Return the loaded models that tell most of ``target``, if they tell more than is usual; the best first."""
         told = {s: self.by.get((s, target), 0.0) for s in loaded}
-        best = sorted((s for s in told if told[s] > self.usually[target]), key=lambda s: -told[s])
+        best = sorted((s for s in told if told[s] > self.usually.get(target, 0.0)), key=lambda s: -told[s])
         return tuple(best[:MOST_GUIDES])
 
 
@@ -61,7 +61,6 @@ class FullFrames:
     def __init__(self, specs: Mapping[str, OutputSpec]) -> None:
         self._specs = specs
         self._frames: list[Mapping[str, Levels]] = []
-        self._every, self._seen = 1, 0
         self._telling: Telling | None = None  # of the frames so far, once somebody asked
 
     def __iter__(self) -> Iterator[Mapping[str, Levels]]:
@@ -71,19 +70,18 @@ class FullFrames:
         return len(self._frames)
 
     def add(self, levels: Mapping[str, Levels]) -> None:
-        """Keep a frame; of very many, every other, every fourth and so on."""
-        if self._seen % self._every == 0:
-            self._frames.append(levels)
-            if len(self._frames) == MOST_FRAMES:
-                self._frames, self._every = self._frames[::2], 2 * self._every
-        self._seen += 1
+        """Keep a frame; of very many, the fewer the longer ago they are."""
+        self._frames.append(levels)
+        if len(self._frames) == MOST_FRAMES:
+            half = MOST_FRAMES // 2
+            self._frames = self._frames[:half:2] + self._frames[half:]
         self._telling = None
 
     def telling(self) -> Telling:
         """Return what the frames show of each model and each pair; nothing where they are too few."""
         if self._telling is None:
             few = len(self._frames) < FEWEST_FRAMES
-            self._telling = Telling(dict.fromkeys(self._specs, 0.0), {}) if few else self._told_by_all()
+            self._telling = Telling({}, {}) if few else self._told_by_all()
         return self._telling
 
     def _told_by_all(self) -> Telling:
@@ -107,7 +105,7 @@ class FullFrames:
         """Return the frames, for a snapshot."""
         kept = {n: np.array([f[n] for f in self._frames], np.intp) for n in self._specs}
         levels = {n: kept[n].reshape(len(self._frames), _entries(s)) for n, s in self._specs.items()}
-        return {"levels": levels, "every": self._every, "seen": self._seen}
+        return {"levels": levels}
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`, and `KeyError` for models that are not there."""
@@ -116,7 +114,7 @@ class FullFrames:
         if any(said.min(initial=0) < 0 for said in levels.values()):
             raise StateError("not a snapshot: levels below zero")
         self._frames = [dict(zip(levels, frame, strict=True)) for frame in zip(*levels.values(), strict=True)]
-        self._every, self._seen, self._telling = int(state["every"]), int(state["seen"]), None
+        self._telling = None
 
 
 def _entries(spec: OutputSpec) -> int:

@@ -60,6 +60,14 @@ def test_a_loaded_set_gives_way_only_to_one_that_is_expected_to_gain_enough() ->
     assert chosen(3 * LEAST_GAIN + 0.001) == {"b"}
 
 
+def test_of_sets_that_do_about_as_well_the_cheapest_is_loaded_and_never_one_that_does_not_fit() -> None:
+    dear = replace(COSTS, time_ms={"a": 30.0, "b": 10.0, "c": 20.0})
+    cameras = {"hall": expecting(ONE, dear, a=prospect(0.5), b=prospect(0.51), c=prospect(0.5))}
+    assert choose_loaded(cameras, dear, ONE) == {"b"}
+    assert choose_loaded(cameras, dear, ONE, now=frozenset("a")) == {"a"}
+    assert choose_loaded(cameras, dear, ONE, now=frozenset("ab")) == {"b"}, "as after a restart with less memory"
+
+
 def test_a_model_that_misses_its_target_is_loaded_whatever_it_gains_and_stays_no_longer_than_it_must() -> None:
     cameras = {"hall": expecting(a=prospect(0.3), b=prospect(0.4), c=prospect(1.0))}
     urgent = choose_loaded(cameras, COSTS, TWO, {"hall": ("c",)}, now=frozenset("ab"))
