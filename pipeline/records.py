@@ -146,6 +146,8 @@ class ModelOutput:
     audit_probability: float | None = None  # chance with which this frame was to be audited; None where none was due
     reason: str | None = None  # why abstained, executed, or why a prediction is on trial
     detections: Detections | None = None
+    # where models are loaded in turn: the latest frame of its camera that was answered before this was known
+    known_after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
