@@ -25,6 +25,7 @@ from camlink.pipeline.records import Prospect
 
 MOST_FRAMES = 512  # kept; then every other one of the older half goes
 FEWEST_FRAMES = 8  # that say anything
+FEWEST_HALVES = 64  # whose halves say how often what is usual stays so
 MOST_GUIDES = 2  # that a model which is not loaded is answered from
 _MARGIN = 1e-6  # even a model that never changed is worth its memory
 _HALF_A_FRAME = 0.5  # for the usual level, beside each level of a source
@@ -36,9 +37,15 @@ class Telling:
 
     usually: Mapping[str, float]
     by: Mapping[tuple[str, str], float]  # source, target
+    frames: int = 0  # that this was seen on
 
     def prospects(self, outlooks: Mapping[str, Outlook], usual: Mapping[str, float]) -> dict[str, Prospect]:
-        """Return what is expected of each model with an outlook; ``usual``: how often its usual value is right."""
+        """Return what is expected of each model with an outlook.
+
+        ``usual``: how often its policy takes the usual value to be right. Enough full frames know better: a policy that
+        sees each change soon knows what is usual by then, one that no longer executes a model does not.
+        """
+        usual = {**usual, **self.usually} if self.frames >= FEWEST_HALVES else usual
         return {
             m: Prospect(o.stale, o.renewed, o.steady, o.hazard, usual[m], self._more(m)) for m, o in outlooks.items()
         }
@@ -88,7 +95,7 @@ class FullFrames:
         said = {name: np.stack([f[name] for f in self._frames]) for name in self._specs}
         usually = {name: _right(np.zeros_like(levels), levels) for name, levels in said.items()}
         by = {(s, t): self._told(s, t, said) for s in said for t in said if s != t and usually[t] < 1.0}
-        return Telling(usually, by)
+        return Telling(usually, by, len(self._frames))
 
     def _told(self, source: str, target: str, said: Mapping[str, Levels]) -> float:
         levels = said[target]

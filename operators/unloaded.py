@@ -8,6 +8,7 @@ follows from them is learnt from the same frames, as if it had last executed lon
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from camlink.operators.belief import Leveled, Levels
 from camlink.operators.known_model import KnownModel
@@ -60,7 +61,8 @@ class Unloaded:
 
     def _telling(self, full: FullFrames) -> Telling:
         """Return what full frames show; without links no model is answered from others."""
-        return full.telling() if self._links is not None else Telling(full.telling().usually, {})
+        telling = full.telling()
+        return telling if self._links is not None else replace(telling, by={})
 
     def allow(self, loaded: Collection[str]) -> None:
         """Learn how those that are not ``loaded`` follow from those that are, until others are."""
