@@ -112,7 +112,7 @@ class SchedulerOperator(Operator):
             scored = get_time(told["scored"])
             ensembles = {t: self._payloads.read(found.parts[f"in force/{t}"]) for t in told["in force"]}
             scorer.get_state(told["scorer"], found.parts, self._payloads)
-            prospects = {str(m): Prospect(**p) for m, p in told["prospects"].items()}
+            prospects = {str(m): Prospect(**p) for m, p in told.get("prospects", {}).items()}
         # When it last decided is known from the topic of decisions, or that is empty: then a decision is due at once.
         camera.scorer, camera.scored, camera.ensembles, camera.prospects = scorer, scored, ensembles, prospects
         camera.scores = None if scored is None else scorer.scores(scored)
