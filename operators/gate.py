@@ -11,10 +11,18 @@ from dataclasses import replace
 from typing import Any
 
 from camlink.operators.certificates import ON_TRIAL
-from camlink.operators.policy import Expects, FrameFacts, FramePolicy, GoesOn, MindsLatency, ReadsDetections
+from camlink.operators.policy import (
+    Expects,
+    FrameFacts,
+    FramePolicy,
+    GoesOn,
+    LooksAhead,
+    MindsLatency,
+    ReadsDetections,
+)
 from camlink.operators.sampling import FramePlan
 from camlink.pipeline.clock import Clock
-from camlink.pipeline.records import Decision, Detections, Frame, ModelOutput, Value
+from camlink.pipeline.records import Decision, Detections, Frame, ModelOutput, Prospect, Value
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +149,11 @@ class Gate:
         """Return what `learn_late` has to know of the frame that the policy was shown last."""
         policy = self._policy(camera_id)
         return policy.put_off() if isinstance(policy, GoesOn) else None
+
+    def prospects(self, camera_id: str) -> Mapping[str, Prospect]:
+        """Return what the camera's policy expects of its models, for the choice of those that are loaded."""
+        policy = self._policy(camera_id)
+        return policy.prospects() if isinstance(policy, LooksAhead) else {}
 
     def learn_late(self, camera_id: str, frame: Any, executed: Sequence[ModelOutput]) -> None:
         """Tell the policy what was executed on a frame that was put off, after later ones."""

@@ -29,6 +29,7 @@ from camlink.pipeline.records import (
     ModelOutput,
     OutputReady,
     Picture,
+    Prospect,
     Record,
     RelabelRequest,
 )
@@ -62,6 +63,7 @@ class _Job:
     done: tuple[ModelOutput, ...] = ()  # what ran before the job had to wait
     failed: Mapping[str, str] = field(default_factory=dict)
     put_off: Any = None  # what the policy has to know of it, to learn from what executes later
+    known_after: datetime | None = None  # the latest frame of its camera when it no longer had to wait
 
 
 @dataclass
@@ -71,6 +73,7 @@ class _Camera:
     neither: tuple[str, ...] = ()  # models that the decision neither executes nor predicts
     recent: RecentFrames = field(default_factory=RecentFrames)
     pictured: datetime | None = None  # captured_at of the frame whose picture was given last
+    latest: datetime | None = None  # captured_at of the frame that was planned last
 
 
 class InferenceOperator(Operator):
@@ -111,7 +114,7 @@ class InferenceOperator(Operator):
 
     def on_end(self) -> Iterable[Record]:
         awaiting, self._awaiting = self._awaiting, []
-        yield from self._run(awaiting)
+        yield from self._run_late(awaiting)
         yield from self._run_deferred()
 
     def plan_of(self, camera_id: str) -> dict[str, int]:
@@ -162,7 +165,7 @@ class InferenceOperator(Operator):
 
     def _plan(self, frame: Frame) -> _Job:
         camera = self._camera(frame.camera_id)
-        decision = camera.decision
+        decision, camera.latest = camera.decision, frame.captured_at
         plan = camera.planner.plan(frame.index, frame.captured_at, decision.audit_share if decision else None)
         if plan.purpose == "profile" or decision is None:
             return _Job(frame, plan, self._models)
@@ -254,12 +257,15 @@ class InferenceOperator(Operator):
         arrived = [job for job in self._awaiting if not any(map(self._pool.is_coming, job.run))]
         if arrived:
             self._awaiting = [job for job in self._awaiting if job not in arrived]
-            yield from self._run(arrived)
+            yield from self._run_late(arrived)
 
     def _run_deferred(self) -> Iterable[Record]:
         jobs, self._deferred = self._deferred, []
-        yield from self._run(jobs)
+        yield from self._run_late(jobs)
         self._pool.restore()
+
+    def _run_late(self, jobs: Sequence[_Job]) -> Iterable[Record]:
+        yield from self._run([replace(j, known_after=self._camera(j.frame.camera_id).latest) for j in jobs])
 
     def _run(self, jobs: Sequence[_Job]) -> Iterable[Record]:
         if not jobs:
@@ -310,6 +316,7 @@ class InferenceOperator(Operator):
                     served=job.plan.purpose != "relabel",
                     audit_probability=job.plan.audit_probability,
                     detections=inference.detections,
+                    known_after=job.known_after,
                 )
             )
 
@@ -343,9 +350,16 @@ class InferenceOperator(Operator):
             profile_ends=plan.profile_ends,
             trial=job.trial,
             answers=job.answers,
+            prospects=self._prospects(job),
         )
         if self._encode is not None and self._is_pictured(job) and 0 not in frame.picture.shape:
             yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)
+
+    def _prospects(self, job: _Job) -> Mapping[str, Prospect]:
+        """Return what the camera's policy expects of its models, when what is loaded is to be decided."""
+        if self._gate is None or self._pool.fits_together or not job.plan.profile_ends:
+            return {}
+        return self._gate.prospects(job.frame.camera_id)
 
     def _is_pictured(self, job: _Job) -> bool:
         """Audit frames with predictions are, to show disagreements; others now and then, to show the camera."""

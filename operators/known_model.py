@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Belief, Frequencies, Leveled, Levels, Reading
+from camlink.operators.belief import Belief, Frequencies, Guess, Leveled, Levels, Reading
 from camlink.operators.freshness import Freshness
 from camlink.operators.link_pool import Known
 from camlink.operators.own_evidence import OwnEvidence
@@ -48,6 +49,14 @@ class Told:
 
     at: Moment
     chances: Frequencies
+
+
+class PutOff(NamedTuple):
+    """A frame of which more will be learnt later: when it was, and what was answered on it."""
+
+    at: Moment
+    time_s: float
+    stated: Mapping[str, Guess]
 
 
 @dataclass(eq=False)

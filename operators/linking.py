@@ -163,6 +163,7 @@ class LinkingOperator:
             ready.stats,
             ready.profile_ends,
             tuple(ready.trial),
+            ready.prospects,
         )
 
     def _predicted(

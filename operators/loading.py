@@ -1,32 +1,32 @@
-"""Which models to hold in memory where not all fit: those that, with what they tell of the others, answer most.
+"""What one camera's models are known to tell of each other: what to load is chosen by it where not all models fit.
 
 Seen on frames that all models executed on. Of each model: how often its usual value is right, and how often what
-another one says tells it, by a table or by their difference, learnt on one half of the frames and tried on the other. A
-loaded model is right as often as the time budget lets it be refreshed; one that is not is answered from its usual value
-or from the best of those that are (MLink, AAAI'22, Eq. 1, with the time budget on top).
+another one says tells it, by a table or by their difference, learnt on one half of the frames and tried on the other.
+`camlink.operators.loaded_set` chooses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.baselines.options import Option, fitting_sets, within_memory
+from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.belief import Levels
 from camlink.operators.link_evidence import channels
 from camlink.operators.policy_state import State, array
-from camlink.operators.selection import EXACT_UP_TO, Budget, Costs
-from camlink.operators.worth import Outlook, Prices
+from camlink.operators.selection import Budget, Costs
+from camlink.operators.worth import Outlook
 from camlink.pipeline.errors import StateError
+from camlink.pipeline.records import Prospect
 
-MOST_FRAMES = 512  # kept; then every other one
+MOST_FRAMES = 512  # kept; then every other one of the older half goes
 FEWEST_FRAMES = 8  # that say anything
+FEWEST_HALVES = 64  # whose halves say how often what is usual stays so
 MOST_GUIDES = 2  # that a model which is not loaded is answered from
-_ROUNDING = 1e-9
 _MARGIN = 1e-6  # even a model that never changed is worth its memory
 _HALF_A_FRAME = 0.5  # for the usual level, beside each level of a source
 
@@ -37,11 +37,28 @@ class Telling:
 
     usually: Mapping[str, float]
     by: Mapping[tuple[str, str], float]  # source, target
+    frames: int = 0  # that this was seen on
+
+    def prospects(self, outlooks: Mapping[str, Outlook], usual: Mapping[str, float]) -> dict[str, Prospect]:
+        """Return what is expected of each model with an outlook.
+
+        ``usual``: how often its policy takes the usual value to be right. Enough full frames know better: a policy that
+        sees each change soon knows what is usual by then, one that no longer executes a model does not.
+        """
+        usual = {**usual, **self.usually} if self.frames >= FEWEST_HALVES else usual
+        return {
+            m: Prospect(o.stale, o.renewed, o.steady, o.hazard, usual[m], self._more(m)) for m, o in outlooks.items()
+        }
+
+    def _more(self, target: str) -> dict[str, float]:
+        """Return by how much more often than usual each model tells ``target``, those that do."""
+        more = {s: right - self.usually[target] for (s, t), right in self.by.items() if t == target}
+        return {s: gain for s, gain in more.items() if gain > 0.0}
 
     def guides(self, target: str, loaded: Collection[str]) -> tuple[str, ...]:
         """Return the loaded models that tell most of ``target``, if they tell more than is usual; the best first."""
         told = {s: self.by.get((s, target), 0.0) for s in loaded}
-        best = sorted((s for s in told if told[s] > self.usually[target]), key=lambda s: -told[s])
+        best = sorted((s for s in told if told[s] > self.usually.get(target, 0.0)), key=lambda s: -told[s])
         return tuple(best[:MOST_GUIDES])
 
 
@@ -51,7 +68,7 @@ class FullFrames:
     def __init__(self, specs: Mapping[str, OutputSpec]) -> None:
         self._specs = specs
         self._frames: list[Mapping[str, Levels]] = []
-        self._every, self._seen = 1, 0
+        self._telling: Telling | None = None  # of the frames so far, once somebody asked
 
     def __iter__(self) -> Iterator[Mapping[str, Levels]]:
         return iter(self._frames)
@@ -60,21 +77,25 @@ class FullFrames:
         return len(self._frames)
 
     def add(self, levels: Mapping[str, Levels]) -> None:
-        """Keep a frame; of very many, every other, every fourth and so on."""
-        if self._seen % self._every == 0:
-            self._frames.append(levels)
-            if len(self._frames) == MOST_FRAMES:
-                self._frames, self._every = self._frames[::2], 2 * self._every
-        self._seen += 1
+        """Keep a frame; of very many, the fewer the longer ago they are."""
+        self._frames.append(levels)
+        if len(self._frames) == MOST_FRAMES:
+            half = MOST_FRAMES // 2
+            self._frames = self._frames[:half:2] + self._frames[half:]
+        self._telling = None
 
     def telling(self) -> Telling:
         """Return what the frames show of each model and each pair; nothing where they are too few."""
-        if len(self._frames) < FEWEST_FRAMES:
-            return Telling(dict.fromkeys(self._specs, 0.0), {})
+        if self._telling is None:
+            few = len(self._frames) < FEWEST_FRAMES
+            self._telling = Telling({}, {}) if few else self._told_by_all()
+        return self._telling
+
+    def _told_by_all(self) -> Telling:
         said = {name: np.stack([f[name] for f in self._frames]) for name in self._specs}
         usually = {name: _right(np.zeros_like(levels), levels) for name, levels in said.items()}
         by = {(s, t): self._told(s, t, said) for s in said for t in said if s != t and usually[t] < 1.0}
-        return Telling(usually, by)
+        return Telling(usually, by, len(self._frames))
 
     def _told(self, source: str, target: str, said: Mapping[str, Levels]) -> float:
         levels = said[target]
@@ -91,7 +112,7 @@ class FullFrames:
         """Return the frames, for a snapshot."""
         kept = {n: np.array([f[n] for f in self._frames], np.intp) for n in self._specs}
         levels = {n: kept[n].reshape(len(self._frames), _entries(s)) for n, s in self._specs.items()}
-        return {"levels": levels, "every": self._every, "seen": self._seen}
+        return {"levels": levels}
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`, and `KeyError` for models that are not there."""
@@ -100,7 +121,7 @@ class FullFrames:
         if any(said.min(initial=0) < 0 for said in levels.values()):
             raise StateError("not a snapshot: levels below zero")
         self._frames = [dict(zip(levels, frame, strict=True)) for frame in zip(*levels.values(), strict=True)]
-        self._every, self._seen = int(state["every"]), int(state["seen"])
+        self._telling = None
 
 
 def _entries(spec: OutputSpec) -> int:
@@ -127,61 +148,3 @@ def what_fits(stale: Mapping[str, float], costs: Costs, budget: Budget) -> froze
     """
     options = {m: [Option(0.0, -wrong - _MARGIN, False), Option(0.0, 0.0, True)] for m, wrong in stale.items()}
     return frozenset(m for m, option in within_memory(options, costs, budget).items() if option.how)
-
-
-def choose_loaded(
-    outlooks: Mapping[str, Outlook], usual: Mapping[str, float], telling: Telling, costs: Costs, budget: Budget
-) -> frozenset[str]:
-    """Return the models that fit into memory together and answer most, of themselves and of the others.
-
-    ``usual``: how often each model's usual value is taken to be right. One that no frame has time for is not loaded.
-    """
-    in_time = budget.in_time(costs)
-    models = tuple(m for m in outlooks if m in in_time)
-
-    def answered(loaded: Collection[str]) -> float:
-        right = _refreshed({m: outlooks[m] for m in outlooks if m in loaded}, budget.time_ms(costs))
-        return sum(right[m] if m in right else _without(m, right, usual[m], telling) for m in outlooks)
-
-    if len(models) <= EXACT_UP_TO:
-        return max(fitting_sets(models, costs, budget), key=answered)
-    per_gb = _grown(models, answered, costs, budget, lambda m: max(costs.memory_gb[m], 1e-9))
-    return max(per_gb, _grown(models, answered, costs, budget, lambda m: 1.0), key=answered)
-
-
-def _refreshed(outlooks: Mapping[str, Outlook], limit_ms: float) -> dict[str, float]:
-    """Return how often each of these models is right, refreshed as often as the time allows."""
-    if sum(o.time_ms for o in outlooks.values()) <= limit_ms:
-        return dict.fromkeys(outlooks, 1.0)
-    prices = Prices(list(outlooks.values()))
-    intervals = prices.intervals(prices.for_time(limit_ms))
-    return {m: 1.0 - o.mean_wrong(i) for (m, o), i in zip(outlooks.items(), intervals, strict=True)}
-
-
-def _without(target: str, right: Mapping[str, float], usual: float, telling: Telling) -> float:
-    """Return how often a model that is not loaded is known by the best of those that are, as far as they are right."""
-    by = (telling.by[s, target] - telling.usually[target] if (s, target) in telling.by else 0.0 for s in right)
-    gain = max((max(b, 0.0) * right[s] for s, b in zip(right, by, strict=True)), default=0.0)
-    return min(usual + gain, 1.0)
-
-
-def _grown(
-    models: tuple[str, ...],
-    answered: Callable[[Collection[str]], float],
-    costs: Costs,
-    budget: Budget,
-    weight: Callable[[str], float],
-) -> frozenset[str]:
-    """Add the model that brings most for its weight, as long as one fits and takes no time from what brings more."""
-    loaded: list[str] = []
-    while True:
-        room = budget.memory_limit() + 1e-9 - costs.memory(loaded)
-        fit = [m for m in models if m not in loaded and costs.memory_gb[m] <= room]
-        if not fit:
-            return frozenset(loaded)
-        now = answered(loaded)
-        gain = {m: (answered([*loaded, m]) - now) / weight(m) for m in fit}
-        best = max(fit, key=lambda m: gain[m])
-        if gain[best] < -_ROUNDING:
-            return frozenset(loaded)
-        loaded.append(best)

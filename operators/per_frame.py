@@ -17,12 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from math import exp, inf, isinf
-from typing import NamedTuple
 
 from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
 from camlink.operators.belief import Frequencies, Guess, Leveled, Levels, belief_of
-from camlink.operators.known_model import KnownModel, Told
+from camlink.operators.known_model import KnownModel, PutOff, Told
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
 from camlink.operators.newcomer import Newcomer
@@ -34,7 +33,7 @@ from camlink.operators.snapshots import reading
 from camlink.operators.unloaded import LINK_WEIGHT, LINKS_BACK, Unloaded
 from camlink.operators.worth import Outlook, Prices
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import Detections, Value
+from camlink.pipeline.records import Detections, Prospect, Value
 
 WEIGH_ALL, WEIGH_EVERY = 300, 4  # frames that links' weights learn from: the first ones, then every 4th, for four
 MOST_SOURCES = 2  # that links are read from at once
@@ -42,14 +41,6 @@ FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
-
-
-class PutOff(NamedTuple):
-    """A frame of which more will be learnt later: when it was, and what was answered on it."""
-
-    at: Moment
-    time_s: float
-    stated: Mapping[str, Guess]
 
 
 class PerFrame:
@@ -88,8 +79,14 @@ class PerFrame:
 
         Without, the policy sees to the memory budget itself.
         """
+        if self._allowed is not None and self._allowed != frozenset(models):
+            self._until_fit = 0  # other models use the budget up at another price
         self._allowed, self._required = frozenset(models), frozenset(required)
         self._unloaded.allow(models)
+
+    def prospects(self) -> dict[str, Prospect]:
+        """Return what is expected of each model that ever executed, for the choice of those that are loaded."""
+        return self._unloaded.prospects(self._look())
 
     def snapshot(self) -> bytes:
         """Return all that is known, between frames: a policy that `resume`s from it decides as this one would have."""
@@ -307,20 +304,24 @@ class PerFrame:
         self._asked = True
         self._allowance.next_frame()
         if self._until_fit <= 0 or any(m.past and m.outlook is None for m in self._models.values()):
-            steps = 1 if self._price else FIRST_STEPS
-            for model in self._models.values():
-                if model.freshness.new:
-                    model.freshness.fit(steps)
-            if self._newcomer is not None:
-                self._start_from(self._newcomer, steps)
-            self._see_what_is_gone()
-            outlooks = {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
+            outlooks = self._look()
             if self._allowed is None:
                 self._allowed = self._unloaded.choose(outlooks)
             self._price = self._set_price(outlooks)
             self._until_fit = FIT_EVERY
         if self._allowed is None:
             self._allowed = self._unloaded.choose({})
+
+    def _look(self) -> dict[str, Outlook]:
+        """Find out how long outputs last by what was seen so far; return the outlook of each model that executed."""
+        steps = 1 if self._price else FIRST_STEPS
+        for model in self._models.values():
+            if model.freshness.new:
+                model.freshness.fit(steps)
+        if self._newcomer is not None:
+            self._start_from(self._newcomer, steps)
+        self._see_what_is_gone()
+        return {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
 
     def _start_from(self, newcomer: Newcomer, steps: int) -> None:
         """Put what was learnt so far on what other cameras have learnt, as far as these are alike."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
-from camlink.pipeline.records import Detections, FrameStats, Value
+from camlink.pipeline.records import Detections, FrameStats, Prospect, Value
 
 if TYPE_CHECKING:
     from camlink.operators.zoo import Zoo
@@ -143,6 +143,15 @@ class GoesOn(Protocol):
 
     def learn_late(self, frame: Any, executed: Mapping[str, Value], detections: Mapping[str, Detections]) -> None:
         """Learn from an earlier frame that was put off, now that all models have executed on it."""
+        ...
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A policy that can say what it expects of its models, so that those with most to gain are held in memory."""
+
+    def prospects(self) -> Mapping[str, Prospect]:
+        """Return what is expected of each model that ever executed; between frames."""
         ...
 
 

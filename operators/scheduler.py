@@ -1,15 +1,18 @@
 """The scheduler: at the start of each period, per camera, which models execute and which are predicted.
 
-It judges links from the outputs of profile and audit frames, never from pixels (MLink Algorithm 1, lines 3-5).
+It judges links from the outputs of profile and audit frames, never from pixels (MLink Algorithm 1, lines 3-5). Where a
+policy decides on every frame, no links are judged: what is loaded follows from what the policies expect, and all that
+is left to decide is which models have to execute for their targets.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
@@ -22,7 +25,10 @@ from camlink.operators.selection import Budget, CameraScores, Costs, Selection, 
 from camlink.operators.snapshots import EnsembleBytes, Snapshot, get_time, put_time, reading
 from camlink.operators.spending import AuditAccount
 from camlink.operators.targets import Standing, TargetOf, TargetWatch, no_targets, spared, trials
-from camlink.pipeline.records import Decision, FrameResult, LinkPromotion, Record
+from camlink.pipeline.records import Decision, FrameResult, LinkPromotion, Prospect, Record
+
+if TYPE_CHECKING:
+    from camlink.operators.loaded_set import LoadedSet
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +44,7 @@ class _Camera:
     decided: datetime | None = None  # start of the period that the last decision is for
     standings: Mapping[str, Standing] = field(default_factory=dict)  # towards targets, when last decided
     audit_share: float | None = None
+    prospects: Mapping[str, Prospect] = field(default_factory=dict)  # by model, of a per-frame policy
 
     def not_met(self) -> tuple[str, ...]:
         """Return the models whose predictions are proven to fall short of their targets."""
@@ -65,7 +72,7 @@ class SchedulerOperator(Operator):
         self._budget = budget
         self._rules = rules
         self._per_frame = policy in PER_FRAME_POLICIES  # then only what is loaded is decided per period
-        policy = "mlink-exact" if self._per_frame else policy
+        self._loading = loaded_set_of(costs, budget) if self._per_frame else None
         self._policy = policy if len(specs) > 1 or self._per_frame else "all"  # one model cannot be predicted by links
         self._cameras: dict[str, _Camera] = {}
         self._loaded: tuple[str, ...] | None = None
@@ -73,7 +80,7 @@ class SchedulerOperator(Operator):
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
-            if isinstance(record, LinkPromotion):
+            if isinstance(record, LinkPromotion) and not self._per_frame:
                 self._camera(record.camera_id).ensembles[record.target] = self._payloads.read(record.payload)
             elif isinstance(record, FrameResult):
                 yield from self._on_result(record)
@@ -88,12 +95,13 @@ class SchedulerOperator(Operator):
             self._loaded = decision.loaded
 
     def snapshot(self, camera_id: str) -> bytes:
-        """Return what is known of a camera's links, for `restore`."""
+        """Return what is known of a camera's links, and what its policy expects, for `restore`."""
         camera, parts = self._camera(camera_id), {}
         for target, ensemble in camera.ensembles.items():
             parts[f"in force/{target}"] = self._payloads.of(ensemble)
-        told = {"scored": put_time(camera.scored), "decided": put_time(camera.decided)}
+        told: dict[str, Any] = {"scored": put_time(camera.scored), "decided": put_time(camera.decided)}
         scorer = camera.scorer.put_state(parts, self._payloads)
+        told["prospects"] = {m: asdict(p) for m, p in camera.prospects.items()}
         return Snapshot({**told, "scorer": scorer, "in force": list(camera.ensembles)}, parts).to_bytes()
 
     def restore(self, camera_id: str, snapshot: bytes) -> None:
@@ -104,8 +112,9 @@ class SchedulerOperator(Operator):
             scored = get_time(told["scored"])
             ensembles = {t: self._payloads.read(found.parts[f"in force/{t}"]) for t in told["in force"]}
             scorer.get_state(told["scorer"], found.parts, self._payloads)
+            prospects = {str(m): Prospect(**p) for m, p in told.get("prospects", {}).items()}
         # When it last decided is known from the topic of decisions, or that is empty: then a decision is due at once.
-        camera.scorer, camera.scored, camera.ensembles = scorer, scored, ensembles
+        camera.scorer, camera.scored, camera.ensembles, camera.prospects = scorer, scored, ensembles, prospects
         camera.scores = None if scored is None else scorer.scores(scored)
 
     def tally(self, camera_id: str) -> Snapshot:
@@ -136,7 +145,9 @@ class SchedulerOperator(Operator):
 
     def _on_result(self, result: FrameResult) -> Iterable[Record]:
         camera = self._camera(result.camera_id)
-        if result.purpose in ("profile", "audit"):
+        if result.prospects:
+            camera.prospects = result.prospects
+        if result.purpose in ("profile", "audit") and not self._per_frame:
             values = result.executed()
             if len(values) == len(self._specs):
                 read = self._inputs.of_outputs(result.outputs, result.captured_at, result.stats)
@@ -159,9 +170,12 @@ class SchedulerOperator(Operator):
         """Choose anew for all cameras with scores; tell this one, and the others whose choice has changed."""
         scored = {c: s.scores for c, s in self._cameras.items() if s.scores is not None and self._active(s, now)}
         urgent = {c: forced for c in scored if (forced := self._cameras[c].not_met())}
-        choose = partial(select, self._policy, scored, self._costs, self._budget, saves_up=self._per_frame)
-        selection = choose(urgent)
-        otherwise = choose() if urgent else selection
+        if self._per_frame:
+            selection = otherwise = self._select_loaded(scored, urgent)
+        else:
+            choose = partial(select, self._policy, scored, self._costs, self._budget)
+            selection = choose(urgent)
+            otherwise = choose() if urgent else selection
         changed_set = selection.loaded != self._loaded
         if changed_set:
             logger.info("loaded set: %s", ", ".join(selection.loaded) or "nothing")
@@ -169,6 +183,14 @@ class SchedulerOperator(Operator):
         for camera in scored:
             if camera == camera_id or changed_set:
                 yield self._decision(camera, now, selection, otherwise)
+
+    def _select_loaded(self, cameras: Iterable[str], urgent: Mapping[str, Sequence[str]]) -> Selection:
+        """Choose what is loaded by what the cameras' policies expect; what executes, these decide for themselves."""
+        loaded = self._costs.models
+        if self._loading is not None:
+            prospects = {c: self._cameras[c].prospects for c in cameras}
+            loaded = self._loading.choose(prospects, urgent, self._loaded)
+        return Selection(loaded, dict.fromkeys(cameras, loaded), {c: {} for c in cameras}, dict.fromkeys(cameras, 0.0))
 
     def _active(self, camera: _Camera, now: datetime) -> bool:
         """Cameras that were silent for more than two periods have no say in what is loaded."""
@@ -179,10 +201,11 @@ class SchedulerOperator(Operator):
         assert camera.scores is not None
         assert camera.decided is not None
         chosen, expected = selection.execute[camera_id], selection.expected[camera_id]
-        if self._policy.startswith("mlink") and camera.standings:
+        if self._policy in ("mlink", "mlink-exact") and camera.standings:
             chosen = spared(chosen, camera.standings, camera.scores, self._costs)
             expected = expected_agreement(chosen, self._costs.models, camera.scores.subset)
         execute, predict, reason = self._applied(camera, chosen, expected)
+        other = self._costs.models if self._per_frame else otherwise.execute[camera_id]
         allowed_ms, total_ms = self._budget.long_run_ms(self._costs), self._costs.time(self._costs.models)
         budget = {
             "time_share_used": self._costs.time(execute) / total_ms if total_ms else 0.0,
@@ -203,12 +226,12 @@ class SchedulerOperator(Operator):
             loaded=selection.loaded,
             activation=selection.activation[camera_id],
             budget=budget,
-            link_scores=camera.scores.pairs,
+            link_scores={} if self._per_frame else camera.scores.pairs,
             expected_agreement=None if self._per_frame else expected,
             reason=reason,
             target_states={m: standing.state for m, standing in camera.standings.items()},
             certificates={m: standing.figures() for m, standing in camera.standings.items()},
-            trial=trials(camera.not_met(), execute, otherwise.execute[camera_id]),
+            trial=trials(camera.not_met(), execute, other),
             audit_share=camera.audit_share,
             per_frame=self._per_frame,
         )
@@ -263,3 +286,15 @@ def _below(not_met: Sequence[str], executed: Sequence[str]) -> str:
 
 def _names(models: Sequence[str]) -> str:
     return ", ".join(models) if models else "nothing"
+
+
+def loaded_set_of(costs: Costs, budget: Budget) -> LoadedSet | None:
+    """Return what chooses the models in memory, or None where all fit.
+
+    It brings a compiler with it, of 60 MB, which no scheduler should have to load that has nothing to choose.
+    """
+    if costs.memory(costs.models) <= budget.memory_limit() + 1e-9:
+        return None
+    from camlink.operators.loaded_set import LoadedSet
+
+    return LoadedSet(costs, budget)

@@ -18,7 +18,6 @@ PairScores = Mapping[str, Mapping[str, float]]  # source -> target -> agreement 
 SubsetScore = Callable[[tuple[str, ...], str], float]  # executed sources, target -> agreement in [0, 1]
 EXACT_UP_TO = 12  # models; enumeration of 4,096 subsets. Beyond, exact selection falls back to greedy
 _ROUNDING = 1e-9
-REPEATED = 0.8  # how far a model is taken to agree on a frame with what it said on an earlier one
 URGENCY = 1e6  # above any sum of agreements or activation probabilities
 NOTHING_URGENT: Mapping[str, Collection[str]] = MappingProxyType({})
 
@@ -157,20 +156,17 @@ def select(
     costs: Costs,
     budget: Budget,
     urgent: Mapping[str, Collection[str]] = NOTHING_URGENT,
-    *,
-    saves_up: bool = False,
 ) -> Selection:
     """Choose the loaded set and each camera's models under both budgets. Raises `ValueError` for unknown policies.
 
     ``mlink`` is greedy by activation probability, as in the paper; ``mlink-exact`` enumerates Eq. 1 for up to
     12 models; ``standalone`` takes the cheapest models that fit; ``all`` executes everything, whatever the budget.
-    ``urgent`` models of a camera come before all others there, as many as the budgets allow. ``saves_up``: models need
-    not execute on every frame, so that more may be chosen than the time share allows at once; of ``mlink-exact``.
+    ``urgent`` models of a camera come before all others there, as many as the budgets allow.
     """
     cost = budget_costs(costs, budget)
     activation = {camera: activation_probability(s.pairs, cost) for camera, s in cameras.items()}
     if policy == "mlink-exact" and len(costs.models) <= EXACT_UP_TO:
-        loaded, execute = _exact(cameras, costs, budget, urgent, saves_up)
+        loaded, execute = _exact(cameras, costs, budget, urgent)
     elif policy in ("mlink", "mlink-exact"):
         ranking = {c: {m: p + URGENCY * (m in urgent.get(c, ())) for m, p in r.items()} for c, r in activation.items()}
         loaded, execute = _greedy(ranking, costs, budget)
@@ -209,24 +205,17 @@ def _exact(
     costs: Costs,
     budget: Budget,
     urgent: Mapping[str, Collection[str]],
-    saves_up: bool,
 ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
     """Enumerate subsets as bit masks: the best loaded set is the one whose cameras do best within it."""
     models = costs.models
     subsets = [tuple(m for bit, m in enumerate(models) if mask >> bit & 1) for mask in range(1 << len(models))]
-    time_ms, able = np.array([costs.time(s) for s in subsets]), set(budget.in_time(costs))
-    in_time = (
-        np.array([able.issuperset(s) for s in subsets]) if saves_up else time_ms <= budget.time_ms(costs) + _ROUNDING
-    )
-    # the share of frames on which a subset cannot be paid, and its models repeat what they said
-    unpaid = 1.0 - np.minimum(1.0, budget.long_run_ms(costs) / np.maximum(time_ms, _ROUNDING))
-    repeated = unpaid * np.array([len(s) / max(len(models), 1) for s in subsets]) * (1.0 - REPEATED)
+    in_time = np.array([costs.time(s) <= budget.time_ms(costs) + _ROUNDING for s in subsets])
     in_memory = np.array([costs.memory(s) <= budget.memory_limit() + _ROUNDING for s in subsets])
     # a tie goes to the cheaper subset: the difference is far below what scores can resolve
     thrift = np.array([1e-6 * costs.time(s) / max(costs.time(models), _ROUNDING) for s in subsets])
     best = {}
     for camera, scores in cameras.items():
-        value = np.array([expected_agreement(s, models, scores.subset) for s in subsets]) - thrift - repeated
+        value = np.array([expected_agreement(s, models, scores.subset) for s in subsets]) - thrift
         value += URGENCY * np.array([len(set(s).intersection(urgent.get(camera, ()))) for s in subsets])
         best[camera] = _best_within(np.where(in_time, value, -np.inf), len(models))
     total = np.sum([value for value, _ in best.values()], axis=0)

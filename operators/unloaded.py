@@ -1,23 +1,26 @@
 """Models that a policy has no room for in memory: which these are, and what loaded ones they are answered from.
 
-Seen on frames that all models executed on (`camlink.operators.loading`). Each model that is not loaded is guided by up
-to two that are and that tell more of it than what is usual; how it follows from them is learnt from the same frames, as
-if it had last executed long ago.
+Seen on frames that all models executed on (`camlink.operators.loading`), and so is what is expected of loading each.
+Each model that is not loaded is guided by up to two that are and that tell more of it than what is usual; how it
+follows from them is learnt from the same frames, as if it had last executed long ago.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from camlink.operators.belief import Leveled, Levels
 from camlink.operators.known_model import KnownModel
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
-from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, choose_loaded, what_fits
+from camlink.operators.loaded_set import CameraProspects, choose_loaded
+from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, what_fits
 from camlink.operators.policy import PolicySetup
 from camlink.operators.policy_state import State
 from camlink.operators.worth import Outlook
 from camlink.pipeline.errors import StateError
+from camlink.pipeline.records import Prospect
 
 LINKS_BACK = (2, 4, 8, 16)  # frames back that links learn from, one at a time, besides 1
 LINK_WEIGHT = 0.6  # of each of these two
@@ -43,12 +46,23 @@ class Unloaded:
         full = self._full
         if full is None or len(full) < FEWEST_FRAMES or len(outlooks) < len(self._models):
             return self._what_fits()
-        telling = full.telling() if self._links is not None else Telling(full.telling().usually, {})
-        usual = {n: 1.0 - m.belief.guess(0.0).wrong for n, m in self._models.items()}
-        loaded = choose_loaded(outlooks, usual, telling, self._setup.costs, self._setup.budget)
-        self._guide(loaded, telling, list(full))
+        costs, budget = self._setup.costs, self._setup.budget
+        camera = CameraProspects(self.prospects(outlooks), costs, budget)
+        loaded = choose_loaded({self._setup.camera_id: camera}, costs, budget)
+        self._guide(loaded, self._telling(full), list(full))
         self._full = None  # it holds for good
         return loaded
+
+    def prospects(self, outlooks: Mapping[str, Outlook]) -> dict[str, Prospect]:
+        """Return what is expected of the models with an outlook, for the choice of those that are loaded."""
+        telling = Telling({}, {}) if self._full is None else self._telling(self._full)
+        usual = {n: 1.0 - self._models[n].belief.guess(0.0).wrong for n in outlooks}
+        return telling.prospects(outlooks, usual)
+
+    def _telling(self, full: FullFrames) -> Telling:
+        """Return what full frames show; without links no model is answered from others."""
+        telling = full.telling()
+        return telling if self._links is not None else replace(telling, by={})
 
     def allow(self, loaded: Collection[str]) -> None:
         """Learn how those that are not ``loaded`` follow from those that are, until others are."""

@@ -25,7 +25,7 @@ Two figures, always both:
 A prediction that abstained counts 0 in both: no answer is not an answer. Where some did, a third figure leaves them
 out, *answers only*: how far what was said is right, with the share of predictions that were answered beside it (its
 coverage). The baselines stand on the same frames under the same conventions and know only executed values of frames
-captured earlier.
+captured earlier, from when they were there: where models are loaded in turn some come late.
 """
 
 from __future__ import annotations
@@ -67,10 +67,28 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Executions:
-    """All executed values of one camera and model by capture time: (h,) microseconds, (h, size)."""
+    """All executed values of one camera and model by capture time: (h,) microseconds, (h, size).
+
+    ``known_us`` (h,): captures up to then were answered before the value was known, since its model had to be loaded
+    first; None where all were known at once.
+    """
 
     times_us: Ints
     values: Values
+    known_us: Ints | None = None
+
+    def known(self) -> Ints:
+        """Return ``known_us``, or the capture times."""
+        return self.times_us if self.known_us is None else self.known_us
+
+    def newest(self, count: int) -> Executions:
+        """Return the last ``count``."""
+        return Executions(self.times_us[-count:], self.values[-count:], self.known()[-count:])
+
+    def as_known(self) -> Executions:
+        """Return the same in the order in which they became known."""
+        order = np.argsort(self.known(), kind="stable")
+        return Executions(self.times_us[order], self.values[order], self.known()[order])
 
 
 @dataclass(frozen=True)
@@ -296,18 +314,26 @@ def _frames(models: Sequence[AuditScores], counted: Counted) -> tuple[dict[str, 
 
 def _baseline_guesses(spec: OutputSpec, times_us: Ints, executions: Executions) -> dict[str, Values]:
     """Return each baseline's guess (q, size) for frames captured at ``times_us``; NaN where it knows nothing yet."""
-    past = np.searchsorted(executions.times_us, times_us, side="left")  # executions captured strictly before
+    executions = executions.as_known()
+    known_us = executions.known()
+    past = np.searchsorted(known_us, times_us, side="left")  # executions known of strictly before
     constant = usual_so_far(spec, executions.values, past)
     hourly = constant.copy()
     hours, history_hours = (times_us // HOUR_US) % 24, (executions.times_us // HOUR_US) % 24
     for hour in np.unique(hours):
         asked, known = np.flatnonzero(hours == hour), history_hours == hour
-        before = np.searchsorted(executions.times_us[known], times_us[asked], side="left")
+        before = np.searchsorted(known_us[known], times_us[asked], side="left")
         has_past = before > 0
         hourly[asked[has_past]] = usual_so_far(spec, executions.values[known], before[has_past])
     last = np.full((len(times_us), spec.size), np.nan, np.float32)
-    last[past > 0] = executions.values[past[past > 0] - 1]
+    last[past > 0] = executions.values[_latest(executions.times_us)[past[past > 0] - 1]]
     return {"constant": constant, "hourly_mode": hourly, "persistence": last}
+
+
+def _latest(times_us: Ints) -> Ints:
+    """Return, for each row (h,), the position of the row captured last up to there; late ones are older than others."""
+    leads = np.where(times_us == np.maximum.accumulate(times_us), np.arange(len(times_us)), 0)
+    return np.asarray(np.maximum.accumulate(leads), dtype=np.int64)
 
 
 def usual_so_far(spec: OutputSpec, values: Values, past: Ints) -> Values:

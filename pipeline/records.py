@@ -146,6 +146,23 @@ class ModelOutput:
     audit_probability: float | None = None  # chance with which this frame was to be audited; None where none was due
     reason: str | None = None  # why abstained, executed, or why a prediction is on trial
     detections: Detections | None = None
+    # where models are loaded in turn: the latest frame of its camera that was answered before this was known
+    known_after: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What a per-frame policy expects of one model, for the choice of those that are held in memory; shares are 0..1.
+
+    The first four are those of `camlink.operators.worth.Outlook`.
+    """
+
+    stale: float
+    renewed: float
+    steady: float
+    hazard: float
+    usual: float  # how often its usual value is right
+    told_by: Mapping[str, float]  # other model -> how much more often right than usual, where that one executes
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +183,7 @@ class OutputReady:
     trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as of the decision in force
     outputs: tuple[ModelOutput, ...] = ()  # the executed outputs themselves, where the state store did not take them
     answers: tuple[ModelOutput, ...] = ()  # rows for models of ``predict``, where a policy decides on every frame
+    prospects: Mapping[str, Prospect] = field(default_factory=dict)  # as profiling ends, where not all models fit
 
     @property
     def needs_links(self) -> bool:
@@ -186,6 +204,7 @@ class FrameResult:
     stats: FrameStats | None = None
     profile_ends: bool = False
     trial: tuple[str, ...] = ()  # models that execute because their predictions are not good enough
+    prospects: Mapping[str, Prospect] = field(default_factory=dict)  # of the policy that decides on every frame
 
     def executed(self) -> dict[str, Value]:
         """Return the values that the models themselves gave."""

@@ -127,7 +127,7 @@ class AuditLedger:
                 self.answered += Weighted.of(scores, np.flatnonzero(scores.shadow == PREDICTED))
                 self._note_wrong(rows, scores)
                 self._count_whole(scores)
-        self._past = Executions(executions.times_us[-HISTORY:], executions.values[-HISTORY:])
+        self._past = executions.newest(HISTORY)
         told = answers(rows)
         predicted = told.only(~told.executes)
         self.evidence = extended(self.evidence, predicted)
@@ -170,8 +170,9 @@ class AuditLedger:
     def _with_past(self, new: Executions) -> Executions:
         times = np.concatenate((self._past.times_us, new.times_us))
         values = np.concatenate((self._past.values, new.values))
+        known = np.concatenate((self._past.known(), new.known()))
         order = np.argsort(times, kind="stable")
-        return Executions(times[order], values[order])
+        return Executions(times[order], values[order], known[order])
 
 
 def of_all_models(parts: Sequence[Answers]) -> Answers:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ON_TRIAL
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.reports.rows import ModelRows, value_matrix
+from camlink.pipeline.reports.rows import ModelRows, known_us, value_matrix
 from camlink.pipeline.results.tables import schema
 
 COLUMNS = (
     "camera_id", "frame_index", "captured_at", "model", "value", "purpose", "how", "served", "link_version",
-    "confidence", "audit_probability", "reason",
+    "confidence", "audit_probability", "reason", "known_after",
 )  # fmt: skip
 
 
@@ -33,7 +33,17 @@ class Piece:
 
     def kept(self, mask: NDArray[np.bool_]) -> Piece:
         """Return the rows for which ``mask`` (n,) is true."""
-        columns = ("frame_index", "times_us", "values", "how", "purpose", "served", "probability", "on_trial")
+        columns = (
+            "frame_index",
+            "times_us",
+            "values",
+            "how",
+            "purpose",
+            "served",
+            "probability",
+            "on_trial",
+            "known_us",
+        )
         rows = replace(self.rows, **{name: getattr(self.rows, name)[mask] for name in columns})
         return Piece(self.camera_id, rows, self.link_version[mask], self.confidence[mask])
 
@@ -108,6 +118,7 @@ def _columns(table: Any) -> dict[str, NDArray[Any]]:
     found = {name: table.column(name).to_numpy() for name in ("frame_index", "served")}
     found |= {name: _strings(table, name) for name in ("model", "how", "purpose")}
     found["times_us"] = table.column("captured_at").cast(pa.int64()).to_numpy()
+    found["known_us"] = known_us(table)
     found["on_trial"] = _begins(table, "reason", ON_TRIAL)
     found["probability"] = table.column("audit_probability").to_numpy().astype(np.float64)
     found["link_version"] = pc.fill_null(table.column("link_version"), -1).to_numpy()

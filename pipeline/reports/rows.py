@@ -47,6 +47,7 @@ class ModelRows:
     probability: NDArray[np.float64]  # NaN outside audit frames
     pixel_change: NDArray[np.float64] | None = None  # since the frame before; NaN where not measured
     on_trial: NDArray[np.bool_] | None = None  # shadows of models that have to execute; None: there are none
+    known_us: NDArray[np.int64] | None = None  # as `Executions.known_us`
     usual_reason: str = ""  # the commonest one that served outputs give for abstaining
 
     def served_count(self, how: str) -> int:
@@ -65,7 +66,7 @@ class ModelRows:
     def executions(self) -> Executions:
         """Return all executed values, for the baselines to know."""
         ran = self.how == "executed"
-        return Executions(self.times_us[ran], self.values[ran])
+        return Executions(self.times_us[ran], self.values[ran], None if self.known_us is None else self.known_us[ran])
 
     def noise_floor(self) -> NoiseFloor | None:
         """Return how far the model disagrees with itself on neighbouring frames that hardly differ."""
@@ -206,8 +207,18 @@ def _model_rows(spec: OutputSpec, table: pa.Table, mask: NDArray[np.bool_]) -> M
         probability=rows.column("audit_probability").to_numpy().astype(np.float64),
         pixel_change=rows.column("pixel_change").to_numpy().astype(np.float64),
         on_trial=_on_trial(rows),
+        known_us=known_us(rows),
         usual_reason=_usual_reason(rows),
     )
+
+
+def known_us(rows: pa.Table) -> NDArray[np.int64]:
+    """Return up to when captures were answered before each row was known (n,): its own, where it had not to wait."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = pc.coalesce(rows.column("known_after"), rows.column("captured_at"))
+    return np.asarray(known.cast(pa.int64()).to_numpy(), np.int64)
 
 
 def _on_trial(rows: pa.Table) -> NDArray[np.bool_]:

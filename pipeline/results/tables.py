@@ -37,6 +37,7 @@ TABLES: dict[str, dict[str, str]] = {
         "audit_probability": "float64",
         "reason": "string",
         "pixel_change": "float32",
+        "known_after": "time",
     },
     "decisions": {
         "camera_id": "string",
@@ -156,6 +157,7 @@ def outputs_table(times_us: Sequence[int], outputs: Sequence[ModelOutput], chang
         "audit_probability": [o.audit_probability for o in outputs],
         "reason": [o.reason for o in outputs],
         "pixel_change": changes,
+        "known_after": [o.known_after for o in outputs],
     }
     types = schema("outputs")
     arrays = [_array(columns[field.name], field.type) for field in types]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from camlink.models.pool import ModelPool
-from camlink.operators.inference import InferenceOperator
+from camlink.operators.inference import DEFER_FRAMES, InferenceOperator
 from camlink.operators.sampling import FramePlanner, SamplingRules
-from camlink.pipeline.records import Decision, Frame, OutputReady, Record
+from camlink.pipeline.records import Decision, Frame, FrameResult, OutputReady, Record
 from camlink.pipeline.state.memory import MemoryState
-from camlink.pipeline.testing import START
+from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 from tests.models.test_pool import Greedy, Later
 from tests.models.tiny import picture
 
@@ -69,3 +70,29 @@ def test_a_camera_that_moved_takes_its_waiting_frames_with_it() -> None:
     operator.forget("yard")
     loader.work()
     assert ran(operator.on_time(START)) == {}
+
+
+def test_outputs_of_models_that_had_to_be_loaded_say_which_frames_were_answered_before() -> None:
+    tiny = [TinyModel.count(name, lambda frame: frame.index) for name in ("a", "b")]
+    rules: dict[str, Any] = {
+        "policy": "camlink",
+        "budgets": {"memory_gb": 1.0},
+        "audit": {"fraction": 0.2},
+        "links": {"bootstrap_frames": 20},
+        "adaptation": {"policy": "off"},
+    }
+    records = run_frames(make_frames("hall", 300), tiny, **rules)
+    (loaded,) = {r.loaded for r in records if isinstance(r, Decision)}
+    audits = [r for r in records if isinstance(r, FrameResult) and r.purpose == "audit"]
+    late = {o.model: o for r in audits for o in r.outputs if o.known_after is not None}
+    at_once = {o.model for r in audits for o in r.outputs if o.how == "executed" and o.known_after is None}
+    assert at_once == set(loaded) and not at_once & set(late)
+    told = [r.frame_index for r in records if isinstance(r, FrameResult)]
+    answered = {r.frame_index: told.index(r.frame_index) for r in records if isinstance(r, FrameResult)}
+    frames = {f.captured_at: f.index for f in make_frames("hall", 300)}
+    for result in audits[:DEFER_FRAMES]:
+        (output,) = (o for o in result.outputs if o.known_after is not None)
+        after = frames[output.known_after]  # type: ignore[index]
+        assert after == audits[DEFER_FRAMES - 1].frame_index, "they run together, once there are enough"
+        served = [i for i in answered if result.frame_index < i < after and i not in {r.frame_index for r in audits}]
+        assert all(answered[i] < answered[result.frame_index] for i in served)

@@ -18,7 +18,8 @@ from camlink.operators.baselines.mlink import choose_by
 from camlink.operators.baselines.options import Option, within_memory
 from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.inference import InferenceOperator
-from camlink.operators.loading import Telling, choose_loaded, what_fits
+from camlink.operators.loaded_set import CameraProspects, choose_loaded
+from camlink.operators.loading import Telling, what_fits
 from camlink.operators.policy import MindsLatency, PolicySetup
 from camlink.operators.sampling import FramePlanner
 from camlink.operators.selection import Budget, CameraScores, Costs, budget_costs, select
@@ -86,7 +87,8 @@ def test_what_no_frame_has_time_for_is_neither_chosen_nor_loaded() -> None:
     assert what_fits({"a": 0.1, "b": 0.2, "c": 0.9}, COSTS, limit) == {"a", "b"}
     outlooks = {m: Outlook(0.9 if m == "c" else 0.5, 0.5, 0.95, 0.1, ms) for m, ms in COSTS.time_ms.items()}
     usual = dict.fromkeys(COSTS.models, 0.1)
-    assert choose_loaded(outlooks, usual, Telling(usual, {}), COSTS, limit) == {"a", "b"}
+    camera = CameraProspects(Telling(usual, {}).prospects(outlooks, usual), COSTS, limit)
+    assert choose_loaded({"hall": camera}, COSTS, limit) == {"a", "b"}
     costs = Costs({"a": 10.0, "c": 12.0}, {"a": 1.0, "c": 1.0})
     scores = CameraScores({"c": {"a": 1.0}}, lambda sources, target: float("c" in sources))
     for policy in ("mlink", "mlink-exact"):  # not even the cheapest is paid for on every frame: the best one, paced

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from camlink.models.base import OutputSpec
-from camlink.operators.loading import FullFrames, choose_loaded
+from camlink.operators.loaded_set import CameraProspects, choose_loaded
+from camlink.operators.loading import MOST_FRAMES, FullFrames
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
@@ -76,7 +77,9 @@ def test_what_takes_time_from_better_models_is_not_loaded() -> None:
     costs = setup_of(said, 12.0).costs
     outlooks = {name: Outlook(0.75, 0.75, 0.99, 1.0, costs.time_ms[name]) for name in said}
     usual = dict.fromkeys(said, 0.25)
-    loaded = choose_loaded(outlooks, usual, full.telling(), costs, Budget(12.0, 0.2))
+    budget = Budget(12.0, 0.2)
+    camera = CameraProspects(full.telling().prospects(outlooks, usual), costs, budget)
+    loaded = choose_loaded({"hall": camera}, costs, budget)
     assert "alone" in loaded
     assert costs.time(tuple(loaded)) <= 0.2 * costs.time(costs.models) < costs.time(tuple(said)[:12])
 
@@ -134,3 +137,26 @@ def test_frames_of_a_damaged_snapshot_are_refused() -> None:
     state["levels"]["m1"][0, 0] = -5
     with pytest.raises(StateError, match="levels below zero"):
         full.resume(state)
+
+
+@pytest.mark.parametrize(("frames", "usual"), [(40, 0.9), (80, 0.0)])
+def test_what_is_usual_is_learnt_on_one_half_of_the_full_frames_and_tried_on_the_other(
+    frames: int, usual: float
+) -> None:
+    full = FullFrames({"label": OutputSpec("label", "vector", 3, "single_label")})
+    for i in range(frames):
+        full.add({"label": np.array([2 * i // frames])})
+    outlook = Outlook(0.1, 0.1, 0.99, 0.1, 10.0)
+    prospects = full.telling().prospects({"label": outlook, "numbers": outlook}, {"label": 0.9, "numbers": 0.3})
+    assert prospects["label"].usual == usual, "of too few frames halves tell nothing: the policy is believed"
+    assert prospects["numbers"].usual == 0.3
+
+
+def test_of_very_many_full_frames_fewer_are_kept_the_longer_ago_they_are() -> None:
+    full = FullFrames({"count": OutputSpec("count", "vector", 1, "count")})
+    for i in range(3000):
+        full.add({"count": np.array([i])})
+    kept = [int(frame["count"][0]) for frame in full]
+    apart = np.diff(kept)
+    assert 256 < len(kept) < MOST_FRAMES and kept[-1] == 2999
+    assert (apart[:-1] >= apart[1:]).all() and apart[0] > 8 and apart[-1] == 1

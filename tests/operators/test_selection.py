@@ -78,21 +78,6 @@ def test_when_all_models_fit_the_memory_all_stay_loaded() -> None:
         assert chosen.execute["hall"] == ("a",)
 
 
-def test_who_saves_up_may_load_more_than_the_time_share_executes_at_once_but_nothing_that_no_frame_has_time_for() -> (
-    None
-):
-    models = ("slow", "two", "three", "four")
-    costs = Costs({"slow": 50.0, "two": 10.0, "three": 10.0, "four": 10.0}, dict.fromkeys(models, 1.0))
-    cameras = {"hall": scores({}, models)}  # nothing tells of anything
-    small = Budget(memory_gb=2.0, time_share=0.1)
-    assert len(select("mlink-exact", cameras, costs, small).execute["hall"]) == 0
-    assert len(select("mlink-exact", cameras, costs, small, saves_up=True).loaded) == 2
-    telling = {"hall": scores({("slow",): dict.fromkeys(models[1:], 1.0)}, models)}
-    limited = Budget(memory_gb=1.0, time_share=0.5, latency_ms=20.0)
-    assert select("mlink-exact", telling, costs, Budget(1.0, 0.5), saves_up=True).loaded == ("slow",)
-    assert select("mlink-exact", telling, costs, limited, saves_up=True).loaded in {("two",), ("three",), ("four",)}
-
-
 def test_standalone_takes_the_cheapest_and_expects_nothing_of_links() -> None:
     costs = Costs({"a": 3.0, "b": 1.0, "c": 2.0}, dict.fromkeys("abc", 1.0))
     cameras = {"hall": scores({("b",): {"a": 1.0, "c": 1.0}}, ("a", "b", "c"))}

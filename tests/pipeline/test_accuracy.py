@@ -256,3 +256,24 @@ def test_the_noise_floor_is_measured_on_neighbouring_frames_that_hardly_differ()
     assert found == accuracy.NoiseFloor(0.25, 2)
     assert accuracy.noise_floor(COUNTS, index, values, np.full(6, np.nan)) is None
     assert accuracy.noise_floor(COUNTS, index[:1], values[:1], change[:1]) is None
+
+
+def test_baselines_know_an_output_that_came_late_only_from_when_it_was_there():
+    values = np.array([[1, 0], [2, 0], [2, 0], [4, 0]], np.float32)  # captured in seconds 0, 1, 2 and 3
+    seconds = np.arange(4) * 1_000_000
+    audit = audit_rows([[2, 0]] * 3, [[0, 0]] * 3, [PREDICTED] * 3, times_us=[1_500_000, 2_500_000, 5_000_000])
+
+    def persistence(known_s):
+        executions = Executions(seconds, values, np.array(known_s) * 1_000_000)
+        return accuracy.score_audit(COUNTS, audit, executions).baselines["persistence"].tolist()
+
+    assert persistence([0, 1, 2, 3]) == [1.0, 1.0, 0.5]
+    assert persistence([0, 4, 4, 3]) == [0.5, 0.5, 0.5], "of what is known then the last one captured counts"
+    assert persistence([0, 1, 9, 9]) == [1.0, 1.0, 1.0]
+
+
+def test_the_usual_value_does_not_know_late_outputs_at_once_either():
+    executions = Executions(np.arange(3), np.array([[1, 0], [2, 0], [2, 0]], np.float32), np.array([0, 7, 7]))
+    audit = audit_rows([[2, 0]] * 2, [[0, 0]] * 2, [PREDICTED] * 2, times_us=[5, 9])
+    scores = accuracy.score_audit(COUNTS, audit, executions)
+    assert scores.baselines["constant"].tolist() == scores.baselines["hourly_mode"].tolist() == [0.5, 1.0]

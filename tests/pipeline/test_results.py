@@ -269,7 +269,10 @@ def test_columns_that_an_earlier_version_did_not_write_are_empty(run_dir):
 
     with ResultsLog(run_dir) as log:
         log.write([result(output(1)), Decision("hall", START, START, ("objects",), (), (), {}, {}, {}, None, "why")])
-    for file, missing in (("outputs", ["pixel_change"]), ("decisions", ["trial", "target_states", "certificates"])):
+    for file, missing in (
+        ("outputs", ["pixel_change", "known_after"]),
+        ("decisions", ["trial", "target_states", "certificates"]),
+    ):
         (part,) = (run_dir / file).rglob("part-*.parquet")
         pq.write_table(pq.read_table(part, partitioning=None).drop_columns(missing), part)
     results = RunResults(run_dir)
