@@ -28,7 +28,7 @@ from camlink.operators.selection import Budget, Costs
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import Clock, StreamClock
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.config.checks import Found
+from camlink.pipeline.config.checks import WITH_LINKS, Found
 from camlink.pipeline.embedded import EmbeddedPipeline, Sink
 from camlink.pipeline.errors import ConfigError
 from camlink.pipeline.learnt_elsewhere import oracle_node, policy_zoo, starting_links
@@ -86,7 +86,7 @@ def build_operators(
         ),
         "adaptation": AdaptationOperator(
             pool.specs,
-            learning_rules(config, costs_of(pool)),
+            learning_rules(config),
             relabel_policy(config, pool.specs),
             inputs,
             starting_links(config, pool.specs),
@@ -150,7 +150,7 @@ def sampling_rules(config: SiteConfig) -> SamplingRules:
     )
 
 
-def learning_rules(config: SiteConfig, costs: Costs) -> LearningRules:
+def learning_rules(config: SiteConfig) -> LearningRules:
     """Return when links are trained and how long they are watched."""
     return LearningRules(
         first_train_frames=max(config.links.min_train_frames, config.links.bootstrap_frames),
@@ -159,16 +159,8 @@ def learning_rules(config: SiteConfig, costs: Costs) -> LearningRules:
         history_frames=max(config.links.history_frames, config.links.bootstrap_frames),
         seed=config.seed,
         kind=config.links.kind,
-        trains=reads_links(config, costs),
+        trains=config.policy in WITH_LINKS,
     )
-
-
-def reads_links(config: SiteConfig, costs: Costs) -> bool:
-    """Say whether anybody reads the links of adaptation: not the policies that decide on every frame.
-
-    Under these the scheduler chooses by them what is loaded, where not all models fit into memory together.
-    """
-    return config.policy not in PER_FRAME_POLICIES or costs.memory(costs.models) > budget_of(config).memory_limit()
 
 
 def link_inputs(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> LinkInputs:
@@ -177,11 +169,8 @@ def link_inputs(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> LinkInpu
 
 
 def relabels(config: SiteConfig) -> bool:
-    """Say whether models are run on extra frames for links to learn from.
-
-    A policy that decides on every frame learns from what it executes anyway, and predicts without these links.
-    """
-    return config.adaptation.policy != "off" and config.policy not in PER_FRAME_POLICIES
+    """Say whether models are run on extra frames for links to learn from: where answers come from these links."""
+    return config.adaptation.policy != "off" and config.policy in WITH_LINKS
 
 
 def relabel_policy(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> Callable[[], RelabelPolicy]:

@@ -140,7 +140,7 @@ def without_models(
         return PacedLinking(operator, seconds, in_step=in_step, relabels=relabels(config), hold_s=hold_s)
     if step == "adaptation":
         start = starting_links(config, specs)
-        learns = learning_rules(config, facts.costs)
+        learns = learning_rules(config)
         learning = AdaptationOperator(specs, learns, relabel_policy(config, specs), inputs, start)
         return PacedAdaptation(learning, seconds, in_step=in_step, hold_s=hold_s)
     if step == "scheduler":

@@ -36,12 +36,11 @@ def grouped(cameras: Sequence[Sums]) -> Sums:
     groups themselves, up to `MOST_GROUPS`.
     """
     each = -(-GROUPS // len(cameras))
-    parts: list[float] = []
-    for stretches in cameras:
-        group = np.arange(len(stretches)) * each // len(stretches)
-        parts += np.bincount(group, stretches, each).tolist()
-    groups = min(len(parts), MOST_GROUPS)
-    return np.bincount(np.arange(len(parts)) % groups, parts, groups)
+    parts = [np.bincount(np.arange(len(s)) * each // len(s), s, each) for s in cameras]
+    sums: Sums = np.zeros(min(each * len(cameras), MOST_GROUPS))
+    for i, part in enumerate(np.concatenate(parts)):
+        sums[i % len(sums)] += part
+    return sums
 
 
 def chance_to_be_best(agreed: Mapping[str, Sums]) -> dict[str, float]:

@@ -256,7 +256,7 @@ adaptation:
 """
 
 
-@pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
+@pytest.mark.parametrize("policy", [*PER_FRAME_POLICIES, "standalone", "all"])
 def test_keys_of_links_are_warned_of_where_answers_are_not_by_links(tmp_path: Path, policy: str) -> None:
     kind, adaptation = warnings(tmp_path, HEAD + UNREAD + f"policy: {policy}\n")
     assert kind.startswith(f"5: links.kind: policy {policy} does not read this, ")
@@ -276,11 +276,6 @@ def test_keys_of_links_are_warned_of_where_answers_are_not_by_links(tmp_path: Pa
 )
 def test_nothing_is_warned_of_where_every_key_is_read_or_changes_nothing(tmp_path: Path, text: str) -> None:
     assert warnings(tmp_path, HEAD + text) == []
-
-
-def test_under_a_memory_budget_links_may_say_what_is_loaded_so_only_relabelling_is_warned_of(tmp_path: Path) -> None:
-    (told,) = warnings(tmp_path, HEAD + "budgets: {memory_gb: 4}\n" + UNREAD)
-    assert told.startswith("7: adaptation: ")
 
 
 def test_whoever_names_no_policy_is_told_that_it_is_the_default(tmp_path: Path) -> None:

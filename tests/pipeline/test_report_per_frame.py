@@ -47,7 +47,7 @@ def outside_folds(page: str) -> str:
     [
         ("camlink", True, None, False),
         ("camlink", True, 2.0, False),  # both models fit
-        ("camlink", True, 1.5, True),  # what is loaded is chosen by links
+        ("camlink", True, 1.5, False),  # what is loaded follows from what the policy expects
         ("periodic", True, None, False),
         ("mlink-exact", False, None, True),
     ],
@@ -64,8 +64,14 @@ def test_links_that_nobody_reads_are_not_trained_and_those_a_policy_does_not_rea
     assert ("executed on a share of frames" in page) == per_frame
     day = render_daily(daily_report(RunResults(out), START.date()))
     assert ("links to persons" in day) == (not per_frame)
-    beside = page.partition("Links trained beside, not read by this policy")[2]
-    assert ("links to persons promoted" in beside and '"heatmap"' in beside) == (per_frame and trained)
+
+
+@pytest.mark.parametrize("policy", ["standalone", "all"])
+def test_policies_that_predict_nothing_train_no_links_and_run_no_frames_for_them(tmp_path: Path, policy: str) -> None:
+    out = run(tmp_path / "run", policy=policy, budgets={"time_share": 0.5} if policy == "standalone" else {})
+    assert not (out / "links").is_dir()
+    report = build_report(out)
+    assert not report["cameras"]["hall"]["adaptation"] and not report["cost"]["parts"]["relabel"]["frames"]
 
 
 def profiled(camera: str, frames: int) -> list[FrameResult]:
