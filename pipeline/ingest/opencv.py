@@ -91,7 +91,11 @@ def read_image(path: Path) -> Pixels | None:
     except OSError as cause:
         logger.warning("%s cannot be read: %s", path, cause)
         return None
-    return cast("Pixels | None", cv2.imdecode(data, cv2.IMREAD_COLOR)) if data.size else None
+    try:
+        return cast("Pixels | None", cv2.imdecode(data, cv2.IMREAD_COLOR)) if data.size else None
+    except cv2.error as cause:  # more pixels than OpenCV takes, by a header that may be damaged
+        logger.warning("%s cannot be decoded: %s", path, cause.err)
+        return None
 
 
 def position_s(capture: Capture) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest import Reading, SourceSpec, discover, expected_frames, open_source
-from camlink.pipeline.ingest.names import parse_name
+from camlink.pipeline.ingest.names import camera_id_from, parse_name
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
 
 
@@ -116,6 +117,34 @@ def test_a_still_that_cannot_be_decoded_is_a_counted_gap(tmp_path: Path) -> None
     (dropped,) = (reading for reading in readings if isinstance(reading, FrameDropped))
     assert (dropped.first_index, dropped.count, dropped.reason) == (1, 1, "corrupt")
     assert [reading.kind for reading in readings if isinstance(reading, CameraEvent)] == ["corrupt", "ended"]
+
+
+def test_a_still_of_more_pixels_than_opencv_takes_is_a_counted_gap(tmp_path: Path) -> None:
+    """A damaged header may announce any size; OpenCV raises then, where it else returns nothing."""
+    write_image(tmp_path / "20260101000000.png")
+    broken = bytearray((tmp_path / "20260101000000.png").read_bytes())
+    broken[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height
+    broken[29:33] = crc32(broken[12:29]).to_bytes(4, "big")
+    (tmp_path / "20260101000001.png").write_bytes(broken)
+    readings = read(SourceSpec("hall", (str(tmp_path),)))
+    assert [type(reading).__name__ for reading in readings] == ["Frame", "CameraEvent", "FrameDropped", "CameraEvent"]
+
+
+def test_a_manifest_may_name_cameras_as_people_do(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    rows = "file,time,camera\na.png,2026-01-01T00:00,Eingang Süd\na.png,2026-01-01T00:01,Hall (north)\n"
+    (tmp_path / "manifest.csv").write_text(rows + "a.png,2026-01-01T00:02\n", encoding="utf-8")
+    assert set(found(tmp_path)) == {"Eingang-Sud-a1bd9b", "Hall-north", camera_id_from(tmp_path.name)}
+    for minute, camera in ((1, "Hall-north"), (2, camera_id_from(tmp_path.name))):
+        (frame,) = frames_of(read(SourceSpec(camera, (str(tmp_path),))))
+        assert frame.captured_at.minute == minute
+
+
+def test_a_manifest_in_another_encoding_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "manifest.csv").write_bytes("file,time,camera\na.png,2026-01-01T00:00,Süd\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"manifest\.csv: is not UTF-8"):
+        discover(tmp_path, fps=1.0, timezone="UTC")
 
 
 def test_stills_without_times_are_spaced_by_the_rate(tmp_path: Path) -> None:
