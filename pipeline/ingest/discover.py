@@ -107,7 +107,7 @@ def _by_camera(finds: Iterable[_Find]) -> dict[str, list[_Find]]:
             cameras[camera] = sorted(group, key=lambda find: (find.at is not None and find.at.timestamp(), find.path))
             continue
         for find in group:
-            cameras[_free_name(f"{find.path.parent.name}-{camera}", cameras)] = [find]
+            cameras[_free_name(f"{find.path.parent.name}-{camera}", {*groups, *cameras})] = [find]
     return cameras
 
 

@@ -185,6 +185,11 @@ def test_subfolders_are_searched_and_namesakes_told_apart(tmp_path: Path) -> Non
     }
 
 
+def test_a_name_made_of_folder_and_file_never_takes_that_of_another_camera(tmp_path: Path) -> None:
+    touch(tmp_path, "hall/clip.mp4", "yard/clip.mp4", "zoo/hall-clip.mp4")
+    assert found(tmp_path) == {"hall-clip": ["hall-clip.mp4"], "hall-clip-2": ["clip.mp4"], "yard-clip": ["clip.mp4"]}
+
+
 def test_stills_of_several_cameras_in_one_folder_are_told_apart_by_name(tmp_path: Path) -> None:
     touch(tmp_path, "c1_20260101T090500.jpg", "c2_20260101T090000.jpg", "c1_20260101T090000.jpg")
     assert found(tmp_path) == {
