@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -17,11 +18,19 @@ from camlink.operators.evidence import certify
 from camlink.pipeline.certificates import answers, camera_evidence, model_evidence
 from camlink.pipeline.dashboard.buckets import Buckets
 from camlink.pipeline.dashboard.parts import NewParts
-from camlink.pipeline.dashboard.rollups import N_ABSTAINED, N_EXECUTED, N_PREDICTED, QUIET, CameraState, RunRollups
+from camlink.pipeline.dashboard.rollups import (
+    KEYS_KEPT,
+    N_ABSTAINED,
+    N_EXECUTED,
+    N_PREDICTED,
+    QUIET,
+    CameraState,
+    RunRollups,
+)
 from camlink.pipeline.dashboard.seen_frames import SeenFrames
 from camlink.pipeline.dashboard.trust import trust_of_cameras, trusts_of_cameras
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.records import CalibratedOutput, FrameResult, ModelOutput
+from camlink.pipeline.records import CalibratedOutput, CameraEvent, FrameDropped, FrameResult, ModelOutput
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
 from camlink.pipeline.results.tables import microseconds
@@ -214,3 +223,33 @@ def test_of_many_cameras_all_live_at_once_and_are_worked_in_by_turns(tmp_path: P
     for _ in range(QUIET):
         rollups.refresh()
     assert worked_in() == [7] * 200, "nothing comes any more, so nothing is left waiting"
+
+
+def test_drops_one_by_one_over_weeks_take_hardly_any_memory_and_repeats_are_not_counted(tmp_path: Path) -> None:
+    """An overload drops frames one by one, a day and more long: what was seen of them is one bit each."""
+
+    def write(frames: range, reason: str) -> None:
+        with ResultsLog(tmp_path) as log:
+            log.write(FrameDropped("hall", n, 1, START + timedelta(seconds=n), reason) for n in frames)
+
+    RunInfo("run", "1", 0, "all", {}, {}, START).save(tmp_path)
+    write(range(100), "overload")
+    rollups = refreshed(tmp_path)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    write(range(50, 20_000), "overload")
+    write(range(3), "stale")
+    rollups.refresh()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert rollups.cameras["hall"].dropped == {"overload": 20_000, "stale": 3}
+    assert grown < 2_000_000
+
+
+def test_what_happened_over_weeks_takes_a_bounded_memory(tmp_path: Path) -> None:
+    RunInfo("run", "1", 0, "all", {}, {}, START).save(tmp_path)
+    with ResultsLog(tmp_path) as log:
+        log.write(CameraEvent("hall", START + timedelta(seconds=n), "down", "") for n in range(KEYS_KEPT + 500))
+    rollups = refreshed(tmp_path)
+    assert len(rollups._keys["camera_events"]) == KEYS_KEPT
+    assert rollups.cameras["hall"].events[-1]["at"] == START + timedelta(seconds=KEYS_KEPT + 499)
