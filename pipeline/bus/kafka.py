@@ -98,7 +98,9 @@ class KafkaBus:
             reader.close()
 
     def decoded(self, message: Message) -> Record | None:
-        """Return the record in a message; None if it is none, which is then put aside."""
+        """Return the record in a message; None if it is none, which is then put aside, or a tombstone."""
+        if not message.value:
+            return None
         try:
             return decode(message.value)
         except CodecError as error:
