@@ -115,6 +115,16 @@ def frame_count(capture: Capture) -> int | None:
     return int(count) if math.isfinite(count) and 0 < count < 1e9 else None
 
 
+def first_number(path: Path) -> int:
+    """Return the number of a clip's first frame by its time stamp: above 0 where it was cut out of a longer one."""
+    pts = getattr(cv2, "CAP_PROP_PTS", None)  # since OpenCV 4.11
+    capture = open_file(path)
+    try:
+        return max(0, round(capture.get(pts))) if pts is not None and grab(capture) else 0
+    finally:
+        capture.release()
+
+
 def codec(capture: Capture) -> str:
     """Return the four-letter codec name, such as ``h264``, or "unknown"."""
     number = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
