@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from camlink.pipeline.commands.running import PICTURE_WIDTH, encode_picture
 from camlink.pipeline.jpeg import JpegPicture, coded
 from camlink.pipeline.records import Frame
+from camlink.pipeline.reports.html import _inline
 from camlink.pipeline.testing import START
 
 
@@ -48,3 +51,8 @@ def test_a_picture_of_odd_size_is_rounded_up_and_a_damaged_one_is_told() -> None
 def test_a_strip_that_was_cut_out_of_a_wide_picture_has_a_small_picture_too(size: tuple[int, int]) -> None:
     small = encode_picture(Frame("hall", 0, START, np.zeros((*size, 3), np.uint8)))
     assert cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR).shape == (1, PICTURE_WIDTH, 3)
+
+
+def test_a_picture_that_made_room_for_another_while_a_report_is_made_is_left_out(tmp_path: Path) -> None:
+    (kept := tmp_path / "1.jpg").write_bytes(b"jpeg")
+    assert [_inline(file) for file in (kept, tmp_path / "2.jpg", None)] == ["anBlZw==", None, None]
