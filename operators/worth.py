@@ -48,10 +48,6 @@ class Outlook:
         """
         return _worth(wrong, gone, self.stale, self.renewed, self.steady, self.hazard)
 
-    def wrong_at(self, age: float) -> float:
-        """Return the expected disagreement ``age`` steps after an execution."""
-        return (1.0 - self.steady * exp(-self.hazard * age)) * self.stale
-
     def worths(self) -> Array:
         """Return what executing is worth at each of `AGES`; it never falls with age."""
         return _worths(self.stale, self.renewed, self.steady, self.hazard)

@@ -15,6 +15,7 @@ from camlink.operators.selection import Budget
 from camlink.operators.worth import Outlook, Prices
 from camlink.pipeline.lab.play import Split, play
 from camlink.pipeline.lab.zoo import shown
+from tests.operators.test_per_frame import wrong_at
 from tests.operators.test_policy_state import go_on
 from tests.operators.test_zoo import COSTS, SPECS, camera
 
@@ -58,7 +59,7 @@ def test_the_price_for_answers_is_where_they_agree_as_asked_between_executions()
     for target in (0.7, 0.9):
         (interval,) = prices.intervals(prices.for_answers(target))
         ages = np.arange(1, round(interval))
-        assert np.mean([OUTLOOK.wrong_at(age) for age in ages]) == pytest.approx(1.0 - target, abs=0.03)
+        assert np.mean([wrong_at(OUTLOOK, age) for age in ages]) == pytest.approx(1.0 - target, abs=0.03)
     assert prices.intervals(prices.for_answers(0.99)) == pytest.approx(
         [1.0]
     )  # not even the first answer agrees as often

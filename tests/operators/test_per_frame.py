@@ -156,11 +156,16 @@ def test_worth_is_at_least_the_present_gain_and_finite(
     assert wrong <= worth < inf
 
 
+def wrong_at(outlook: Outlook, age: float) -> float:
+    """Return the expected disagreement ``age`` steps after an execution."""
+    return (1.0 - outlook.steady * exp(-outlook.hazard * age)) * outlook.stale
+
+
 @given(st.floats(0.0, 0.99), st.floats(0.01, 0.99), st.floats(0.05, 0.999), st.floats(1e-4, 3.0))
 def test_worths_by_age_are_the_worth_at_each_age(stale: float, renewed: float, steady: float, hazard: float) -> None:
     outlook, highest = Outlook(stale, renewed, steady, hazard, 10.0), 0.0
     for age, worth in zip(AGES, outlook.worths(), strict=True):
-        highest = max(highest, outlook.worth(outlook.wrong_at(age), 1.0 - exp(-min(hazard * age, 13.0))))
+        highest = max(highest, outlook.worth(wrong_at(outlook, age), 1.0 - exp(-min(hazard * age, 13.0))))
         assert worth == pytest.approx(highest, rel=1e-6, abs=1e-9)
 
 
@@ -169,7 +174,7 @@ def test_what_changes_slowly_is_worth_more_than_what_flickers() -> None:
     flicker = Outlook(stale=0.5, renewed=0.5, steady=0.4, hazard=0.02, time_ms=10)
     age = 20
     gone = 1 - np.exp(-0.02 * age)
-    assert slow.worth(slow.wrong_at(age), gone) > flicker.worth(slow.wrong_at(age), gone)
+    assert slow.worth(wrong_at(slow, age), gone) > flicker.worth(wrong_at(slow, age), gone)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9])
