@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -65,7 +66,7 @@ class Webhook:
         except urllib.error.HTTPError as error:
             error.close()
             raise AlertError(f"{self._shown}: answered {error.code} to an alert") from None  # a cause holds the address
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             raise AlertError(f"{self._shown}: cannot be reached: {reason}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -220,6 +221,23 @@ def test_a_place_that_cannot_be_reached_is_an_error_without_secrets() -> None:
     with pytest.raises(AlertError, match="cannot be reached") as raised:
         open_sender("http://user:hunter2@127.0.0.1:9/hook").send("abc", b"{}")
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_place_that_speaks_no_http_is_an_error_without_secrets() -> None:
+    """As where the port is that of another service."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        (thread := threading.Thread(target=greet)).start()
+        port = server.getsockname()[1]
+        with pytest.raises(AlertError, match=f"http://127.0.0.1:{port}: cannot be reached: BadStatusLine") as told:
+            Webhook(f"http://127.0.0.1:{port}/secret").send("key", b"{}")
+        thread.join()
+    assert "secret" not in str(told.value)
 
 
 def test_addresses_are_shown_without_what_may_be_secret() -> None:
