@@ -26,7 +26,7 @@ from camlink.pipeline.distributed import inference
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.health import Health
-from camlink.pipeline.ingest_worker import RESERVED, Indexes, IngestWorker
+from camlink.pipeline.ingest_worker import PATIENCE_S, RESERVED, Indexes, IngestWorker
 from camlink.pipeline.records import (
     AdaptationEvent,
     Frame,
@@ -177,13 +177,36 @@ def test_live_indexes_go_on_after_a_clean_end_and_never_repeat_after_a_crash() -
     assert 8 <= after <= 8 + RESERVED
 
 
-def test_indexes_count_from_0_where_the_store_is_away(caplog: pytest.LogCaptureFixture) -> None:
-    class Away(MemoryState):
-        def get_blobs(self, keys: Any) -> Any:
-            raise StateError("redis://nowhere: refused")
+class AwayAtFirst(MemoryState):
+    """A store that answers from a moment on, as a Redis that still loads what it had after a reboot."""
 
-    assert Indexes(Away()).shifted(make_frames("hall", 1)[0]).index == 0  # type: ignore[union-attr]
-    assert "camera hall counts from 0" in caplog.text
+    def __init__(self, back_s: float) -> None:
+        super().__init__()
+        self.clock_s, self.back_s = 0.0, back_s
+
+    def get_blobs(self, keys: Any) -> Any:
+        if self.clock_s < self.back_s:
+            raise StateError("redis://nowhere: loading")
+        return super().get_blobs(keys)
+
+    def wait(self, seconds: float) -> None:
+        self.clock_s += seconds
+
+
+def test_indexes_go_on_once_a_store_that_is_away_at_the_start_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """Begun from 0 again, a camera's rows would have the keys of earlier ones and fall out as repeats."""
+    state = AwayAtFirst(back_s=20.0)
+    state.put_blob("index/hall", b"700", 1e6)
+    indexes = Indexes(state, seconds=lambda: state.clock_s, wait=state.wait)
+    assert indexes.shifted(make_frames("hall", 1)[0]).index == 700  # type: ignore[union-attr]
+    assert caplog.text.count("its frames wait for that") == 1
+
+
+def test_who_cannot_know_the_indexes_of_its_cameras_ends() -> None:
+    state = AwayAtFirst(back_s=1e9)
+    with pytest.raises(StateError, match="loading"):
+        Indexes(state, seconds=lambda: state.clock_s, wait=state.wait).shifted(make_frames("hall", 1)[0])
+    assert state.clock_s == pytest.approx(PATIENCE_S, abs=2.0)
 
 
 def test_indexes_are_put_by_again_in_a_store_that_was_emptied_and_a_store_that_is_away_stops_no_clean_end(
