@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tracemalloc
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +253,17 @@ def test_what_happened_over_weeks_takes_a_bounded_memory(tmp_path: Path) -> None
     rollups = refreshed(tmp_path)
     assert len(rollups._keys["camera_events"]) == KEYS_KEPT
     assert rollups.cameras["hall"].events[-1]["at"] == START + timedelta(seconds=KEYS_KEPT + 499)
+
+
+def test_a_frame_from_a_clock_that_ran_ahead_does_not_hide_the_present(tmp_path: Path) -> None:
+    """A camera's machine that came up in 2036 for a moment."""
+    for day in ("2026-01-04", "2026-01-05", "2025-12-01", "2036-01-01"):
+        (folder := tmp_path / "outputs" / f"day={day}" / "camera=hall").mkdir(parents=True)
+        (folder / f"part-000001-{day}.parquet").touch()
+
+    def days_read(now: datetime) -> list[str]:
+        found = NewParts(tmp_path, 7, now_ns=lambda: int(now.timestamp() * 1e9)).take()["outputs"]
+        return [Path(file).stem[12:] for file in found]
+
+    assert days_read(START) == ["2026-01-04", "2026-01-05", "2036-01-01"]
+    assert days_read(datetime(1970, 1, 1, tzinfo=UTC)) == ["2036-01-01"], "where all is ahead, the newest day counts"
