@@ -27,7 +27,7 @@ from camlink.pipeline.dashboard.rollups import (
     CameraState,
     RunRollups,
 )
-from camlink.pipeline.dashboard.seen_frames import SeenFrames
+from camlink.pipeline.dashboard.seen_frames import BLOCK, BLOCKS, SeenFrames
 from camlink.pipeline.dashboard.trust import trust_of_cameras, trusts_of_cameras
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.records import CalibratedOutput, CameraEvent, FrameDropped, FrameResult, ModelOutput
@@ -267,3 +267,12 @@ def test_a_frame_from_a_clock_that_ran_ahead_does_not_hide_the_present(tmp_path:
 
     assert days_read(START) == ["2026-01-04", "2026-01-05", "2036-01-01"]
     assert days_read(datetime(1970, 1, 1, tzinfo=UTC)) == ["2036-01-01"], "where all is ahead, the newest day counts"
+
+
+def test_a_camera_that_counts_from_0_again_after_millions_of_frames_is_counted_on() -> None:
+    seen = SeenFrames()
+    assert seen.new(np.arange(BLOCKS) * BLOCK).all()
+    assert seen.new(np.array([0, 1, 2])).tolist() == [False, True, True]
+    assert seen.new(np.array([BLOCKS * BLOCK])).tolist() == [True], "and the block that came first is forgotten"
+    assert seen.new(np.array([5, 6])).tolist() == [True, True]
+    assert seen.new(np.array([5, 7])).tolist() == [False, True]
