@@ -17,6 +17,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.evidence import certify
 from camlink.pipeline.certificates import answers, camera_evidence, model_evidence
 from camlink.pipeline.dashboard.buckets import Buckets
+from camlink.pipeline.dashboard.library import REFRESH_S, OpenRun
 from camlink.pipeline.dashboard.parts import NewParts
 from camlink.pipeline.dashboard.rollups import (
     KEYS_KEPT,
@@ -276,3 +277,22 @@ def test_a_camera_that_counts_from_0_again_after_millions_of_frames_is_counted_o
     assert seen.new(np.array([BLOCKS * BLOCK])).tolist() == [True], "and the block that came first is forgotten"
     assert seen.new(np.array([5, 6])).tolist() == [True, True]
     assert seen.new(np.array([5, 7])).tolist() == [False, True]
+
+
+def test_a_fault_while_a_run_is_followed_is_told_and_followed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that follows all runs must outlive it: pages would stand still and not say so."""
+    RunInfo("run", "1", 0, "all", {}, {}, START).save(tmp_path / "run")
+    run = OpenRun("run", tmp_path / "run", days=7)
+
+    def fail(*, watched: bool) -> bool:
+        raise KeyError(0)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(run.rollups, "refresh", fail)
+        run.refresh(0.0)
+        run.refresh(REFRESH_S)
+    assert "KeyError" in run.problem and caplog.text.count("KeyError: 0") == 1
+    run.refresh(2 * REFRESH_S)
+    assert run.problem == ""
