@@ -187,6 +187,16 @@ def test_subfolders_are_searched_and_namesakes_told_apart(tmp_path: Path) -> Non
     }
 
 
+def test_a_folder_that_may_not_be_read_is_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as lost+found on a disk of one's own."""
+    touch(tmp_path, "hall/clip.mp4", "lost+found/clip.mp4")
+    monkeypatch.setattr("os.access", lambda path, mode: "lost+found" not in str(path))
+    assert found(tmp_path) == {"clip": ["clip.mp4"]}
+    assert "lost+found" in caplog.text and "left out" in caplog.text
+
+
 def test_a_name_made_of_folder_and_file_never_takes_that_of_another_camera(tmp_path: Path) -> None:
     touch(tmp_path, "hall/clip.mp4", "yard/clip.mp4", "zoo/hall-clip.mp4")
     assert found(tmp_path) == {"hall-clip": ["hall-clip.mp4"], "hall-clip-2": ["clip.mp4"], "yard-clip": ["clip.mp4"]}
