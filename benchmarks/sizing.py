@@ -72,10 +72,6 @@ class Needs:
     redis_mb: float
     training_cores: float
 
-    @property
-    def total_cores(self) -> float:
-        return sum(self.cores.values()) + self.training_cores
-
 
 def needs(cameras: int, measured: Measured, assumed: Assumed) -> Needs:
     """Return what ``cameras`` cameras need; docs/scaling.md spells the same arithmetic out."""

@@ -6,21 +6,24 @@ before it. Files are written under another name and renamed, so a reader never s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 
 from camlink.links.ensemble import Ensemble
-from camlink.pipeline.errors import LinkError
+from camlink.pipeline.errors import LinkError, ResultsError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _VERSION = re.compile(r"v(\d+)\.npz")
 
 
 class LinkStore:
-    """Links by camera, target and version. One writer, any number of readers."""
+    """Links by camera, target and version. One writer, any number of readers.
+
+    Raises `ResultsError` with the path when the disk is full or not writable.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -70,14 +73,16 @@ class LinkStore:
 
 
 def _write_atomically(path: Path, payload: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise ResultsError(f"{path}: cannot be written: {reason}; free some space or choose another folder") from error

@@ -11,6 +11,7 @@ from camlink.models.detections import class_ids
 from camlink.pipeline.records import Value
 
 REST = "other"
+ROUNDING = 0.01  # of a quantised network's shares
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -49,13 +50,26 @@ class Grouping:
         return grouped / np.float32(total) if total > 0 else grouped
 
 
-def read_head(task: str, raw: NDArray[np.float32], grouping: Grouping) -> Value:
-    """Turn one frame's raw network output ``(classes,)`` into a value, as the task asks."""
-    if task == "regression":
-        return np.asarray(raw, np.float32)
-    if task == "multi_label":
-        return np.asarray(raw if _is_share(raw) else 1 / (1 + np.exp(-raw)), np.float32)
-    return grouping(softmax(raw))
+class Head:
+    """Turns one frame's raw network output ``(classes,)`` into a value, as the task asks.
+
+    Whether a network of several labels ends in a sigmoid its file does not say. A number outside 0..1 shows that it
+    does not, from then on for good: logits that happen to lie within must not be read otherwise than on other frames.
+    """
+
+    def __init__(self, task: str, grouping: Grouping | None = None, *, gives_logits: bool = False) -> None:
+        """``grouping`` is for a single label."""
+        self.grouping = grouping
+        self._task, self._gives_logits = task, gives_logits
+
+    def __call__(self, raw: NDArray[np.float32]) -> Value:
+        if self._task == "regression":
+            return np.asarray(raw, np.float32)
+        if self._task == "multi_label":
+            self._gives_logits = self._gives_logits or not _is_share(raw)
+            return np.asarray(1 / (1 + np.exp(-raw)) if self._gives_logits else np.clip(raw, 0.0, 1.0), np.float32)
+        assert self.grouping is not None
+        return self.grouping(softmax(raw))
 
 
 def first_name(name: str) -> str:
@@ -64,4 +78,4 @@ def first_name(name: str) -> str:
 
 
 def _is_share(raw: NDArray[np.float32]) -> bool:
-    return bool(((raw >= 0) & (raw <= 1)).all())
+    return bool(((raw >= -ROUNDING) & (raw <= 1 + ROUNDING)).all())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from camlink.models import device as machine
 from camlink.models import images
 from camlink.models.base import Inference, OutputSpec
-from camlink.models.classes import Grouping, read_head
+from camlink.models.classes import Grouping, Head
 from camlink.models.detections import (
     as_detections,
     class_ids,
@@ -154,14 +154,14 @@ class OnnxClassifier:
         self.spec = spec
         self._session = OnnxSession(spec.model, path, device)
         self._groups, self._names, self._size = groups, tuple(names), image_size
-        self._grouping: Grouping | None = None
+        self._head = Head(spec.task)  # outlives unloading: what it has learnt of the network stays true
 
     def load(self) -> None:
         """Open the file and resolve the groups. Raises `ModelError`."""
         self._session.load()
         from_file = self._session.class_names()
         names = self._names or tuple(from_file[i] for i in sorted(from_file)) or self.spec.labels
-        self._grouping = Grouping(self.spec.model, self.spec.labels, self._groups, names)
+        self._head.grouping = Grouping(self.spec.model, self.spec.labels, self._groups, names)
 
     def unload(self) -> None:
         self._session.unload()
@@ -178,7 +178,4 @@ class OnnxClassifier:
             planes = images.to_planes(images.centre_crop(picture, size))
         else:
             planes = images.imagenet_planes(picture, size)
-        raw = self._session(planes).reshape(-1)
-        if self._grouping is None:
-            raise ModelError(f'model "{self.spec.model}": asked to run while not loaded; call load() first')
-        return Inference(read_head(self.spec.task, raw, self._grouping))
+        return Inference(self._head(self._session(planes).reshape(-1)))

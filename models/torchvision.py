@@ -11,7 +11,7 @@ import numpy as np
 from camlink.models import device as machine
 from camlink.models import images
 from camlink.models.base import Inference, OutputSpec
-from camlink.models.classes import Grouping, read_head
+from camlink.models.classes import Grouping, Head
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
 
@@ -38,7 +38,7 @@ class TorchvisionClassifier:
         self.spec = spec
         self._architecture, self._path, self._device, self._size = architecture, path, device, image_size
         self._names = tuple(names) or spec.labels
-        self._grouping = Grouping(spec.model, spec.labels, groups or {}, self._names)
+        self._head = Head(spec.task, Grouping(spec.model, spec.labels, groups or {}, self._names), gives_logits=True)
         self._network: Any = None
 
     def load(self) -> None:
@@ -90,4 +90,4 @@ class TorchvisionClassifier:
                 )
         except Exception as error:  # torch raises RuntimeError and its children for everything
             raise ModelError(f'model "{self.spec.model}": failed on {len(frames)} frames: {error}') from error
-        return [Inference(read_head(self.spec.task, row, self._grouping)) for row in output]
+        return [Inference(self._head(row)) for row in output]

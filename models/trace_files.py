@@ -45,7 +45,7 @@ def read_models(folder: Path) -> dict[str, RecordedEntry]:
 
     path = folder / "trace.yaml"
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
     except (FileNotFoundError, NotADirectoryError):
@@ -55,6 +55,8 @@ def read_models(folder: Path) -> dict[str, RecordedEntry]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise TraceError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except (yaml.reader.ReaderError, UnicodeDecodeError) as error:  # both tell what is wrong with a character
+        raise TraceError(f"{path}:1: not YAML: {error.reason}") from error
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(models, dict) or not models:
         raise TraceError(f"{path}:1: wanted a mapping `models:` of NAME: {{kind, size, task, time_ms, memory_gb}}")
@@ -69,7 +71,7 @@ def is_synthetic(folder: Path) -> bool:
     """
     import yaml
 
-    text = (folder / "trace.yaml").read_text()
+    text = (folder / "trace.yaml").read_text(encoding="utf-8")
     return text.startswith("# SYNTHETIC") or yaml.safe_load(text).get("synthetic") is True
 
 

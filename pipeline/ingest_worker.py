@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 RESERVED = 1000  # indexes that are put by ahead of use, so that a crash never makes one come twice
 REFRESH_S = 10.0  # a store that is emptied has the indexes again after so long
+PATIENCE_S, ASK_AGAIN_S = 60.0, 1.0  # with a store that is away when a camera's index is asked for
 INDEX_TTL_S = 365 * 24 * 3600.0
 
 
@@ -31,10 +32,18 @@ class Indexes:
 
     A source counts from 0 each time it is opened. What is put by in the state store is beyond any index in use; after a
     crash up to `RESERVED` indexes are skipped, for frames that never were.
+
+    Raises `StateError` where the store does not say within `PATIENCE_S` how far a camera has come: rows of indexes that
+    were given before would fall out as repeats.
     """
 
-    def __init__(self, state: StateStore) -> None:
-        self._state = state
+    def __init__(
+        self,
+        state: StateStore,
+        seconds: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._state, self._seconds, self._wait = state, seconds, wait
         self._base: dict[str, int] = {}
         self._reserved: dict[str, int] = {}
         self._next: dict[str, int] = {}
@@ -79,12 +88,20 @@ class Indexes:
         return shifted
 
     def _found(self, camera_id: str) -> int:
-        try:
-            (found,) = self._state.get_blobs([_key(camera_id)])
-        except StateError as error:
-            logger.warning("%s; camera %s counts from 0", error, camera_id)
-            found = None
-        return int(found) if found else 0
+        deadline, is_told = self._seconds() + PATIENCE_S, False
+        while True:
+            try:
+                (found,) = self._state.get_blobs([_key(camera_id)])
+                return int(found) if found else 0
+            except StateError as error:
+                if self._seconds() > deadline:
+                    raise
+                if not is_told:
+                    logger.warning(
+                        "%s; it knows the next index of camera %s: its frames wait for that", error, camera_id
+                    )
+                is_told = True
+                self._wait(ASK_AGAIN_S)
 
     def _put(self, camera_id: str, index: int) -> None:
         self._state.put_blob(_key(camera_id), str(index).encode(), INDEX_TTL_S)

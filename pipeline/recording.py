@@ -6,7 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,14 +32,13 @@ class TraceWriter:
         if (folder / "trace.yaml").exists():
             raise TraceError(f"{folder} already holds a trace; choose another folder")
         self.frames = 0
+        self._folder = folder
         self._open = ExitStack()
-        try:
+        with self._told():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "trace.yaml").write_text(_header(pool), encoding="utf-8")
             self._frames = self._table(folder / "frames.csv", FRAME_COLUMNS)
             self._outputs = self._table(folder / "outputs.csv", OUTPUT_COLUMNS)
-        except OSError as error:
-            raise TraceError(f"{folder}: a trace cannot be written here: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -47,17 +46,26 @@ class TraceWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        with self._told():
+            self._open.close()
 
     def write(self, frame: Frame, values: Mapping[str, Inference]) -> None:
         """Add one frame and what every model said of it."""
         stats = frame.stats
         shown = [f"{getattr(stats, name):.6g}" if stats else "" for name in STATISTICS]
-        self._frames.writerow((frame.camera_id, frame.index, frame.captured_at.isoformat(), *shown))
-        for model, inference in values.items():
-            value = [round(float(entry), 5) for entry in inference.value]
-            self._outputs.writerow((frame.camera_id, frame.index, model, json.dumps(value), _boxes(inference)))
+        with self._told():
+            self._frames.writerow((frame.camera_id, frame.index, frame.captured_at.isoformat(), *shown))
+            for model, inference in values.items():
+                value = [round(float(entry), 5) for entry in inference.value]
+                self._outputs.writerow((frame.camera_id, frame.index, model, json.dumps(value), _boxes(inference)))
         self.frames += 1
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TraceError(f"{self._folder}: a trace cannot be written here: {error.strerror}") from error
 
     def _table(self, path: Path, columns: Sequence[str]) -> Any:
         writer = csv.writer(self._open.enter_context(path.open("w", newline="", encoding="utf-8")))

@@ -14,9 +14,14 @@ from camlink.pipeline.errors import CamlinkError
 def open_backend(url: str, backends: Mapping[str, str], error: type[CamlinkError], what: str) -> Any:
     """Import and construct the class that ``backends`` names for the URL's scheme ("module:Class").
 
-    Raises ``error`` for a scheme that is not known.
+    Raises ``error`` for a scheme that is not known, and for what is no address.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as cause:
+        from camlink.pipeline.ingest.masking import mask_url
+
+        raise error(f"{mask_url(url)} is no address: {cause}") from cause
     if scheme not in backends:
         close = get_close_matches(scheme, backends, n=1, cutoff=0.5)
         hint = f'; did you mean "{close[0]}://"?' if close else f"; known: {', '.join(f'{b}://' for b in backends)}"

@@ -26,7 +26,11 @@ SPECS = {
     "persons": OutputSpec("persons", "vector", 1, "count"),
     "action": OutputSpec("action", "vector", 2, "multi_label"),
 }
-PAIRS = (("persons", ("objects",)), ("objects", ("persons",)), ("persons", ("objects", "action")))
+PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("persons", ("objects",)),
+    ("objects", ("persons",)),
+    ("persons", ("objects", "action")),
+)
 BATCH = 1000
 KINDS: tuple[LinkKind, ...] = ("vec_to_vec", "count_distribution")
 
@@ -51,11 +55,7 @@ def main(seed: int = 0) -> None:
     learnt = {m: v[:300] for m, v in values.items()}
     for kind in KINDS:
         trained = train_ensembles(SPECS, learnt, seed=seed, times_s=np.arange(300.0), kind=kind)
-        for target, sources in (
-            ("persons", ("objects",)),
-            ("objects", ("persons",)),
-            ("persons", ("objects", "action")),
-        ):
+        for target, sources in PAIRS:
             ensemble, recall = trained[target], Recall(values[target][0], 3.0)
             batch = {s: values[s] for s in sources}
             one = {s: values[s][1] for s in sources}

@@ -45,10 +45,6 @@ class WarmUp:
         """Return the frames' event times (n,)."""
         return np.array([f.time_s for f in self._frames], np.float64)
 
-    def last_time_s(self) -> float | None:
-        """Return the event time of the newest frame."""
-        return self._frames[-1].time_s if self._frames else None
-
     def features(self) -> dict[str, NDArray[np.float64]]:
         """Return feature -> (n,) as they were seen; nothing where a frame had no statistics."""
         stats = [f.stats for f in self._frames]

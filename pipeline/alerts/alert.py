@@ -39,6 +39,8 @@ class Alert:
     def id(self) -> str:
         """The same for the same event, also when it is found again after a crash: receivers may leave out repeats."""
         told = f"{self.rule}\n{self.camera_id}\n{self.since.isoformat()}"
+        if self.kind == "target_not_met":  # one rule watches all models, and two may miss their targets on one frame
+            told += f"\n{self.model}"
         return blake2b(told.encode(), digest_size=12).hexdigest()
 
     def to_json(self) -> bytes:

@@ -69,7 +69,7 @@ class Alerts:
         if self._live:
             with self._lock:  # executions are asked for by records alone, so nothing is lost here
                 self._sort(self._rules.on_time(datetime.fromtimestamp(self._now_s(), UTC)))
-        return sum(self._carry(letter) for letter in self._outbox.due(self._now_s()))
+        return sum(self._carry_to(place) for place in self._outbox.places_due(self._now_s()))
 
     def waiting(self) -> int:
         """Return how many letters have not arrived."""
@@ -104,6 +104,18 @@ class Alerts:
             except Exception:  # the thread must outlive a full disk; what is kept is tried again
                 self.counts["failures"] += 1
                 logger.exception("alerts could not be delivered; trying again")
+
+    def _carry_to(self, place: str) -> int:
+        """Carry what is due to one place; return how many letters have arrived.
+
+        After one that has not, the others wait for the next turn, so that a place that hangs holds up no other.
+        """
+        arrived = 0
+        for letter in self._outbox.due(self._now_s(), place):
+            if not self._carry(letter):
+                break
+            arrived += 1
+        return arrived
 
     def _carry(self, letter: Letter) -> bool:
         address = self._addresses.get(letter.place)

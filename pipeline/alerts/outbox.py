@@ -6,6 +6,7 @@ it is found again, so that it is put in once. Several processes may share the fi
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from typing import Any
 
 from camlink.pipeline.alerts.alert import Alert
 from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.quantities import counted
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "alerts.sqlite"
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 2.0, 300.0
@@ -59,19 +63,26 @@ class Outbox:
         body = alert.to_json()
         rows = [(alert.id, place, body, now_s, now_s) for place in places]
         self._run("INSERT OR IGNORE INTO outbox (id, place, body, put_s, due_s) VALUES (?, ?, ?, ?, ?)", rows)
+        self._forget_old(now_s)
 
-    def due(self, now_s: float, most: int = 50) -> list[Letter]:
-        """Return letters whose time has come, oldest first."""
+    def places_due(self, now_s: float) -> list[str]:
+        """Return the places for which there are letters whose time has come."""
+        sql = "SELECT DISTINCT place FROM outbox WHERE told_s IS NULL AND due_s <= ? ORDER BY place"
+        return [place for (place,) in self._query(sql, (now_s,))]
+
+    def due(self, now_s: float, place: str, most: int = 100) -> list[Letter]:
+        """Return letters for a place whose time has come, oldest first."""
         found = self._query(
-            "SELECT id, place, body, tries FROM outbox WHERE told_s IS NULL AND due_s <= ? ORDER BY put_s LIMIT ?",
-            (now_s, most),
+            "SELECT id, place, body, tries FROM outbox WHERE told_s IS NULL AND due_s <= ? AND place = ? "
+            "ORDER BY put_s LIMIT ?",
+            (now_s, place, most),
         )
         return [Letter(*row) for row in found]
 
     def told(self, letter: Letter, now_s: float) -> None:
-        """Note that a letter has arrived, and forget what is older than `KEPT_S`."""
+        """Note that a letter has arrived."""
         self._run("UPDATE outbox SET told_s = ? WHERE id = ? AND place = ?", [(now_s, letter.id, letter.place)])
-        self._run("DELETE FROM outbox WHERE put_s < ?", [(now_s - KEPT_S,)])
+        self._forget_old(now_s)
 
     def failed(self, letter: Letter, problem: str, now_s: float) -> float:
         """Note that a letter did not arrive; return in how many seconds it is tried again."""
@@ -80,6 +91,7 @@ class Outbox:
             "UPDATE outbox SET tries = tries + 1, due_s = ?, problem = ? WHERE id = ? AND place = ?",
             [(now_s + wait_s, problem[:500], letter.id, letter.place)],
         )
+        self._forget_old(now_s)
         return wait_s
 
     def waiting(self) -> int:
@@ -90,6 +102,17 @@ class Outbox:
         """Close the file."""
         with self._lock:
             self._database.close()
+
+    def _forget_old(self, now_s: float) -> None:
+        """Forget what is older than `KEPT_S`, also where a place has been away for so long that nothing arrives."""
+        old = (now_s - KEPT_S,)
+        untold = self._query("SELECT count(*) FROM outbox WHERE told_s IS NULL AND put_s < ?", old)[0][0]
+        if untold:
+            days = KEPT_S / 86_400
+            logger.warning(
+                "%s: %s that has not arrived within %.0f days forgotten", self._file, counted(untold, "alert"), days
+            )
+        self._run("DELETE FROM outbox WHERE put_s < ?", [old])
 
     def _run(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -65,7 +66,7 @@ class Webhook:
         except urllib.error.HTTPError as error:
             error.close()
             raise AlertError(f"{self._shown}: answered {error.code} to an alert") from None  # a cause holds the address
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             raise AlertError(f"{self._shown}: cannot be reached: {reason}") from None
 
@@ -78,27 +79,16 @@ class Mqtt:
 
     def __init__(self, address: str) -> None:
         try:
-            import paho.mqtt.client as mqtt
-            from paho.mqtt.enums import CallbackAPIVersion
+            import paho.mqtt.client  # noqa: F401
         except ImportError as error:
             raise AlertError("paho-mqtt is not installed: pip install 'camlink[mqtt]'") from error
-        parts = urlsplit(address)
-        self._shown, self._topic = shown_place(address), parts.path.strip("/")
-        self._host, secure = str(parts.hostname), parts.scheme == "mqtts"
-        self._port = parts.port or (8883 if secure else 1883)
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        if parts.username:
-            self._client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
-        if secure:
-            self._client.tls_set()
-        self._running = False
+        self._parts = urlsplit(address)
+        self._shown, self._topic = shown_place(address), self._parts.path.strip("/")
+        self._client: Any = None
 
     def send(self, key: str, body: bytes) -> None:
         try:
-            if not self._running:
-                self._client.connect(self._host, self._port, keepalive=30)
-                self._client.loop_start()
-                self._running = True
+            self._client = self._client or self._connected()
             sent = self._client.publish(self._topic, body, qos=1)
             sent.wait_for_publish(TIMEOUT_S)
             arrived = sent.is_published()
@@ -110,10 +100,25 @@ class Mqtt:
             raise AlertError(f"{self._shown}: has not acknowledged an alert within {TIMEOUT_S:.0f} s")
 
     def close(self) -> None:
-        if self._running:
-            self._running = False
-            self._client.disconnect()
-            self._client.loop_stop()
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.disconnect()
+            client.loop_stop()
+
+    def _connected(self) -> Any:
+        """Return a new client for each connection: one that failed would send again all that it still holds."""
+        import paho.mqtt.client as mqtt
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        parts = self._parts
+        client, secure = mqtt.Client(CallbackAPIVersion.VERSION2), parts.scheme == "mqtts"
+        if parts.username:
+            client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+        if secure:
+            client.tls_set()
+        client.connect(str(parts.hostname), parts.port or (8883 if secure else 1883), keepalive=30)
+        client.loop_start()
+        return client
 
 
 class KafkaTopic:

@@ -22,7 +22,7 @@ from camlink.pipeline.bus.kafka_python import PythonClient, TopicLook, make_topi
 from camlink.pipeline.bus.kafka_topics import KafkaAddress, TopicWatch
 from camlink.pipeline.bus.pace import Pace
 from camlink.pipeline.bus.partitions import Positions
-from camlink.pipeline.codec import decode, encode, sender_of
+from camlink.pipeline.codec import MOST_BYTES, decode, encode, sender_of
 from camlink.pipeline.errors import BusError, CodecError
 from camlink.pipeline.graph import STATE_TOPICS, camera_of, key_of
 from camlink.pipeline.records import Record
@@ -76,10 +76,10 @@ class KafkaBus:
         self.refuse_bytes(topic, encode(record, self.sender), reason)
 
     def refuse_bytes(self, topic: str, data: bytes, reason: str) -> None:
-        """Put raw bytes aside, with where they came from."""
+        """Put raw bytes aside, with where they came from; of more than fit, with these headers, the beginning."""
         logger.error("%s: refused: %s", topic, reason)
         headers = [("topic", topic.encode()), ("reason", reason.encode()[:2000]), ("sender", sender_of(data).encode())]
-        self._producer.send(Place(self.address.topic(DEAD_LETTER), 0), None, data, headers)
+        self._producer.send(Place(self.address.topic(DEAD_LETTER), 0), None, data[:MOST_BYTES], headers)
 
     def subscribe(
         self, topics: Sequence[str], group: str, follow: Sequence[str] = (), restore: Sequence[str] = ()
@@ -98,7 +98,9 @@ class KafkaBus:
             reader.close()
 
     def decoded(self, message: Message) -> Record | None:
-        """Return the record in a message; None if it is none, which is then put aside."""
+        """Return the record in a message; None if it is none, which is then put aside, or a tombstone."""
+        if not message.value:
+            return None
         try:
             return decode(message.value)
         except CodecError as error:

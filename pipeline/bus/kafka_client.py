@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What a reader gives."""
+    """What a reader gives. No bytes: a tombstone, by which somebody has deleted a key."""
 
     place: Place
     offset: int

@@ -250,7 +250,7 @@ def _is_whole(address: KafkaAddress, message: Any) -> bool:
 
 
 def _message(message: Any) -> Message:
-    return Message(Place(message.topic(), message.partition()), message.offset(), message.value())
+    return Message(Place(message.topic(), message.partition()), message.offset(), message.value() or b"")
 
 
 @contextlib.contextmanager

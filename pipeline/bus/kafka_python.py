@@ -176,7 +176,7 @@ class PythonReader:
         with _translated(self._address, "reading"):
             batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=most)
         return [
-            Message(place, message.offset, message.value)
+            Message(place, message.offset, message.value or b"")
             for (topic, partition), messages in batches.items()
             for place in [Place(topic, partition)]
             for message in messages

@@ -72,13 +72,14 @@ class KafkaAddress:
         if "@" in parts.netloc:
             raise BusError("kafka:// takes no user or password; set CAMLINK_KAFKA_USERNAME and CAMLINK_KAFKA_PASSWORD")
         site = parts.path.strip("/") or "camlink"
-        if not parts.netloc or not _SITE.fullmatch(site):
+        servers = tuple(parts.netloc.split(","))
+        if not all(map(_is_server, servers)) or not _SITE.fullmatch(site):
             raise BusError(f'"{url}" is no broker; write kafka://HOST:PORT/SITE, SITE of letters, digits, "_" and "-"')
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         client = options.pop("client", CLIENTS[0])
         if client not in CLIENTS:
             raise BusError(f'"{url}": client={client} is not known; there are {" and ".join(CLIENTS)}')
-        return cls(tuple(parts.netloc.split(",")), site, **_numbers(url, options), client=client)
+        return cls(servers, site, **_numbers(url, options), client=client)
 
     def __str__(self) -> str:
         return f"kafka://{','.join(self.servers)}/{self.site}"
@@ -94,6 +95,14 @@ class KafkaAddress:
     def credentials(self) -> dict[str, str]:
         """Return what the environment says of security, by kafka-python's names of options."""
         return {option: os.environ[name] for option, name in _CREDENTIALS.items() if os.environ.get(name)}
+
+
+def _is_server(place: str) -> bool:
+    try:
+        parts = urlsplit(f"//{place}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port
+        return False
 
 
 def _numbers(url: str, options: Mapping[str, str]) -> dict[str, int]:

@@ -55,18 +55,18 @@ RateOption = Annotated[
 
 
 def out_console() -> Console:
-    """Return the console for results (standard output)."""
+    """Return the console for results (standard output). What it prints is never read as markup: paths have brackets."""
     from rich.console import Console
 
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if narrow else PIPED_WIDTH)
+    return Console(width=None if narrow else PIPED_WIDTH, markup=False)
 
 
 def note_console() -> Console:
-    """Return the console for notes, progress and errors (standard error)."""
+    """Return the console for notes, progress and errors (standard error), which are never read as markup either."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False)
 
 
 def print_note(text: str) -> None:

@@ -15,14 +15,16 @@ Names = Annotated[list[str] | None, typer.Argument(help="Models or sets; all whe
 @app.command("list")
 def list_models() -> None:
     """List the catalogue: what each model is, what its output means, and its licence."""
+    from rich.text import Text
+
     from camlink.models import catalogue
 
     console = out_console()
     for name in catalogue.names():
         d = catalogue.definition(name)
         in_sets = ", ".join(s for s, members in catalogue.sets().items() if name in members)
-        console.print(f"[bold]{name}[/bold]  {d.task} of {', '.join(d.labels)}", highlight=False)
-        console.print(f"[dim]in {in_sets}; {d.licence}. {d.description}[/dim]\n", highlight=False)
+        console.print(Text(name, style="bold"), f" {d.task} of {', '.join(d.labels)}", highlight=False)
+        console.print(f"in {in_sets}; {d.licence}. {d.description}\n", style="dim", highlight=False)
     console.print("YOLO weights are AGPL-3.0: a service that uses them must offer its source, or hold a licence.")
 
 

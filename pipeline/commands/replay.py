@@ -139,14 +139,14 @@ def find_cameras(paths: list[Path], fps: float | None, timezone: str, start: dat
 
 def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun, *, fit: bool, realtime: bool) -> int:
     from camlink.pipeline.assembly import check_budgets
-    from camlink.pipeline.clock import WallClock
+    from camlink.pipeline.clock import SteadyClock
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.config.start_checks import check_start
     from camlink.pipeline.footage import fit_rules, footage_of
     from camlink.pipeline.ingest.masking import mask_url
     from camlink.pipeline.ingest.merge import merge
     from camlink.pipeline.ingest.opening import open_source
-    from camlink.pipeline.ingest.replay import paced
+    from camlink.pipeline.ingest.replay import Rest, paced
     from camlink.pipeline.session import Camera, Session
 
     footage = [footage_of(spec) for spec in specs]
@@ -172,11 +172,13 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun
         tick=min(len(cameras), 16),
     )
     readings: Any = merge(sources)
+    rest = Rest()
     if realtime:
-        readings = paced(readings, WallClock())
+        readings = paced(readings, SteadyClock(), rest)
     total = sum(f.frames for f in footage if f.frames) if all(f.frames for f in footage) else None
 
     def close() -> None:
+        rest.cut()
         for source in sources:
             source.close()
 

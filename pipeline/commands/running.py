@@ -64,9 +64,9 @@ def encode_picture(frame: Frame) -> bytes:
     small = picture if isinstance(picture, np.ndarray) else picture.at_least(PICTURE_WIDTH)
     scale = min(1.0, PICTURE_WIDTH / width)
     while small.shape[1] >= 2 * PICTURE_WIDTH:
-        half = small.shape[1] // 2, small.shape[0] // 2
+        half = small.shape[1] // 2, max(1, small.shape[0] // 2)
         small = cv2.resize(small, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    small = cv2.resize(small, (round(width * scale), round(height * scale)))  # type: ignore[assignment]
+    small = cv2.resize(small, (round(width * scale), max(1, round(height * scale))))  # type: ignore[assignment]
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 

@@ -12,6 +12,7 @@ from camlink.pipeline.run_info import RunInfo
 
 STALE_AFTER_S = 60.0  # or ten frames of a slow camera, whichever is longer
 LASTING = ("down", "frozen")  # events that describe a state until another event ends it
+PASSING = ("resolution", "corrupt", "slow", "steady")  # events that neither begin nor end such a state
 ORDER = ("down", "silent", "frozen", "no frames", "live", "ended")  # worst first
 
 
@@ -28,7 +29,7 @@ class Health:
 def health_of(camera: CameraState, info: RunInfo, now: datetime) -> Health:
     """Judge one camera at ``now``."""
     last = camera.last_us
-    event = next((e for e in reversed(camera.events) if e["kind"] not in ("resolution", "corrupt")), None)
+    event = next((e for e in reversed(camera.events) if e["kind"] not in PASSING), None)
     if event is not None and event["kind"] in LASTING:
         return Health(event["kind"], "bad", str(event["detail"]), last)
     if info.finished_at is not None or (event is not None and event["kind"] == "ended"):

@@ -51,6 +51,10 @@ class OpenRun:
             if not self.problem:
                 logger.warning("%s", error)
             self.problem = str(error)
+        except Exception as error:  # a fault of ours: whoever follows all runs must outlive it, and pages tell of it
+            if not self.problem:
+                logger.exception("%s: cannot be followed", self.rollups.run_dir)
+            self.problem = f"{self.rollups.run_dir}: cannot be followed: {type(error).__name__}: {error}"
         finally:
             self._refreshed_s = now_s
             self._refreshing.release()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from camlink.pipeline.errors import ResultsError
@@ -23,7 +23,7 @@ class NewParts:
     """The parts of a run folder that were not there at the last `take`. Folders and files may come and go meanwhile."""
 
     def __init__(self, run_dir: Path, days: int, now_ns: Callable[[], int] = time.time_ns) -> None:
-        """Outputs older than ``days`` before the newest day are left unread."""
+        """Outputs older than ``days`` before the newest day, but for days that are yet to come, are left unread."""
         self._run_dir = run_dir
         self._days = days
         self._now_ns = now_ns
@@ -42,9 +42,10 @@ class NewParts:
 
     def _camera_folders(self) -> Iterator[Path]:
         days = {day: path for path in _folders(self._run_dir / "outputs") if (day := _day_of(path)) is not None}
-        oldest = max(days, default=date.min) - timedelta(days=self._days) if days else date.min
+        tomorrow = datetime.fromtimestamp(self._now_ns() / 1e9, UTC).date() + timedelta(days=1)
+        newest = max((day for day in days if day <= tomorrow), default=max(days, default=date.min))
         for day in sorted(days):
-            if day > oldest:
+            if newest - day < timedelta(days=self._days):
                 yield from _folders(days[day])  # "camera=…" before "mixed", where later rows lie
 
     def _in(self, folder: Path) -> Iterator[str]:

@@ -14,9 +14,10 @@ import json
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ LABELS = 8  # of a model are drawn, its first ones
 LISTED = 400  # events, drops and decisions kept per camera
 # Tables whose rows are shown one by one, and the list of a `CameraState` that holds them; others are for reports.
 LIST_OF = {"decisions": "decisions", "drops": "drops", "camera_events": "events", "adaptation": "adaptation"}
+KEYS_KEPT = 10_000  # rows per table of which repeats are known; repeats come soon, after a restart
 PARTS_AT_ONCE = 500
 QUIET = 8  # refreshes without news after which nothing more is waited for
 AT_ONCE = 32  # cameras at least that a refresh works in, if they have new rows
@@ -140,6 +142,7 @@ class CameraState:
     adaptation: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
     drops: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LISTED))
     dropped: Counter[str] = field(default_factory=Counter)  # frames by reason
+    seen_drops: dict[str, SeenFrames] = field(default_factory=dict)  # by reason: their first frames
     calibrated: dict[str, CalibratedState] = field(default_factory=dict)  # by name, where a person gave labels
     evidence: Evidence = field(default_factory=Evidence)  # on all outputs
     version: int = 0  # rises with every change
@@ -180,7 +183,7 @@ class RunRollups:
         self.version = 0
         self._specs = self.info.specs()
         self._parts = NewParts(self.run_dir, days)
-        self._keys: dict[str, set[tuple[Any, ...]]] = {table: set() for table in KEYS}
+        self._keys: dict[str, dict[tuple[Any, ...], None]] = {table: {} for table in LIST_OF}  # oldest first
         self._header_at = 0
         self._quiet = 0  # refreshes since the last that brought outputs
         self._meet([*self.info.cameras, *self.info.captured])
@@ -278,18 +281,35 @@ class RunRollups:
             camera.version += 1
             camera.calibrated.setdefault(name, CalibratedState(name)).add(own)
 
-    def _list(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
-        for row in rows:
-            key = tuple(str(row[name]) for name in KEYS[table])
-            if key in self._keys[table]:
-                continue
-            self._keys[table].add(key)
-            self._meet([row["camera_id"]])
+    def _list(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        self._meet(row["camera_id"] for row in rows)
+        fresh = self._new_drops(rows) if table == "drops" else [self._is_new(table, row) for row in rows]
+        for row in compress(rows, fresh):
             camera = self.cameras[row["camera_id"]]
             camera.version += 1
             getattr(camera, LIST_OF[table]).append(row)
             if table == "drops":
                 camera.dropped[row["reason"]] += row["count"]
+
+    def _new_drops(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Return which rows (n,) come for the first time. There may be many: an overload drops frames one by one."""
+        together: dict[tuple[str, str], list[int]] = {}
+        for place, row in enumerate(rows):
+            together.setdefault((row["camera_id"], row["reason"]), []).append(place)
+        fresh = np.zeros(len(rows), np.bool_)
+        for (camera_id, reason), places in together.items():
+            seen = self.cameras[camera_id].seen_drops.setdefault(reason, SeenFrames())
+            fresh[places] = seen.new(np.array([rows[place]["first_index"] for place in places], np.int64))
+        return fresh
+
+    def _is_new(self, table: str, row: Mapping[str, Any]) -> bool:
+        key, known = tuple(str(row[name]) for name in KEYS[table]), self._keys[table]
+        if key in known:
+            return False
+        known[key] = None
+        if len(known) > KEYS_KEPT:
+            del known[next(iter(known))]
+        return True
 
 
 def bucket_rows(rows: Any) -> tuple[np.ndarray, np.ndarray]:

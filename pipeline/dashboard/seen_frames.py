@@ -39,5 +39,5 @@ class SeenFrames:
         if block not in self._blocks:
             self._blocks[block] = np.zeros(BLOCK // 8, np.uint8)
             if len(self._blocks) > BLOCKS:
-                del self._blocks[min(self._blocks)]
+                del self._blocks[next(iter(self._blocks))]  # the first that came: an index may begin again from 0
         return self._blocks[block]

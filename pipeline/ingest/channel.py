@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
@@ -20,10 +22,19 @@ class Channel:
     Readers write with a token; after `revoke` a reader that hung and comes back to life is no longer heard.
     """
 
-    def __init__(self, spec: SourceSpec, frozen_after_s: float, with_stats: bool, first_index: int = 0) -> None:
-        self._spec = spec
+    def __init__(
+        self,
+        spec: SourceSpec,
+        frozen_after_s: float,
+        with_stats: bool,
+        first_index: int = 0,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``seconds`` measures for how long a picture stands still, which a clock that is set must not disturb."""
+        self._spec, self._seconds = spec, seconds
         self._counter = FrameCounter(spec.camera_id, spec.crop, with_stats, first_index)
         self._frozen = FrozenRule(frozen_after_s)
+        self._is_told_frozen = False
         self._readings: deque[Reading] = deque()
         self._token = 0
         self._last_at: datetime | None = None
@@ -53,9 +64,9 @@ class Channel:
             if event is not None:
                 self._put(event)
             pixels = seal(pixels, self._spec.crop)
-            was_frozen = self._frozen.is_frozen
-            is_frozen = self._frozen.update(pixels, at)
-            if is_frozen != was_frozen:
+            is_frozen = self._frozen.update(pixels, self._seconds())
+            if is_frozen != self._is_told_frozen:
+                self._is_told_frozen = is_frozen
                 detail = "the picture does not change" if is_frozen else "the picture moves again"
                 self._put(CameraEvent(self._spec.camera_id, at, "frozen" if is_frozen else "thawed", detail))
             if is_frozen:
@@ -74,6 +85,8 @@ class Channel:
         with self._changed:
             if event is not None and self.accepts(token):
                 self._put(event)
+                if event.kind == "recovered":  # taken for well now: a picture that still stands is told of again
+                    self._is_told_frozen = False
 
     def take(self) -> Reading | None:
         """Return the oldest reading not yet taken, or None."""

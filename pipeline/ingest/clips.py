@@ -25,6 +25,7 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".m2ts", ".flv", ".wmv", ".3gp", ".mjpeg"}
 )
 _COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})  # their frame count is stored, not estimated
+_FROM_ZERO_SUFFIXES = frozenset({".mkv", ".webm"})  # their duration counts from 0, wherever their first frame is
 _FALLBACK_FPS = 25.0
 _ATTEMPTS_MOST = 1000
 
@@ -246,7 +247,7 @@ def planned(spec: SourceSpec, paths: Sequence[Path]) -> list[Clip]:
 
 def open_clip(camera_id: str, path: Path) -> tuple[Capture, ClipInfo]:
     """Open a clip. Raises `SourceError` if it is missing or is no video that can be decoded."""
-    from camlink.pipeline.ingest.opencv import frame_count, frame_rate, open_file
+    from camlink.pipeline.ingest.opencv import first_number, frame_count, frame_rate, open_file
 
     if not path.is_file():
         raise SourceError(f'camera "{camera_id}": there is no file {path}')
@@ -257,8 +258,10 @@ def open_clip(camera_id: str, path: Path) -> tuple[Capture, ClipInfo]:
     fps = frame_rate(capture)
     if fps is None:
         logger.warning('camera "%s": %s tells no frame rate; taking %g', camera_id, path, _FALLBACK_FPS)
-    info = ClipInfo(fps or _FALLBACK_FPS, frame_count(capture), path.suffix.lower() in _COUNTED_SUFFIXES)
-    return capture, info
+    frames, suffix = frame_count(capture), path.suffix.lower()
+    if frames is not None and suffix in _FROM_ZERO_SUFFIXES:
+        frames = max(1, frames - first_number(path))
+    return capture, ClipInfo(fps or _FALLBACK_FPS, frames, suffix in _COUNTED_SUFFIXES)
 
 
 def open_sampled(spec: SourceSpec, path: Path) -> tuple[Capture, ClipInfo]:

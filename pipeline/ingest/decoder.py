@@ -14,6 +14,7 @@ import ctypes
 import json
 import mmap
 import os
+import re
 import socket
 import sys
 import threading
@@ -299,15 +300,19 @@ _MEANINGS = {
     "No route to host": "there is no route to that host",
     "Network is unreachable": "the network is unreachable",
     "Name or service not known": "the host name is not known",
-    "failed to resolve hostname": "the host name is not known",
+    "Failed to resolve hostname": "the host name is not known",
     "Connection timed out": "the host does not answer",
     "Immediate exit requested": "the host does not answer in time",
 }
 
 
 def _cause(said: str, address: str | int) -> str:
-    """Return what FFmpeg's words mean, or nothing where that is not known."""
-    meaning = next((meaning for words, meaning in _MEANINGS.items() if words in said), "")
+    """Return what FFmpeg's words mean, or nothing where that is not known.
+
+    Words stand by themselves: a port may be 8401, and a camera's fourth channel is often called 401.
+    """
+    meanings = (meaning for words, meaning in _MEANINGS.items() if re.search(rf"(?<!\S){words}(?!\w)", said))
+    meaning = next(meanings, "")
     if not meaning.endswith("password"):
         return meaning
     return meaning + ("" if isinstance(address, str) and "@" in address else "; its source gives none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -61,7 +62,10 @@ def _search(folder: Path, timezone: str) -> Iterable[_Find]:
         yield from _clip(clip, timezone)
     yield from _images(folder, timezone)
     for inner in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        yield from _search(inner, timezone)
+        if os.access(inner, os.R_OK | os.X_OK):
+            yield from _search(inner, timezone)
+        else:
+            logger.warning("%s may not be read and is left out", inner)
 
 
 def _file(path: Path, timezone: str) -> Iterable[_Find]:
@@ -107,7 +111,7 @@ def _by_camera(finds: Iterable[_Find]) -> dict[str, list[_Find]]:
             cameras[camera] = sorted(group, key=lambda find: (find.at is not None and find.at.timestamp(), find.path))
             continue
         for find in group:
-            cameras[_free_name(f"{find.path.parent.name}-{camera}", cameras)] = [find]
+            cameras[_free_name(f"{find.path.parent.name}-{camera}", {*groups, *cameras})] = [find]
     return cameras
 
 

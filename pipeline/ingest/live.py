@@ -87,7 +87,8 @@ class LiveSource:
         self.captured = 0
         self._clock = clock
         self._limits = limits or LiveLimits()
-        self._channel = Channel(spec, spec.frozen_after_s or self._limits.frozen_after_s, with_stats, first_index)
+        frozen_after_s = spec.frozen_after_s or self._limits.frozen_after_s
+        self._channel = Channel(spec, frozen_after_s, with_stats, first_index, seconds)
         self._outage = Outage(spec, address, self._limits, seed)
         self._run = run
         self._wait = wait or self._channel.wait

@@ -24,7 +24,7 @@ DEFAULT_START = datetime(2026, 1, 1, tzinfo=UTC)  # event time of footage that c
 _TIME = re.compile(
     r"(?<!\d)(?P<year>(?:19|20)\d\d)[-_.]?(?P<month>\d\d)[-_.]?(?P<day>\d\d)"
     r"[T_ .-]*(?P<hour>\d\d)(?P<mark>[-_:.]?)(?P<minute>\d\d)"
-    r"(?:(?P=mark)(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?"
+    r"(?:(?P=mark)(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6})\d*)?)?"
     r"(?P<zone>(?:Z|[+-](?:0\d|1[0-4]):?[0-5]\d)(?![0-9A-Za-z]))?(?!\d)"  # strict: a hash may follow a time
 )
 _GENERIC = frozenset({"clip", "frame", "image", "img", "photo", "pic", "rec", "recording", "snapshot", "vid", "video"})

@@ -91,7 +91,11 @@ def read_image(path: Path) -> Pixels | None:
     except OSError as cause:
         logger.warning("%s cannot be read: %s", path, cause)
         return None
-    return cast("Pixels | None", cv2.imdecode(data, cv2.IMREAD_COLOR)) if data.size else None
+    try:
+        return cast("Pixels | None", cv2.imdecode(data, cv2.IMREAD_COLOR)) if data.size else None
+    except cv2.error as cause:  # more pixels than OpenCV takes, by a header that may be damaged
+        logger.warning("%s cannot be decoded: %s", path, cause.err)
+        return None
 
 
 def position_s(capture: Capture) -> float:
@@ -109,6 +113,16 @@ def frame_count(capture: Capture) -> int | None:
     """Return how many frames the container says it holds, or None where it does not say."""
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     return int(count) if math.isfinite(count) and 0 < count < 1e9 else None
+
+
+def first_number(path: Path) -> int:
+    """Return the number of a clip's first frame by its time stamp: above 0 where it was cut out of a longer one."""
+    pts = getattr(cv2, "CAP_PROP_PTS", None)  # since OpenCV 4.11
+    capture = open_file(path)
+    try:
+        return max(0, round(capture.get(pts))) if pts is not None and grab(capture) else 0
+    finally:
+        capture.release()
 
 
 def codec(capture: Capture) -> str:

@@ -13,27 +13,23 @@ from camlink.pipeline.ingest.clips import VIDEO_SUFFIXES, ClipSource, expected_o
 from camlink.pipeline.ingest.live import LiveSource
 from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.ingest.names import parse_name
-from camlink.pipeline.ingest.replay import PacedSource
 from camlink.pipeline.ingest.stills import IMAGE_SUFFIXES, MANIFEST, StillSource, images_in, sampled_stills
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|/dev/", re.IGNORECASE)
 _CLOCK = WallClock()
 
 
-def open_source(
-    spec: SourceSpec, *, live: bool, realtime: bool = False, clock: Clock = _CLOCK, with_stats: bool = True
-) -> Source:
+def open_source(spec: SourceSpec, *, live: bool, clock: Clock = _CLOCK, with_stats: bool = True) -> Source:
     """Open what ``spec`` describes.
 
     ``live``: frames bear the time at which they came, newest first, and the source never ends; a file then stands in
-    for a camera, played once at its own speed. Otherwise files and stills are read whole, at full speed or, with
-    ``realtime``, at the speed they were recorded. Raises `SourceError` where a file is missing or not decodable; a
-    camera that does not answer is no error but retried for ever.
+    for a camera, played once at its own speed. Otherwise files and stills are read whole, at full speed. Raises
+    `SourceError` where a file is missing or not decodable; a camera that does not answer is no error but retried for
+    ever.
     """
     if live:
         return LiveSource(spec, address_of(spec), clock=clock, with_stats=with_stats)
-    source = _recorded(spec, with_stats)
-    return PacedSource(source, clock) if realtime else source
+    return _recorded(spec, with_stats)
 
 
 def expected_frames(spec: SourceSpec) -> int | None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 from camlink.pipeline.clock import Clock
-from camlink.pipeline.ingest.base import Reading, Source
+from camlink.pipeline.ingest.base import Reading
 from camlink.pipeline.records import CameraEvent
 
 MAX_PAUSE_S = 60.0
+SLICE_S = 0.2  # of a rest: how soon one that is cut short ends
 
 
 def time_of(reading: Reading) -> datetime:
@@ -43,22 +44,20 @@ def paced(
         yield reading
 
 
-class PacedSource:
-    """A recorded source at the speed it was recorded."""
+class Rest:
+    """Waits, but no longer than until it is cut short, as a signal's handler may do while it waits."""
 
-    def __init__(self, source: Source, clock: Clock, wait: Callable[[float], object] = time.sleep) -> None:
-        self.camera_id = source.camera_id
-        self._source = source
-        self._clock = clock
-        self._wait = wait
+    def __init__(
+        self, sleep: Callable[[float], object] = time.sleep, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sleep, self._seconds = sleep, seconds
+        self._is_cut = False
 
-    @property
-    def captured(self) -> int:
-        """Frames yielded so far, dropped ones included."""
-        return self._source.captured
+    def __call__(self, seconds: float) -> None:
+        end = self._seconds() + seconds
+        while not self._is_cut and (left := end - self._seconds()) > 0:
+            self._sleep(min(left, SLICE_S))
 
-    def __iter__(self) -> Iterator[Reading]:
-        return paced(self._source, self._clock, self._wait)
-
-    def close(self) -> None:
-        self._source.close()
+    def cut(self) -> None:
+        """Wait no more, now and ever."""
+        self._is_cut = True

@@ -12,7 +12,7 @@ from pathlib import Path
 from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest.base import Reading, SourceSpec
 from camlink.pipeline.ingest.framing import FrameCounter, SampleGrid, Stopwatch
-from camlink.pipeline.ingest.names import DEFAULT_START, parse_moment, parse_name, to_utc
+from camlink.pipeline.ingest.names import DEFAULT_START, camera_id_from, parse_moment, parse_name, to_utc
 from camlink.pipeline.records import CameraEvent
 
 logger = logging.getLogger(__name__)
@@ -121,21 +121,29 @@ def evenly_spaced(images: Sequence[Path], spec: SourceSpec) -> list[Still]:
 
 
 def read_manifest(path: Path, timezone: str) -> list[Still]:
-    """Return the stills a ``manifest.csv`` lists; paths are relative to it. Raises `SourceError` with its line."""
-    with path.open(newline="", encoding="utf-8-sig") as text:
-        rows = csv.DictReader(text)
-        columns = rows.fieldnames or []
-        file_column = _column(path, columns, "the file", _FILE_COLUMNS, str.__eq__)
-        time_column = _column(path, columns, "the capture time", _TIME_COLUMNS, str.startswith)
-        camera_column = next((c for c in columns if c.strip().lower() in _CAMERA_COLUMNS), None)
-        return [
-            Still(
-                _time_of(path, rows.line_num, row[time_column], timezone),
-                _file_of(path, rows.line_num, row[file_column]),
-                row[camera_column].strip() if camera_column is not None else None,
-            )
-            for row in rows
-        ]
+    """Return the stills a ``manifest.csv`` lists; paths are relative to it. Raises `SourceError` with its line.
+
+    Names of cameras become ids as those in file names do.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as text:
+            return list(_listed_stills(path, csv.DictReader(text), timezone))
+    except UnicodeDecodeError as cause:
+        raise SourceError(f"{path}: is not UTF-8 ({cause.reason}); save it as UTF-8") from cause
+
+
+def _listed_stills(path: Path, rows: csv.DictReader[str], timezone: str) -> Iterator[Still]:
+    columns = rows.fieldnames or []
+    file_column = _column(path, columns, "the file", _FILE_COLUMNS, str.__eq__)
+    time_column = _column(path, columns, "the capture time", _TIME_COLUMNS, str.startswith)
+    camera_column = next((c for c in columns if c.strip().lower() in _CAMERA_COLUMNS), None)
+    for row in rows:
+        camera = (row[camera_column] or "").strip() if camera_column is not None else ""  # None: the line is short
+        yield Still(
+            _time_of(path, rows.line_num, row[time_column], timezone),
+            _file_of(path, rows.line_num, row[file_column]),
+            camera_id_from(camera) if camera else None,
+        )
 
 
 def _stills_at(path: Path, spec: SourceSpec) -> list[Still]:
@@ -151,7 +159,8 @@ def _of_camera(stills: Sequence[Still], spec: SourceSpec, folder: Path) -> list[
     cameras = {still.camera_id for still in stills}
     if len(cameras) <= 1:  # one camera's folder may be given any name
         return list(stills)
-    mine = [still for still in stills if still.camera_id == spec.camera_id]
+    own = camera_id_from(folder.name)  # of those that name no camera
+    mine = [still for still in stills if (still.camera_id or own) == spec.camera_id]
     if not mine:
         raise SourceError(
             f'camera "{spec.camera_id}": {folder} holds stills of the cameras {_listed(sorted(map(str, cameras)))}'

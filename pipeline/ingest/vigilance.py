@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 import numpy as np
 
 from camlink.pipeline.records import Pixels
@@ -20,18 +18,15 @@ class FrozenRule:
     """
 
     def __init__(self, after_s: float) -> None:
-        self._after = timedelta(seconds=after_s)
+        self._after_s = after_s
         self._picture: Pixels | None = None
-        self._since: datetime | None = None
-        self.is_frozen = False
+        self._since_s = 0.0
 
-    def update(self, pixels: Pixels, at: datetime) -> bool:
+    def update(self, pixels: Pixels, now_s: float) -> bool:
         """Take a picture and return whether the camera counts as frozen now."""
-        same = self._picture is not None and _equal(self._picture, pixels)
-        if not same or self._since is None:
-            self._picture, self._since = pixels, at
-        self.is_frozen = same and at - self._since > self._after
-        return self.is_frozen
+        if self._picture is None or not _equal(self._picture, pixels):
+            self._picture, self._since_s = pixels, now_s
+        return now_s - self._since_s > self._after_s
 
 
 class SlowRule:

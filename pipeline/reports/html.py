@@ -234,7 +234,8 @@ def _stamp(time_us: int) -> str:
 
 
 def _inline(file: Path | None) -> str | None:
-    """Return a picture as base64, or None when it was not kept."""
-    if file is None:
+    """Return a picture as base64, or None when it was not kept, or in a run that goes on no longer is."""
+    try:
+        return None if file is None else base64.b64encode(file.read_bytes()).decode("ascii")
+    except FileNotFoundError:
         return None
-    return base64.b64encode(file.read_bytes()).decode("ascii")

@@ -35,6 +35,7 @@ class LatestPictures:
         self._specs = specs
         self._results: dict[str, dict[int, FrameResult]] = {}
         self._waiting: dict[str, Picture] = {}
+        self._shown: dict[str, int] = {}  # by camera: the frame whose picture was written last
         self._failing = False
 
     def on_result(self, result: FrameResult) -> None:
@@ -70,8 +71,10 @@ class LatestPictures:
             pictures.mkdir(parents=True, exist_ok=True)
             _replace(pictures / f"{result.frame_index}.jpg", picture.jpeg)
             _replace(pictures.with_name(f"{pictures.name}.json"), json.dumps(told).encode())
-            for old in _indexes(pictures)[:-2]:
+            kept = {result.frame_index, self._shown.get(picture.camera_id)}
+            for old in _indexes(pictures) - kept:  # not by their order: an index may begin again from 0
                 (pictures / f"{old}.jpg").unlink(missing_ok=True)
+            self._shown[picture.camera_id] = result.frame_index
             self._failing = False
         except OSError as error:
             if not self._failing:
@@ -117,8 +120,8 @@ def latest_picture(run_dir: Path, camera_id: str, index: int) -> Path:
     return run_dir / "latest" / folder_name(camera_id) / f"{index}.jpg"
 
 
-def _indexes(folder: Path) -> list[int]:
-    return sorted(int(file.stem) for file in folder.glob("*.jpg") if file.stem.isdigit())
+def _indexes(folder: Path) -> set[int]:
+    return {int(file.stem) for file in folder.glob("*.jpg") if file.stem.isdigit()}
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -71,16 +71,25 @@ class DisagreementPictures:
 
     def _keep(self, key: FrameKey, wrongness: float, jpeg: bytes) -> None:
         camera_id, index = key
-        kept = self._kept.setdefault(camera_id, [])
+        kept = self._kept_of(camera_id)
         entry = ((wrongness, crc32(f"{camera_id}/{index}".encode())), index)
-        if entry in kept:  # a repeat after a restart
+        if entry in kept:  # a repeat
             return
         if len(kept) >= self._per_camera and entry <= kept[0]:
             return
         write_durably(self._file(camera_id, index), lambda temporary: _write_bytes(temporary, jpeg))
-        heapq.heappush(kept, entry)
-        if len(kept) > self._per_camera:
+        kept[:] = [other for other in kept if other[1] != index]
+        kept.append(entry)
+        heapq.heapify(kept)
+        while len(kept) > self._per_camera:
             self._file(camera_id, heapq.heappop(kept)[1]).unlink(missing_ok=True)
+
+    def _kept_of(self, camera_id: str) -> list[tuple[Rank, int]]:
+        """Return what is kept of a camera; of what an earlier writer kept it is not known how wrong it was."""
+        if camera_id not in self._kept:
+            there = sorted(kept_pictures(self._folder.parent, camera_id))
+            self._kept[camera_id] = [((0.0, place), index) for place, index in enumerate(there)]
+        return self._kept[camera_id]
 
     def _file(self, camera_id: str, index: int) -> Path:
         return picture_file(self._folder.parent, camera_id, index)

@@ -55,7 +55,8 @@ class ResultsWorker:
         self._bus, self._listeners = bus, tuple(listeners)
         self.counts: Counter[str] = Counter()
         self._log = ResultsLog(out, flush_rows=10**12, specs=specs)  # it is flushed here, where that may fail
-        self._batch: Sequence[Record] = ()  # polled, not yet taken by the log
+        self._batch: Sequence[Record] = ()  # polled, not yet dealt with
+        self._is_logged = False  # the batch is in the log, and the listeners are still to take it
         self._unflushed = 0
         self._captured = dict(header.captured)
         self._gaps = _Gaps(out, bus.generation, self._captured)
@@ -87,8 +88,9 @@ class ResultsWorker:
         self.beat = self._seconds()
         taken = 0
         if not self._batch and not self._failing:
-            self._batch = self._subscription.poll(timeout_s)
-            taken = len(self._batch)
+            polled = self._subscription.poll(timeout_s)
+            self._batch, self._is_logged = [*self._gaps.found(polled), *polled], False
+            taken = len(polled)
             self._attempt(self._take)
         if self._seconds() >= self._due or (self._unflushed >= FLUSH_RECORDS and not self._failing):
             self.checkpoint()
@@ -96,9 +98,10 @@ class ResultsWorker:
         return taken
 
     def checkpoint(self) -> None:
-        """Make all rows durable, then commit."""
+        """Make all rows durable, then commit; not what the log or a listener could not take."""
         self._attempt(self._take)
-        self._attempt(self._log.flush)
+        if not self._failing:
+            self._attempt(self._log.flush)
         if not self._failing:
             self._unflushed = 0
             self._subscription.commit()
@@ -108,18 +111,22 @@ class ResultsWorker:
         self._due = self._seconds() + (RETRY_S if self._failing else self._flush_s)
 
     def _take(self) -> None:
-        """Give the batch to the log. If that fails it is given again: repeated rows fall out on reading."""
-        lost = self._gaps.found(self._batch)
+        """Give the batch to the log, then to the listeners. Who fails is given it again: repeats fall out."""
+        if not self._is_logged:
+            self._to_log()
+        for asked in (asked for listen in self._listeners for asked in listen(self._batch)):
+            self._bus.publish(topic_of(asked), asked)
+        self._unflushed += len(self._batch)
+        self._batch = ()
+
+    def _to_log(self) -> None:
         self._count(self._batch)
         for record in self._batch:
             if isinstance(record, LinkPromotion):
                 self._links.save(record.camera_id, record.target, record.version, record.payload)
                 self._links.promote(record.camera_id, record.target, record.version)
-        self._log.write([*lost, *self._batch])
-        for asked in (asked for listen in self._listeners for asked in listen([*lost, *self._batch])):
-            self._bus.publish(topic_of(asked), asked)
-        self._unflushed += len(self._batch)
-        self._batch = ()
+        self._log.write(self._batch)
+        self._is_logged = True
 
     def _count(self, records: Sequence[Record]) -> None:
         """Keep, per camera, how many frames were captured: indexes count them, dropped ones included."""

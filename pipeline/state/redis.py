@@ -40,7 +40,10 @@ class RedisState:
             raise StateError(
                 "redis:// takes no user or password; set CAMLINK_REDIS_USERNAME and CAMLINK_REDIS_PASSWORD"
             )
-        self._shown = f"redis://{parts.hostname}:{parts.port or 6379}"
+        try:
+            self._shown = f"redis://{parts.hostname}:{parts.port or 6379}"
+        except ValueError as cause:  # of the port
+            raise StateError(f"{url} is no address: {cause}") from cause
         self._pending: dict[str, tuple[bytes, float]] = {}
         self._outputs_pending: dict[str, Outputs] = {}
         self._untaken: dict[str, Outputs] = {}

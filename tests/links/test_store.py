@@ -8,7 +8,7 @@ import pytest
 from camlink.links.store import LinkStore
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
-from camlink.pipeline.errors import LinkError
+from camlink.pipeline.errors import LinkError, ResultsError
 
 SPECS = {n: OutputSpec(n, "vector", 1, "count") for n in ("a", "b")}
 
@@ -57,7 +57,7 @@ def test_a_write_that_fails_leaves_the_old_version_and_no_scraps(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ResultsError, match=r"v0002\.npz: cannot be written: No space left"):
         store.save("hall", "b", 2, payload(2))
     assert store.versions("hall", "b") == [1]
     assert store.current("hall", "b") is not None
@@ -77,3 +77,9 @@ def test_a_damaged_pointer_says_which_file(tmp_path: Path) -> None:
     (tmp_path / "hall" / "b" / "current.json").write_text("{")
     with pytest.raises(LinkError, match=r"current\.json is damaged"):
         store.current("hall", "b")
+
+
+def test_links_may_be_read_by_whoever_may_read_the_other_results(tmp_path: Path) -> None:
+    (beside := tmp_path / "run.json").write_text("{}")
+    file = LinkStore(tmp_path).save("hall", "b", 1, b"links")
+    assert file.stat().st_mode == beside.stat().st_mode

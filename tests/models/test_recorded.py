@@ -106,6 +106,13 @@ def test_malformed_files_are_named_with_line(tmp_path: Path, file: str, old: str
         open_trace(folder)
 
 
+@pytest.mark.parametrize("content", [b"models: {a: \xff}", b"models: \x00"])
+def test_a_description_that_is_no_text_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "trace.yaml").write_bytes(content)
+    with pytest.raises(TraceError, match=r"trace\.yaml:1: not YAML"):
+        open_trace(tmp_path)
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="no such trace folder"):
         open_trace(tmp_path / "none")

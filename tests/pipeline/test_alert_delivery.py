@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,8 @@ import pytest
 
 from camlink.models.pool import ModelPool
 from camlink.pipeline.alerts.alert import Alert
-from camlink.pipeline.alerts.delivery import Alerts
-from camlink.pipeline.alerts.outbox import BACKOFF_FIRST_S, BACKOFF_MOST_S, FILE_NAME, Outbox
+from camlink.pipeline.alerts.delivery import Alerts, _name
+from camlink.pipeline.alerts.outbox import BACKOFF_FIRST_S, BACKOFF_MOST_S, FILE_NAME, KEPT_S, Outbox
 from camlink.pipeline.alerts.senders import Webhook, open_sender
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config.alerts import AlertsConfig, shown_place
@@ -109,6 +112,47 @@ def test_what_was_not_delivered_before_a_crash_is_delivered_after_it_once(tmp_pa
     again.close()
 
 
+def test_a_place_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
+    """Each try costs a time limit of 10 s, and letters for a dead place pile up."""
+    now, sent, tries = [1000.0], list[dict[str, Any]](), list[str]()
+
+    class Dead(Kept):
+        def send(self, key: str, body: bytes) -> None:
+            tries.append(key)
+            raise AlertError("https://dead.example: cannot be reached: timed out")
+
+    config = AlertsConfig.model_validate({"to": ["https://dead.example/x", "https://well.example/x"], "rules": []})
+    alerts = Alerts(
+        *(config, SPECS, tmp_path),
+        live=False,
+        open_sender=lambda address: Dead([]) if "dead" in address else Kept(sent),
+        now_s=lambda: now[0],
+    )
+    alerts._places = {"crowd": config.to}
+    alerts._addresses = {_name(place): place for place in config.to}
+    (alert,) = watch(rule(), *counts(9, 9, 9, 9))
+    assert isinstance(alert, Alert)
+    alerts._sort(replace(alert, since=alert.since + timedelta(seconds=number)) for number in range(60))
+    assert alerts.deliver() == 60 and len(sent) == 60
+    assert len(tries) == 1, "where one letter does not arrive, the others of that place wait for the next turn"
+    alerts.deliver()
+    assert len(set(tries)) == 2, "and one letter that never arrives does not keep the others of its place"
+    alerts.close()
+
+
+def test_an_alert_that_has_not_arrived_within_a_week_is_forgotten_and_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1000.0]
+    alerts = site_alerts(tmp_path, Kept([], failures=10**9), now)
+    alerts.observe(counts(9, 9, 9, 9))
+    for now[0] in (1000.0, 1000.0 + KEPT_S, 1000.0 + KEPT_S + 301):
+        alerts.deliver()
+    assert alerts.waiting() == 0
+    assert "1 alert that has not arrived" in caplog.text
+    alerts.close()
+
+
 def test_the_outbox_holds_no_secret(tmp_path: Path) -> None:
     now, sent = [1000.0], list[dict[str, Any]]()
     alerts = site_alerts(tmp_path, Kept(sent, failures=99), now, "https://user:hunter2@hooks.example/T0/secret")
@@ -125,7 +169,7 @@ def test_the_wait_between_tries_is_bounded(tmp_path: Path) -> None:
     outbox.put(alert, ["a"], 0.0)
     waits = []
     for _ in range(12):
-        (letter,) = outbox.due(1e9)
+        (letter,) = outbox.due(1e9, "a")
         waits.append(outbox.failed(letter, "x", 0.0))
     assert waits == sorted(waits) and waits[-1] == BACKOFF_MOST_S
     outbox.close()
@@ -178,6 +222,23 @@ def test_a_place_that_cannot_be_reached_is_an_error_without_secrets() -> None:
     with pytest.raises(AlertError, match="cannot be reached") as raised:
         open_sender("http://user:hunter2@127.0.0.1:9/hook").send("abc", b"{}")
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_place_that_speaks_no_http_is_an_error_without_secrets() -> None:
+    """As where the port is that of another service."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        (thread := threading.Thread(target=greet)).start()
+        port = server.getsockname()[1]
+        with pytest.raises(AlertError, match=f"http://127.0.0.1:{port}: cannot be reached: BadStatusLine") as told:
+            Webhook(f"http://127.0.0.1:{port}/secret").send("key", b"{}")
+        thread.join()
+    assert "secret" not in str(told.value)
 
 
 def test_addresses_are_shown_without_what_may_be_secret() -> None:

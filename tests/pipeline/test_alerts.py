@@ -108,6 +108,20 @@ def audits(agree: bool, number: int = 60) -> list[FrameResult]:
     return made
 
 
+def test_two_models_that_miss_their_targets_on_one_frame_are_two_events() -> None:
+    """Receivers and the outbox leave out what has an id that they know."""
+
+    def both(result: FrameResult) -> FrameResult:
+        other = tuple(replace(output, model="people") for output in result.outputs)
+        return replace(result, outputs=(*result.outputs, *other))
+
+    below = AlertRule.model_validate({"name": "target", "when": "target_not_met", "lasting": "1s"})
+    specs = {"persons": PERSONS, "people": replace(PERSONS, model="people")}
+    told = AlertRules([below], specs, lambda camera, model: 0.9).observe(map(both, audits(agree=False)))
+    ids = {alert.id: alert.model for alert in told if isinstance(alert, Alert)}
+    assert set(ids.values()) == {"persons", "people"}
+
+
 def test_an_alert_states_the_agreement_that_was_measured_with_its_interval() -> None:
     (alert,) = watch(rule(), *audits(agree=True), *counts(9, 9, 9, 9, how="linked"))
     assert isinstance(alert, Alert) and alert.agreement is not None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.ingest import Reading, merge
-from camlink.pipeline.ingest.replay import MAX_PAUSE_S, PacedSource, paced, time_of
+from camlink.pipeline.ingest.replay import MAX_PAUSE_S, SLICE_S, Rest, paced, time_of
 from camlink.pipeline.records import CameraEvent, Frame
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -69,7 +69,7 @@ def test_a_paced_replay_waits_as_long_as_was_recorded() -> None:
         waits.append(round(seconds, 3))
         clock.advance(seconds)
 
-    for reading in PacedSource(ListSource("a", [0, 0.5, 1.0, 3.0]), clock, wait):
+    for reading in paced(ListSource("a", [0, 0.5, 1.0, 3.0]), clock, wait):
         if (time_of(reading) - START).total_seconds() == 0.5:
             clock.advance(0.8)  # the user took long: the next is due already, and the one after that is not put off
     assert waits == [0.5, 1.7]
@@ -84,6 +84,24 @@ def test_long_recorded_pauses_are_cut() -> None:
 
     list(paced(ListSource("a", [0, 86400, 86401]), clock, wait))
     assert waits == [MAX_PAUSE_S, 1.0]
+
+
+def test_a_rest_that_is_cut_short_ends_at_once() -> None:
+    """Ctrl-C in a replay of one still a minute must not wait for the next."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 5.0:
+            rest.cut()
+
+    rest = Rest(sleep, lambda: now[0])
+    rest(3.0)
+    assert now[0] == 3.0
+    rest(60.0)
+    assert 5.0 < now[0] <= 5.0 + 2 * SLICE_S
+    rest(60.0)
+    assert now[0] <= 5.0 + 2 * SLICE_S
 
 
 def test_events_have_their_time_too() -> None:

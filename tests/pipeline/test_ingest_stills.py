@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from camlink.pipeline.errors import SourceError
 from camlink.pipeline.ingest import Reading, SourceSpec, discover, expected_frames, open_source
-from camlink.pipeline.ingest.names import parse_name
+from camlink.pipeline.ingest.names import camera_id_from, parse_name
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped
 
 
@@ -39,6 +40,8 @@ def frames_of(readings: list[Reading]) -> list[Frame]:
     ("stem", "at", "camera"),
     [
         ("2019-06-28_13-02-35.503167_00001.03601", "2019-06-28T13:02:35.503167", "00001.03601"),
+        ("1561726955_2019-06-28_13-02-35.503167123", "2019-06-28T13:02:35.503167", "1561726955"),
+        ("2019-06-28_13-02-35.503167123", "2019-06-28T13:02:35.503167", None),  # nanoseconds
         ("2701_20260122T082046_sgt", "2026-01-22T08:20:46", "2701"),
         ("1702-2022_10_28_11_57-98c25a26", "2022-10-28T11:57:00", "1702"),
         ("20260122082046", "2026-01-22T08:20:46", None),
@@ -118,6 +121,34 @@ def test_a_still_that_cannot_be_decoded_is_a_counted_gap(tmp_path: Path) -> None
     assert [reading.kind for reading in readings if isinstance(reading, CameraEvent)] == ["corrupt", "ended"]
 
 
+def test_a_still_of_more_pixels_than_opencv_takes_is_a_counted_gap(tmp_path: Path) -> None:
+    """A damaged header may announce any size; OpenCV raises then, where it else returns nothing."""
+    write_image(tmp_path / "20260101000000.png")
+    broken = bytearray((tmp_path / "20260101000000.png").read_bytes())
+    broken[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height
+    broken[29:33] = crc32(broken[12:29]).to_bytes(4, "big")
+    (tmp_path / "20260101000001.png").write_bytes(broken)
+    readings = read(SourceSpec("hall", (str(tmp_path),)))
+    assert [type(reading).__name__ for reading in readings] == ["Frame", "CameraEvent", "FrameDropped", "CameraEvent"]
+
+
+def test_a_manifest_may_name_cameras_as_people_do(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    rows = "file,time,camera\na.png,2026-01-01T00:00,Eingang Süd\na.png,2026-01-01T00:01,Hall (north)\n"
+    (tmp_path / "manifest.csv").write_text(rows + "a.png,2026-01-01T00:02\n", encoding="utf-8")
+    assert set(found(tmp_path)) == {"Eingang-Sud-a1bd9b", "Hall-north", camera_id_from(tmp_path.name)}
+    for minute, camera in ((1, "Hall-north"), (2, camera_id_from(tmp_path.name))):
+        (frame,) = frames_of(read(SourceSpec(camera, (str(tmp_path),))))
+        assert frame.captured_at.minute == minute
+
+
+def test_a_manifest_in_another_encoding_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "manifest.csv").write_bytes("file,time,camera\na.png,2026-01-01T00:00,Süd\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"manifest\.csv: is not UTF-8"):
+        discover(tmp_path, fps=1.0, timezone="UTC")
+
+
 def test_stills_without_times_are_spaced_by_the_rate(tmp_path: Path) -> None:
     for name in "abc":
         write_image(tmp_path / f"{name}.png")
@@ -154,6 +185,21 @@ def test_subfolders_are_searched_and_namesakes_told_apart(tmp_path: Path) -> Non
         "hall-clip": ["clip.mp4"],
         "yard-clip": ["clip.mp4"],
     }
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as lost+found on a disk of one's own."""
+    touch(tmp_path, "hall/clip.mp4", "lost+found/clip.mp4")
+    monkeypatch.setattr("os.access", lambda path, mode: "lost+found" not in str(path))
+    assert found(tmp_path) == {"clip": ["clip.mp4"]}
+    assert "lost+found" in caplog.text and "left out" in caplog.text
+
+
+def test_a_name_made_of_folder_and_file_never_takes_that_of_another_camera(tmp_path: Path) -> None:
+    touch(tmp_path, "hall/clip.mp4", "yard/clip.mp4", "zoo/hall-clip.mp4")
+    assert found(tmp_path) == {"hall-clip": ["hall-clip.mp4"], "hall-clip-2": ["clip.mp4"], "yard-clip": ["clip.mp4"]}
 
 
 def test_stills_of_several_cameras_in_one_folder_are_told_apart_by_name(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from camlink.models.base import OutputSpec
 from camlink.pipeline.records import Detections, FrameResult, ModelOutput, Picture
-from camlink.pipeline.results.latest import LatestPictures, read_latest
+from camlink.pipeline.results.latest import LatestPictures, latest_picture, read_latest
 from camlink.pipeline.testing import START
 
 FALLS = OutputSpec("action", "vector", 2, "multi_label", ("normal", "fall"))
@@ -48,3 +48,13 @@ def test_of_labels_only_boxes_that_gave_one_are_drawn(
 
 def test_of_a_count_only_the_boxes_that_were_counted_are_drawn(tmp_path: Path) -> None:
     assert shown(tmp_path, PERSONS, [2.0], [0.3, 0.8, 0.9, 0.1], [0] * 4) == pytest.approx([0.9, 0.8])
+
+
+def test_a_camera_that_counts_from_0_again_shows_its_new_pictures(tmp_path: Path) -> None:
+    """As where the store that held its index was lost: earlier pictures have higher numbers."""
+    latest = LatestPictures(tmp_path, {})
+    for index in (100_000, 100_001, 0, 1, 2):
+        latest.on_picture(Picture("hall", index, START, b"jpeg", "serve"))
+        latest.on_result(FrameResult("hall", index, START, "serve", ()))
+        assert latest_picture(tmp_path, "hall", index).is_file()
+    assert sorted(int(file.stem) for file in tmp_path.glob("latest/hall/*.jpg")) == [1, 2]

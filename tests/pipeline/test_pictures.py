@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from camlink.pipeline.commands.running import PICTURE_WIDTH, encode_picture
 from camlink.pipeline.jpeg import JpegPicture, coded
 from camlink.pipeline.records import Frame
+from camlink.pipeline.reports.html import _inline
 from camlink.pipeline.testing import START
 
 
@@ -42,3 +45,14 @@ def test_a_picture_of_odd_size_is_rounded_up_and_a_damaged_one_is_told() -> None
     assert picture.at_least(480).shape == (168, 502, 3)
     with pytest.raises(ValueError, match="damaged"):
         JpegPicture(picture.jpeg[:200], picture.shape).at_least(480)
+
+
+@pytest.mark.parametrize("size", [(3, 3840), (1, 1920), (1, 961)])
+def test_a_strip_that_was_cut_out_of_a_wide_picture_has_a_small_picture_too(size: tuple[int, int]) -> None:
+    small = encode_picture(Frame("hall", 0, START, np.zeros((*size, 3), np.uint8)))
+    assert cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR).shape == (1, PICTURE_WIDTH, 3)
+
+
+def test_a_picture_that_made_room_for_another_while_a_report_is_made_is_left_out(tmp_path: Path) -> None:
+    (kept := tmp_path / "1.jpg").write_bytes(b"jpeg")
+    assert [_inline(file) for file in (kept, tmp_path / "2.jpg", None)] == ["anBlZw==", None, None]

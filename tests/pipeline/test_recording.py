@@ -51,6 +51,16 @@ def test_boxes_play_back_as_they_were_recorded(tmp_path: Path) -> None:
         assert not found.xyxy.flags.writeable
 
 
+@pytest.mark.parametrize("frames", [4, 3000], ids=["when it is closed", "while it is written"])
+def test_a_full_disk_is_an_error_that_names_the_trace(tmp_path: Path, frames: int) -> None:
+    (folder := tmp_path / "t").mkdir()
+    (folder / "outputs.csv").symlink_to("/dev/full")
+    pool = ModelPool([TinyModel.count("light", lambda frame: 1)])
+    told = pytest.raises(TraceError, match=r"t: a trace cannot be written here: No space left")
+    with told, TraceWriter(folder, pool) as trace:
+        record_trace(make_frames("hall", frames), pool, trace, Progress(pool.specs))
+
+
 def test_no_boxes_and_boxes_that_were_not_recorded_differ(tmp_path: Path) -> None:
     trace = open_trace(record(tmp_path / "t"))
     assert trace.model("people").run(trace.frames[:1])[0].detections is not None

@@ -220,6 +220,15 @@ def test_pictures_of_the_worst_frames_stay_when_there_are_too_many(run_dir):
     assert kept(run_dir) == {4, 11, 17}
 
 
+def test_pictures_stay_bounded_however_often_a_writer_begins_anew(run_dir):
+    for start in range(0, 50, 10):
+        with ResultsLog(run_dir, specs=SPECS, pictures_per_camera=3) as log:
+            for index in (*range(start, start + 10), start):  # the bus gives one again
+                log.write([picture(index), audit(index, (5.0, 0.0))])
+            assert len(kept(run_dir)) == 3
+    assert min(kept(run_dir)) >= 40, "how wrong earlier ones were is no longer known: they make room"
+
+
 def test_equally_wrong_pictures_are_a_sample_of_the_whole_run(run_dir):
     with ResultsLog(run_dir, specs=SPECS, pictures_per_camera=8) as log:
         for index in range(200):

@@ -8,10 +8,8 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from camlink.models.pool import ModelPool
@@ -25,21 +23,18 @@ from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import inference
-from camlink.pipeline.errors import ResultsError, StateError
+from camlink.pipeline.errors import StateError
 from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.health import Health
-from camlink.pipeline.ingest_worker import RESERVED, Indexes, IngestWorker
+from camlink.pipeline.ingest_worker import PATIENCE_S, RESERVED, Indexes, IngestWorker
 from camlink.pipeline.records import (
     AdaptationEvent,
     Frame,
     FrameDropped,
     FrameResult,
-    ModelOutput,
     OutputReady,
     RelabelRequest,
 )
-from camlink.pipeline.results import RunResults
-from camlink.pipeline.results.worker import ResultsWorker
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs
@@ -167,58 +162,6 @@ def test_frames_of_other_cameras_share_a_batch_for_which_none_waits_too_long() -
     assert now[0] - before <= 0.02 + 4 * 0.004
 
 
-def result(index: int) -> FrameResult:
-    value = np.array([1.0], np.float32)
-    output = ModelOutput("hall", index, START, "persons", value, "serve", "executed")
-    return FrameResult("hall", index, START, "serve", (output,))
-
-
-def test_a_full_disk_stops_the_log_and_not_the_bus_and_no_row_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bus = MemoryBus()
-    header = RunInfo("run", "1", 0, "all", {}, {}, datetime.now(UTC))
-    now = [0.0]
-    worker = ResultsWorker(GRAPH[-1], bus, tmp_path, {}, header, flush_s=1.0, seconds=lambda: now[0])
-
-    def fail() -> None:
-        raise ResultsError("no space left")
-
-    bus.publish("results", result(0))
-    with monkeypatch.context() as full:
-        full.setattr(worker._log, "flush", fail)
-        worker.once()
-        now[0] += 2
-        worker.once()
-        assert worker.counts["failures"] == 1
-        bus.publish("results", result(1))
-        assert worker.once() == 0, "nothing more is read while writing fails"
-    worker._subscription.rewind()  # type: ignore[attr-defined]  # a crash now: nothing was committed
-    now[0] += 6
-    worker.once()
-    assert worker.once() == 2
-    worker.run(stop=lambda: True)
-    assert RunResults(tmp_path).outputs().num_rows == 2
-    assert RunResults(tmp_path).info.captured == {"hall": 2}
-
-
-def test_frames_that_a_bus_has_lost_are_counted_and_those_that_come_again_are_not(tmp_path: Path) -> None:
-    def worker(generation: str) -> tuple[MemoryBus, ResultsWorker]:
-        bus = MemoryBus()
-        bus.generation = generation
-        header = RunInfo.load(tmp_path) if (tmp_path / "run.json").exists() else HEADER
-        return bus, ResultsWorker(GRAPH[-1], bus, tmp_path, {}, header, seconds=lambda: 0.0)
-
-    for generation, indexes in (("first", (0, 1, 2)), ("first", (2, 3, 7)), ("second", (12, 13)), ("second", (20,))):
-        bus, results = worker(generation)
-        for index in indexes:
-            bus.publish("results", result(index))
-        results.once()
-        results.checkpoint()
-    drops = RunResults(tmp_path).drops().to_pylist()
-    assert [(row["first_index"], row["count"], row["reason"]) for row in drops] == [(8, 4, "lost with the bus")]
-
-
 def test_live_indexes_go_on_after_a_clean_end_and_never_repeat_after_a_crash() -> None:
     state = MemoryState()
     first = Indexes(state)
@@ -234,13 +177,36 @@ def test_live_indexes_go_on_after_a_clean_end_and_never_repeat_after_a_crash() -
     assert 8 <= after <= 8 + RESERVED
 
 
-def test_indexes_count_from_0_where_the_store_is_away(caplog: pytest.LogCaptureFixture) -> None:
-    class Away(MemoryState):
-        def get_blobs(self, keys: Any) -> Any:
-            raise StateError("redis://nowhere: refused")
+class AwayAtFirst(MemoryState):
+    """A store that answers from a moment on, as a Redis that still loads what it had after a reboot."""
 
-    assert Indexes(Away()).shifted(make_frames("hall", 1)[0]).index == 0  # type: ignore[union-attr]
-    assert "camera hall counts from 0" in caplog.text
+    def __init__(self, back_s: float) -> None:
+        super().__init__()
+        self.clock_s, self.back_s = 0.0, back_s
+
+    def get_blobs(self, keys: Any) -> Any:
+        if self.clock_s < self.back_s:
+            raise StateError("redis://nowhere: loading")
+        return super().get_blobs(keys)
+
+    def wait(self, seconds: float) -> None:
+        self.clock_s += seconds
+
+
+def test_indexes_go_on_once_a_store_that_is_away_at_the_start_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """Begun from 0 again, a camera's rows would have the keys of earlier ones and fall out as repeats."""
+    state = AwayAtFirst(back_s=20.0)
+    state.put_blob("index/hall", b"700", 1e6)
+    indexes = Indexes(state, seconds=lambda: state.clock_s, wait=state.wait)
+    assert indexes.shifted(make_frames("hall", 1)[0]).index == 700  # type: ignore[union-attr]
+    assert caplog.text.count("its frames wait for that") == 1
+
+
+def test_who_cannot_know_the_indexes_of_its_cameras_ends() -> None:
+    state = AwayAtFirst(back_s=1e9)
+    with pytest.raises(StateError, match="loading"):
+        Indexes(state, seconds=lambda: state.clock_s, wait=state.wait).shifted(make_frames("hall", 1)[0])
+    assert state.clock_s == pytest.approx(PATIENCE_S, abs=2.0)
 
 
 def test_indexes_are_put_by_again_in_a_store_that_was_emptied_and_a_store_that_is_away_stops_no_clean_end(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,21 @@ from camlink.models.base import OutputSpec
 from camlink.operators.evidence import certify
 from camlink.pipeline.certificates import answers, camera_evidence, model_evidence
 from camlink.pipeline.dashboard.buckets import Buckets
+from camlink.pipeline.dashboard.library import REFRESH_S, OpenRun
 from camlink.pipeline.dashboard.parts import NewParts
-from camlink.pipeline.dashboard.rollups import N_ABSTAINED, N_EXECUTED, N_PREDICTED, QUIET, CameraState, RunRollups
-from camlink.pipeline.dashboard.seen_frames import SeenFrames
+from camlink.pipeline.dashboard.rollups import (
+    KEYS_KEPT,
+    N_ABSTAINED,
+    N_EXECUTED,
+    N_PREDICTED,
+    QUIET,
+    CameraState,
+    RunRollups,
+)
+from camlink.pipeline.dashboard.seen_frames import BLOCK, BLOCKS, SeenFrames
 from camlink.pipeline.dashboard.trust import trust_of_cameras, trusts_of_cameras
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.records import CalibratedOutput, FrameResult, ModelOutput
+from camlink.pipeline.records import CalibratedOutput, CameraEvent, FrameDropped, FrameResult, ModelOutput
 from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
 from camlink.pipeline.results.tables import microseconds
@@ -214,3 +224,75 @@ def test_of_many_cameras_all_live_at_once_and_are_worked_in_by_turns(tmp_path: P
     for _ in range(QUIET):
         rollups.refresh()
     assert worked_in() == [7] * 200, "nothing comes any more, so nothing is left waiting"
+
+
+def test_drops_one_by_one_over_weeks_take_hardly_any_memory_and_repeats_are_not_counted(tmp_path: Path) -> None:
+    """An overload drops frames one by one, a day and more long: what was seen of them is one bit each."""
+
+    def write(frames: range, reason: str) -> None:
+        with ResultsLog(tmp_path) as log:
+            log.write(FrameDropped("hall", n, 1, START + timedelta(seconds=n), reason) for n in frames)
+
+    RunInfo("run", "1", 0, "all", {}, {}, START).save(tmp_path)
+    write(range(100), "overload")
+    rollups = refreshed(tmp_path)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    write(range(50, 20_000), "overload")
+    write(range(3), "stale")
+    rollups.refresh()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert rollups.cameras["hall"].dropped == {"overload": 20_000, "stale": 3}
+    assert grown < 2_000_000
+
+
+def test_what_happened_over_weeks_takes_a_bounded_memory(tmp_path: Path) -> None:
+    RunInfo("run", "1", 0, "all", {}, {}, START).save(tmp_path)
+    with ResultsLog(tmp_path) as log:
+        log.write(CameraEvent("hall", START + timedelta(seconds=n), "down", "") for n in range(KEYS_KEPT + 500))
+    rollups = refreshed(tmp_path)
+    assert len(rollups._keys["camera_events"]) == KEYS_KEPT
+    assert rollups.cameras["hall"].events[-1]["at"] == START + timedelta(seconds=KEYS_KEPT + 499)
+
+
+def test_a_frame_from_a_clock_that_ran_ahead_does_not_hide_the_present(tmp_path: Path) -> None:
+    """A camera's machine that came up in 2036 for a moment."""
+    for day in ("2026-01-04", "2026-01-05", "2025-12-01", "2036-01-01"):
+        (folder := tmp_path / "outputs" / f"day={day}" / "camera=hall").mkdir(parents=True)
+        (folder / f"part-000001-{day}.parquet").touch()
+
+    def days_read(now: datetime) -> list[str]:
+        found = NewParts(tmp_path, 7, now_ns=lambda: int(now.timestamp() * 1e9)).take()["outputs"]
+        return [Path(file).stem[12:] for file in found]
+
+    assert days_read(START) == ["2026-01-04", "2026-01-05", "2036-01-01"]
+    assert days_read(datetime(1970, 1, 1, tzinfo=UTC)) == ["2036-01-01"], "where all is ahead, the newest day counts"
+
+
+def test_a_camera_that_counts_from_0_again_after_millions_of_frames_is_counted_on() -> None:
+    seen = SeenFrames()
+    assert seen.new(np.arange(BLOCKS) * BLOCK).all()
+    assert seen.new(np.array([0, 1, 2])).tolist() == [False, True, True]
+    assert seen.new(np.array([BLOCKS * BLOCK])).tolist() == [True], "and the block that came first is forgotten"
+    assert seen.new(np.array([5, 6])).tolist() == [True, True]
+    assert seen.new(np.array([5, 7])).tolist() == [False, True]
+
+
+def test_a_fault_while_a_run_is_followed_is_told_and_followed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that follows all runs must outlive it: pages would stand still and not say so."""
+    RunInfo("run", "1", 0, "all", {}, {}, START).save(tmp_path / "run")
+    run = OpenRun("run", tmp_path / "run", days=7)
+
+    def fail(*, watched: bool) -> bool:
+        raise KeyError(0)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(run.rollups, "refresh", fail)
+        run.refresh(0.0)
+        run.refresh(REFRESH_S)
+    assert "KeyError" in run.problem and caplog.text.count("KeyError: 0") == 1
+    run.refresh(2 * REFRESH_S)
+    assert run.problem == ""
