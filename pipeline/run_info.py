@@ -56,7 +56,7 @@ class RunInfo:
 
     @property
     def per_frame(self) -> bool:
-        """Whether its policy decides on every frame, and so predicts without the links that are trained beside it."""
+        """Whether its policy decides on every frame, and so predicts without trained links."""
         return self.policy in PER_FRAME_POLICIES
 
     def bootstrap_frames(self) -> int:
@@ -112,6 +112,12 @@ def _plain(value: object) -> object:
     if hasattr(value, "item"):
         return value.item()
     return str(value)
+
+
+def described(spec: OutputSpec) -> dict[str, Any]:
+    """Return what a header says of a model's outputs, from which `RunInfo.specs` makes the spec again."""
+    told = {key: getattr(spec, key) for key in ("task", "kind", "size", "scale", "max_steps")}
+    return told | {"labels": list(spec.labels)}
 
 
 def _spec(name: str, entry: Mapping[str, Any]) -> OutputSpec:

@@ -24,7 +24,7 @@ from camlink.pipeline.learnt_elsewhere import judged_oracle
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.records import LinkPromotion, Record, RelabelRequest
 from camlink.pipeline.results import ResultsLog
-from camlink.pipeline.run_info import RunInfo
+from camlink.pipeline.run_info import RunInfo, described
 
 logger = logging.getLogger(__name__)
 
@@ -187,16 +187,8 @@ class Session:
 
 def _describe(pool: ModelPool, notes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
-        name: {
-            "task": spec.task,
-            "kind": spec.kind,
-            "size": spec.size,
-            "labels": list(spec.labels),
-            "scale": spec.scale,
-            "max_steps": spec.max_steps,
-            "time_ms": pool.time_ms(name),
-            "memory_gb": pool.memory_gb(name),
-            **notes.get(name, {}),
-        }
+        name: described(spec)
+        | {"time_ms": pool.time_ms(name), "memory_gb": pool.memory_gb(name)}
+        | dict(notes.get(name, {}))
         for name, spec in pool.specs.items()
     }

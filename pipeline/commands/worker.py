@@ -31,14 +31,8 @@ app = typer.Typer(help="One step of the graph as a process: docs/distributed.md.
 ConfigArgument = Annotated[str, typer.Argument(envvar="CAMLINK_CONFIG", help="Site configuration, the same for all.")]
 BusOption = Annotated[str, typer.Option("--bus", envvar="CAMLINK_BUS", help="kafka://HOST:PORT/SITE?partitions=12")]
 StateOption = Annotated[str, typer.Option("--state", envvar="CAMLINK_STATE", help="redis://HOST:PORT")]
-HealthOption = Annotated[
-    str | None,
-    typer.Option(
-        "--health",
-        envvar="CAMLINK_HEALTH",
-        help="Serve /healthz, /readyz, /metrics on HOST:PORT or a loopback PORT.",
-    ),
-]
+HEALTH = "Serve /healthz, /readyz, /metrics on HOST:PORT or a loopback PORT."
+HealthOption = Annotated[str | None, typer.Option("--health", envvar="CAMLINK_HEALTH", help=HEALTH)]
 HoldOption = Annotated[
     float,
     typer.Option("--hold-s", envvar="CAMLINK_HOLD_S", min=0.0, help="Longest wait for what other workers are to say."),
@@ -376,17 +370,12 @@ def _shared(site: SiteConfig, share: str) -> list[SourceSpec]:
 def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
     import camlink
     from camlink.pipeline.learnt_elsewhere import judged_oracle
-    from camlink.pipeline.run_info import FILE_NAME, RunInfo
+    from camlink.pipeline.run_info import FILE_NAME, RunInfo, described
 
     if (out / FILE_NAME).exists():
         return RunInfo.load(out)
-    described = {
-        name: {
-            **{key: getattr(spec, key) for key in ("task", "kind", "size", "scale", "max_steps")},
-            "labels": list(spec.labels),
-            "time_ms": facts.costs.time_ms[name],
-            "memory_gb": facts.costs.memory_gb[name],
-        }
+    models = {
+        name: described(spec) | {"time_ms": facts.costs.time_ms[name], "memory_gb": facts.costs.memory_gb[name]}
         for name, spec in facts.specs.items()
     }
     return RunInfo(
@@ -394,7 +383,7 @@ def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
         camlink_version=camlink.__version__,
         seed=site.seed,
         policy=site.policy,
-        models=described,
+        models=models,
         cameras=_described(site),
         started_at=datetime.now(UTC),
         config=site.masked(),

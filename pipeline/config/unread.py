@@ -1,7 +1,7 @@
 """Keys of a configuration that its policy does not read: nothing is wrong with them, but nothing comes of them.
 
-Links that adaptation trains answer under `mlink` and `mlink-exact`. Others do not answer by them, so that none are trained
-and no frames are executed for links to learn from.
+Links that adaptation trains answer under `mlink` and `mlink-exact`. Others do not answer by them, so that none are
+trained and no frames are executed for links to learn from.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ assumption" (Econometrica 2017), after Ibragimov and Müller, "t-statistic based
 inference" (JBES 2010). That of several others the best is taken, which is ahead by luck more easily than any one of
 them, follows White, "A reality check for data snooping" (Econometrica 2000).
 
-Seven equally good policies on one camera, disagreement that lasts some time: how often one was found worse, which was to
-be 5 % at most (`tests/pipeline/test_lab_chance.py`): 3 to 7 % where there are 30 times as many frames as disagreement lasts;
-15 to 23 % with 2 to 8 times as many. Where scenes last that long, differences look surer than they are.
+How often one of seven equally good policies on one camera was found worse, which was to be 5 % at most: 3 to 7 % where
+there were 30 times as many frames as disagreement lasts, 15 to 23 % with 2 to 8 times as many (as in
+`tests/pipeline/test_lab_chance.py`). Where scenes last that long, differences look surer than they are.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def grouped(cameras: Sequence[Sums]) -> Sums:
 def chance_to_be_best(agreed: Mapping[str, Sums]) -> dict[str, float]:
     """Return, for each policy, how likely one that is as good as all others would fall as far behind the best of them.
 
-    ``agreed``: of each policy, its agreement summed over groups of frames (G,), the same for all. Low: that it is behind
-    is more than chance.
+    ``agreed``: of each policy, its agreement summed over groups of frames (G,), the same for all. Low: that it is
+    behind is more than chance.
     """
     names, sums = list(agreed), np.array(list(agreed.values()))
     signs = np.array(list(product((1.0, -1.0), repeat=sums.shape[1]))).T  # (G, 2 ** G)

@@ -20,7 +20,9 @@ Sums = NDArray[np.float64]
 Places = NDArray[np.intp]
 HOWS = ("executed", "linked", "reused", "abstained")
 BINS = 200  # of stated confidence, for its calibration and for abstaining on the least sure
-STRETCHES = 24  # of one camera, at most: runs of frames, to tell differences from chance (`camlink.pipeline.lab.chance`)
+STRETCHES = (
+    24  # of one camera, at most: runs of frames, to tell differences from chance (`camlink.pipeline.lab.chance`)
+)
 LEAST_CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # below which answers might be left out (`abstain_below`)
 
 

@@ -31,8 +31,8 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     if best:
         spread = "; ± is the standard deviation over seeds" if any(c.spread >= 5e-4 for c in found) else ""
         console.print(
-            f"{BEST} best of its column and all that tie with it, {MAY_BE_BEST} behind it by no more than may be chance "
-            f"(all and oracle do not compete); in brackets: cost{spread}",
+            f"{BEST} best of its column and all that tie with it, {MAY_BE_BEST} behind it by no more than may be "
+            f"chance (all and oracle do not compete); in brackets: cost{spread}",
             style="dim",
             markup=False,
             highlight=False,
