@@ -52,6 +52,38 @@ def test_json_is_a_list_of_rows_with_several_values_after_one_option(trace: Path
     assert all(set(row) >= WANTED and row["trace"] == "chance" and row["budget_gb"] is None for row in rows)
 
 
+def test_a_folder_that_is_no_trace_is_refused_before_any_other_is_played(trace: Path, tmp_path: Path) -> None:
+    done = camlink("compare", str(trace), str(tmp_path / "rows.json"), "--policy", "periodic")
+    assert done.exit_code == 1 and isinstance(done.exception, TraceError) and done.output == ""
+    assert "rows.json: no such trace folder" in str(done.exception)
+
+
+def test_traces_in_folders_of_one_name_are_told_apart_and_one_given_twice_is_played_once(tmp_path: Path) -> None:
+    for place, models in (("left", 2), ("right", 3)):
+        made = random_trace(1, 80, models)
+        write_arrays(tmp_path / place / "hall", made.models, made.cameras)
+    left, right = str(tmp_path / "left" / "hall"), str(tmp_path / "right" / "hall")
+    done = camlink("compare", left, right, left, "--policy", "periodic", "standalone", "--budget-time", "0.5")
+    assert done.exit_code == 0, done.output
+    titles = [line for line in done.stdout.splitlines() if "agreement (cost)" in line]
+    assert [title.split(":")[0] for title in titles] == ["left/hall", "right/hall"]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("--budget-time", "25", '"25" is no number above 0 and up to 1, nor "none" (for 25 per cent write 0.25)'),
+        ("--budget-time", "25%", '"25%" is no number above 0 and up to 1, nor "none" (for 25 per cent write 0.25)'),
+        ("--target", "90", '"90" is no number above 0 and up to 1 (for 90 per cent write 0.9)'),
+        ("--target", "none", '"none" is no number above 0 and up to 1'),
+        ("--budget-gb", "-1", '"-1" is no number above 0 and up to 1e+06, nor "none"'),
+    ],
+)
+def test_a_number_that_is_none_is_refused_with_what_was_meant(trace: Path, option: str, text: str, said: str) -> None:
+    done = camlink("compare", str(trace), option, text)
+    assert done.exit_code == 2 and said in done.output
+
+
 def test_memory_and_time_budgets_hold_together_and_alone(trace: Path) -> None:
     held = max(entry.memory_gb for entry in open_arrays(trace).models.values())
     both = ["--budget-gb", f"{held}", "none", "--budget-time", "0.5", "none"]
