@@ -69,6 +69,13 @@ def test_traces_in_folders_of_one_name_are_told_apart_and_one_given_twice_is_pla
     assert [title.split(":")[0] for title in titles] == ["left/hall", "right/hall"]
 
 
+def test_one_policy_alone_is_not_called_the_best(trace: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = camlink("compare", str(trace), "--policy", "periodic", "all", "--budget-time", "0.5", "--html", str(page))
+    assert done.exit_code == 0 and "*" not in done.stdout and "best" not in done.stdout
+    assert "in brackets: cost" in done.stdout and "Highest agreement" not in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("option", "text", "said"),
     [
@@ -174,7 +181,7 @@ def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path
         "--csv", str(table), "--html", str(page),
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert re.search(r"drls\s+\d+\.\d(±\d\.\d)?\* \(\d+\)", done.stdout)
+    assert re.search(r"drls\s+\d+\.\d(±\d\.\d)?  \(\d+\)", done.stdout)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["seed"] for row in rows] == ["1", "2"] and "agreement of m0" in rows[0]
     text = page.read_text()
@@ -329,11 +336,11 @@ def test_what_is_made_of_a_simulated_trace_says_so_everywhere_and_is_no_part_of_
 ) -> None:
     city, page = tmp_path / "city", tmp_path / "page.html"
     camlink("simulate", str(city), "--cameras", "1", "--days", "0.02", "--every", "1min")
-    asked = ["compare", str(city), str(trace), "--policy", "standalone", "--budget-time", "0.4"]
+    asked = ["compare", str(city), str(trace), "--policy", "standalone", "periodic", "--budget-time", "0.4"]
     done = camlink(*asked, "--html", str(page))
     assert "city (SYNTHETIC): agreement" in done.stdout and "chance: agreement" in done.stdout
     assert "city (SYNTHETIC): least cost" in camlink(*asked[:-2], "--target", "0.5").stdout
-    assert [row["synthetic"] for row in json.loads(camlink(*asked, "--json").stdout)] == [True, False]
+    assert [row["synthetic"] for row in json.loads(camlink(*asked, "--json").stdout)] == [True, True, False, False]
     text = page.read_text()
     assert "SYNTHETIC:</b> city. No camera has seen this" in text and ">city (SYNTHETIC)</h2>" in text
     assert "in the one pair of trace and budget" in text and "of the other traces" in text
