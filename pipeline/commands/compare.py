@@ -147,7 +147,7 @@ def _play_all(
         notes.print(text, style="yellow", markup=False, soft_wrap=True)
 
     def judged() -> list[dict[str, Any]]:
-        return [result.row() for result in played] if targets else rows_of(played)
+        return [r.row() | {"chance_to_be_best": None} for r in played] if targets else rows_of(played)
 
     called = names_of(traces)
     for path in called:

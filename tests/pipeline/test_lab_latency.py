@@ -160,6 +160,7 @@ def test_targets_are_met_under_the_limit_or_said_to_be_missed(trace: Path) -> No
     assert "hand, 10 ms a frame: least cost (agreement), in %" in camlink(*asked)[0]
     rows = json.loads(camlink(*asked, "--json")[0])
     assert all(row["latency_ms"] == 10.0 and not row["target_met"] for row in rows)
+    assert {row["chance_to_be_best"] for row in rows} == {None}, "costs are compared, not agreement"
 
 
 def test_a_limit_that_is_none_or_leaves_nothing_is_said(trace: Path) -> None:
