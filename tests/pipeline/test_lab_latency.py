@@ -168,7 +168,8 @@ def test_a_limit_that_is_none_or_leaves_nothing_is_said(trace: Path) -> None:
     assert [row["latency_ms"] for row in json.loads(out)] == [None, 5.0]
     assert "take 40 ms at most, so a latency limit of 40 ms is the same as none; played and counted once" in said
     assert "5 ms is less than the fastest model of a camera takes; none executes" in said
-    _, said = camlink(str(trace), "--policy", "standalone", "--budget-gb", "0.001", "--json")
+    _, said = camlink(str(trace), "--policy", "periodic", "--budget-gb", "0.001", "--budget-time", "0.5", "--json")
+    assert "as rarely as the time budget asks" not in said, "time is not what is missing"
     assert "0.001 GB is less than the smallest model of a camera takes; none executes" in said
     refused = CliRunner().invoke(app, ["compare", str(trace), "--latency-ms", "0"])
     assert refused.exit_code == 2 and "--latency-ms" in refused.output
