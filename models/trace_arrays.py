@@ -74,7 +74,7 @@ def open_arrays(path: Path | str, *, boxes: bool = False, detections: bool = Fal
     ``detections``: also read the boxes behind values. Raises `TraceError` with the file and line at fault.
     """
     folder = Path(path)
-    _check_folder(folder)
+    check_folder(folder)
     models = read_models(folder)
     notes: tuple[str, ...] = ()
     boxed: list[str] = []
@@ -102,7 +102,8 @@ def _boxed(folder: Path, models: Mapping[str, RecordedEntry]) -> list[str]:
         raise TraceError(f"{folder}: {error}") from error
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raise `TraceError` for what is no trace at the first look, before anything is read."""
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "no such trace folder"
         raise TraceError(f"{folder}: {what}; record a trace with `camlink record`")

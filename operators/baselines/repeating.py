@@ -85,7 +85,8 @@ class Repeating(ABC, Generic[How]):
         if self._how is None:
             self._how = self._tune()
             self._warm_up.clear()
-            if not any(map(self._is_ever, self._how.values())):
+            held = min(self._setup.costs.memory_gb.values(), default=0.0) <= self._setup.budget.memory_limit()
+            if held and not any(map(self._is_ever, self._how.values())):
                 logger.warning(
                     'camera "%s": %s executes no model any more, and repeats what its first frames said: as rarely as '
                     "the time budget asks is beyond what they tell of; raise it, or give more frames to learn from",

@@ -107,7 +107,7 @@ def compare(
         raise typer.BadParameter("shows budgets; with --target there are a table, --json, --csv", param_hint="--html")
     if target and budget_time:
         raise typer.BadParameter("takes the place of --budget-time; name one of the two", param_hint="--target")
-    targets = [number for text in target or () if (number := _number(text, "--target", 1.0)) is not None]
+    targets = [number for text in target or () if (number := _number(text, "--target", 1.0, none=False)) is not None]
     rows, said, stopped = _play_all(traces, rules, targets, boxes=boxes)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -129,7 +129,9 @@ def _play_all(
     """Return the rows of all traces, for ``targets`` or else at budgets, what was noted (also on standard error), and
     whether Ctrl-C cut it short.
     """
-    from camlink.models.trace_arrays import open_arrays
+    from dataclasses import replace
+
+    from camlink.models.trace_arrays import check_folder, open_arrays
     from camlink.pipeline.commands.steps import shown_steps
     from camlink.pipeline.lab.compare import compare as compared
     from camlink.pipeline.lab.compare import rows_of
@@ -145,12 +147,15 @@ def _play_all(
         notes.print(text, style="yellow", markup=False, soft_wrap=True)
 
     def judged() -> list[dict[str, Any]]:
-        return [result.row() for result in played] if targets else rows_of(played)
+        return [r.row() | {"chance_to_be_best": None} for r in played] if targets else rows_of(played)
 
+    called = names_of(traces)
+    for path in called:
+        check_folder(path)  # all of them, before hours go into the first
     try:
         with shown_steps(notes) as step:
-            for path in traces:
-                trace = open_arrays(path, boxes=boxes, detections=not boxes)
+            for path, name in called.items():
+                trace = replace(open_arrays(path, boxes=boxes, detections=not boxes), name=name)
                 for text in trace.notes:
                     note(text)
                 results = (
@@ -170,6 +175,24 @@ def _play_all(
         )
         return rows, said, True
     return rows, said, False
+
+
+def names_of(traces: Sequence[Path]) -> dict[Path, str]:
+    """Return each folder once, with the name its rows go by: its own, with those above it where two are called alike.
+
+    >>> list(names_of([Path("/a/hall"), Path("/b/hall"), Path("/b/yard"), Path("/b/yard")]).values())
+    ['a/hall', 'b/hall', 'yard']
+    """
+    parts = {path: path.resolve().parts for path in traces}
+    unique = dict.fromkeys(parts.values())
+
+    def name(own: Sequence[str]) -> str:
+        tails = (own[-n:] for n in range(1, len(own)))
+        short = (tail for tail in tails if sum(other[-len(tail) :] == tail for other in unique) == 1)
+        return "/".join(next(short, own))
+
+    first = {own: path for path, own in reversed(parts.items())}
+    return {first[own]: name(own) for own in unique}
 
 
 def _check_names(names: list[str]) -> None:
@@ -211,13 +234,15 @@ def budgets(memory: list[str] | None, time: list[str] | None, latency: list[str]
     ]
 
 
-def _number(text: str, option: str, most: float) -> float | None:
-    if text == "none":
+def _number(text: str, option: str, most: float, *, none: bool = True) -> float | None:
+    if none and text == "none":
         return None
     try:
-        number = float(text)
+        number = float(text.removesuffix("%"))
     except ValueError:
         number = -1.0
-    if not 0.0 < number <= most:
-        raise typer.BadParameter(f'"{text}" is no number above 0 and up to {most:g}, nor "none"', param_hint=option)
+    if text.endswith("%") or not 0.0 < number <= most:
+        meant = f" (for {number:g} per cent write {number / 100:g})" if most == 1.0 and 1.0 <= number < 100.0 else ""
+        other = ', nor "none"' if none else ""
+        raise typer.BadParameter(f'"{text}" is no number above 0 and up to {most:g}{other}{meant}', param_hint=option)
     return number

@@ -97,13 +97,16 @@ def run_and_report(
 
 
 def finish(out: Path) -> None:
-    """Write report.json and report.html of a run, print the headline and where they are."""
+    """Write report.json and report.html of a run, print the headline, what was spent of which budget, and the path."""
     from camlink.pipeline.reports import build_report, headline, write_report
+    from camlink.pipeline.reports.terminal import spending_words
 
-    page = write_report(out)
+    page, report = write_report(out), build_report(out)
     console = out_console()
     console.print()
-    console.print(headline(build_report(out)), style="bold", highlight=False)
+    console.print(headline(report), style="bold", highlight=False)
+    if spending := spending_words(report):
+        console.print(spending, highlight=False)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 

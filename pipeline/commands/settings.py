@@ -9,6 +9,7 @@ import typer
 
 from camlink.pipeline.config import SiteConfig, load_config
 from camlink.pipeline.config.yaml_lines import KeyPath
+from camlink.pipeline.suggestions import suggest
 
 OPTIONS = {  # by the key whose value they override
     "models": "--models",
@@ -53,12 +54,17 @@ def on_device(site: SiteConfig, device: str | None) -> SiteConfig:
 
 
 def model_choice(text: str | None) -> str | tuple[str, ...] | None:
-    """Read ``--models``: one set by name, or a comma-separated list of models."""
+    """Read ``--models``: one set by name, or a comma-separated list of models. Raises `typer.BadParameter`."""
     from camlink.models import catalogue
 
     if text is None or text in catalogue.sets():
         return text
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in catalogue.names():
+            known = (*(catalogue.sets() if len(names) == 1 else ()), *catalogue.names())  # a set stands alone
+            raise typer.BadParameter(f'"{name}" is no model here; {suggest(name, known)}', param_hint="--models")
+    return names
 
 
 def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
@@ -73,4 +79,8 @@ def _first_message(error: ValueError) -> str:
         return str(error)
     first = errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "literal_error":
+        choices = [word.strip("' ") for word in first["ctx"]["expected"].replace(" or ", ",").split(",")]
+        given = str(first["input"])
+        return f'{OPTIONS.get(key, key)}: "{given}" is not a choice here; {suggest(given, choices)}'
     return f"{OPTIONS.get(key, key)}: {first['msg'].removeprefix('Value error, ')}"

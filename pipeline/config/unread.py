@@ -1,7 +1,8 @@
-"""Keys of a configuration that its policy does not read: nothing is wrong with them, but nothing comes of them.
+"""What in a sound configuration is hardly meant: keys that its policy does not read, and nothing that limits its cost.
 
 Links that adaptation trains answer under `mlink` and `mlink-exact`. Others do not answer by them, so that none are
-trained and no frames are executed for links to learn from.
+trained and no frames are executed for links to learn from. Without a budget, and for `camlink` without a target, every
+policy executes every model on every frame; only `all` says so by its name.
 """
 
 from __future__ import annotations
@@ -15,20 +16,40 @@ from camlink.pipeline.errors import Problem
 
 RELABELLING = ("policy", "interval", "frames", "label_fraction", "confidence_threshold")
 LEARNING = ("retrain_after_frames", "shadow_frames")
+NO_BUDGET = "has no budget"
 LINKS = ("kind", "context", "min_train_frames", "history_frames")
 
 
 def warnings_of(site: SiteConfig) -> list[Problem]:
-    """Return what a start should tell of and go on, in the order of the file: keys that the policy does not read."""
-    found = [site.problem_at(path, message) for path, message in _unread(site)]
+    """Return what a start should tell of and go on, in the order of the file."""
+    found = [site.problem_at(path, message) for path, message in (*_unlimited(site), *_unread(site))]
     return sorted(found, key=lambda problem: problem.line or 0)
 
 
 def config_warnings(path: str | Path) -> list[Problem]:
-    """Return `warnings_of` the sound part of a file; nothing where it is not known what its policy is to be."""
+    """Return `warnings_of` the sound part of a file; nothing where it is not known what its policy is to be.
+
+    A missing budget is not told of where something was wrong, which may have been it.
+    """
     read = read_config(path)
-    unknown = read.sound is None or read.origin.left_out.touches("policy")
-    return [] if unknown or read.sound is None else warnings_of(read.sound)
+    gone = read.origin.left_out
+    if read.sound is None or gone.touches("policy"):
+        return []
+    return [w for w in warnings_of(read.sound) if not gone.paths or NO_BUDGET not in w.message]
+
+
+def _unlimited(site: SiteConfig) -> Iterator[Found]:
+    budgets = site.budgets
+    if site.policy == "all" or any((budgets.time_share, budgets.memory_gb, budgets.latency_ms)):
+        return
+    camlink = site.policy == "camlink"
+    if camlink and any((site.target_agreement, site.targets, *(camera.target_agreement for camera in site.cameras))):
+        return
+    yield (
+        ("budgets",),
+        f"{site.shown_policy()} {NO_BUDGET}{' and no target' if camlink else ''}, so every model executes on every "
+        f"frame and nothing is saved; set budgets.time_share, such as 0.4{', or target_agreement' if camlink else ''}",
+    )
 
 
 def _unread(site: SiteConfig) -> Iterator[Found]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from camlink.models.scores import RULES, has_agreement
 from camlink.models.trace_arrays import CameraTrace, TraceArrays
 from camlink.models.trace_files import RecordedEntry
+from camlink.operators.allowance import ROUNDING
 from camlink.operators.baselines.warm_links import are_chances
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget, Costs
@@ -269,7 +270,7 @@ def binding_budgets(
 ) -> list[Budget]:
     """Return the budgets, each once: a memory budget that all models of every camera fit is none, and is said to be.
 
-    The same goes for a latency limit, for which ``load_ms`` counts; one that leaves no model time is said, too.
+    The same goes for a latency limit, for which ``load_ms`` counts. A limit that no model fits is said, too.
     """
     needed = max(sum(trace.models[m].memory_gb for m in camera.specs) for camera in cameras)
     loose = [b.memory_gb for b in budgets if b.memory_gb is not None and b.memory_gb >= needed]
@@ -279,6 +280,10 @@ def binding_budgets(
             f"trace {trace.name}: all models together take {needed:.2g} GB, so a memory budget of {listed} is the same "
             "as none; played and counted once, without it"
         )
+    smallest = max(min(trace.models[m].memory_gb for m in camera.specs) for camera in cameras)
+    for gb in dict.fromkeys(b.memory_gb for b in budgets):
+        if gb is not None and gb + ROUNDING < smallest:
+            note(f"trace {trace.name}: {gb:g} GB is less than the smallest model of a camera takes; none executes")
     memory = [replace(b, memory_gb=None) if b.memory_gb in loose else b for b in budgets]
     return list(dict.fromkeys(_binding_latency(trace, cameras, memory, note, load_ms)))
 

@@ -149,8 +149,11 @@ def trace_words(trace: str, *, synthetic: bool) -> str:
 
 
 def winner(of: Iterable[Cell]) -> Cell | None:
-    """Return the cell with the highest agreement among policies that keep to the budget without foresight."""
-    return max((c for c in of if c.policy not in REFERENCES), key=lambda c: c.agreement, default=None)
+    """Return the cell with the highest agreement among policies that keep to the budget without foresight; None where
+    fewer than two do, since nobody wins alone.
+    """
+    contestants = [c for c in of if c.policy not in REFERENCES]
+    return max(contestants, key=lambda c: c.agreement) if len(contestants) > 1 else None
 
 
 def ties(cell: Cell, best: Cell | None) -> bool:

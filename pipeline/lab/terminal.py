@@ -28,11 +28,14 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     for table in dict.fromkeys((c.trace, c.memory_gb, c.latency_ms) for c in found):
         here = [c for c in found if (c.trace, c.memory_gb, c.latency_ms) == table]
         _print_table(here, best, console)
-    if best:
+    if found:
         spread = "; ± is the standard deviation over seeds" if any(c.spread >= 5e-4 for c in found) else ""
-        console.print(
+        signs = (
             f"{BEST} best of its column and all that tie with it, {MAY_BE_BEST} behind it by no more than may be "
-            f"chance (all and oracle do not compete); in brackets: cost{spread}",
+            "chance (all and oracle do not compete); "
+        )
+        console.print(
+            f"{signs if best else ''}in brackets: cost{spread}",
             style="dim",
             markup=False,
             highlight=False,

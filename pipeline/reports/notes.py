@@ -367,7 +367,9 @@ def _agreement_sentence(agreement: Mapping[str, Any], looked: str) -> str:
     if answered := answers(agreement):  # a baseline always answers: it is held against answers alone
         name, baseline = best_baseline(agreement["answers_only"])
         beside = f"{BASELINE_WORDS[name]}, the best baseline, gives {percent(baseline)} there"
-        return f"{measured}, no answer counting as wrong. {answered[:-1]}; {beside}."
+        few = agreement["answers_only"]["audit_frames"] < FEW_FRAMES
+        judged = ": too few audit frames to judge" if few else ""
+        return f"{measured}, no answer counting as wrong. {answered[:-1]}; {beside}{judged}."
     words, given = BASELINE_WORDS[name], percent(baseline)
     if agreement["audit_frames"] < FEW_FRAMES:
         return f"{measured}; the best baseline, {words}, gives {given}: too few audit frames to judge."

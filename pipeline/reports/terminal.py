@@ -29,6 +29,15 @@ TARGET_STYLES = {"met": "green", "not met": "red", "not known": "yellow"}
 VERDICT_STYLES = {"better": "green", "similar": "yellow", "worse": "red", "budget": "red", "abstained": "red"}
 
 
+def spending_words(report: Mapping[str, Any]) -> str:
+    """Say what was asked for and what was spent; empty where nothing was served."""
+    cost, parts = report["cost"], report["cost"]["parts"]
+    return budget_words(
+        *(cost["time_budget"], parts["serve"]["share"], cost["share"], cost["latency_limit_ms"]),
+        relabelled=parts["relabel"]["frames"] > 0,
+    )
+
+
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Print the report. Names of cameras and models are printed as they are, never read as markup."""
     from rich.text import Text
@@ -44,12 +53,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     console.print()
     _models(report, console)
     _notes(report, console)
-    cost, parts = report["cost"], report["cost"]["parts"]
-    spending = budget_words(
-        *(cost["time_budget"], parts["serve"]["share"], cost["share"], cost["latency_limit_ms"]),
-        relabelled=parts["relabel"]["frames"] > 0,
-    )
-    if spending:
+    if spending := spending_words(report):
         console.print(Text(f"  {spending}"))
     console.print()
     _cameras(report, console)

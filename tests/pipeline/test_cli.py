@@ -75,6 +75,7 @@ def test_a_replay_ends_with_the_headline_and_the_path_of_the_page(
     folder, result = replayed
     assert result.returncode == 0, result.stderr
     assert "executions" in result.stdout
+    assert "Time budget 30 %: frames served under a decision took " in result.stdout, "whose budget, nobody has asked"
     assert f"Report: {folder / 'run' / 'report.html'}" in result.stdout
     assert (folder / "run" / "report.html").stat().st_size > 10_000
 
@@ -134,6 +135,9 @@ def test_a_run_is_never_overwritten_unasked(replayed: tuple[Path, subprocess.Com
         (("replay", ".", "--timezone", "Mars/X"), "not a known time zone"),
         (("record", ".", "--out", "trace", "--timezone", "Mars/X"), "not a known time zone"),
         (("replay", ".", "--policy", "best"), "policy"),
+        (("replay", ".", "--policy", "camlnk"), 'did you mean "camlink"?'),
+        (("replay", ".", "--models", "trafic"), 'did you mean "traffic"?'),
+        (("record", ".", "--out", "trace", "--models", "persons,object"), 'did you mean "objects"?'),
         (("config", "check", "nowhere.yaml"), "nowhere.yaml"),
         (("run", "demo"), "no cameras"),
     ],

@@ -52,6 +52,45 @@ def test_json_is_a_list_of_rows_with_several_values_after_one_option(trace: Path
     assert all(set(row) >= WANTED and row["trace"] == "chance" and row["budget_gb"] is None for row in rows)
 
 
+def test_a_folder_that_is_no_trace_is_refused_before_any_other_is_played(trace: Path, tmp_path: Path) -> None:
+    done = camlink("compare", str(trace), str(tmp_path / "rows.json"), "--policy", "periodic")
+    assert done.exit_code == 1 and isinstance(done.exception, TraceError) and done.output == ""
+    assert "rows.json: no such trace folder" in str(done.exception)
+
+
+def test_traces_in_folders_of_one_name_are_told_apart_and_one_given_twice_is_played_once(tmp_path: Path) -> None:
+    for place, models in (("left", 2), ("right", 3)):
+        made = random_trace(1, 80, models)
+        write_arrays(tmp_path / place / "hall", made.models, made.cameras)
+    left, right = str(tmp_path / "left" / "hall"), str(tmp_path / "right" / "hall")
+    done = camlink("compare", left, right, left, "--policy", "periodic", "standalone", "--budget-time", "0.5")
+    assert done.exit_code == 0, done.output
+    titles = [line for line in done.stdout.splitlines() if "agreement (cost)" in line]
+    assert [title.split(":")[0] for title in titles] == ["left/hall", "right/hall"]
+
+
+def test_one_policy_alone_is_not_called_the_best(trace: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = camlink("compare", str(trace), "--policy", "periodic", "all", "--budget-time", "0.5", "--html", str(page))
+    assert done.exit_code == 0 and "*" not in done.stdout and "best" not in done.stdout
+    assert "in brackets: cost" in done.stdout and "Highest agreement" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("--budget-time", "25", '"25" is no number above 0 and up to 1, nor "none" (for 25 per cent write 0.25)'),
+        ("--budget-time", "25%", '"25%" is no number above 0 and up to 1, nor "none" (for 25 per cent write 0.25)'),
+        ("--target", "90", '"90" is no number above 0 and up to 1 (for 90 per cent write 0.9)'),
+        ("--target", "none", '"none" is no number above 0 and up to 1'),
+        ("--budget-gb", "-1", '"-1" is no number above 0 and up to 1e+06, nor "none"'),
+    ],
+)
+def test_a_number_that_is_none_is_refused_with_what_was_meant(trace: Path, option: str, text: str, said: str) -> None:
+    done = camlink("compare", str(trace), option, text)
+    assert done.exit_code == 2 and said in done.output
+
+
 def test_memory_and_time_budgets_hold_together_and_alone(trace: Path) -> None:
     held = max(entry.memory_gb for entry in open_arrays(trace).models.values())
     both = ["--budget-gb", f"{held}", "none", "--budget-time", "0.5", "none"]
@@ -142,7 +181,7 @@ def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path
         "--csv", str(table), "--html", str(page),
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert re.search(r"drls\s+\d+\.\d(±\d\.\d)?\* \(\d+\)", done.stdout)
+    assert re.search(r"drls\s+\d+\.\d(±\d\.\d)?  \(\d+\)", done.stdout)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["seed"] for row in rows] == ["1", "2"] and "agreement of m0" in rows[0]
     text = page.read_text()
@@ -297,11 +336,11 @@ def test_what_is_made_of_a_simulated_trace_says_so_everywhere_and_is_no_part_of_
 ) -> None:
     city, page = tmp_path / "city", tmp_path / "page.html"
     camlink("simulate", str(city), "--cameras", "1", "--days", "0.02", "--every", "1min")
-    asked = ["compare", str(city), str(trace), "--policy", "standalone", "--budget-time", "0.4"]
+    asked = ["compare", str(city), str(trace), "--policy", "standalone", "periodic", "--budget-time", "0.4"]
     done = camlink(*asked, "--html", str(page))
     assert "city (SYNTHETIC): agreement" in done.stdout and "chance: agreement" in done.stdout
     assert "city (SYNTHETIC): least cost" in camlink(*asked[:-2], "--target", "0.5").stdout
-    assert [row["synthetic"] for row in json.loads(camlink(*asked, "--json").stdout)] == [True, False]
+    assert [row["synthetic"] for row in json.loads(camlink(*asked, "--json").stdout)] == [True, True, False, False]
     text = page.read_text()
     assert "SYNTHETIC:</b> city. No camera has seen this" in text and ">city (SYNTHETIC)</h2>" in text
     assert "in the one pair of trace and budget" in text and "of the other traces" in text

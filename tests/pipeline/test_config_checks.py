@@ -253,6 +253,7 @@ UNREAD = """links:
 adaptation:
   interval: 5min
   frames: 10
+budgets: {time_share: 0.4}
 """
 
 
@@ -269,13 +270,27 @@ def test_keys_of_links_are_warned_of_where_answers_are_not_by_links(tmp_path: Pa
     [
         UNREAD + "policy: mlink\n",
         UNREAD + "policy: mlink-exact\n",
-        "links: {bootstrap_frames: 50}\n",
-        "adaptation: {policy: off}\n",  # what it asks for is what happens
-        "",
+        "links: {bootstrap_frames: 50}\nbudgets: {memory_gb: 1}\n",
+        "adaptation: {policy: off}\nbudgets: {latency_ms: 60}\n",  # what it asks for is what happens
+        "target_agreement: 0.9\n",
+        "targets: {persons: 0.9}\n",
+        "policy: all\n",
     ],
 )
 def test_nothing_is_warned_of_where_every_key_is_read_or_changes_nothing(tmp_path: Path, text: str) -> None:
     assert warnings(tmp_path, HEAD + text) == []
+
+
+def test_what_would_execute_everything_without_having_been_asked_to_is_warned_of(tmp_path: Path) -> None:
+    (told,) = warnings(tmp_path, HEAD)
+    assert "policy camlink (the default) has no budget and no target, so every model executes on every frame" in told
+    assert told.endswith("set budgets.time_share, such as 0.4, or target_agreement")
+    (told,) = warnings(tmp_path, HEAD + "policy: periodic\ntarget_agreement: 0.9\n")  # it aims at none
+    assert "policy periodic has no budget, so every" in told and told.endswith("such as 0.4")
+    assert one(tmp_path, HEAD + "budgets: {time_share: 40}\n").startswith("3: budgets.time_share: 40 is above 1")
+    assert config_warnings(tmp_path / "site.yaml") == []
+    (tmp_path / "site.yaml").write_text(HEAD)
+    assert warnings_of(load_settings(str(tmp_path / "site.yaml"), {"budgets.time_share": 0.5})) == []
 
 
 def test_whoever_names_no_policy_is_told_that_it_is_the_default(tmp_path: Path) -> None:

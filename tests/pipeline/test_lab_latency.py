@@ -160,6 +160,7 @@ def test_targets_are_met_under_the_limit_or_said_to_be_missed(trace: Path) -> No
     assert "hand, 10 ms a frame: least cost (agreement), in %" in camlink(*asked)[0]
     rows = json.loads(camlink(*asked, "--json")[0])
     assert all(row["latency_ms"] == 10.0 and not row["target_met"] for row in rows)
+    assert {row["chance_to_be_best"] for row in rows} == {None}, "costs are compared, not agreement"
 
 
 def test_a_limit_that_is_none_or_leaves_nothing_is_said(trace: Path) -> None:
@@ -167,5 +168,8 @@ def test_a_limit_that_is_none_or_leaves_nothing_is_said(trace: Path) -> None:
     assert [row["latency_ms"] for row in json.loads(out)] == [None, 5.0]
     assert "take 40 ms at most, so a latency limit of 40 ms is the same as none; played and counted once" in said
     assert "5 ms is less than the fastest model of a camera takes; none executes" in said
+    _, said = camlink(str(trace), "--policy", "periodic", "--budget-gb", "0.001", "--budget-time", "0.5", "--json")
+    assert "as rarely as the time budget asks" not in said, "time is not what is missing"
+    assert "0.001 GB is less than the smallest model of a camera takes; none executes" in said
     refused = CliRunner().invoke(app, ["compare", str(trace), "--latency-ms", "0"])
     assert refused.exit_code == 2 and "--latency-ms" in refused.output

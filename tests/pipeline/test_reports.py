@@ -19,7 +19,7 @@ from camlink.pipeline.accuracy import ABSTAINED, EXECUTES
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
-from camlink.pipeline.reports.notes import ONE_LOOK, ending, note, pace, promise
+from camlink.pipeline.reports.notes import ONE_LOOK, _agreement_sentence, ending, note, pace, promise
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
@@ -311,6 +311,15 @@ def test_a_model_that_abstained_is_never_called_executed_throughout() -> None:
 def test_predictions_that_no_audit_frame_met_are_not_called_executed() -> None:
     judged = note("persons", NOTHING_PREDICTED, outputs(predicted=60))
     assert judged == {"verdict": "unmeasured", "text": "Not measured: predicted, but on no audit frame."}
+
+
+@pytest.mark.parametrize(("frames", "judged"), [(7, ": too few audit frames to judge."), (60, ".")])
+def test_a_headline_holds_few_answers_against_no_baseline(frames: int, judged: str) -> None:
+    agreement = figure(0.8, 0.4, 0.9, 0.9, frames=frames)
+    agreement["answers_only"] = figure(1.0, 0.7, 1.0, 0.9, frames=frames)
+    said = _agreement_sentence(agreement, "95 %, one look")
+    assert "no answer counting as wrong. Where it answered without executing, 100.0 % agreed" in said
+    assert said.endswith(f"the best baseline, gives 90.0 % there{judged}")
 
 
 def test_a_model_that_mostly_abstains_says_why() -> None:
