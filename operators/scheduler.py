@@ -271,9 +271,19 @@ class SchedulerOperator(Operator):
             if model in chosen and self._costs.time((*forced, model)) <= self._budget.time_ms(self._costs):
                 forced = (*forced, model)
         left = tuple(m for m in self._costs.models if m not in forced)
-        share = "" if self._budget.time_share is None else f" within {self._budget.time_share:.0%} of the time"
+        aim = self._budget.time_share
+        share = _aimed_at(camera.watch.targets) if aim is None else f" within {aim:.0%} of the time"
         limit = "" if self._budget.latency_ms is None else f", each done within {self._budget.latency_ms:g} ms"
         return forced, left, f"decides on every frame{share}{limit}{_below(camera.not_met(), forced)}"
+
+
+def _aimed_at(targets: Mapping[str, float]) -> str:
+    """Say what a policy without a time budget executes for."""
+    if not targets:
+        return ""
+    same = len(set(targets.values())) == 1
+    told = f"{max(targets.values()):g}" if same else ", ".join(f"{m} {t:g}" for m, t in targets.items())
+    return f", to meet the target{'' if len(targets) == 1 else 's'} ({told}) at the least cost"
 
 
 def _below(not_met: Sequence[str], executed: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from camlink.pipeline.commands.console import STOPPED, note_console, out_console, writable_file
+from camlink.pipeline.commands.console import STOPPED, note_console, out_console, print_note, writable_file
 from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
@@ -117,8 +117,10 @@ def compare(
         print_rows(rows, out_console())
     if csv is not None:
         csv.write_text(as_csv(rows), encoding="utf-8")
+        print_note(f"CSV: {csv}")
     if html is not None and rows:
         html.write_text(render(rows, said), encoding="utf-8")
+        print_note(f"page: {html}")
     if stopped:
         raise typer.Exit(STOPPED)
 

@@ -181,6 +181,7 @@ def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path
         "--csv", str(table), "--html", str(page),
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    assert f"CSV: {table}" in done.stderr and f"page: {page}" in done.stderr
     assert re.search(r"drls\s+\d+\.\d(±\d\.\d)?  \(\d+\)", done.stdout)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["seed"] for row in rows] == ["1", "2"] and "agreement of m0" in rows[0]

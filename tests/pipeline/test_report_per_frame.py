@@ -74,6 +74,25 @@ def test_policies_that_predict_nothing_train_no_links_and_run_no_frames_for_them
     assert not report["cameras"]["hall"]["adaptation"] and not report["cost"]["parts"]["relabel"]["frames"]
 
 
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        ({"target_agreement": 0.9}, "decides on every frame, to meet the targets (0.9) at the least cost"),
+        ({"targets": {"persons": 0.8}}, "decides on every frame, to meet the target (0.8) at the least cost"),
+        (
+            {"targets": {"persons": 0.8, "objects": 0.9}},
+            "decides on every frame, to meet the targets (persons 0.8, objects 0.9) at the least cost",
+        ),
+        ({"target_agreement": 0.9, "budgets": {"time_share": 0.5}}, "decides on every frame within 50% of the time"),
+    ],
+)
+def test_decisions_say_what_a_policy_that_decides_on_every_frame_aims_at(
+    tmp_path: Path, targets: dict[str, Any], told: str
+) -> None:
+    out = run(tmp_path / "run", **{"budgets": {}, **targets})
+    assert build_report(out)["cameras"]["hall"]["decisions"][0]["reason"].startswith(told)
+
+
 def profiled(camera: str, frames: int) -> list[FrameResult]:
     """Frames on which every model, the only one, runs."""
     made = [ModelOutput(camera, i, START, "persons", None, "profile", "executed") for i in range(frames)]
