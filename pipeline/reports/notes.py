@@ -18,7 +18,7 @@ FEW_FRAMES = 30
 LEAST_AUDITS = 5  # below these no headline gives a figure
 MOST_NAMED = 3  # in a sentence
 ALWAYS = "always executed"  # a model that nothing was predicted of has nothing to prove
-ANYTIME, ONE_LOOK = "95 %, at any time", "95 %, one look"  # what an interval is (docs/accuracy.md)
+ANYTIME, ONE_LOOK = "95 %, at any time", "95 % interval"  # what an interval is (docs/accuracy.md)
 SYNTHETIC = "SYNTHETIC: a simulated trace, no camera has seen this."
 OFF_PACE = 1.5  # from here on, measured and profiled time are called different
 
@@ -220,7 +220,7 @@ def promise(expected: float, measured: Mapping[str, Any], looked: str) -> str:
     """Set the agreement that decisions expected beside the measured one, so that promising too much is seen.
 
     >>> promise(0.95, {"mean": 0.8, "low": 0.7, "high": 0.9}, ONE_LOOK)
-    'The decisions expected 95.0 %, measured were 80.0 % (95 %, one look: 70.0 – 90.0 %): they promised too much.'
+    'The decisions expected 95.0 %, measured were 80.0 % (95 % interval: 70.0 – 90.0 %): they promised too much.'
     """
     if measured["mean"] is None:
         return f"The decisions expected {percent(expected)}; it was not measured."

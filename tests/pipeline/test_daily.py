@@ -159,7 +159,7 @@ def test_a_run_that_ended_by_itself_carries_the_interval_for_one_look_and_others
     finally:
         info.save(run)
     assert stopped["run"]["interval"] == "anytime-valid"
-    assert "(95 %, one look: " in headline(report) and "(95 %, at any time: " in headline(stopped)
+    assert "(95 % interval: " in headline(report) and "(95 %, at any time: " in headline(stopped)
     for figures in (report, *report["cameras"].values(), *report["models"].values()):
         assert figures["agreement"]["mean"] is not None
     for name, camera in stopped["cameras"].items():

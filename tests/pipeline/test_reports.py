@@ -152,7 +152,7 @@ def test_the_terminal_shows_models_cameras_and_baselines(finished: tuple[Path, d
     console = Console(width=140, record=True, file=io.StringIO())
     print_report(report, console)
     text = console.export_text()
-    for word in ("hall", "yard", "objects", "noise", "constant", "95 %, one look"):
+    for word in ("hall", "yard", "objects", "noise", "constant", "95 % interval"):
         assert word in text
 
 
@@ -317,7 +317,7 @@ def test_predictions_that_no_audit_frame_met_are_not_called_executed() -> None:
 def test_a_headline_holds_few_answers_against_no_baseline(frames: int, judged: str) -> None:
     agreement = figure(0.8, 0.4, 0.9, 0.9, frames=frames)
     agreement["answers_only"] = figure(1.0, 0.7, 1.0, 0.9, frames=frames)
-    said = _agreement_sentence(agreement, "95 %, one look")
+    said = _agreement_sentence(agreement, "95 % interval")
     assert "no answer counting as wrong. Where it answered without executing, 100.0 % agreed" in said
     assert said.endswith(f"the best baseline, gives 90.0 % there{judged}")
 
