@@ -10,7 +10,7 @@ from camlink.pipeline.config.site import (
     load_config,
     model_names,
 )
-from camlink.pipeline.config.unread import config_warnings, warnings_of
+from camlink.pipeline.config.warnings import config_warnings, warnings_of
 
 __all__ = [
     "AdaptationConfig",

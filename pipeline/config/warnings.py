@@ -14,9 +14,9 @@ from camlink.pipeline.config.checks import WITH_LINKS, Found
 from camlink.pipeline.config.site import SiteConfig, read_config
 from camlink.pipeline.errors import Problem
 
+NO_BUDGET = "has no budget"
 RELABELLING = ("policy", "interval", "frames", "label_fraction", "confidence_threshold")
 LEARNING = ("retrain_after_frames", "shadow_frames")
-NO_BUDGET = "has no budget"
 LINKS = ("kind", "context", "min_train_frames", "history_frames")
 
 
