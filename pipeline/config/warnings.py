@@ -7,14 +7,13 @@ policy executes every model on every frame; only `all` says so by its name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from camlink.pipeline.config.checks import WITH_LINKS, Found
 from camlink.pipeline.config.site import SiteConfig, read_config
 from camlink.pipeline.errors import Problem
 
-NO_BUDGET = "has no budget"
 RELABELLING = ("policy", "interval", "frames", "label_fraction", "confidence_threshold")
 LEARNING = ("retrain_after_frames", "shadow_frames")
 LINKS = ("kind", "context", "min_train_frames", "history_frames")
@@ -22,8 +21,7 @@ LINKS = ("kind", "context", "min_train_frames", "history_frames")
 
 def warnings_of(site: SiteConfig) -> list[Problem]:
     """Return what a start should tell of and go on, in the order of the file."""
-    found = [site.problem_at(path, message) for path, message in (*_unlimited(site), *_unread(site))]
-    return sorted(found, key=lambda problem: problem.line or 0)
+    return _in_order(site, (*_unlimited(site), *_unread(site)))
 
 
 def config_warnings(path: str | Path) -> list[Problem]:
@@ -35,7 +33,12 @@ def config_warnings(path: str | Path) -> list[Problem]:
     gone = read.origin.left_out
     if read.sound is None or gone.touches("policy"):
         return []
-    return [w for w in warnings_of(read.sound) if not gone.paths or NO_BUDGET not in w.message]
+    return _in_order(read.sound, _unread(read.sound)) if gone.paths else warnings_of(read.sound)
+
+
+def _in_order(site: SiteConfig, found: Iterable[Found]) -> list[Problem]:
+    problems = [site.problem_at(path, message) for path, message in found]
+    return sorted(problems, key=lambda problem: problem.line or 0)
 
 
 def _unlimited(site: SiteConfig) -> Iterator[Found]:
@@ -47,7 +50,7 @@ def _unlimited(site: SiteConfig) -> Iterator[Found]:
         return
     yield (
         ("budgets",),
-        f"{site.shown_policy()} {NO_BUDGET}{' and no target' if camlink else ''}, so every model executes on every "
+        f"{site.shown_policy()} has no budget{' and no target' if camlink else ''}, so every model executes on every "
         f"frame and nothing is saved; set budgets.time_share, such as 0.4{', or target_agreement' if camlink else ''}",
     )
 
