@@ -21,7 +21,7 @@ from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.policy_state import unpack
 from camlink.operators.selection import Budget, Costs
-from camlink.operators.zoo import Array, Experience, ModelExperience, PairExperience
+from camlink.operators.zoo import Array, Experience, ModelExperience, PairExperience, leveled
 from camlink.pipeline.records import Detections, Value
 
 CHUNK = 100  # frames, or a little less; as many as the samples of freshness reach back, where every model executes
@@ -49,10 +49,13 @@ def experience_of(camera_id: str, frames: Sequence[Shown], specs: Mapping[str, O
         for share in SHARES
         for state in _played(PolicySetup(camera_id, specs, costs, Budget(time_share=share)), frames, audited=False)
     ]
-    models = {name: _of_model(name, states, chosen, _chunk(len(frames)) * len(BACK)) for name in specs}
+    shared = set(leveled(specs))
+    newest = _chunk(len(frames)) * len(BACK)
+    models = {name: _of_model(name, states, chosen, newest, has_levels=name in shared) for name in specs}
     links = states[-1]["links"]
     # A pair may have been asked while choosing, and never learnt from: of a whole frame few sources are heard.
-    learnt = [(source, target) for source, target, tables in links["pairs"] if tables["level"].any()]
+    told = [(source, target) for source, target, tables in links["pairs"] if tables["level"].any()]
+    learnt = [pair for pair in told if shared.issuperset(pair)]
     pairs = {pair: _of_pair(_parts(states, "pairs", *pair)) for pair in learnt}
     pools = {
         (target, *sources): _of_pool(_parts(states, "pools", target, *sources))
@@ -84,14 +87,14 @@ def _chunk(frames: int) -> int:
     return ceil(frames / ceil(frames / CHUNK))
 
 
-def _of_model(name: str, states: States, chosen: States, newest: int) -> ModelExperience:
+def _of_model(name: str, states: States, chosen: States, newest: int, *, has_levels: bool) -> ModelExperience:
     """``newest``: samples of freshness that are new in each state."""
     known = [state["known"][name] for state in states]
     samples = np.concatenate([of["freshness"]["samples"][-newest:] for of in known])
     weights = samples[:, 6] * min(1.0, MOST_SAMPLES / max(len(samples), 1))
     theta, _, certainty = told(most_probable(samples, weights, FIT_STEPS), samples, weights)
-    belief = known[-1]["belief"]
-    usual = belief["seen"][1] / belief["totals"][1] if "seen" in belief else np.zeros((0, 0))
+    seen = known[-1]["belief"]["seen"]
+    usual = seen["seen"][1] / seen["totals"][1] if has_levels else np.zeros((0, 0))
     recalibrations = [state["known"][name]["recalibration"] for state in chosen]
     mean = np.mean([[told["shift"], told["slope"]] for told in recalibrations], axis=0)
     return ModelExperience(theta, certainty, usual, mean)

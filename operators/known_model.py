@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Belief, Frequencies, Guess, Leveled, Levels, Reading
+from camlink.operators.belief import Belief, Frequencies, Guess, Levels, Reading, is_graded
 from camlink.operators.freshness import Freshness
+from camlink.operators.graded import Graded
+from camlink.operators.leveled import Leveled
 from camlink.operators.link_pool import Known
 from camlink.operators.own_evidence import OwnEvidence
 from camlink.operators.policy_state import State, array
@@ -26,6 +28,11 @@ BACK = (1, 2, 4, 8, 16, 32)  # executions back that a fully executed frame is co
 BACK_CHOSEN = (1, 2)
 WEIGHT = 0.4  # of such a comparison where all of `BACK` are made: they are not independent
 OWN_BACK = (2, 4, 8)  # executions back that its own evidence is learnt from besides, on a fully executed frame
+
+
+def belief_of(spec: OutputSpec) -> Belief:
+    """Return the belief that fits the task of ``spec``."""
+    return Graded(spec) if is_graded(spec) else Leveled(spec)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,21 +79,19 @@ class KnownModel:
     told: Told | None = None  # by links, since it last executed
     outlook: Outlook | None = None
     recalibration: Recalibration = field(default_factory=Recalibration)
-    own: OwnEvidence | None = None  # of models with levels
+    own: OwnEvidence = field(init=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.belief, Leveled):
-            self.own = OwnEvidence(self.spec)
+        self.own = OwnEvidence(self.spec)
 
     def known(self, now: Moment, time_s: float, then: Execution, gone: float | None = None) -> Known:
         """Return what is known of it on a frame without links, had it last executed ``then``.
 
         ``gone``: the chance that this has changed since, where that is known already.
         """
-        assert isinstance(self.belief, Leveled) and self.own is not None
         holds = 1.0 - (self.freshness.gone(now.since(then.at)) if gone is None else gone)
         fresh = self.freshness.steady * holds
-        return self.own.known(self.belief.usual, then.said, fresh, then.sure, holds, time_s)
+        return self.own.known(self.belief.usual, self.belief.levels(then.said), fresh, then.sure, holds, time_s)
 
     def learn_own(
         self,
@@ -102,8 +107,7 @@ class KnownModel:
 
         ``known``: what was known of it on this frame, if anything.
         """
-        assert self.own is not None
-        said, weight = self.belief.read(value), 1.0 if chosen else WEIGHT
+        said, weight = self.belief.levels(self.belief.read(value)), 1.0 if chosen else WEIGHT
         if known is not None and self.own.is_weighed():
             self.own.weigh(known, said, weight)
             for back in () if chosen else OWN_BACK:
@@ -143,18 +147,18 @@ class KnownModel:
             "belief": self.belief.state(),
             "freshness": self.freshness.state(),
             "at": [list(e.at) for e in past],
-            "said": np.array([e.said for e in past]),
+            "said": self.belief.put_readings([e.said for e in past]),
             "stale": [e.stale for e in past],
             "sure": [e.sure for e in past],
             "others": {name: np.array([e.others[name] for e in past]) for name in (past[0].others if past else ())},
             "told": None if self.told is None else {"at": list(self.told.at), "chances": self.told.chances},
             "outlook": None if self.outlook is None else astuple(self.outlook),
             "recalibration": self.recalibration.state(),
-            "own": None if self.own is None else self.own.state(),
+            "own": self.own.state(),
         }
 
     def resume(self, state: State, readings: Mapping[str, Levels]) -> None:
-        """Take up what `state` told; ``readings``: what those of the others with levels look like.
+        """Take up what `state` told; ``readings``: what the levels of the others look like.
 
         Raises `StateError`, and `KeyError` for others that are not there.
         """
@@ -162,8 +166,7 @@ class KnownModel:
         self.freshness.resume(state["freshness"])
         self.past.clear()
         if state["at"]:
-            like = self.belief.read(np.zeros(self.spec.size, np.float32))
-            said = array(state["said"], like[None], free=(0,))
+            said = self.belief.get_readings(state["said"])
             others = {m: array(state["others"][m], like[None], free=(0,)) for m, like in readings.items()}
             for i, (at, stale, sure) in enumerate(zip(state["at"], state["stale"], state["sure"], strict=True)):
                 beside = {m: levels[i] for m, levels in others.items()}
@@ -171,15 +174,14 @@ class KnownModel:
         self.told = self._told(state["told"])
         self.outlook = None if state["outlook"] is None else Outlook(*state["outlook"])
         self.recalibration.resume(state["recalibration"])
-        if self.own is not None:
-            self.own.resume(state["own"])
+        self.own.resume(state["own"])
 
     def _sure(self, state: object) -> NDArray[np.float64] | None:
-        return None if state is None or self.own is None else array(state, self.own.shape())
+        return None if state is None else array(state, self.own.shape())
 
     def _told(self, state: State | None) -> Told | None:
         if state is None:
             return None
-        if not isinstance(self.belief, Leveled) or not self.past:
-            raise StateError(f"not a snapshot: links told of {self.name}, which has no levels or never executed")
+        if not self.past:
+            raise StateError(f"not a snapshot: links told of {self.name}, which never executed")
         return Told(Moment(*state["at"]), array(state["chances"], self.belief.usual))

@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Frequencies, Levels, highest
+from camlink.operators.belief import Frequencies, Levels, entries_of, is_graded
 from camlink.operators.compiled import compiled
 from camlink.operators.link_pool import OWN, Known, Pool
 from camlink.operators.policy_state import State, array
+from camlink.operators.usual import highest
 
 FADE = 0.998  # of tables, per frame learnt from
 TRUST = 4.0  # frames on which a source said the same, before they count for half
@@ -53,9 +54,9 @@ class Pair:
     """
 
     def __init__(self, source: OutputSpec, target: OutputSpec) -> None:
-        entries = 1 if target.task == "single_label" else target.size
+        entries = entries_of(target)
         self._counts = source.task == "count" and target.task == "count"
-        self._ordered, self._source_ordered = target.task != "single_label", source.task != "single_label"
+        self._ordered, self._source_ordered = _is_ordered(target), _is_ordered(source)
         self._channels = channels(source, target, entries)
         self.level: Array = np.zeros((entries, 4, 4))
         self.apart: Array = np.zeros((entries, 2 * REACH + 1))
@@ -195,9 +196,13 @@ def _learn_moves(
         moved[e, moves[e], _move(said[e], last[e], ordered, MOVES)] += weight
 
 
+def _is_ordered(spec: OutputSpec) -> bool:
+    return spec.task in ("count", "multi_label")
+
+
 def channels(source: OutputSpec, target: OutputSpec, entries: int) -> Levels:
     """Return the source's entry of each of the target's labels; else its only one, or -1: their sum."""
-    if source.task == "single_label":
+    if source.task == "single_label" or is_graded(source):
         return np.zeros(entries, np.intp)
     other = -1 if source.task == "count" and source.size > 1 else 0
     places = {label: i for i, label in enumerate(source.labels)}
@@ -206,7 +211,7 @@ def channels(source: OutputSpec, target: OutputSpec, entries: int) -> Levels:
 
 
 class LinkEvidence:
-    """Links between all models of one camera whose outputs have levels."""
+    """Links between all models of one camera."""
 
     def __init__(self, specs: Mapping[str, OutputSpec]) -> None:
         self._specs = specs

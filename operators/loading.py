@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.baselines.options import Option, within_memory
-from camlink.operators.belief import Levels
+from camlink.operators.belief import Levels, entries_of
 from camlink.operators.link_evidence import channels
 from camlink.operators.policy_state import State, array
 from camlink.operators.selection import Budget, Costs
@@ -63,7 +63,7 @@ class Telling:
 
 
 class FullFrames:
-    """What all models whose outputs have levels said on frames that all executed on, in order."""
+    """What all models said on frames that all executed on, in order."""
 
     def __init__(self, specs: Mapping[str, OutputSpec]) -> None:
         self._specs = specs
@@ -111,21 +111,17 @@ class FullFrames:
     def state(self) -> State:
         """Return the frames, for a snapshot."""
         kept = {n: np.array([f[n] for f in self._frames], np.intp) for n in self._specs}
-        levels = {n: kept[n].reshape(len(self._frames), _entries(s)) for n, s in self._specs.items()}
+        levels = {n: kept[n].reshape(len(self._frames), entries_of(s)) for n, s in self._specs.items()}
         return {"levels": levels}
 
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`, and `KeyError` for models that are not there."""
         kept = state["levels"]
-        levels = {n: array(kept[n], np.zeros((0, _entries(s)), np.intp), free=(0,)) for n, s in self._specs.items()}
+        levels = {n: array(kept[n], np.zeros((0, entries_of(s)), np.intp), free=(0,)) for n, s in self._specs.items()}
         if any(said.min(initial=0) < 0 for said in levels.values()):
             raise StateError("not a snapshot: levels below zero")
         self._frames = [dict(zip(levels, frame, strict=True)) for frame in zip(*levels.values(), strict=True)]
         self._telling = None
-
-
-def _entries(spec: OutputSpec) -> int:
-    return 1 if spec.task == "single_label" else spec.size
 
 
 def _right(now: Levels, said: Levels) -> float:

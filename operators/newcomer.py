@@ -24,7 +24,6 @@ from math import lgamma
 import numpy as np
 from numpy.typing import NDArray
 
-from camlink.operators.belief import Leveled
 from camlink.operators.freshness import PRIOR, SPREAD, Freshness
 from camlink.operators.known_model import KnownModel
 from camlink.operators.link_evidence import TRUST, LinkEvidence
@@ -77,9 +76,7 @@ class Newcomer:
             pairs = [
                 p for p in self._cameras[0].pairs if names.issuperset(p) and all(p in c.pairs for c in self._cameras)
             ]
-            beliefs = {name: model.belief for name, model in models.items()}
-            usual = {name: belief.usual for name, belief in beliefs.items() if isinstance(belief, Leveled)}
-            alike = {pair: self._alike(links, pair, usual[pair[1]]) for pair in pairs}
+            alike = {pair: self._alike(links, pair, models[pair[1]].belief.usual) for pair in pairs}
             tables = {pair: _mixed(alike[pair][1:], [c.pairs[pair] for c in self._cameras]) for pair in pairs}
             links.start_from(tables, self._beginnings(alike))
         likeness = np.mean([self._likeness[name] for name in models], axis=0)

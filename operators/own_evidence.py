@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Frequencies, Levels, highest
+from camlink.operators.belief import Frequencies, Levels, entries_of, is_graded
 from camlink.operators.compiled import compiled
 from camlink.operators.link_pool import LEAST, OWN, Known, Pool
 from camlink.operators.policy_state import State, array
+from camlink.operators.usual import highest
 from camlink.pipeline.records import Detections, Value
 
 STEEP = 2.2  # of the chance to count again, per unit of log odds between a score and the confidence
@@ -54,11 +55,11 @@ def chance_to_count(scores: Array, confidence: float) -> Array:
 
 
 class OwnEvidence:
-    """One model on one camera, whose outputs have levels."""
+    """One model on one camera."""
 
     def __init__(self, spec: OutputSpec) -> None:
         self._spec = spec
-        self._entries = 1 if spec.task == "single_label" else spec.size
+        self._entries = entries_of(spec)
         self._labels = spec.size if spec.task == "single_label" else 2
         self._counted, self._left = 1.0, 0.0  # lowest score that counted, highest that did not
         self._by_hour = np.zeros((HOURS, self._entries, 2))
@@ -70,8 +71,11 @@ class OwnEvidence:
     def read(self, value: Value, detections: Detections | None) -> Array | None:
         """Return how sure an output is: (2, entries), mean and variance of counts; (entries, levels), logs, of labels.
 
-        None where nothing tells: labels that are no chances, counts without detections or with fewer than were counted.
+        None where nothing tells: labels that are no chances, counts without detections or with fewer than were counted,
+        whatever agrees by degrees.
         """
+        if is_graded(self._spec):
+            return None
         if self._spec.task != "count":
             chances = value.astype(np.float64)
             return _logs_of_labels(chances, self._spec.task == "single_label") if _are_chances(chances) else None

@@ -20,8 +20,8 @@ from math import exp, inf, isinf
 
 from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
-from camlink.operators.belief import Frequencies, Guess, Leveled, Levels, belief_of
-from camlink.operators.known_model import KnownModel, PutOff, Told
+from camlink.operators.belief import Frequencies, Guess, Levels
+from camlink.operators.known_model import KnownModel, PutOff, Told, belief_of
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
 from camlink.operators.newcomer import Newcomer
@@ -69,8 +69,7 @@ class PerFrame:
         self._detections: Mapping[str, Detections] = {}  # of this frame
         self._told: dict[tuple[str, ...], Frequencies] = {}  # of this frame, by links: as the guesses
         self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
-        self._leveled = tuple(n for n, m in self._models.items() if isinstance(m.belief, Leveled))
-        self._others = {n: tuple(m for m in self._leveled if m != n) for n in self._leveled} if links else {}
+        self._others = {n: tuple(m for m in self._models if m != n) for n in self._models} if links else {}
         self._asked = False
         self._unloaded = Unloaded(setup, self._models, self._links)
 
@@ -119,7 +118,7 @@ class PerFrame:
                 raise StateError(f"a policy's snapshot of other models: {state['models']}, here {self._shapes()}")
             if (state["links"] is None) != (self._links is None):
                 raise StateError("a policy's snapshot with links for one without, or the other way round")
-            readings = {n: self._read(n, {}) for n in self._leveled}
+            readings = {n: self._read(n, {}) for n in self._models}
             for name, model in self._models.items():
                 model.resume(state["known"][name], readings)
             self._scene.resume(state["scene"])
@@ -200,17 +199,15 @@ class PerFrame:
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from what was executed: a few models, or all of them."""
         self._hold_against(executed, self._stated, 1.0 if chosen else AUDITED)
-        now = {n: self._read(n, executed) for n in self._leveled}
+        now = {n: self._read(n, executed) for n in self._models}
         if len(executed) == len(self._models):
             self._unloaded.add(now)
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
             model, found = self._models[name], self._detections.get(name)
-            sure = None
-            if model.own is not None:
-                before = self._known_now(name) if model.past else None
-                sure = model.learn_own(self._now, self._frame.time_s, value, found, before, chosen=chosen)
+            before = self._known_now(name) if model.past else None
+            sure = model.learn_own(self._now, self._frame.time_s, value, found, before, chosen=chosen)
             model.learn(self._now, value, now, sure, chosen)
         self._until_fit -= 1
 
@@ -223,22 +220,19 @@ class PerFrame:
 
         Of those that have not executed since: models that are not loaded, and had to wait for it.
         """
-        now = {n: m.belief.read(executed[n]) for n, m in self._models.items() if n in self._leveled and n in executed}
-        if len(now) == len(self._leveled):
+        now = {n: self._read(n, executed) for n in executed}
+        if len(now) == len(self._models):
             self._unloaded.add(now)
         for name, value in executed.items():
             model, told = self._models[name], self._models[name].told
             if model.past and model.past[-1].at.steps >= frame.at.steps:
                 continue
             self._hold_against({name: value}, frame.stated, AUDITED)
-            sure = None
-            if model.own is not None:
-                known = model.known(frame.at, frame.time_s, model.past[-1]) if model.past else None
-                if known is not None and self._links is not None and (heard := self._sources(name, now)):
-                    sources = {s: Source(now[s], model.past[-1].others[s]) for s in heard}
-                    self._links.learn(name, known, sources, now[name])
-                found = detections.get(name)
-                sure = model.learn_own(frame.at, frame.time_s, value, found, known, chosen=False)
+            known = model.known(frame.at, frame.time_s, model.past[-1]) if model.past else None
+            if known is not None and self._links is not None and (heard := self._sources(name, now)):
+                sources = {s: Source(now[s], model.past[-1].others[s]) for s in heard}
+                self._links.learn(name, known, sources, now[name])
+            sure = model.learn_own(frame.at, frame.time_s, value, detections.get(name), known, chosen=False)
             model.learn(frame.at, value, now, sure, chosen=False)
             model.told = told if told is not None and told.at.steps > frame.at.steps else None
 
@@ -265,10 +259,9 @@ class PerFrame:
     def _read(self, name: str, executed: Mapping[str, Value]) -> Levels:
         """Return the levels of what a model said last, this frame included."""
         belief = self._models[name].belief
-        assert isinstance(belief, Leveled)
-        return belief.read(executed[name]) if name in executed else belief.last
+        return belief.levels(belief.read(executed[name])) if name in executed else belief.last
 
-    def _sources(self, name: str, executed: Mapping[str, Value]) -> tuple[str, ...]:
+    def _sources(self, name: str, executed: Collection[str]) -> tuple[str, ...]:
         """Return the models whose outputs on this frame tell of ``name``: few, the first ones of the configuration."""
         if name in self._unloaded.guides:
             return tuple([m for m in self._unloaded.guides[name] if m in executed])
@@ -287,7 +280,6 @@ class PerFrame:
         """Return P(level) of a model on this frame from what is known of it without links."""
         if name not in self._alone:
             known, model = self._known_now(name), self._models[name]
-            assert isinstance(model.belief, Leveled) and model.own is not None
             self._alone[name] = model.own.chances(known) if known.tells else model.belief.chances(self._fresh(name))
         return self._alone[name]
 
@@ -369,17 +361,15 @@ class PerFrame:
 
     def _unlinked(self, name: str) -> Guess:
         model = self._models[name]
-        if not isinstance(model.belief, Leveled):
-            return model.belief.guess(self._fresh(name))
         if model.told is not None:
             holds = 1.0 - model.freshness.gone(self._now.since(model.told.at))
-            return model.belief.settle(self._as_far_as(holds, model.told.chances, name))
-        return model.belief.settle(self._chances(name))
+            return model.belief.settle(self._as_far_as(holds, model.told.chances, name), self._fresh(name))
+        return model.belief.settle(self._chances(name), self._fresh(name))
 
     def _linked(self, name: str, sources: tuple[str, ...], executed: Mapping[str, Value]) -> Guess:
         model = self._models[name]
         belief, then = model.belief, model.past[-1]
-        assert self._links is not None and isinstance(belief, Leveled)
+        assert self._links is not None
         asked = sources or self._unloaded.guides[name]
         heard = {s: Source(self._read(s, executed), then.others[s]) for s in asked}
         chances = self._links.chances(name, self._known_now(name), heard)
@@ -387,7 +377,7 @@ class PerFrame:
             self._told[name, *sources] = chances
         else:
             chances = self._as_far_as(min(self._fresh(s) for s in asked), chances, name)
-        return belief.settle(chances)
+        return belief.settle(chances, self._fresh(name))
 
     def _as_far_as(self, holds: float, told: Frequencies, name: str) -> Frequencies:
         """Return P(level) of what links ``told`` on an earlier frame, as far as that still ``holds``."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from camlink.operators.snapshots import Snapshot, reading
 from camlink.pipeline.errors import StateError
 
-VERSION = 6  # of what policies keep; a snapshot of another one is refused
+VERSION = 7  # of what policies keep; a snapshot of another one is refused
 _ARRAY = "\0array"  # key of a leaf that stands for an array
 _KINDS = {"f8": np.float64, "f4": np.float32, "i8": np.int64}
 State = Mapping[str, Any]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from camlink.operators.belief import Leveled, Levels
+from camlink.operators.belief import Levels, is_graded
 from camlink.operators.known_model import KnownModel
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
@@ -31,13 +31,13 @@ class Unloaded:
 
     def __init__(self, setup: PolicySetup, models: Mapping[str, KnownModel], links: LinkEvidence | None) -> None:
         self._setup, self._models, self._links = setup, models, links
-        self._leveled = tuple(n for n, m in models.items() if isinstance(m.belief, Leveled))
+        self._leveled = tuple(n for n, spec in setup.specs.items() if not is_graded(spec))  # that may be guided
         tight = setup.costs.memory(setup.costs.models) > setup.budget.memory_limit()
         self._full = FullFrames({n: setup.specs[n] for n in self._leveled}) if tight else None
         self.guides: dict[str, tuple[str, ...]] = {}
 
     def add(self, levels: Mapping[str, Levels]) -> None:
-        """Take in what all models with levels said on one frame."""
+        """Take in the levels of what all models said on one frame."""
         if self._full is not None:
             self._full.add(levels)
 
@@ -81,7 +81,7 @@ class Unloaded:
             self._full.resume(state["full"])
         self.guides = {m: tuple(g) for m, g in state["guides"].items()}
         if unknown := set(self.guides).union(*self.guides.values()) - set(self._leveled):
-            raise StateError(f"a policy's snapshot with guides that are no models with levels: {sorted(unknown)}")
+            raise StateError(f"a policy's snapshot with guides that are no counts or labels: {sorted(unknown)}")
 
     def _guide(self, loaded: Collection[str], telling: Telling, frames: Sequence[Mapping[str, Levels]]) -> None:
         before, self.guides = self.guides, {}
@@ -95,12 +95,12 @@ class Unloaded:
     def _follow(self, name: str, frames: Sequence[Mapping[str, Levels]]) -> None:
         """Learn how ``name`` follows from its guides, as if it had last executed long ago."""
         belief = self._models[name].belief
-        assert self._links is not None and isinstance(belief, Leveled)
+        assert self._links is not None
         for i in range(1, len(frames)):
             for back in (1, LINKS_BACK[i % len(LINKS_BACK)]):
                 if back <= i:
                     now, then = frames[i], frames[i - back]
-                    known = Known.of(belief.chances(0.0, then[name]), belief.usual, then[name])
+                    known = Known.of(belief.usual, belief.usual, then[name])
                     sources = {s: Source(now[s], then[s]) for s in self.guides[name]}
                     self._links.learn(name, known, sources, now[name], weight=LINK_WEIGHT, only_moves=back > 1)
 

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.operators.compiled import compiled
+from camlink.operators.policy_state import State, array
 
+HALF_LIFE = 60.0  # executions
+_FADE = 0.5 ** (1.0 / HALF_LIFE)
 RECENT = 0.7  # share of the recent frequencies
 PSEUDO = 1.0  # executions that say nothing, spread over all levels
 MOVES = 6  # of counts, either way, that are taken to be close by
@@ -21,6 +24,66 @@ _NEVER_SEEN = 1e-3
 _TINY = 1e-300
 Array = NDArray[np.float64]
 Levels = NDArray[np.intp]  # (entries,)
+
+
+class Usual:
+    """How often one model's outputs were at each level, ``seen`` (2, entries, levels): recently, and in all executions.
+
+    ``ordered``: levels are numbers, so that some changes go close by, and higher ones than were seen may come.
+    """
+
+    def __init__(self, entries: int, levels: int, *, ordered: bool) -> None:
+        self.seen = np.zeros((2, entries, levels))
+        self._totals = 0.0, 0.0  # recent and all executions
+        self._ordered = ordered
+        self._moves = moves_to_begin_with()
+        self._near = 0.5  # share of moves that go close by rather than to a usual level
+
+    @property
+    def levels(self) -> int:
+        """Number of levels that are told apart by now."""
+        return int(self.seen.shape[2])
+
+    def take(self, before: Levels, now: Levels) -> None:
+        """Take in an executed output (E,), and the one before."""
+        if self._ordered and self._totals[1]:
+            self._near = learn_moves(self.seen, *self._totals, self._moves, self._near, before, now)
+        if (more := highest(now) + 1 - self.levels) > 0:
+            self.seen = np.pad(self.seen, ((0, 0), (0, 0), (0, more + self._ordered)))
+        _see(self.seen, now)
+        self._totals = self._totals[0] * _FADE + 1.0, self._totals[1] + 1.0
+
+    def beside(self, last: Levels) -> tuple[Array, float, float]:
+        """Return `usually` for a model that last said this."""
+        return usually(self.seen, *self._totals, self._moves, self._near if self._ordered else 0.0, last)
+
+    def state(self) -> State:
+        """Return what was seen, for a snapshot."""
+        return {"seen": self.seen, "totals": self._totals, "moves": self._moves, "near": self._near}
+
+    def resume(self, state: State) -> None:
+        """Take up what `state` told. Raises `StateError`."""
+        self.seen = array(state["seen"], self.seen, free=(2,))
+        self._totals = float(state["totals"][0]), float(state["totals"][1])
+        self._moves, self._near = array(state["moves"], self._moves), float(state["near"])
+
+
+@compiled
+def highest(levels: Levels) -> int:
+    """Return the highest of the levels (E,)."""
+    top: int = levels[0]
+    for level in levels:
+        top = max(top, level)
+    return top
+
+
+@compiled
+def _see(seen: Array, last: Levels) -> None:
+    for e in range(len(last)):
+        for level in range(seen.shape[2]):
+            seen[0, e, level] *= _FADE
+        seen[0, e, last[e]] += 1.0
+        seen[1, e, last[e]] += 1.0
 
 
 def moves_to_begin_with() -> Array:

@@ -21,6 +21,7 @@ SPECS = {
     "label": OutputSpec("label", "vector", 3, "single_label"),
     "labels": OutputSpec("labels", "vector", 2, "multi_label"),
     "person": OutputSpec("person", "vector", 1, "count", ("person",)),
+    "number": OutputSpec("number", "vector", 1, "regression"),
 }
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Leveled, belief_of
+from camlink.operators.belief import entries_of, is_graded
 from camlink.operators.freshness import PRIOR
 from camlink.operators.link_evidence import Pair
 from camlink.operators.link_pool import Pool
@@ -100,8 +100,8 @@ class Zoo:
 
 
 def leveled(specs: Mapping[str, OutputSpec]) -> tuple[str, ...]:
-    """Return the models whose outputs have levels, which alone are linked."""
-    return tuple(name for name, spec in specs.items() if isinstance(belief_of(spec), Leveled))
+    """Return the models whose levels mean the same on every camera: all but those whose outputs agree by degrees."""
+    return tuple(name for name, spec in specs.items() if not is_graded(spec))
 
 
 def _told(camera: Experience) -> State:
@@ -129,9 +129,7 @@ def _experience(told: Mapping[str, Any], specs: Mapping[str, OutputSpec]) -> Exp
 
 
 def _model(told: Mapping[str, Any], spec: OutputSpec) -> ModelExperience:
-    belief = belief_of(spec)
-    like = np.zeros((len(belief.last), 1)) if isinstance(belief, Leveled) else np.zeros((0, 0))
-    free = (1,) if isinstance(belief, Leveled) else ()
+    like, free = (np.zeros((0, 0)), ()) if is_graded(spec) else (np.zeros((entries_of(spec), 1)), (1,))
     return ModelExperience(
         array(told["freshness"], PRIOR),
         array(told["certainty"], np.outer(PRIOR, PRIOR)),

@@ -13,9 +13,11 @@ import pytest
 
 from benchmarks.policy import zoo as zoo_benchmark
 from benchmarks.policy.hindsight import bound, in_hindsight, played, served_until
+from benchmarks.policy.numbers import cover, nearest, place, said
 from benchmarks.policy.speed import PARTS, Timed
 from benchmarks.policy.zoo import WARM_UPS, beginning, cut, differences, members
 from camlink.models.base import OutputSpec
+from camlink.models.detection_arrays import detection_arrays
 from camlink.models.trace_arrays import CameraTrace
 from camlink.models.trace_writing import write_arrays
 from camlink.operators.per_frame import PerFrame
@@ -147,3 +149,13 @@ def test_each_seed_begins_elsewhere_and_leaves_most_of_the_frames(warm_up: int) 
     assert len(set(found)) == 5
     assert all(end == 400 and 400 - start - warm_up >= 0.75 * (400 - warm_up) - 1 for start, end in found)
     assert all(end - start == warm_up + 50 for start, end in (beginning(400, warm_up, 50, s) for s in range(5)))
+
+
+def test_detectors_are_made_to_say_numbers_of_their_boxes() -> None:
+    boxes = np.array([[0.0, 0.0, 0.5, 0.5], [0.75, 0.5, 1.0, 1.0]], np.float32)
+    assert cover(boxes) == pytest.approx([0.25 + 0.125])
+    assert place(boxes) == pytest.approx([(0.25 + 0.875) / 2, (0.25 + 0.75) / 2])
+    assert nearest(boxes) == [0.0, 0.0, 0.5, 0.5]
+    assert cover(boxes[:0]) == [0.0] and place(boxes[:0]) == [0.5, 0.5] and nearest(boxes[:0]) == [0.0] * 4
+    rows = [[[0.0, 0.0, 0.5, 0.5, 0.9, 0.0], [0.0, 0.0, 1.0, 1.0, 0.2, 0.0]], []]
+    assert said("count", detection_arrays(rows)).tolist() == [[1.0], [0.0]]  # one is not sure enough

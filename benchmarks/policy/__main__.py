@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.trace_arrays import CameraTrace, open_arrays
-from camlink.operators.belief import Frequencies, Guess, Leveled, Levels
+from camlink.operators.belief import Frequencies, Guess, Levels
+from camlink.operators.leveled import Leveled
 from camlink.operators.link_evidence import LinkEvidence, Pair, Source
 from camlink.operators.link_pool import Known, Pool
 from camlink.operators.own_evidence import OwnEvidence
@@ -56,7 +57,7 @@ class Blind(PerFrame):
 class LastOnly(Leveled):
     """Always repeats the last output."""
 
-    def settle(self, chances: Frequencies) -> Guess:
+    def settle(self, chances: Frequencies, fresh: float) -> Guess:
         at_last = chances[np.arange(len(self.last)), self.last]
         return Guess(self._value, 1.0 - float(at_last.mean()), True, self.last)
 

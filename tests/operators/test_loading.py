@@ -100,7 +100,7 @@ def test_what_each_model_tells_of_another() -> None:
     [
         (lambda s: s["unloaded"]["full"]["levels"].pop("m1"), "KeyError: 'm1'"),
         (lambda s: s["unloaded"]["full"]["levels"].update(m1=np.zeros((3, 2), np.intp)), "expected int64"),
-        (lambda s: s["unloaded"].update(guides={"m2": ["cat"]}), r"guides that are no models with levels: \['cat'\]"),
+        (lambda s: s["unloaded"].update(guides={"m2": ["cat"]}), r"guides that are no counts or labels: \['cat'\]"),
     ],
     ids=["a model is missing", "another shape", "a guide that is not there"],
 )
