@@ -39,6 +39,7 @@ class Guess(NamedTuple):
 class Belief(Protocol):
     """One model on one camera."""
 
+    repeats: bool  # whether it never answers anything but what was executed last
     last: Levels  # executed last
     usual: Frequencies  # P(level) in general
     stale: float  # expected disagreement of the last output once it has nothing but the usual on its side

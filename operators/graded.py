@@ -43,6 +43,8 @@ class Kind(NamedTuple):
 class Graded:
     """For all tasks whose outputs agree by degrees."""
 
+    repeats = True
+
     def __init__(self, spec: OutputSpec) -> None:
         self._spec = spec
         self._seen = Usual(1, 1, ordered=False)

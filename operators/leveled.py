@@ -25,6 +25,8 @@ MOST_LEVELS = 256  # counts above are read as this many
 class Leveled:
     """For counts and labels."""
 
+    repeats = False
+
     def __init__(self, spec: OutputSpec) -> None:
         self._task = spec.task
         self._entries = entries_of(spec)

@@ -182,8 +182,9 @@ class PerFrame:
             self._stated[name] = guess
             if sources:
                 model.told = Told(self._now, self._told[name, *sources])
+            linked = () if model.belief.repeats else sources
             confidence = 1.0 - model.recalibration(guess.wrong)
-            answers[name] = Answer(guess.value, "linked" if sources else "reused", confidence, sources)
+            answers[name] = Answer(guess.value, "linked" if linked else "reused", confidence, linked)
         if self._aims:
             self._aims.served({name: 1.0 - (answer.confidence or 0.0) for name, answer in answers.items()})
         return answers
