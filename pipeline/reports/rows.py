@@ -247,7 +247,6 @@ def value_matrix(values: Any, size: int) -> NDArray[np.float32]:
     matrix = np.full((len(values), size), np.nan, np.float32)
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     flat = values.flatten().to_numpy(zero_copy_only=False)  # null lists hold nothing here
-    starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)[:-1])) if len(lengths) else lengths
-    whole = np.flatnonzero(lengths == size)
-    matrix[whole] = flat[starts[whole, None] + np.arange(size)]
+    whole = lengths == size
+    matrix[whole] = flat[np.repeat(whole, lengths)].reshape(-1, size)
     return matrix
