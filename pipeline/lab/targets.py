@@ -49,7 +49,7 @@ def _aimed(
 ) -> Iterator[Result]:
     """Give a policy each target, and no time budget."""
     for place, target in enumerate(targets):
-        text = f"{contest.trace.name}: {candidate.name}, target {target:.0%}"
+        text = f"{contest.trace.name}: {candidate.name}, target {100 * target:g}%"
         start = Step(text, place * contest.frames, len(targets) * contest.frames)
         yield replace(contest.play(candidate, memory, seed, step, start, target), target=target)
 

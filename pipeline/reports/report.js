@@ -65,11 +65,15 @@
   narrow.addEventListener("change", redraw);
   addEventListener("beforeprint", () => plots.filter(unfolded).forEach(drawFirst));
 
-  // A link to a folded camera opens it.
+  // A link to what is folded opens it, also when it is followed a second time.
   const reveal = () => {
     const target = location.hash && document.getElementById(location.hash.slice(1));
-    if (target instanceof HTMLDetailsElement) { target.open = true; target.scrollIntoView(); }
+    const folded = target ? target.closest("details:not([open])") : null;
+    if (folded) { folded.open = true; target.scrollIntoView(); }
   };
   addEventListener("hashchange", reveal);
+  addEventListener("click", ({ target }) => {
+    if (target.closest("a[href^='#']")?.hash === location.hash) reveal();
+  });
   reveal();
 })();
