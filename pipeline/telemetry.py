@@ -11,13 +11,14 @@ id, and no text that a driver makes up, can fill a server's memory. docs/dashboa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ALL, Ledger
-from camlink.operators.evidence import certify
+from camlink.operators.evidence import Evidence, certify
 from camlink.pipeline.records import (
     AdaptationEvent,
     CameraEvent,
@@ -80,6 +81,9 @@ class Telemetry:
         self._now_s = now_s
         self._camera, self._reason = Bounded(CAMERAS), Bounded(REASONS)
         self._ledgers: dict[str, Ledger] = {}
+        self._counting = (
+            threading.Lock()
+        )  # whoever scrapes is another thread, and ledgers fold what they hold when read
         self._heard_of: set[str] = set()  # cameras of which it is known whether they are up
 
         def counter(name: str, about: str, *labels: str) -> Counter:
@@ -158,9 +162,12 @@ class Telemetry:
 
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 
-    def ledgers(self) -> dict[str, Ledger]:
-        """Return the evidence of each camera whose agreement is stated."""
-        return dict(self._ledgers)
+    def evidence(self) -> Iterator[tuple[str, str, Evidence]]:
+        """Yield camera, model (or ``ALL``) and evidence of all whose agreement is stated."""
+        for camera in list(self._ledgers):
+            with self._counting:
+                found = {model: self._ledgers[camera].evidence(model=model) for model in (ALL, *self._specs)}
+            yield from ((camera, model, evidence) for model, evidence in found.items())
 
     def _result(self, result: FrameResult) -> None:
         camera = self._camera(result.camera_id)
@@ -180,9 +187,10 @@ class Telemetry:
         if self._now_s is not None:
             self._lag.observe(max(0.0, self._now_s() - captured_s))
         if camera != OTHER:
-            ledger = self._ledgers.setdefault(camera, Ledger(self._specs, AGREEMENT_SPAN))
-            ledger.observe(result)
-            ledger.forget_before(result.captured_at - 2 * AGREEMENT_SPAN)
+            with self._counting:
+                ledger = self._ledgers.setdefault(camera, Ledger(self._specs, AGREEMENT_SPAN))
+                ledger.observe(result)
+                ledger.forget_before(result.captured_at - 2 * AGREEMENT_SPAN)
 
     def _decision(self, decision: Decision) -> None:
         camera = self._camera(decision.camera_id)
@@ -238,15 +246,14 @@ class _Agreements:
         low = GaugeMetricFamily("camlink_agreement_low", "Lower bound, anytime-valid, 95 %", labels=labels)
         high = GaugeMetricFamily("camlink_agreement_high", "Upper bound, anytime-valid, 95 %", labels=labels)
         audits = GaugeMetricFamily("camlink_agreement_audits", "Audit frames behind the agreement", labels=labels)
-        for camera, ledger in self._telemetry.ledgers().items():
-            for model in (ALL, *self._telemetry._specs):
-                found = certify(ledger.evidence(model=model))
-                name = (camera, model or EVERYTHING)
-                audits.add_metric(name, found.audits)
-                if found.estimate is None or found.low is None or found.high is None:
-                    continue  # not measured is no number
-                for family, value in ((mean, found.estimate), (low, found.low), (high, found.high)):
-                    family.add_metric(name, value)
+        for camera, model, evidence in self._telemetry.evidence():
+            found = certify(evidence)
+            name = (camera, model or EVERYTHING)
+            audits.add_metric(name, found.audits)
+            if found.estimate is None or found.low is None or found.high is None:
+                continue  # not measured is no number
+            for family, value in ((mean, found.estimate), (low, found.low), (high, found.high)):
+                family.add_metric(name, value)
         return (mean, low, high, audits)
 
     def describe(self) -> Iterable[Metric]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable
@@ -16,8 +17,9 @@ import pytest
 
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
+from camlink.operators.certificates import Ledger
 from camlink.pipeline.health import Health
-from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, Record
+from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, FrameResult, Record
 from camlink.pipeline.telemetry import CAMERAS, OTHER, REASONS, TARGET_STATES, Telemetry
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 
@@ -127,6 +129,31 @@ def test_targets_get_their_states_from_the_scheduler() -> None:
     stated = {model: state for (_, model, state), value in found.items() if value}
     assert stated == {"objects": "not known", "persons": "met"}  # the dearer one is predicted
     assert not target_states(told(run_frames(frames, models(), **settings)))
+
+
+def test_no_frame_is_counted_while_somebody_asks(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger folds what it holds when it is read, and a scrape reads it in another thread: audits went missing."""
+    telemetry, (result, *_) = told(records), [r for r in records if isinstance(r, FrameResult)]
+    counting = threading.Thread(target=telemetry.observe, args=([result],))
+    read, observe, reading, overlapped = Ledger.evidence, Ledger.observe, threading.Event(), list[bool]()
+
+    def slowly(ledger: Ledger, **chosen: Any) -> Any:
+        reading.set()
+        if not counting.ident:
+            counting.start()
+        counting.join(0.2)  # as long as it takes to see that it waits
+        reading.clear()
+        return read(ledger, **chosen)
+
+    def noted(ledger: Ledger, result: FrameResult) -> None:
+        overlapped.append(reading.is_set())
+        observe(ledger, result)
+
+    monkeypatch.setattr(Ledger, "evidence", slowly)
+    monkeypatch.setattr(Ledger, "observe", noted)
+    telemetry.render()
+    counting.join()
+    assert overlapped == [False]
 
 
 def test_decoding_is_timed_as_frames_pass() -> None:
