@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -39,9 +40,17 @@ class RunResults:
             names |= dict.fromkeys(found.column(0).to_pylist())
         return list(names)
 
-    def outputs(self, camera: str | None = None, where: str = "true") -> pa.Table:
-        """Return output rows, one per (camera, frame, model, how); ``where`` is SQL over the columns (trusted)."""
-        return self._rows("outputs", camera, where, "captured_at", "camera_id", "frame_index", "model", "how")
+    def days(self) -> list[date]:
+        """Return the days in UTC that there are outputs of, in order."""
+        parts = (self.run_dir / "outputs").glob("day=*/*/part-*.parquet")
+        return sorted({date.fromisoformat(part.parent.parent.name.removeprefix("day=")) for part in parts})
+
+    def outputs(self, camera: str | None = None, where: str = "true", *, day: date | None = None) -> pa.Table:
+        """Return output rows, one per (camera, frame, model, how), of a day in UTC or of all; ``where`` is SQL over the
+        columns (trusted).
+        """
+        order = ("captured_at", "camera_id", "frame_index", "model", "how")
+        return self._rows("outputs", camera, where, *order, day=day)
 
     def output_counts(self, camera: str) -> dict[tuple[str, str, bool], int]:
         """Return the number of rows per (model, how, served) of a camera."""
@@ -79,12 +88,14 @@ class RunResults:
         """Return the kept pictures of a camera: frame index -> JPEG file."""
         return kept_pictures(self.run_dir, camera)
 
-    def query(self, sql: str, table: str, camera: str | None = None) -> pa.Table:
-        """Run ``sql`` over ``table``, repeats removed, of one camera or all."""
+    def query(self, sql: str, table: str, camera: str | None = None, day: date | None = None) -> pa.Table:
+        """Run ``sql`` over ``table``, repeats removed, of one camera or all; of outputs also of one ``day`` (UTC), for
+        which no other is read.
+        """
         import duckdb
 
         for attempt in range(ATTEMPTS):
-            files = [str(file) for file in self._files(table, camera)]
+            files = [str(file) for file in self._files(table, camera, day)]
             try:
                 if not files:
                     return self._connection.sql(sql).to_arrow_table()
@@ -96,16 +107,17 @@ class RunResults:
                     raise ResultsError(f"{self.run_dir}/{table}: cannot be read: {error}") from error
         raise AssertionError("unreachable")
 
-    def _rows(self, table: str, camera: str | None, where: str, *order: str) -> pa.Table:
-        found = self.query(f"SELECT * FROM {table} WHERE {where} ORDER BY {_names(order)}", table, camera)
+    def _rows(self, table: str, camera: str | None, where: str, *order: str, day: date | None = None) -> pa.Table:
+        found = self.query(f"SELECT * FROM {table} WHERE {where} ORDER BY {_names(order)}", table, camera, day)
         return found.cast(schema(table))
 
-    def _files(self, table: str, camera: str | None) -> list[Path]:
+    def _files(self, table: str, camera: str | None, day: date | None) -> list[Path]:
         folder = self.run_dir / table
         if table != "outputs":
             return sorted(folder.glob("part-*.parquet"))
         chosen = "*" if camera is None else folder_name(camera)
-        places = (f"day=*/camera={chosen}", f"day=*/{MIXED}")
+        days = "day=*" if day is None else f"day={day}"
+        places = (f"{days}/camera={chosen}", f"{days}/{MIXED}")
         return sorted(part for place in places for part in folder.glob(f"{place}/part-*.parquet"))
 
     @cached_property
