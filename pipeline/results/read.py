@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_OF_CAMERA = "$2 IS NULL OR camera_id = $3"
 ATTEMPTS = 5  # to read files that are listed: of a run that goes on, some may be merged into others meanwhile
 
 
@@ -36,7 +37,7 @@ class RunResults:
         """Return the cameras of the run: those of its header, then any that only its rows know."""
         names = dict.fromkeys([*self.info.cameras, *self.info.captured])
         for table in ("outputs", "drops"):
-            found = self.query(f"SELECT DISTINCT camera_id FROM {table} ORDER BY 1", table)
+            found = self.query(f"SELECT DISTINCT camera_id FROM {table} ORDER BY 1", table, repeats=True)
             names |= dict.fromkeys(found.column(0).to_pylist())
         return list(names)
 
@@ -88,9 +89,11 @@ class RunResults:
         """Return the kept pictures of a camera: frame index -> JPEG file."""
         return kept_pictures(self.run_dir, camera)
 
-    def query(self, sql: str, table: str, camera: str | None = None, day: date | None = None) -> pa.Table:
-        """Run ``sql`` over ``table``, repeats removed, of one camera or all; of outputs also of one ``day`` (UTC), for
-        which no other is read.
+    def query(
+        self, sql: str, table: str, camera: str | None = None, day: date | None = None, *, repeats: bool = False
+    ) -> pa.Table:
+        """Run ``sql`` over ``table`` of one camera or all; of outputs also of one ``day`` (UTC), for which no other is
+        read. Repeats fall out, which means sorting the rows, unless ``repeats`` says that they do not matter.
         """
         import duckdb
 
@@ -99,7 +102,7 @@ class RunResults:
             try:
                 if not files:
                     return self._connection.sql(sql).to_arrow_table()
-                named = _without_repeats(table)
+                named = _with_repeats(table) if repeats else _without_repeats(table)
                 return self._connection.sql(f"{named} {sql}", params=[files, camera, camera]).to_arrow_table()
             except duckdb.Error as error:
                 merged_meanwhile = not all(map(os.path.exists, files))
@@ -140,16 +143,27 @@ def distinct_rows(table: str, where: str = "true") -> str:
     columns, key = _names(TABLES[table]), _names(KEYS[table])
     preferred = "served DESC, " if table == "outputs" else ""
     return (
-        f"SELECT {columns} "
-        f"FROM (SELECT * FROM read_parquet($1, hive_partitioning=false, filename=true) "
-        f"UNION ALL BY NAME SELECT * FROM no_{table}) WHERE {where} "
+        f"SELECT {columns} FROM {_in_parts(table)} WHERE {where} "
         f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1"
     )
 
 
+def _in_parts(table: str) -> str:
+    """Return SQL for the rows of ``table`` in Parquet files ($1) as they are, with the file's name."""
+    return (
+        "(SELECT * FROM read_parquet($1, hive_partitioning=false, filename=true) "
+        f"UNION ALL BY NAME SELECT * FROM no_{table})"
+    )
+
+
+def _with_repeats(table: str) -> str:
+    """Return SQL that names ``table`` as `_without_repeats` does, with every row that was written."""
+    return f"WITH {table} AS (SELECT {_names(TABLES[table])} FROM {_in_parts(table)} WHERE {_OF_CAMERA})"
+
+
 def _without_repeats(table: str) -> str:
     """Return SQL that names ``table`` over Parquet files ($1), of one camera ($2 and $3) or, when null, of all."""
-    rows = distinct_rows(table, "$2 IS NULL OR camera_id = $3")
+    rows = distinct_rows(table, _OF_CAMERA)
     return f"WITH {table} AS ({_ONE_SERVED.format(rows=rows) if table == 'outputs' else rows})"
 
 
