@@ -12,7 +12,7 @@ id, and no text that a driver makes up, can fill a server's memory. docs/dashboa
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,7 @@ class Telemetry:
             threading.Lock()
         )  # whoever scrapes is another thread, and ledgers fold what they hold when read
         self._heard_of: set[str] = set()  # cameras of which it is known whether they are up
+        self._gone: set[str] = set()  # let go; what they gave before may still come
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"camlink_{name}", about, labels, registry=self.registry)
@@ -128,9 +129,26 @@ class Telemetry:
                 self._learnt.labels(self._camera(record.camera_id), record.kind).inc()
             elif isinstance(record, CameraEvent) and record.kind in UP:
                 camera = self._camera(record.camera_id)
-                self._heard_of.add(camera)
-                self._up.labels(camera).set(UP[record.kind])
+                if camera not in self._gone:
+                    self._heard_of.add(camera)
+                    self._up.labels(camera).set(UP[record.kind])
         return ()
+
+    def watched(self, cameras: Collection[str]) -> None:
+        """Say which cameras there are by now: one that was let go is neither up nor down, and its last frame not late.
+
+        What it has done stays counted.
+        """
+        self._gone = (self._gone | self._heard_of) - set(cameras) - {OTHER}
+        for camera in self._gone & self._heard_of:
+            self._heard_of.discard(camera)
+            self._up.remove(camera)
+            self._last.remove(camera)
+            for model in self._specs:
+                self._decided.remove(camera, model)
+            self._target_states(camera, {})
+            with self._counting:
+                self._ledgers.pop(camera, None)
 
     def timed(self, readings: Iterable[Reading | None]) -> Iterator[Reading | None]:
         """Pass on what cameras give, and note how long each frame took to decode."""
@@ -164,9 +182,9 @@ class Telemetry:
 
     def evidence(self) -> Iterator[tuple[str, str, Evidence]]:
         """Yield camera, model (or ``ALL``) and evidence of all whose agreement is stated."""
-        for camera in list(self._ledgers):
+        for camera, ledger in list(self._ledgers.items()):
             with self._counting:
-                found = {model: self._ledgers[camera].evidence(model=model) for model in (ALL, *self._specs)}
+                found = {model: ledger.evidence(model=model) for model in (ALL, *self._specs)}
             yield from ((camera, model, evidence) for model, evidence in found.items())
 
     def _result(self, result: FrameResult) -> None:
@@ -177,7 +195,7 @@ class Telemetry:
                 self._executions.labels(camera, output.model, output.purpose).inc()
             if output.served:
                 self._outputs.labels(camera, output.model, output.how).inc()
-        if result.purpose == "relabel":
+        if result.purpose == "relabel" or camera in self._gone:
             return
         captured_s = result.captured_at.timestamp()
         self._last.labels(camera).set(captured_s)
@@ -194,6 +212,8 @@ class Telemetry:
 
     def _decision(self, decision: Decision) -> None:
         camera = self._camera(decision.camera_id)
+        if camera in self._gone:
+            return
         for model in self._specs:
             self._decided.labels(camera, model).set(float(model in decision.execute))
         for name, value in decision.budget.items():

@@ -192,6 +192,28 @@ def test_a_camera_that_goes_down_and_comes_back_is_seen() -> None:
         assert samples(telemetry)["camlink_camera_up", ("hall",)] == up
 
 
+def test_a_camera_that_was_let_go_is_neither_up_nor_late(records: list[Record]) -> None:
+    telemetry = told([*records, decided("hall", {"persons": "met"})])
+    present = ("camera_up", "last_frame", "decision_executes", "target_state", "agreement")
+
+    def told_of_hall() -> set[str]:
+        names = {name.removeprefix("camlink_") for name, labels in samples(telemetry) if labels[:1] == ("hall",)}
+        return {kind for kind in present for name in names if name.startswith(kind)}
+
+    assert told_of_hall() == set(present)
+    telemetry.watched(["yard"])
+    late = next(r for r in reversed(records) if isinstance(r, FrameResult))
+    telemetry.observe([replace(late, camera_id="yard"), CameraEvent("hall", START, "ended", "let go")])
+    assert not told_of_hall()
+    assert samples(telemetry)["camlink_frames_total", ("hall", "serve")] > 0
+    telemetry.observe([late])  # what it gave before may still come
+    assert not told_of_hall()
+    telemetry.watched(["hall", "yard"])
+    telemetry.observe([late])
+    found = samples(telemetry)
+    assert found["camlink_camera_up", ("hall",)] == found["camlink_camera_up", ("yard",)] == 1.0
+
+
 def test_names_that_somebody_else_makes_up_cannot_fill_the_memory() -> None:
     telemetry = Telemetry({})
     telemetry.observe(FrameDropped(f"camera-{i}", 0, 1, START, "late") for i in range(CAMERAS + 50))
