@@ -14,6 +14,7 @@ import numpy as np
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.pipeline.accuracy import PREDICTED
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.calibrated import ABOUT, calibrated_lines
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
@@ -113,6 +114,7 @@ def page_environment() -> Environment:
         "executed": notes.executed_words,
         "standing": notes.standing,
         "asked": asked_words,
+        "counted": counted,
         "whole": notes.whole_words,
         "moment": _moment,
         "rate": rate,

@@ -100,6 +100,13 @@ def test_a_camera_with_too_few_audits_has_no_figure_in_the_list_of_cameras(run: 
     assert "76.5 %" not in of_cameras(run, report, 2)
 
 
+def test_one_pair_is_no_pairs(run: Path) -> None:
+    report = json.loads(json.dumps(build_report(run)))
+    for pairs, said in ((1, "(1 pair)"), (1200, "(1,200 pairs)")):
+        report["cameras"]["hall"]["models"]["persons"]["noise_floor"] = {"disagreement": 0.0, "pairs": pairs}
+        assert said in of_cameras(run, report, 1)
+
+
 def test_pictures_are_there_when_the_whole_page_is_printed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {"index": 7, "at": "2026-03-02 08:00:00", "wrong": [], "jpeg": "AAAA"}
     monkeypatch.setattr("camlink.pipeline.reports.html._gallery", lambda *_: {"frames": 1, "shown": [shown]})
@@ -111,9 +118,9 @@ def test_the_command_reads_the_rows_once(run: Path, monkeypatch: pytest.MonkeyPa
     read: list[str | None] = []
     outputs = RunResults.outputs
 
-    def counted(self: RunResults, camera: str | None = None, where: str = "true") -> Any:
+    def counted(self: RunResults, camera: str | None = None, *asked: Any, **more: Any) -> Any:
         read.append(camera)
-        return outputs(self, camera, where)
+        return outputs(self, camera, *asked, **more)
 
     monkeypatch.setattr(RunResults, "outputs", counted)
     said = CliRunner().invoke(app, ["report", str(run)])
