@@ -42,15 +42,9 @@ def export_results(results: RunResults, path: Path, form: str, day: date | None 
     return rows
 
 
-def on_day(day: date | None) -> str:
-    """Return SQL that is true of rows captured on a day in UTC; of all rows for None."""
-    return "true" if day is None else f"CAST(captured_at AS DATE) = DATE '{day.isoformat()}'"
-
-
 def known_day(results: RunResults, day: date) -> date:
     """Return ``day`` if the run has results of it. Raises `RequestError` with the days that it has."""
-    sql = "SELECT DISTINCT CAST(captured_at AS DATE) AS day FROM outputs ORDER BY day"
-    days = results.query(sql, "outputs").column("day").to_pylist()
+    days = results.days()
     if day not in days:
         held = f"its days are {days[0]} to {days[-1]}" if days else "it has no results yet"
         raise RequestError(f"{results.run_dir}: nothing was captured on {day}; {held} (UTC)")
@@ -59,7 +53,7 @@ def known_day(results: RunResults, day: date) -> date:
 
 def _tables(results: RunResults, day: date | None) -> Iterator[pa.Table]:
     for camera in results.cameras():
-        yield results.outputs(camera, on_day(day))
+        yield results.outputs(camera, day=day)
 
 
 def _writer(path: Path, form: str) -> Any:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from math import isfinite
 from typing import Any
 
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 GIGABYTES = {"KB": 1e-6, "MB": 1e-3, "GB": 1.0, "TB": 1e3, "MIB": 2**20 / 1e9, "GIB": 2**30 / 1e9}
+SHORTEST, LONGEST = timedelta(milliseconds=1), timedelta(days=36_500)  # what can be written, and added to any time
 
 _NUMBER = r"\d+(?:\.\d+)?"
 DURATION_PATTERN = rf"^(?:{_NUMBER}(?:ms|s|min|h|d))+$"
@@ -45,11 +47,14 @@ def parse_duration(value: Any) -> timedelta:
         duration = value
     elif isinstance(value, str) and re.match(DURATION_PATTERN, value):
         parts = re.findall(rf"({_NUMBER})(ms|s|min|h|d)", value)
-        duration = timedelta(seconds=sum(float(number) * SECONDS[unit] for number, unit in parts))
+        seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+        duration = timedelta(seconds=min(seconds, 2.0 * LONGEST.total_seconds()))
     else:
         raise ValueError(_duration_advice(value))
     if duration <= timedelta(0):
         raise ValueError(f'"{value}" is not longer than nothing')
+    if not SHORTEST <= duration <= LONGEST:
+        raise ValueError(f'"{str(value)[:40]}" is not usable; a duration lies between 1ms and {LONGEST.days}d')
     return duration
 
 
@@ -145,7 +150,7 @@ def parse_crop(value: Any) -> tuple[float, float, float, float]:
     (0.0, 0.0, 1.0, 0.8)
     """
     parts = value if isinstance(value, list | tuple) else []
-    if len(parts) == 4 and all(type(part) in (int, float) for part in parts):
+    if len(parts) == 4 and all(type(part) in (int, float) and isfinite(part) for part in parts):
         x, y, width, height = map(float, parts)
         slack = 1e-6  # 0.7 + 0.3 may be a little above 1
         if min(x, y) >= 0 and min(width, height) > 0 and max(x + width, y + height) <= 1 + slack:

@@ -11,13 +11,14 @@ id, and no text that a driver makes up, can fill a server's memory. docs/dashboa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ALL, Ledger
-from camlink.operators.evidence import certify
+from camlink.operators.evidence import Evidence, certify
 from camlink.pipeline.records import (
     AdaptationEvent,
     CameraEvent,
@@ -80,7 +81,11 @@ class Telemetry:
         self._now_s = now_s
         self._camera, self._reason = Bounded(CAMERAS), Bounded(REASONS)
         self._ledgers: dict[str, Ledger] = {}
+        self._counting = (
+            threading.Lock()
+        )  # whoever scrapes is another thread, and ledgers fold what they hold when read
         self._heard_of: set[str] = set()  # cameras of which it is known whether they are up
+        self._gone: set[str] = set()  # let go; what they gave before may still come
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"camlink_{name}", about, labels, registry=self.registry)
@@ -124,9 +129,26 @@ class Telemetry:
                 self._learnt.labels(self._camera(record.camera_id), record.kind).inc()
             elif isinstance(record, CameraEvent) and record.kind in UP:
                 camera = self._camera(record.camera_id)
-                self._heard_of.add(camera)
-                self._up.labels(camera).set(UP[record.kind])
+                if camera not in self._gone:
+                    self._heard_of.add(camera)
+                    self._up.labels(camera).set(UP[record.kind])
         return ()
+
+    def watched(self, cameras: Collection[str]) -> None:
+        """Say which cameras there are by now: one that was let go is neither up nor down, and its last frame not late.
+
+        What it has done stays counted.
+        """
+        self._gone = (self._gone | self._heard_of) - set(cameras) - {OTHER}
+        for camera in self._gone & self._heard_of:
+            self._heard_of.discard(camera)
+            self._up.remove(camera)
+            self._last.remove(camera)
+            for model in self._specs:
+                self._decided.remove(camera, model)
+            self._target_states(camera, {})
+            with self._counting:
+                self._ledgers.pop(camera, None)
 
     def timed(self, readings: Iterable[Reading | None]) -> Iterator[Reading | None]:
         """Pass on what cameras give, and note how long each frame took to decode."""
@@ -158,9 +180,12 @@ class Telemetry:
 
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 
-    def ledgers(self) -> dict[str, Ledger]:
-        """Return the evidence of each camera whose agreement is stated."""
-        return dict(self._ledgers)
+    def evidence(self) -> Iterator[tuple[str, str, Evidence]]:
+        """Yield camera, model (or ``ALL``) and evidence of all whose agreement is stated."""
+        for camera, ledger in list(self._ledgers.items()):
+            with self._counting:
+                found = {model: ledger.evidence(model=model) for model in (ALL, *self._specs)}
+            yield from ((camera, model, evidence) for model, evidence in found.items())
 
     def _result(self, result: FrameResult) -> None:
         camera = self._camera(result.camera_id)
@@ -170,7 +195,7 @@ class Telemetry:
                 self._executions.labels(camera, output.model, output.purpose).inc()
             if output.served:
                 self._outputs.labels(camera, output.model, output.how).inc()
-        if result.purpose == "relabel":
+        if result.purpose == "relabel" or camera in self._gone:
             return
         captured_s = result.captured_at.timestamp()
         self._last.labels(camera).set(captured_s)
@@ -180,12 +205,15 @@ class Telemetry:
         if self._now_s is not None:
             self._lag.observe(max(0.0, self._now_s() - captured_s))
         if camera != OTHER:
-            ledger = self._ledgers.setdefault(camera, Ledger(self._specs, AGREEMENT_SPAN))
-            ledger.observe(result)
-            ledger.forget_before(result.captured_at - 2 * AGREEMENT_SPAN)
+            with self._counting:
+                ledger = self._ledgers.setdefault(camera, Ledger(self._specs, AGREEMENT_SPAN))
+                ledger.observe(result)
+                ledger.forget_before(result.captured_at - 2 * AGREEMENT_SPAN)
 
     def _decision(self, decision: Decision) -> None:
         camera = self._camera(decision.camera_id)
+        if camera in self._gone:
+            return
         for model in self._specs:
             self._decided.labels(camera, model).set(float(model in decision.execute))
         for name, value in decision.budget.items():
@@ -238,15 +266,14 @@ class _Agreements:
         low = GaugeMetricFamily("camlink_agreement_low", "Lower bound, anytime-valid, 95 %", labels=labels)
         high = GaugeMetricFamily("camlink_agreement_high", "Upper bound, anytime-valid, 95 %", labels=labels)
         audits = GaugeMetricFamily("camlink_agreement_audits", "Audit frames behind the agreement", labels=labels)
-        for camera, ledger in self._telemetry.ledgers().items():
-            for model in (ALL, *self._telemetry._specs):
-                found = certify(ledger.evidence(model=model))
-                name = (camera, model or EVERYTHING)
-                audits.add_metric(name, found.audits)
-                if found.estimate is None or found.low is None or found.high is None:
-                    continue  # not measured is no number
-                for family, value in ((mean, found.estimate), (low, found.low), (high, found.high)):
-                    family.add_metric(name, value)
+        for camera, model, evidence in self._telemetry.evidence():
+            found = certify(evidence)
+            name = (camera, model or EVERYTHING)
+            audits.add_metric(name, found.audits)
+            if found.estimate is None or found.low is None or found.high is None:
+                continue  # not measured is no number
+            for family, value in ((mean, found.estimate), (low, found.low), (high, found.high)):
+                family.add_metric(name, value)
         return (mean, low, high, audits)
 
     def describe(self) -> Iterable[Metric]:

@@ -4,9 +4,9 @@ After Yuan et al., "Comprehensive and efficient data labeling via adaptive model
 paper's third baseline. The state is the outputs executed on this frame (zeros for the rest) and which those are, an
 action is the next model, its reward the value that executing it adds. Their value is the confidence of new labels;
 here, where models that do not execute repeat their last value, it is the agreement that this would have lacked. The
-agent learns by Q-learning with replay and a target network on the warm-up, all of whose outputs are known. It executes
-the model with the highest Q per ms; after the first of a frame only while that is above a price, which is set on the
-warm-up so that the time budget is used up.
+agent learns by Q-learning with replay and a target network on the warm-up, all of whose outputs are known. Of the
+models that can be paid it executes the one with the highest Q per ms, until none can be: the paper's greedy algorithm,
+with what earlier frames left of the budget in the place of a deadline.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from camlink.links.stack import RmsProp, Stack
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
-from camlink.operators.allowance import ROUNDING, Allowance
+from camlink.operators.allowance import Allowance
 from camlink.operators.baselines.repeating import LastValues
 from camlink.operators.baselines.warmup import Array, WarmUp
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
-from camlink.operators.selection import Budget, greedy
+from camlink.operators.selection import greedy
 from camlink.pipeline.records import Value
 
 HIDDEN = 32
@@ -32,7 +32,6 @@ STEPS, BATCH, RATE = 1500, 64, 0.003
 DISCOUNT = 0.9
 TARGET_EVERY = 50  # steps after which the target network follows
 TAUGHT_BY = 2000  # newest frames of the warm-up
-PRICE_STEPS = 20  # bisections of the price
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +97,6 @@ class Drls:
         self._last = LastValues()
         self._frame = FrameFacts(-1, 0.0)
         self._agent: Agent | None = None
-        self._price = 0.0  # Q per ms below which nothing is executed
         self._allowed: NDArray[np.bool_] = np.ones(len(self._models), np.bool_)
         self._time_ms = np.array([setup.costs.time_ms[m] for m in self._models])
 
@@ -107,19 +105,16 @@ class Drls:
         self._frame = frame
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
-        """Return the model with the highest Q per ms, if that is worth its price and can be paid."""
+        """Return the model with the highest Q per ms among those that can be paid; None where none can."""
         agent = self._agent or self._learn_agent()
         if not executed:
             self._allowance.next_frame()
-        worth = agent.q(agent.encoder.one(executed))[0] / self._time_ms
-        has_room = self._allowance.has_room
-        open_to = self._allowed & np.array([m not in executed and has_room(m) for m in self._models])
-        worth[~open_to] = -np.inf
-        best = int(worth.argmax())
-        model = self._models[best]
-        worthwhile = not executed or worth[best] >= self._price
-        if not worthwhile or not open_to[best] or not self._allowance.affords(model):
+        affords = self._allowance.affords
+        open_to = self._allowed & np.array([m not in executed and affords(m) for m in self._models])
+        if not open_to.any():
             return None
+        worth = np.where(open_to, agent.q(agent.encoder.one(executed))[0] / self._time_ms, -np.inf)
+        model = self._models[int(worth.argmax())]
         self._allowance.spend(model)
         return model
 
@@ -140,7 +135,6 @@ class Drls:
         lacking = missing_agreement(setup.specs, samples, reuse_age(setup))
         self._agent = train(encoder, encoder.parts(samples), lacking, setup.seed)
         self._allowed = np.array([m in loadable(setup) for m in self._models])
-        self._price = price(self._agent, encoder.parts(samples), self._time_ms, self._allowed, setup.budget)
         self._warm_up.clear()
         return self._agent
 
@@ -206,48 +200,3 @@ def _best_next(
     after[np.arange(len(action)), action] = True
     q = target.q(encoder.state(scaled, after)).astype(np.float64)
     return np.asarray(np.maximum(np.where(after, 0.0, q).max(axis=1), 0.0))
-
-
-def price(
-    agent: Agent, parts: list[Array], time_ms: NDArray[np.float64], allowed: NDArray[np.bool_], budget: Budget
-) -> float:
-    """Return the Q per ms below which no further model executes, so that the warm-up costs what the budget allows.
-
-    A latency limit says what fits into each frame, and a price is paid for what the time budget allows in the long run.
-    """
-    if budget.time_share is None:
-        return -np.inf
-    limit = budget.time_share * float(time_ms.sum())
-    low, high = -1.0, 1.0
-    for _ in range(PRICE_STEPS):
-        middle = (low + high) / 2.0
-        if _cost(agent, parts, time_ms, allowed, middle, budget.latency_limit()) > limit:
-            low = middle
-        else:
-            high = middle
-    return high if low > -1.0 else -np.inf
-
-
-def _cost(
-    agent: Agent,
-    parts: list[Array],
-    time_ms: NDArray[np.float64],
-    allowed: NDArray[np.bool_],
-    asked: float,
-    latency_ms: float,
-) -> float:
-    """Return the mean ms per frame of the warm-up if a model executes from a price of ``asked`` on, as far as it fits
-    into ``latency_ms`` a frame.
-    """
-    frames = len(parts[0])
-    executed = np.zeros((frames, len(time_ms)), np.bool_)
-    rows = np.arange(frames)
-    for _ in time_ms:
-        room = latency_ms - executed @ time_ms
-        closed = executed | ~allowed | (time_ms > room[:, None] + ROUNDING)
-        worth = np.where(closed, -np.inf, agent.q(agent.encoder.state(parts, executed)) / time_ms)
-        best = worth.argmax(axis=1)
-        first = ~executed.any(axis=1)
-        go = np.isfinite(worth[rows, best]) & (first | (worth[rows, best] >= asked))
-        executed[rows[go], best[go]] = True
-    return float((executed @ time_ms).mean())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,14 +116,21 @@ def compare(
         print_targets(rows, out_console())
     else:
         print_rows(rows, out_console())
-    if csv is not None:
-        csv.write_text(as_csv(rows), encoding="utf-8")
-        print_note(f"CSV: {csv}")
-    if html is not None and rows:
-        html.write_text(render(rows, said), encoding="utf-8")
-        print_note(f"page: {html}")
+    with ExitStack() as writing:  # last first; a file that cannot be written keeps no other from it
+        if html is not None and rows:
+            writing.callback(_write, "page", html, lambda: render(rows, said))
+        if csv is not None:
+            writing.callback(_write, "CSV", csv, lambda: as_csv(rows))
     if stopped:
         raise typer.Exit(STOPPED)
+
+
+def _write(what: str, path: Path, text: Callable[[], str]) -> None:
+    """Write one file, and say so. Raises `ResultsError`."""
+    from camlink.pipeline.durable import write_text
+
+    write_text(path, text())
+    print_note(f"{what}: {path}")
 
 
 def _play_all(

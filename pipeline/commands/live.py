@@ -80,6 +80,8 @@ def run(
             if site is None:
                 return None
             session.update_cameras(site, cameras_of(site))
+            if telemetry is not None:
+                telemetry.watched([camera.id for camera in site.cameras])
             return [camera.source_spec() for camera in site.cameras]
 
         roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited, tell=print_note)

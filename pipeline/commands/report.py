@@ -35,16 +35,19 @@ def report(
     if day is not None:
         _print_day(run, day, as_json, write)
         return
-    from camlink.pipeline.reports import build_report, print_report, write_report
+    from camlink.pipeline.reports import build_page, build_report, print_report, save_report
 
-    content = build_report(run)
+    if as_json or not write:
+        content, page = build_report(run), None
+    else:
+        content, page = build_page(run)
     if as_json:
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
         return
     console = out_console()
     print_report(content, console)
-    if write:
-        console.print(f"Report: {write_report(run)}", highlight=False, soft_wrap=True)
+    if page is not None:
+        console.print(f"Report: {save_report(run, content, page)}", highlight=False, soft_wrap=True)
 
 
 def _export(run: Path, day: datetime | None, files: dict[str, Path | None], *, quiet: bool) -> None:

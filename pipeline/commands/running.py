@@ -98,10 +98,11 @@ def run_and_report(
 
 def finish(out: Path) -> None:
     """Write report.json and report.html of a run, print the headline, what was spent of which budget, and the path."""
-    from camlink.pipeline.reports import build_report, headline, write_report
+    from camlink.pipeline.reports import build_page, headline, save_report
     from camlink.pipeline.reports.terminal import spending_words
 
-    page, report = write_report(out), build_report(out)
+    report, html = build_page(out)
+    page = save_report(out, report, html)
     console = out_console()
     console.print()
     console.print(headline(report), style="bold", highlight=False)

@@ -284,8 +284,12 @@ def built_in_configs() -> dict[str, Path]:
 
 
 def config_file(path: str | Path) -> Path:
-    """Return the file that `load_config` reads: the one at ``path``, else the built-in one of that name."""
-    return Path(path) if Path(path).exists() else built_in_configs().get(str(path), Path(path))
+    """Return the file that `load_config` reads: the one at ``path``, else the built-in one of that name.
+
+    A folder of that name, of footage say, is no file.
+    """
+    named = Path(path)
+    return named if named.exists() and not named.is_dir() else built_in_configs().get(str(path), named)
 
 
 def read_config(path: str | Path, *, ignore_cameras: bool = False) -> Read[SiteConfig]:

@@ -188,9 +188,9 @@ def _layout(x: str, y: str) -> Figure:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "@font", "color": "@ink", "size": 13},
         "margin": {"l": 60, "r": 12, "t": 12, "b": 110},
-        "legend": {"orientation": "h", "y": -0.2, "x": 0, "yanchor": "top", "font": {"size": 13}},
+        "legend": {"orientation": "h", "y": -0.24, "x": 0, "yanchor": "top", "font": {"size": 13}},
         "hoverlabel": {"bgcolor": "@raised", "bordercolor": "@edge", "font": {"color": "@ink"}},
-        "xaxis": axis | {"title": {"text": x}},
+        "xaxis": axis | {"title": {"text": x, "standoff": 6}},
         "yaxis": axis | {"title": {"text": y}},
     }
 

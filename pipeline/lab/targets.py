@@ -29,9 +29,10 @@ def compare_targets(
     One that does not reach a target counts with what it reaches at the top of the ladder. Raises as `compare` does.
     """
     contest = Contest.of(trace, rules, note)
-    memories = dict.fromkeys(replace(budget, time_share=None) for budget in rules.budgets)
+    timeless = dict.fromkeys(replace(budget, time_share=None) for budget in rules.budgets)
+    memories = binding_budgets(trace, contest.cameras, list(timeless), note, rules.load_ms)
     for candidate in find_policies(list(rules.policies), contest.period_s):
-        for memory in binding_budgets(trace, contest.cameras, list(memories), note, rules.load_ms):
+        for memory in memories:
             for seed in rules.seeds if candidate.seeded else rules.seeds[:1]:
                 play = _aimed if candidate.aims else _climbed
                 for found in play(contest, candidate, memory, seed, sorted(targets), step):
@@ -49,7 +50,7 @@ def _aimed(
 ) -> Iterator[Result]:
     """Give a policy each target, and no time budget."""
     for place, target in enumerate(targets):
-        text = f"{contest.trace.name}: {candidate.name}, target {target:.0%}"
+        text = f"{contest.trace.name}: {candidate.name}, target {100 * target:g}%"
         start = Step(text, place * contest.frames, len(targets) * contest.frames)
         yield replace(contest.play(candidate, memory, seed, step, start, target), target=target)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from camlink.pipeline.accuracy import Comparison, compare
 from camlink.pipeline.durable import write_text
-from camlink.pipeline.exports import known_day, on_day
+from camlink.pipeline.exports import known_day
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
 from camlink.pipeline.reports.notes import (
@@ -48,7 +48,7 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
     known_day(results, day)
     proofs, told, audited, without = [], {}, [], []
     for camera_id in results.cameras() if cameras is None else cameras:
-        rows = read_camera(results, camera_id, on_day(day))
+        rows = read_camera(results, camera_id, day)
         if not _had_frames(rows, day):
             without.append(camera_id)
             continue
@@ -109,9 +109,9 @@ def _is_on(moment: datetime, day: date) -> bool:
 
 def _counts(results: RunResults, camera_id: str, day: date) -> dict[str, dict[str, int]]:
     """Return, per model of the run, served outputs by how, and executions for whatever purpose."""
-    sql = f"SELECT model, how, served, count(*) AS rows FROM outputs WHERE {on_day(day)} GROUP BY ALL"
+    sql = "SELECT model, how, served, count(*) AS rows FROM outputs GROUP BY ALL"
     counts = {model: dict.fromkeys((*HOWS, "executions"), 0) for model in results.info.models}
-    for row in results.query(sql, "outputs", camera_id).to_pylist():
+    for row in results.query(sql, "outputs", camera_id, day).to_pylist():
         if row["model"] in counts:
             counts[row["model"]][row["how"]] += row["rows"] if row["served"] else 0
             counts[row["model"]]["executions"] += row["rows"] if row["how"] == "executed" else 0

@@ -14,10 +14,11 @@ import numpy as np
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.pipeline.accuracy import PREDICTED
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.calibrated import ABOUT, calibrated_lines
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
-from camlink.pipeline.reports.spending import KINDS, over_spent, shown_adds
+from camlink.pipeline.reports.spending import KINDS, asked_words, over_spent, shown_adds
 from camlink.pipeline.reports.strip import decision_strip
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 OPEN_CAMERAS = 3  # cameras beyond these start folded
+LISTED_CAMERAS = 12  # named in the page's contents; of more, the table of cameras is the list
 POINTS_PER_PAGE = 60_000  # markers a browser still handles well, shared out over cameras and models
 PICTURES_PER_CAMERA, PICTURES_PER_PAGE = 12, 240
 BRIEF_ROWS = 8  # of events, before the rest is folded away
@@ -84,6 +86,7 @@ class Page:
                 overview=plots.agreement_by_model(report["models"], self._looks),
                 comparison=_comparison(report["agreement"]),
                 open_cameras=OPEN_CAMERAS,
+                listed_cameras=LISTED_CAMERAS,
                 list_rows=LIST_ROWS,
                 brief_rows=BRIEF_ROWS,
                 style=style(),
@@ -104,12 +107,14 @@ def page_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"too_few": notes.too_few}
+    environment.globals |= {"too_few": notes.too_few, "told": notes.is_told}
     environment.filters |= {
         "percent": notes.percent,
         "interval": notes.interval,
         "executed": notes.executed_words,
         "standing": notes.standing,
+        "asked": asked_words,
+        "counted": counted,
         "whole": notes.whole_words,
         "moment": _moment,
         "rate": rate,

@@ -74,6 +74,11 @@ def too_few(audits: int) -> str:
     return "" if audits >= LEAST_AUDITS else f"{counted(audits, 'audit frame')} {are} too few"
 
 
+def is_told(figure: Mapping[str, Any]) -> bool:
+    """Say whether an agreement rests on audit frames enough to be stated by itself, without its interval."""
+    return figure["mean"] is not None and not too_few(figure["audit_frames"])
+
+
 def best_baseline(figure: Mapping[str, Any]) -> tuple[str, float]:
     """Return the baseline that agrees most, and its agreement."""
     name = max(figure["baselines"], key=lambda baseline: figure["baselines"][baseline])

@@ -28,6 +28,9 @@
         title.font.size = Math.max(9.5, Math.min(title.font.size, (plot.clientWidth - 8) / letters / 0.56));
       }
       layout.legend.font = { size: 11.5 };
+      // Its entries stand below each other there; without room for all, plotly cuts them off and puts a scrollbar.
+      const entries = data.filter((trace) => trace.name && trace.showlegend !== false).length;
+      if (layout.legend.yref === "container") layout.height += 18 * Math.max(0, entries - 2);
     }
     const config = { displayModeBar: false, responsive: true };
     plot.target ??= plot.appendChild(document.createElement("div"));
@@ -65,11 +68,15 @@
   narrow.addEventListener("change", redraw);
   addEventListener("beforeprint", () => plots.filter(unfolded).forEach(drawFirst));
 
-  // A link to a folded camera opens it.
+  // A link to what is folded opens it, also when it is followed a second time.
   const reveal = () => {
     const target = location.hash && document.getElementById(location.hash.slice(1));
-    if (target instanceof HTMLDetailsElement) { target.open = true; target.scrollIntoView(); }
+    const folded = target ? target.closest("details:not([open])") : null;
+    if (folded) { folded.open = true; target.scrollIntoView(); }
   };
   addEventListener("hashchange", reveal);
+  addEventListener("click", ({ target }) => {
+    if (target.closest("a[href^='#']")?.hash === location.hash) reveal();
+  });
   reveal();
 })();

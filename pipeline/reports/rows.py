@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -159,12 +160,11 @@ class CameraRows:
         return [rows.scores for rows in self.models.values() if rows.scores is not None]
 
 
-def read_camera(results: RunResults, camera_id: str, where: str = "true") -> CameraRows:
-    """Read one camera. Models that the run's header does not know are left out.
-
-    ``where`` is SQL over the columns of outputs (trusted), for those that are wanted.
+def read_camera(results: RunResults, camera_id: str, day: date | None = None) -> CameraRows:
+    """Read one camera, with its outputs of one day in UTC or all; those of models that the run's header does not know
+    are left out.
     """
-    table = results.outputs(camera_id, where)
+    table = results.outputs(camera_id, day=day)
     names = _strings(table, "model")
     served = table.column("served").to_numpy()
     return CameraRows(
@@ -247,7 +247,6 @@ def value_matrix(values: Any, size: int) -> NDArray[np.float32]:
     matrix = np.full((len(values), size), np.nan, np.float32)
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     flat = values.flatten().to_numpy(zero_copy_only=False)  # null lists hold nothing here
-    starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)[:-1])) if len(lengths) else lengths
-    whole = np.flatnonzero(lengths == size)
-    matrix[whole] = flat[starts[whole, None] + np.arange(size)]
+    whole = lengths == size
+    matrix[whole] = flat[np.repeat(whole, lengths)].reshape(-1, size)
     return matrix

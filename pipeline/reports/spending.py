@@ -126,6 +126,15 @@ def latency_limit(info: RunInfo) -> float | None:
     return None if asked is None else float(asked)
 
 
+def asked_words(share: float) -> str:
+    """Return a budget as it was asked for, rather than rounded.
+
+    >>> asked_words(0.4), asked_words(0.125)
+    ('40 %', '12.5 %')
+    """
+    return f"{100 * share:.4g} %"
+
+
 def over_spent(asked: float | None, served: float | None) -> bool:
     """Say whether served frames took more than the time share that was asked for."""
     return asked is not None and served is not None and served > asked + SLACK
@@ -150,7 +159,7 @@ def budget_words(
     """
     if served is None or whole is None:
         return ""
-    head = "No time budget" if asked is None else f"Time budget {100 * asked:.3g} %"
+    head = "No time budget" if asked is None else f"Time budget {asked_words(asked)}"
     head += "" if latency_ms is None else f", latency limit {latency_ms:g} ms"
     over = ", more than it allows" if over_spent(asked, served) else ""
     again = ", and relabelled ones" if relabelled else ""

@@ -164,11 +164,15 @@ def _joined(decisions: Sequence[Mapping[str, Any]], most: int = 300) -> list[dic
     """Join neighbouring decisions that are alike when there are too many to draw each."""
     kept: list[dict[str, Any]] = []
     for decision in decisions:
-        if kept and len(decisions) > most and kept[-1]["execute"] == decision["execute"]:
+        if kept and len(decisions) > most and _drawn(kept[-1]) == _drawn(decision):
             kept[-1]["end"] = decision["end"]
         else:
             kept.append(dict(decision))
     return kept
+
+
+def _drawn(decision: Mapping[str, Any]) -> tuple[Any, ...]:
+    return decision["execute"], decision["predict"], bool(decision.get("per_frame"))
 
 
 def _ms(moment: datetime) -> int:

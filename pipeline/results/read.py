@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_OF_CAMERA = "$2 IS NULL OR camera_id = $3"
 ATTEMPTS = 5  # to read files that are listed: of a run that goes on, some may be merged into others meanwhile
 
 
@@ -35,13 +37,21 @@ class RunResults:
         """Return the cameras of the run: those of its header, then any that only its rows know."""
         names = dict.fromkeys([*self.info.cameras, *self.info.captured])
         for table in ("outputs", "drops"):
-            found = self.query(f"SELECT DISTINCT camera_id FROM {table} ORDER BY 1", table)
+            found = self.query(f"SELECT DISTINCT camera_id FROM {table} ORDER BY 1", table, repeats=True)
             names |= dict.fromkeys(found.column(0).to_pylist())
         return list(names)
 
-    def outputs(self, camera: str | None = None, where: str = "true") -> pa.Table:
-        """Return output rows, one per (camera, frame, model, how); ``where`` is SQL over the columns (trusted)."""
-        return self._rows("outputs", camera, where, "captured_at", "camera_id", "frame_index", "model", "how")
+    def days(self) -> list[date]:
+        """Return the days in UTC that there are outputs of, in order."""
+        parts = (self.run_dir / "outputs").glob("day=*/*/part-*.parquet")
+        return sorted({date.fromisoformat(part.parent.parent.name.removeprefix("day=")) for part in parts})
+
+    def outputs(self, camera: str | None = None, where: str = "true", *, day: date | None = None) -> pa.Table:
+        """Return output rows, one per (camera, frame, model, how), of a day in UTC or of all; ``where`` is SQL over the
+        columns (trusted).
+        """
+        order = ("captured_at", "camera_id", "frame_index", "model", "how")
+        return self._rows("outputs", camera, where, *order, day=day)
 
     def output_counts(self, camera: str) -> dict[tuple[str, str, bool], int]:
         """Return the number of rows per (model, how, served) of a camera."""
@@ -79,16 +89,20 @@ class RunResults:
         """Return the kept pictures of a camera: frame index -> JPEG file."""
         return kept_pictures(self.run_dir, camera)
 
-    def query(self, sql: str, table: str, camera: str | None = None) -> pa.Table:
-        """Run ``sql`` over ``table``, repeats removed, of one camera or all."""
+    def query(
+        self, sql: str, table: str, camera: str | None = None, day: date | None = None, *, repeats: bool = False
+    ) -> pa.Table:
+        """Run ``sql`` over ``table`` of one camera or all; of outputs also of one ``day`` (UTC), for which no other is
+        read. Repeats fall out, which means sorting the rows, unless ``repeats`` says that they do not matter.
+        """
         import duckdb
 
         for attempt in range(ATTEMPTS):
-            files = [str(file) for file in self._files(table, camera)]
+            files = [str(file) for file in self._files(table, camera, day)]
             try:
                 if not files:
                     return self._connection.sql(sql).to_arrow_table()
-                named = _without_repeats(table)
+                named = _with_repeats(table) if repeats else _without_repeats(table)
                 return self._connection.sql(f"{named} {sql}", params=[files, camera, camera]).to_arrow_table()
             except duckdb.Error as error:
                 merged_meanwhile = not all(map(os.path.exists, files))
@@ -96,16 +110,17 @@ class RunResults:
                     raise ResultsError(f"{self.run_dir}/{table}: cannot be read: {error}") from error
         raise AssertionError("unreachable")
 
-    def _rows(self, table: str, camera: str | None, where: str, *order: str) -> pa.Table:
-        found = self.query(f"SELECT * FROM {table} WHERE {where} ORDER BY {_names(order)}", table, camera)
+    def _rows(self, table: str, camera: str | None, where: str, *order: str, day: date | None = None) -> pa.Table:
+        found = self.query(f"SELECT * FROM {table} WHERE {where} ORDER BY {_names(order)}", table, camera, day)
         return found.cast(schema(table))
 
-    def _files(self, table: str, camera: str | None) -> list[Path]:
+    def _files(self, table: str, camera: str | None, day: date | None) -> list[Path]:
         folder = self.run_dir / table
         if table != "outputs":
             return sorted(folder.glob("part-*.parquet"))
         chosen = "*" if camera is None else folder_name(camera)
-        places = (f"day=*/camera={chosen}", f"day=*/{MIXED}")
+        days = "day=*" if day is None else f"day={day}"
+        places = (f"{days}/camera={chosen}", f"{days}/{MIXED}")
         return sorted(part for place in places for part in folder.glob(f"{place}/part-*.parquet"))
 
     @cached_property
@@ -128,16 +143,27 @@ def distinct_rows(table: str, where: str = "true") -> str:
     columns, key = _names(TABLES[table]), _names(KEYS[table])
     preferred = "served DESC, " if table == "outputs" else ""
     return (
-        f"SELECT {columns} "
-        f"FROM (SELECT * FROM read_parquet($1, hive_partitioning=false, filename=true) "
-        f"UNION ALL BY NAME SELECT * FROM no_{table}) WHERE {where} "
+        f"SELECT {columns} FROM {_in_parts(table)} WHERE {where} "
         f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1"
     )
 
 
+def _in_parts(table: str) -> str:
+    """Return SQL for the rows of ``table`` in Parquet files ($1) as they are, with the file's name."""
+    return (
+        "(SELECT * FROM read_parquet($1, hive_partitioning=false, filename=true) "
+        f"UNION ALL BY NAME SELECT * FROM no_{table})"
+    )
+
+
+def _with_repeats(table: str) -> str:
+    """Return SQL that names ``table`` as `_without_repeats` does, with every row that was written."""
+    return f"WITH {table} AS (SELECT {_names(TABLES[table])} FROM {_in_parts(table)} WHERE {_OF_CAMERA})"
+
+
 def _without_repeats(table: str) -> str:
     """Return SQL that names ``table`` over Parquet files ($1), of one camera ($2 and $3) or, when null, of all."""
-    rows = distinct_rows(table, "$2 IS NULL OR camera_id = $3")
+    rows = distinct_rows(table, _OF_CAMERA)
     return f"WITH {table} AS ({_ONE_SERVED.format(rows=rows) if table == 'outputs' else rows})"
 
 

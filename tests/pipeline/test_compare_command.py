@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from camlink.operators.selection import Budget
 from camlink.pipeline.cli import app
 from camlink.pipeline.commands.console import note_console
 from camlink.pipeline.commands.steps import plain_lines
-from camlink.pipeline.errors import CamlinkError, TraceError
+from camlink.pipeline.errors import CamlinkError, ResultsError, TraceError
 from camlink.pipeline.lab import compare as lab
 from camlink.pipeline.lab.city import City, rate_at, simulate
 from camlink.pipeline.lab.compare import Rules, Step, compare
@@ -189,6 +190,16 @@ def test_the_table_shows_the_spread_over_seeds_and_files_are_written(trace: Path
     used, defined = (set(re.findall(pattern, text)) for pattern in (r"var\((--[\w-]+)", r"(--[\w-]+):"))
     assert used and used <= defined, "styles of the report that this page lacks"
     assert "Agreement over cost" in text and "drls" in text and "src=" not in text.split("</style>")[1][:5000]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_keeps_no_other_from_it(trace: Path, tmp_path: Path) -> None:
+    table, page = tmp_path / "rows.csv", tmp_path / "page.html"
+    (tmp_path / f".rows.csv.{os.getpid()}.tmp").mkdir()  # as good as a full disk
+    asked = ("--policy", "standalone", "--budget-time", "0.4", "--csv", str(table), "--html", str(page))
+    done = camlink("compare", str(trace), *asked)
+    assert isinstance(done.exception, ResultsError)
+    assert f"{table}: cannot be written: Is a directory" in str(done.exception)
+    assert page.is_file() and not table.exists()
 
 
 @pytest.mark.parametrize(

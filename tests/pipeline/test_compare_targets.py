@@ -60,6 +60,11 @@ def test_the_table_has_a_column_for_each_target_and_marks_those_that_are_missed(
     assert sum(line.count(")!") for line in lines) == missed
 
 
+def test_what_is_noted_of_a_budget_is_said_once_for_all_policies(trace: Path) -> None:
+    asked = ("--policy", "standalone", "periodic", "--target", "0.8", "--budget-gb", "1000")
+    assert camlink("compare", str(trace), *asked).stderr.count("is the same as none") == 1
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [(("--budget-time", "0.3"), "takes the place of --budget-time"), (("--html", "page.html"), "shows budgets")],

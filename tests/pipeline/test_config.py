@@ -183,6 +183,8 @@ memory_gb: 4
         ("period: 10 minutes", 'period: "10 minutes" is not a duration; did you mean "10min"?'),
         ("period: 10m", 'period: "10m" is not a duration; did you mean "10min"?'),
         ("period: 0s", 'period: "0s" is not longer than nothing'),
+        ("period: 0.1ms", 'period: "0.1ms" is not usable; a duration lies between 1ms and 36500d'),
+        ("period: 99999999999d", 'period: "99999999999d" is not usable; a duration lies between 1ms and 36500d'),
         ("audit: {fraction: 2%}", 'audit.fraction: "2%" is a percentage; write 0.02'),
         ("budgets: {memory_gb: 5 gigs}", '"5 gigs" is not a size'),
         ("budgets: {time_share: 0}", "budgets.time_share: must be above 0, got 0"),
@@ -207,6 +209,7 @@ memory_gb: 4
         ("cameras: [{id: a, source: 0, fps: 0}]", "0 is not a usable rate"),
         ("cameras: [{id: a, source: 0, fps: 2 per second}]", '"2 per second" is not a rate'),
         ("cameras: [{id: a, source: 0, crop: [0, 1]}]", 'camera "a": crop: [0, 1] is not a crop'),
+        ("cameras: [{id: a, source: 0, crop: [0, .nan, 1, 0.5]}]", 'camera "a": crop: [0, nan, 1, 0.5] is not a crop'),
         ("cameras: [{id: a, source: 0, crop: [0, 0, 640, 480]}]", "as shares (0..1) of the picture"),
         ("cameras: [{id: a, source: 0, timezone: Asia/Singapor}]", 'did you mean "Asia/Singapore"?'),
         ("links: {history_frames: 20}", "links.history_frames: 20 is below min_train_frames (40)"),
@@ -240,6 +243,14 @@ def test_wrong_models_are_named(tmp_path: Path, text: str, expected: str) -> Non
 )
 def test_what_is_not_yaml_is_a_problem_and_not_a_crash(tmp_path: Path, text: str, line: int | None) -> None:
     assert problems(tmp_path, text + "\n")[0][0] == line
+
+
+def test_a_folder_called_like_a_built_in_configuration_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "building").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_config("building") == load_config(built_in_configs()["building"])
 
 
 def test_a_missing_file_suggests_the_built_in_configuration() -> None:

@@ -195,6 +195,17 @@ def test_one_day_is_reported_camera_by_camera(run: Path) -> None:
     assert monday["fleet"]["day"] == "2026-01-05"
 
 
+def test_a_day_is_read_without_the_others(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "night"
+    shutil.copytree(run, copied)
+    for part in (copied / "outputs" / f"day={TUESDAY}").rglob("*.parquet"):
+        part.write_bytes(b"of a run of months")
+    results = RunResults(copied)
+    assert daily_report(results, MONDAY, ["hall"])["cameras"].keys() == {"hall"}
+    assert results.outputs("road", day=MONDAY).num_rows > 0
+    assert results.days() == [MONDAY, TUESDAY]
+
+
 def test_a_day_without_results_says_which_there_are(run: Path) -> None:
     with pytest.raises(
         ResultsError, match=r"nothing was captured on 2025-12-24; its days are 2026-01-05 to 2026-01-06"

@@ -107,6 +107,23 @@ def test_the_agent_learns_which_model_changes() -> None:
     assert (row["agreement"], row["cost"]) == (1.0, 0.5)
 
 
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_the_agent_leaves_no_budget_that_pays_for_a_model(share: float) -> None:
+    row = rows_of(trace := random_trace(7, 300, 4), "drls", Budget(time_share=share))
+    assert row["cost"] > share - 1.0 / len(trace.cameras[0])
+
+
+@pytest.mark.parametrize("policy", BOUND)
+def test_slow_models_and_fast_ones_are_scheduled_alike(policy: str) -> None:
+    trace = random_trace(3, 200, 3)
+    found = set()
+    for times in (0.01, 1.0, 1e4):
+        scaled = {m: replace(entry, time_ms=entry.time_ms * times) for m, entry in trace.models.items()}
+        row = rows_of(replace(trace, models=scaled), policy, Budget(time_share=0.5))
+        found.add((round(row["agreement"], 6), round(row["cost"], 6)))
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("policy", ["mlink", "mlink-exact", "mlink-paper", "oracle"])
 def test_links_predict_what_follows_from_the_cheap_model(policy: str) -> None:
     somebody = np.arange(600) // 3 % 2

@@ -177,7 +177,7 @@ def test_a_day_tells_its_drops_and_missed_targets_at_its_top(tmp_path: Path) -> 
     assert lost == "100 of 400 frames (25.0 %) were dropped before any model saw them: 100 overload."
     assert missing.startswith(f"Target missed: action on hall on {START.date()} (")
     page = html.unescape(render_daily(day))
-    assert page.index(lost) < page.index(missing) < page.index('<h2 class="section">')
+    assert page.index(lost) < page.index(missing) < page.index('<h2 class="section"')
 
 
 def test_a_headline_on_few_audits_judges_as_little_as_the_notes_do(tmp_path: Path) -> None:

@@ -189,6 +189,15 @@ def test_long_runs_of_equal_decisions_are_drawn_as_one() -> None:
     figure = decision_strip(rows)
     assert figure is not None
     assert sum(len(trace["x"]) for trace in figure["data"]) == 1
+    for hour in hours[1:]:  # a model that nothing could predict in the first hour
+        hour["predict"] = ["persons"]
+    both = {"objects": model_rows(COUNT, values), "persons": model_rows(COUNT, values)}
+    figure = decision_strip(replace(rows, models=both))
+    assert figure is not None
+    assert {t["name"]: list(t["y"]).count("persons") for t in figure["data"] if "persons" in t["y"]} == {
+        "left out": 1,
+        "predicted": 1,
+    }
 
 
 def clips(frames: int, count: int = 2, apart: timedelta = timedelta(days=4)) -> ModelRows:

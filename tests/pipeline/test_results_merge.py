@@ -6,6 +6,7 @@ import fcntl
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,8 +157,8 @@ def test_only_one_merges_a_folder_at_a_time(run_dir: Path) -> None:
 def test_a_reader_whose_parts_are_merged_meanwhile_looks_again(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, listed, calls = rows(run_dir), RunResults._files, []
 
-    def merged_after_listing(self: RunResults, table: str, camera: str | None) -> list[Path]:
-        files = listed(self, table, camera)
+    def merged_after_listing(self: RunResults, *asked: Any) -> list[Path]:
+        files = listed(self, *asked)
         if not calls:
             calls.append(Merger(run_dir, many=10).merge())
         return files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable
@@ -16,8 +17,9 @@ import pytest
 
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
+from camlink.operators.certificates import Ledger
 from camlink.pipeline.health import Health
-from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, Record
+from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, FrameResult, Record
 from camlink.pipeline.telemetry import CAMERAS, OTHER, REASONS, TARGET_STATES, Telemetry
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 
@@ -129,6 +131,31 @@ def test_targets_get_their_states_from_the_scheduler() -> None:
     assert not target_states(told(run_frames(frames, models(), **settings)))
 
 
+def test_no_frame_is_counted_while_somebody_asks(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger folds what it holds when it is read, and a scrape reads it in another thread: audits went missing."""
+    telemetry, (result, *_) = told(records), [r for r in records if isinstance(r, FrameResult)]
+    counting = threading.Thread(target=telemetry.observe, args=([result],))
+    read, observe, reading, overlapped = Ledger.evidence, Ledger.observe, threading.Event(), list[bool]()
+
+    def slowly(ledger: Ledger, **chosen: Any) -> Any:
+        reading.set()
+        if not counting.ident:
+            counting.start()
+        counting.join(0.2)  # as long as it takes to see that it waits
+        reading.clear()
+        return read(ledger, **chosen)
+
+    def noted(ledger: Ledger, result: FrameResult) -> None:
+        overlapped.append(reading.is_set())
+        observe(ledger, result)
+
+    monkeypatch.setattr(Ledger, "evidence", slowly)
+    monkeypatch.setattr(Ledger, "observe", noted)
+    telemetry.render()
+    counting.join()
+    assert overlapped == [False]
+
+
 def test_decoding_is_timed_as_frames_pass() -> None:
     telemetry = Telemetry({})
     made = zip(make_frames("hall", 3), (0.004, 0.03, None), strict=True)
@@ -163,6 +190,28 @@ def test_a_camera_that_goes_down_and_comes_back_is_seen() -> None:
     for kind, up in (("down", 0.0), ("recovered", 1.0)):
         telemetry.observe([CameraEvent("hall", START, kind, "why")])  # type: ignore[arg-type]
         assert samples(telemetry)["camlink_camera_up", ("hall",)] == up
+
+
+def test_a_camera_that_was_let_go_is_neither_up_nor_late(records: list[Record]) -> None:
+    telemetry = told([*records, decided("hall", {"persons": "met"})])
+    present = ("camera_up", "last_frame", "decision_executes", "target_state", "agreement")
+
+    def told_of_hall() -> set[str]:
+        names = {name.removeprefix("camlink_") for name, labels in samples(telemetry) if labels[:1] == ("hall",)}
+        return {kind for kind in present for name in names if name.startswith(kind)}
+
+    assert told_of_hall() == set(present)
+    telemetry.watched(["yard"])
+    late = next(r for r in reversed(records) if isinstance(r, FrameResult))
+    telemetry.observe([replace(late, camera_id="yard"), CameraEvent("hall", START, "ended", "let go")])
+    assert not told_of_hall()
+    assert samples(telemetry)["camlink_frames_total", ("hall", "serve")] > 0
+    telemetry.observe([late])  # what it gave before may still come
+    assert not told_of_hall()
+    telemetry.watched(["hall", "yard"])
+    telemetry.observe([late])
+    found = samples(telemetry)
+    assert found["camlink_camera_up", ("hall",)] == found["camlink_camera_up", ("yard",)] == 1.0
 
 
 def test_names_that_somebody_else_makes_up_cannot_fill_the_memory() -> None:
