@@ -85,6 +85,28 @@ def test_a_camera_of_two_traces_is_one_site_at_most(trace: Path, tmp_path: Path)
     assert done.returncode == 2 and 'camera "hall" is in' in done.stderr
 
 
+@pytest.mark.parametrize(("name", "folder"), [("../hall", "%2E%2E%2Fhall"), ("hall nord", "hall%20nord")])
+def test_links_stay_in_the_folder_whatever_cameras_are_called(
+    trace: Path, tmp_path: Path, name: str, folder: str
+) -> None:
+    for table in ("frames", "outputs"):
+        text = (trace / f"{table}.csv").read_text()
+        (trace / f"{table}.csv").write_text(text.replace("hall,", f"{name},"))
+    out = tmp_path / "links"
+    run = CliRunner().invoke(app, ["federate", "rehearse", str(trace), "--out", str(out), "--rounds", "1"])
+    assert run.exit_code == 0, run.output
+    assert sorted(path.name for path in out.iterdir()) == sorted([folder, "global", "yard"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["links", "trace"]
+
+
+def test_a_camera_called_as_the_global_links_is_refused(trace: Path, tmp_path: Path) -> None:
+    for table in ("frames", "outputs"):
+        text = (trace / f"{table}.csv").read_text()
+        (trace / f"{table}.csv").write_text(text.replace("hall,", "global,"))
+    done = camlink("federate", "rehearse", str(trace), "--out", str(tmp_path / "links"))
+    assert done.returncode == 2 and 'a camera is called "global"' in done.stderr
+
+
 def test_a_rehearsal_states_baselines_beside_its_figures(trace: Path, tmp_path: Path) -> None:
     """On counts drawn anew for each frame, one of four, no guess without a link is right much more than by chance."""
     done = camlink("federate", "rehearse", str(trace), "--out", str(tmp_path / "links"), "--rounds", "150")
