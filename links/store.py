@@ -76,6 +76,8 @@ class LinkStore:
             return Ensemble.from_bytes(path.read_bytes())
         except FileNotFoundError as error:
             raise LinkError(f"no saved links at {path}") from error
+        except LinkError as error:
+            raise LinkError(f"{path}: {error}") from error
 
     def _folder(self, camera_id: str, target: str) -> Path:
         return self._root / folder_name(camera_id) / folder_name(target)

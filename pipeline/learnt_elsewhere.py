@@ -224,7 +224,10 @@ def read_policy_zoo(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> tupl
 
 def _fitting(path: Path, target: str, specs: Mapping[str, OutputSpec]) -> Ensemble:
     """Read links. Raises `LinkError` where they are of other models than are deployed."""
-    ensemble = Ensemble.from_bytes(path.read_bytes())
+    try:
+        ensemble = Ensemble.from_bytes(path.read_bytes())
+    except LinkError as error:
+        raise LinkError(f"{path}: {error}; `camlink federate` writes links") from error
     sources = {name: link.source for name, link in ensemble.links.items()}
     odd = [m for m, spec in {**sources, target: ensemble.target}.items() if specs.get(m) != spec]
     if odd:

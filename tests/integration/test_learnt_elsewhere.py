@@ -275,6 +275,9 @@ def test_links_to_other_models_are_refused(tmp_path: Path) -> None:
     save_links(tmp_path, train_ensembles(specs, samples, seed=0, kind="vec_to_vec"))
     with pytest.raises(ConfigError, match='links "seen" as another model'):
         run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(tmp_path)}}))
+    (tmp_path / "half.npz").write_bytes(b"links")
+    with pytest.raises(ConfigError, match=r"half\.npz: not a saved ensemble: no zip of arrays; `camlink federate`"):
+        run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(tmp_path)}}))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(ConfigError, match="no links to any of seen, half"):

@@ -84,6 +84,12 @@ def test_a_damaged_pointer_says_which_file(tmp_path: Path) -> None:
         store.current("hall", "b")
 
 
+def test_damaged_links_say_which_file(tmp_path: Path) -> None:
+    LinkStore(tmp_path).save("hall", "b", 1, b"links")
+    with pytest.raises(LinkError, match=r"b/v0001\.npz: not a saved ensemble: no zip of arrays"):
+        LinkStore(tmp_path).load("hall", "b", 1)
+
+
 def test_links_may_be_read_by_whoever_may_read_the_other_results(tmp_path: Path) -> None:
     (beside := tmp_path / "run.json").write_text("{}")
     file = LinkStore(tmp_path).save("hall", "b", 1, b"links")
