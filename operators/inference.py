@@ -278,6 +278,7 @@ class InferenceOperator(Operator):
         for job, done, reasons in zip(jobs, outputs, failed, strict=True):
             if self._gate is not None and job.plan.purpose != "relabel":
                 self._learn(self._gate, job, done)
+                self._gate.tell(job.frame.camera_id, (o.model for o in done), reasons)
             yield from self._announce(job, tuple(done), reasons)
 
     def _learn(self, gate: Gate, job: _Job, done: Sequence[ModelOutput]) -> None:
