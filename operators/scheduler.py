@@ -8,6 +8,7 @@ is left to decide is which models have to execute for their targets.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -18,7 +19,7 @@ from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
 from camlink.models.base import OutputSpec
 from camlink.operators.base import Operator
-from camlink.operators.gate import PER_FRAME_POLICIES
+from camlink.operators.gate import PER_FRAME_POLICIES, TRIES
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
 from camlink.operators.selection import Budget, CameraScores, Costs, Selection, expected_agreement, select
@@ -45,10 +46,15 @@ class _Camera:
     standings: Mapping[str, Standing] = field(default_factory=dict)  # towards targets, when last decided
     audit_share: float | None = None
     prospects: Mapping[str, Prospect] = field(default_factory=dict)  # by model, of a per-frame policy
+    failures: Counter[str] = field(default_factory=Counter)  # by model, in a row, on frames that every model runs on
 
     def not_met(self) -> tuple[str, ...]:
         """Return the models whose predictions are proven to fall short of their targets."""
         return tuple(model for model, standing in self.standings.items() if standing.state == "not met")
+
+    def failing(self) -> tuple[str, ...]:
+        """Return the models that gave nothing of late, which to execute again and again would be in vain."""
+        return tuple(model for model, times in self.failures.items() if times >= TRIES)
 
 
 class SchedulerOperator(Operator):
@@ -149,7 +155,9 @@ class SchedulerOperator(Operator):
             camera.prospects = result.prospects
         if result.purpose in ("profile", "audit") and not self._per_frame:
             values = result.executed()
-            if len(values) == len(self._specs):
+            for model in self._specs:
+                camera.failures[model] = 0 if model in values else camera.failures[model] + 1
+            if values:
                 read = self._inputs.of_outputs(result.outputs, result.captured_at, result.stats)
                 camera.scorer.observe(result.captured_at, values, camera.ensembles, read)
         if result.purpose in ("serve", "audit"):
@@ -170,10 +178,11 @@ class SchedulerOperator(Operator):
         """Choose anew for all cameras with scores; tell this one, and the others whose choice has changed."""
         scored = {c: s.scores for c, s in self._cameras.items() if s.scores is not None and self._active(s, now)}
         urgent = {c: forced for c in scored if (forced := self._cameras[c].not_met())}
+        failing = {c: self._cameras[c].failing() for c in scored}
         if self._per_frame:
             selection = otherwise = self._select_loaded(scored, urgent)
         else:
-            choose = partial(select, self._policy, scored, self._costs, self._budget)
+            choose = partial(select, self._policy, scored, self._costs, self._budget, failing=failing)
             selection = choose(urgent)
             otherwise = choose() if urgent else selection
         changed_set = selection.loaded != self._loaded
@@ -261,7 +270,7 @@ class SchedulerOperator(Operator):
             left,
             f"executes {_names(chosen)} ({cost}) and predicts {guesses}, "
             f"{expected:.0%} over all models, judged on {frames} frame{'' if frames == 1 else 's'}"
-            f"{_below(camera.not_met(), chosen)}",
+            f"{_in_vain(camera.failing())}{_below(camera.not_met(), chosen)}",
         )
 
     def _gated(self, camera: _Camera, chosen: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
@@ -292,6 +301,10 @@ def _below(not_met: Sequence[str], executed: Sequence[str]) -> str:
     kept = [m for m in not_met if m in executed]
     told = f"; target not met, so executed: {_names(kept)}" if kept else ""
     return told + (f"; target not met, but the budgets leave no room: {_names(left)}" if left else "")
+
+
+def _in_vain(failing: Sequence[str]) -> str:
+    return f"; not executed, for want of any answer of late: {_names(failing)}" if failing else ""
 
 
 def _names(models: Sequence[str]) -> str:
