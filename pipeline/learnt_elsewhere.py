@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,26 +150,29 @@ def _labelled(camera: str, labels: Labels, trace: Trace, oracle: OracleConfig) -
         known = ", ".join(dict.fromkeys(frame.camera_id for frame in trace.frames))
         raise LinkError(f'{oracle.labels}: camera "{camera}" is not in {oracle.trace}, which has {known}')
     by_index = {frame.index: frame for frame in there}
-    found: dict[int, tuple[Frame, Array]] = {}
+    found: dict[int, tuple[timedelta, Frame, Array]] = {}  # of several labels of a frame, the one nearest to it
     for (of, name), value in labels.items():
         if of == camera:
             frame = _frame_of(name, by_index, there)
             if frame is None:
                 raise LinkError(f'{oracle.labels}: camera "{camera}": no frame {name} in {oracle.trace}')
-            found[frame.index] = frame, value
+            away = abs(frame.captured_at - name) if isinstance(name, datetime) else timedelta(0)
+            if frame.index not in found or away < found[frame.index][0]:
+                found[frame.index] = away, frame, value
     if len(found) < MIN_FRAMES:
         raise LinkError(
             f'{oracle.labels}: camera "{camera}" has {counted(len(found), "labelled frame")} in {oracle.trace}; '
             f"{MIN_FRAMES} are needed"
         )
-    pairs = sorted(found.values(), key=lambda pair: pair[0].captured_at)
-    return [frame for frame, _ in pairs], np.stack([value for _, value in pairs])
+    labelled = sorted(found.values(), key=lambda label: label[1].captured_at)
+    return [frame for _, frame, _ in labelled], np.stack([value for _, _, value in labelled])
 
 
 def _frame_of(name: FrameName, by_index: Mapping[int, Frame], frames: list[Frame]) -> Frame | None:
     if isinstance(name, int):
         return by_index.get(name)
-    nearest = min(frames, key=lambda frame: abs(frame.captured_at - name))
+    place = bisect_left(frames, name, key=lambda frame: frame.captured_at)
+    nearest = min(frames[max(place - 1, 0) : place + 1], key=lambda frame: abs(frame.captured_at - name))
     return nearest if abs(nearest.captured_at - name) <= NEAR else None
 
 

@@ -146,6 +146,9 @@ def test_labels_by_time_are_of_the_nearest_frame(oracle: dict[str, Any], tmp_pat
     rows = [f"hall,{(START + timedelta(seconds=i) + later).isoformat()},{cars(i)}\n" for i in range(0, FRAMES, 2)]
     Path(oracle["labels"]).write_text("camera_id,captured_at,cars\n" + "".join(rows))
     assert train_oracle(config, specs, seed=0)["hall"].to_bytes() == by_index.to_bytes()
+    farther = "".join(f"hall,{(START + timedelta(seconds=i - 0.45)).isoformat()},5\n" for i in range(0, FRAMES, 2))
+    Path(oracle["labels"]).write_text("camera_id,captured_at,cars\n" + "".join(rows) + farther)
+    assert train_oracle(config, specs, seed=0)["hall"].to_bytes() == by_index.to_bytes(), "the nearest label counts"
     far = (START - 2 * NEAR).isoformat()
     Path(oracle["labels"]).write_text("camera_id,captured_at,cars\n" + "".join(rows) + f"hall,{far},1\n")
     with pytest.raises(LinkError, match='camera "hall": no frame'):
