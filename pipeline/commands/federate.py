@@ -186,7 +186,8 @@ def _cameras(paths: Sequence[Path], models: str | None) -> dict[str, SiteFrames]
 
 
 def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+    """Return the names in a list with commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def _specs(path: Path, models: str | None) -> dict[str, OutputSpec]:

@@ -67,6 +67,8 @@ def test_only_the_models_and_targets_that_were_named_take_part(trace: Path, tmp_
     assert isinstance(again.exception, RequestError) and "--overwrite" in str(again.exception)
     assert CliRunner().invoke(app, [*args[:-1], "objects", "--overwrite"]).exit_code == 0
     assert [p.name for p in (out / "global").iterdir()] == ["objects.npz"], "links of before must not stay among them"
+    twice = [*args[:-1], "persons,persons", "--models", "objects, persons,objects", "--overwrite"]
+    assert CliRunner().invoke(app, twice).exit_code == 0
     wrong = CliRunner().invoke(app, [*args[:-1], "people", "--overwrite"])
     assert wrong.exit_code == 2
 
