@@ -127,16 +127,17 @@ class SchedulerOperator(Operator):
         """Return what every frame adds to: a camera's certificates, and what its audits have saved and spend."""
         camera, parts = self._camera(camera_id), dict[str, bytes]()
         told = {"account": camera.audits.state(), "share": camera.audit_share, "watch": camera.watch.put_state(parts)}
-        return Snapshot(told, parts)
+        return Snapshot({**told, "failures": dict(camera.failures)}, parts)
 
     def resume_tally(self, camera_id: str, tally: Snapshot) -> None:
         """Go on with another worker's `tally`. Raises `StateError`."""
         camera, told = self._camera(camera_id), tally.told
         with reading():
             share = None if told["share"] is None else float(told["share"])
+            failures = Counter({str(m): int(times) for m, times in told.get("failures", {}).items()})
             camera.watch.get_state(told["watch"], tally.parts)
             camera.audits.resume(told["account"])
-        camera.audit_share = share
+        camera.audit_share, camera.failures = share, failures
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""

@@ -12,8 +12,11 @@ import pytest
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.operators.profiling import LinkScorer
+from camlink.operators.sampling import SamplingRules
+from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Budget, CameraScores, Costs, select
-from camlink.pipeline.records import Decision, Frame, FrameResult
+from camlink.operators.snapshots import Snapshot
+from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 
 RULES: dict[str, Any] = {
@@ -45,6 +48,24 @@ def test_the_next_decision_does_without_a_model_that_fails(policy: str) -> None:
     frames = [r for r in records if isinstance(r, FrameResult) and r.captured_at > later[0].start]
     hows = Counter(o.how for r in frames if r.purpose == "serve" for o in r.outputs)
     assert hows["linked"] > 300 and not hows["abstained"]
+
+
+def test_another_worker_goes_on_without_a_model_that_fails() -> None:
+    specs = {name: OutputSpec(name, "vector", 1, "count") for name in ("a", "b")}
+    costs, rules = Costs({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 1.0}), SamplingRules(timedelta(hours=1), 0.0, 5, 0.1, 0)
+    one, other = (SchedulerOperator(specs, costs, Budget(time_share=0.7), rules, "mlink") for _ in range(2))
+
+    def profiled(index: int) -> FrameResult:
+        at, value = START + timedelta(seconds=index), np.ones(1, np.float32)
+        only = ModelOutput("hall", index, at, "b", value, "profile", "executed")
+        return FrameResult("hall", index, at, "profile", (only,), profile_ends=index == 4)
+
+    for index in range(4):
+        assert list(one.on_records([profiled(index)])) == []
+    other.resume_tally("hall", Snapshot.from_bytes(one.tally("hall").to_bytes()))
+    for worker in (one, other):
+        (decision,) = worker.on_records([profiled(4)])
+        assert isinstance(decision, Decision) and decision.execute == ("b",)
 
 
 @pytest.mark.parametrize("policy", ["mlink", "mlink-exact", "standalone"])
