@@ -14,7 +14,7 @@ from math import ceil
 from pathlib import Path
 
 from camlink.pipeline.config.checks import WITH_LINKS, Found
-from camlink.pipeline.config.site import SiteConfig, read_config
+from camlink.pipeline.config.site import SiteConfig, model_names, read_config
 from camlink.pipeline.errors import Problem
 from camlink.pipeline.footage import FRAMES_PER_PERIOD
 from camlink.pipeline.quantities import format_duration
@@ -26,7 +26,7 @@ LINKS = ("kind", "context", "min_train_frames", "history_frames")
 
 def warnings_of(site: SiteConfig) -> list[Problem]:
     """Return what a start should tell of and go on, in the order of the file."""
-    return _in_order(site, (*_unlimited(site), *_profiled(site), *_unread(site)))
+    return _in_order(site, (*_unlimited(site), *_alone(site), *_profiled(site), *_unread(site)))
 
 
 def config_warnings(path: str | Path) -> list[Problem]:
@@ -58,6 +58,15 @@ def _unlimited(site: SiteConfig) -> Iterator[Found]:
         f"{site.shown_policy()} has no budget{' and no target' if camlink else ''}, so every model executes on every "
         f"frame and nothing is saved; set budgets.time_share, such as 0.4{', or target_agreement' if camlink else ''}",
     )
+
+
+def _alone(site: SiteConfig) -> Iterator[Found]:
+    if site.policy in (*WITH_LINKS, "standalone") and site.budgets.time_share and len(model_names(site.models)) == 1:
+        yield (
+            ("models",),
+            f"{site.shown_policy()} has one model, and no other to tell what it would say, so that it executes on "
+            "every frame, whatever budgets.time_share is; choose policy camlink, or name more models",
+        )
 
 
 def _profiled(site: SiteConfig) -> Iterator[Found]:
