@@ -206,12 +206,15 @@ class AdaptationOperator(Operator):
     def _test(self, camera: CameraLearning, result: FrameResult, learnt: Learnt) -> Iterable[Record]:
         """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
         for name, target in camera.targets.items():
-            sources = {m: learnt.read[m] for m in (target.sources or tuple(learnt.read)) if m != name}
+            others = {m: read for m, read in learnt.read.items() if m != name}
+            served = {m: others[m] for m in target.sources or others if m in others}
             # Within a run of profile frames the last value is one frame old, which serving never enjoys.
             recall = camera.last.of(name, result.captured_at) if result.purpose == "audit" else None
             for duel in (target.trial, target.watch):
                 if duel is not None:
-                    duel.score(sources, recall, learnt.values[name])
+                    # Links learnt elsewhere may know none of the sources that are served now.
+                    known = all(served.keys() & version.ensemble.links.keys() for version in (duel.old, duel.new))
+                    duel.score(served if known else others, recall, learnt.values[name])
             if target.trial is not None and target.trial.is_settled(self._rules.shadow_frames):
                 yield from self._settle_trial(result, name, target, target.trial)
             elif target.watch is not None and target.watch.is_settled(self._rules.shadow_frames):

@@ -15,7 +15,9 @@ from camlink.links.domain import Offset
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
+from camlink.operators.adaptation import AdaptationOperator, LearningRules
 from camlink.operators.oracle import OracleNode
+from camlink.operators.relabelling import NoRelabelling
 from camlink.pipeline.config import SiteConfig, check_config
 from camlink.pipeline.dashboard.app import build_app
 from camlink.pipeline.dashboard.auth import Door
@@ -26,7 +28,7 @@ from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.errors import ConfigError, LinkError
 from camlink.pipeline.federation import save_links
 from camlink.pipeline.learnt_elsewhere import NEAR, train_oracle
-from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, ModelOutput, Record
+from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, ModelOutput, Purpose, Record
 from camlink.pipeline.reports import build_report, write_report
 from camlink.pipeline.reports.calibrated import calibrated_lines, calibrated_words
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
@@ -269,6 +271,30 @@ def test_every_camera_begins_with_links_learnt_elsewhere(tmp_path: Path) -> None
     assert {o.link_version for o in linked} == {1}
     first = min(o.frame_index for o in linked)
     assert first == 20, "they serve as soon as bootstrap and profile frames have scored them"
+
+
+def test_links_learnt_elsewhere_from_fewer_models_are_watched_whatever_executes() -> None:
+    specs = {name: OutputSpec(name, "vector", 1, "count") for name in ("a", "b", "c")}
+    rng = np.random.default_rng(0)
+    noise = {name: rng.integers(0, 4, (60, 1)).astype(np.float32) for name in ("a", "b")}
+    start = train_ensembles({name: specs[name] for name in noise}, noise, seed=0)
+    operator = AdaptationOperator(specs, LearningRules(20, 20, 30, 200), NoRelabelling, start=start)
+
+    def result(index: int, purpose: Purpose) -> FrameResult:
+        """All say the same; served frames execute "c", of which the links that were begun with know nothing."""
+        at, value = START + timedelta(seconds=index), np.array([index * 7 % 4], np.float32)
+        rows = [
+            ModelOutput("hall", index, at, m, value, purpose, "linked", sources=("c",))
+            if purpose == "serve" and m != "c"
+            else ModelOutput("hall", index, at, m, value, purpose, "executed")
+            for m in specs
+        ]
+        return FrameResult("hall", index, at, purpose, tuple(rows))
+
+    purposes: list[Purpose] = [*34 * ["profile"], "serve", *30 * ["audit"]]  # type: ignore[list-item]
+    told = [after for i, purpose in enumerate(purposes) for after in operator.on_records([result(i, purpose)])]
+    promoted = {(e.target, e.version) for e in told if isinstance(e, AdaptationEvent) and e.kind == "promoted"}
+    assert {("a", 1), ("b", 1), ("a", 2), ("b", 2)} <= promoted
 
 
 def test_links_to_other_models_are_refused(tmp_path: Path) -> None:
