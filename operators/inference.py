@@ -131,7 +131,10 @@ class InferenceOperator(Operator):
             self._gate.resume(camera_id, snapshot)
 
     def resume(self, camera_id: str, plan: Mapping[str, int] | None, decided: datetime | None = None) -> None:
-        """Take a camera up from its snapshot; without one, from the start of its last decision, if there is one."""
+        """Take a camera up from its snapshot; without one, from the start of its last decision, if there is one.
+
+        Raises `StateError`, and leaves it as it was, for a plan that is none.
+        """
         planner = self._camera(camera_id).planner
         if plan is not None:
             planner.resume(plan)
