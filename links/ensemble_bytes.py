@@ -20,7 +20,7 @@ from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
 FORMAT = 3
-ZIP = b"PK"  # as every zip begins
+ZIP = b"PK\x03\x04"  # as every zip with a file in it begins
 _BELIEFS = ("alone", "with_memory", "memory_alone")
 _MEMORY = ("base", "steady", "lifetime_s")
 

@@ -101,12 +101,21 @@ class AdaptationOperator(Operator):
         return self._camera(camera_id).relabel.quiet_until()
 
     def resume(self, promotion: LinkPromotion) -> None:
-        """Take up links that another worker put in force, unless this one knows of later ones."""
+        """Take up links that another worker put in force, unless this one knows of later ones.
+
+        Those that cannot be read, of another version of camlink for one, are gone: a first version is trained anew.
+        """
         self.expect(promotion)
         targets = self._camera(promotion.camera_id).targets
-        if promotion.target in targets and promotion.version > targets[promotion.target].last_number:
+        if promotion.target not in targets or promotion.version <= targets[promotion.target].last_number:
+            return
+        try:
             current = Version(promotion.version, self._payloads.read(promotion.payload))
-            targets[promotion.target] = TargetLinks(current=current, last_number=promotion.version)
+        except LinkError as error:
+            logger.warning('camera "%s": links to %s: %s', promotion.camera_id, promotion.target, error)
+            targets[promotion.target].last_number = promotion.version
+            return
+        targets[promotion.target] = TargetLinks(current=current, last_number=promotion.version)
 
     def expect(self, promotion: LinkPromotion) -> None:
         """Know that the topic has links to a target: they are not `owed` to it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+
+import pytest
 
 from camlink.models.pool import ModelPool
 from camlink.operators.snapshots import Snapshot
@@ -52,3 +55,16 @@ def test_links_that_come_into_force_between_full_frames_are_in_the_schedulers_sn
     assert list(operator.on_records([promotion, result(200), result(201)])) == []
     learnt = operator.snapshots()["hall", "learnt"]
     assert Snapshot.from_bytes(learnt).told["in force"] == [promotion.target]
+
+
+def test_links_of_another_version_of_camlink_are_learnt_anew(caplog: pytest.LogCaptureFixture) -> None:
+    """The topic of promotions keeps them: whoever ended over them would end again at each start."""
+    records = run_frames(make_frames("hall", 120), models(), **RULES, adaptation={"policy": "off"})
+    promotion = next(r for r in records if isinstance(r, LinkPromotion))
+    unread = replace(promotion, version=7, at=START - timedelta(hours=1), payload=b"links of before")
+    operator = paced("adaptation")
+    operator.resume("hall", {})
+    full = [r for r in records if isinstance(r, FrameResult) and r.purpose != "serve"]
+    made = [r for r in operator.on_records([unread, *full]) if isinstance(r, LinkPromotion)]
+    assert f'camera "hall": links to {promotion.target}: not a saved ensemble' in caplog.text
+    assert {r.version for r in made if r.target == promotion.target} == {8}
