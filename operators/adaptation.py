@@ -103,7 +103,8 @@ class AdaptationOperator(Operator):
     def resume(self, promotion: LinkPromotion) -> None:
         """Take up links that another worker put in force, unless this one knows of later ones.
 
-        Those that cannot be read, of another version of camlink for one, are gone: a first version is trained anew.
+        Those that cannot be read, of another version of camlink for one, and those of other models under the same
+        names, are gone: a first version is trained anew.
         """
         self.expect(promotion)
         targets = self._camera(promotion.camera_id).targets
@@ -111,6 +112,8 @@ class AdaptationOperator(Operator):
             return
         try:
             current = Version(promotion.version, self._payloads.read(promotion.payload))
+            if others := current.ensemble.strangers(self._inputs.sources, self._specs):
+                raise LinkError(f"learnt for other models than are deployed now as {', '.join(others)}")
         except LinkError as error:
             logger.warning('camera "%s": links to %s: %s', promotion.camera_id, promotion.target, error)
             targets[promotion.target].last_number = promotion.version

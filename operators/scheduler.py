@@ -87,7 +87,9 @@ class SchedulerOperator(Operator):
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
             if isinstance(record, LinkPromotion) and not self._per_frame:
-                self._camera(record.camera_id).ensembles[record.target] = self._payloads.read(record.payload)
+                ensemble = self._payloads.read(record.payload)
+                if not ensemble.strangers(self._inputs.sources, self._specs):  # else they are learnt anew
+                    self._camera(record.camera_id).ensembles[record.target] = ensemble
             elif isinstance(record, FrameResult):
                 yield from self._on_result(record)
 
@@ -117,6 +119,7 @@ class SchedulerOperator(Operator):
         with reading():
             scored = get_time(told["scored"])
             ensembles = {t: self._payloads.read(found.parts[f"in force/{t}"]) for t in told["in force"]}
+            ensembles = {t: e for t, e in ensembles.items() if not e.strangers(self._inputs.sources, self._specs)}
             scorer.get_state(told["scorer"], found.parts, self._payloads)
             prospects = {str(m): Prospect(**p) for m, p in told.get("prospects", {}).items()}
         # When it last decided is known from the topic of decisions, or that is empty: then a decision is due at once.

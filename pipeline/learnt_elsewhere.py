@@ -15,6 +15,7 @@ import numpy as np
 from camlink.links.base import Array
 from camlink.links.domain import FrameName, Labels, Offset, judge_oracle, learn_oracle, read_labels
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.links.train import MIN_FRAMES
 from camlink.models.base import OutputSpec
 from camlink.models.recorded import Trace, open_trace
@@ -195,10 +196,11 @@ def read_starting_links(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> 
     if config.policy not in WITH_LINKS:
         choice = f"leave `start` out, or choose policy {' or '.join(WITH_LINKS)}"
         faults.append(f"{config.shown_policy()} does not use these links; {choice}")
+    read = LinkInputs(specs, boxes=config.links.kind == "set", context=config.links.context).sources
     files = {path.stem: path for path in sorted(Path(config.links.start).glob("*.npz")) if path.stem in specs}
     for target, path in files.items():
         try:
-            links[target] = _fitting(path, target, specs)
+            links[target] = _fitting(path, target, specs, read)
         except LinkError as error:
             faults.append(str(error))
     if not files:
@@ -226,16 +228,21 @@ def read_policy_zoo(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> tupl
         return None, [(("policy_zoo",), str(error))]
 
 
-def _fitting(path: Path, target: str, specs: Mapping[str, OutputSpec]) -> Ensemble:
-    """Read links. Raises `LinkError` where they are of other models than are deployed."""
+def _fitting(path: Path, target: str, specs: Mapping[str, OutputSpec], read: Mapping[str, OutputSpec]) -> Ensemble:
+    """Read links. Raises `LinkError` where they are of other models than are deployed, or read another part of them.
+
+    ``read``: the spaces of what links read here of each model.
+    """
     try:
         ensemble = Ensemble.from_bytes(path.read_bytes())
     except LinkError as error:
         raise LinkError(f"{path}: {error}; `camlink federate` writes links") from error
     sources = {name: link.source for name, link in ensemble.links.items()}
-    odd = [m for m, spec in {**sources, target: ensemble.target}.items() if specs.get(m) != spec]
+    odd = [m for m, spec in {**sources, target: ensemble.target}.items() if spec not in (specs.get(m), read.get(m))]
     if odd:
         raise LinkError(f'{path}: links "{odd[0]}" as another model than is deployed; federate with these models')
+    if any(read[name] != source for name, source in sources.items()):
+        raise LinkError(f"{path}: these links read outputs alone; leave out links.context, and links.kind: set")
     return ensemble
 
 

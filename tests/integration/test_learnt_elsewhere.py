@@ -297,6 +297,16 @@ def test_links_learnt_elsewhere_from_fewer_models_are_watched_whatever_executes(
     assert {("a", 1), ("b", 1), ("a", 2), ("b", 2)} <= promoted
 
 
+@pytest.mark.parametrize("more", [{"context": ["time_of_day"]}, {"kind": "set"}])
+def test_links_that_read_less_than_is_asked_for_are_refused(tmp_path: Path, more: dict[str, Any]) -> None:
+    specs = {m.spec.model: m.spec for m in models()}
+    samples = {m: np.random.default_rng(0).poisson(2, (40, 1)).astype(np.float32) for m in specs}
+    save_links(tmp_path, train_ensembles(specs, samples, seed=0, kind="vec_to_vec"))
+    rules = RULES | {"links": {"start": str(tmp_path), **more}}
+    with pytest.raises(ConfigError, match=r"these links read outputs alone; leave out links\.context"):
+        run_frames(make_frames("hall", 5), models(), **rules)
+
+
 def test_links_to_other_models_are_refused(tmp_path: Path) -> None:
     specs = {"seen": OutputSpec("seen", "vector", 2, "count"), "half": OutputSpec("half", "vector", 1, "count")}
     rng = np.random.default_rng(0)
