@@ -180,7 +180,9 @@ class LinkingOperator:
         """
         if ready.answers:
             return [
-                row if row.value is None or row.model in executed or is_on_trial(row) else replace(row, served=True)
+                row
+                if row.served or row.value is None or row.model in executed or is_on_trial(row)
+                else replace(row, served=True)
                 for row in ready.answers
             ]
         values = {m: v for m, v in read.items() if m not in ready.predict}
