@@ -37,7 +37,7 @@ Labels = dict[tuple[str, FrameName], Array]  # (camera, frame) -> value (size,)
 def read_labels(path: Path, oracle: OutputSpec) -> Labels:
     """Read a person's labels in the oracle's output space. Raises `LinkError` with file and line."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             by = "captured_at" if "captured_at" in (rows.fieldnames or ()) else "frame_index"
             columns = ("camera_id", by, *oracle.labels)
@@ -53,11 +53,17 @@ def read_labels(path: Path, oracle: OutputSpec) -> Labels:
                 labels[key] = value
     except OSError as error:
         raise LinkError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LinkError(f"{path}: is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise LinkError(f"{path}:{rows.line_num + 1}: not CSV: {error}") from error
     return labels
 
 
 def _row(row: Mapping[str, str | None], by: str, oracle: OutputSpec, where: str) -> tuple[tuple[str, FrameName], Array]:
     try:
+        if None in row:  # where `csv` puts what has no column
+            raise ValueError("more fields than columns")
         key = (str(row["camera_id"]), _moment(row[by] or "") if by == "captured_at" else int(row[by] or ""))
         value = np.array([float(row[label] or "") for label in oracle.labels], np.float32)
     except ValueError as error:

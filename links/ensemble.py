@@ -185,6 +185,15 @@ class Ensemble:
         """Whether a `Recall` changes what is predicted, and can answer without any source: counts and labels only."""
         return self.trust is not None and self.trust.memory is not None
 
+    def strangers(self, read: Mapping[str, OutputSpec], deployed: Mapping[str, OutputSpec]) -> list[str]:
+        """Return the models that are others now than these links were learnt for, under the same names.
+
+        ``read``: the spaces of what links read of the sources; ``deployed``: those of the models' outputs.
+        """
+        found = [s for s, link in self.links.items() if read.get(s, link.source) != link.source]
+        target = self.target.model
+        return found + [target] * (deployed.get(target, self.target) != self.target)
+
     @property
     def output(self) -> OutputSpec:
         """The space that the links predict: the target's own, or its thresholds."""

@@ -20,6 +20,7 @@ from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
 
 FORMAT = 3
+ZIP = b"PK\x03\x04"  # as every zip with a file in it begins
 _BELIEFS = ("alone", "with_memory", "memory_alone")
 _MEMORY = ("base", "steady", "lifetime_s")
 
@@ -49,6 +50,8 @@ def to_bytes(ensemble: Ensemble) -> bytes:
 
 def from_bytes(payload: bytes) -> Ensemble:
     """Read what `to_bytes` wrote. Raises `LinkError` for anything else."""
+    if not payload.startswith(ZIP):  # numpy would take it for a pickle, and advise to trust it
+        raise LinkError("not a saved ensemble: no zip of arrays")
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -31,7 +31,7 @@ from camlink.links.stack import RmsProp, Stack, StackLoss
 from camlink.links.train import FOLDS, MIN_FRAMES, STRETCHES, fit_weights
 from camlink.links.vec_to_vec import VecToVec
 from camlink.models.base import OutputSpec
-from camlink.models.scores import agreement, rules
+from camlink.models.scores import agreement
 from camlink.pipeline.errors import LinkError
 
 Phase = Literal["moments", "gradients", "losses", "errors", "done"]
@@ -166,7 +166,10 @@ class SiteLearner:
     def losses(self, parameters: Array, pooled: Sums) -> Answer:
         """Return each link's mean loss on the frames that were held out."""
         links = self.plan.links(parameters, pooled)
-        losses = [_loss(link, self._held[s], self._held[t]) for (s, t), link in links.items()]
+        losses = [
+            _loss(link, self._held[s], self._held[t], self.plan.scaling(pooled, s, t).y_std)
+            for (s, t), link in links.items()
+        ]
         return Answer(self._counts[1], np.array(losses))
 
     def errors(self, ensembles: Mapping[str, Ensemble]) -> Answer:
@@ -319,9 +322,9 @@ def _mean(answers: Sequence[Answer]) -> Sums:
     return np.asarray(sum(a.samples / total * a.numbers.astype(np.float64) for a in answers))
 
 
-def _loss(link: VecToVec, x: Array, y: Array) -> float:
+def _loss(link: VecToVec, x: Array, y: Array, scale: Array) -> float:
+    """Return the mean loss in units of ``scale`` (target.size,), the same at all sites, so that none drowns others."""
     spec = link.target
-    scale = np.maximum(y.std(axis=0), 1e-3) if rules(spec).loss == "mse" else np.float32(1.0)
     share = np.full((1, len(y), 1), 1.0 / len(y), np.float32)
     return float(StackLoss([spec], spec.size).value((link.predict(x) / scale)[None], (y / scale)[None], share)[0])
 

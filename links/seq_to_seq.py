@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from camlink.links.decoder import Decoder
-from camlink.links.tokens import Tokens, check_tokens, fit_module, hidden_units, lengths, real_steps, sequence_loss
+from camlink.links.tokens import (
+    Tokens,
+    check_samples,
+    check_tokens,
+    fit_module,
+    hidden_units,
+    lengths,
+    real_steps,
+    sequence_loss,
+)
 from camlink.models.base import OutputSpec
 
 
@@ -40,7 +49,7 @@ class SeqToSeq(nn.Module):
         fit_module(
             self,
             lambda rows: sequence_loss(self(x[rows], wanted[rows]), wanted[rows]),
-            len(x),
+            check_samples(self.source, self.target, x, wanted),
             seed=seed,
             epochs=epochs,
         )

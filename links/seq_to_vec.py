@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from camlink.links.base import Array
-from camlink.links.tokens import check_tokens, check_vectors, fit_module, hidden_units, lengths
+from camlink.links.tokens import check_samples, check_tokens, check_vectors, fit_module, hidden_units, lengths
 from camlink.models.base import OutputSpec
 from camlink.models.scores import Loss, rules
 
@@ -44,7 +44,8 @@ class SeqToVec(nn.Module):
         """Learn from tokens (n, source.max_steps) and values (n, target.size). Raises `LinkError`."""
         x, wanted = check_tokens(self.source, tokens), check_vectors(self.target, y)
         loss = _LOSSES[rules(self.target).loss]
-        fit_module(self, lambda rows: loss(self(x[rows]), wanted[rows]), len(x), seed=seed, epochs=epochs)
+        samples = check_samples(self.source, self.target, x, wanted)
+        fit_module(self, lambda rows: loss(self(x[rows]), wanted[rows]), samples, seed=seed, epochs=epochs)
 
     @torch.no_grad()
     def predict(self, tokens: NDArray[np.generic]) -> Array:

@@ -1,7 +1,7 @@
 """A versioned store of links on disk, with atomic promotion.
 
-Layout: ``ROOT/CAMERA/TARGET/vNNNN.npz`` holds every version; ``current.json`` names the one in force and the one
-before it. Files are written under another name and renamed, so a reader never sees half a version.
+Layout: ``ROOT/CAMERA/TARGET/vNNNN.npz`` holds every version; ``current.json`` names the one in force. Files are written
+under another name and renamed, so a reader never sees half a version.
 """
 
 from __future__ import annotations
@@ -11,12 +11,24 @@ import json
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from camlink.links.ensemble import Ensemble
 from camlink.pipeline.errors import LinkError, ResultsError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _VERSION = re.compile(r"v(\d+)\.npz")
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a folder for a camera or model, also of a trace, where they may be called anything.
+
+    >>> folder_name("hall-1"), folder_name("../hall 1")
+    ('hall-1', '%2E%2E%2Fhall%201')
+    """
+    if _NAME.fullmatch(name) and name not in (".", ".."):
+        return name
+    return quote(name, safe="").replace(".", "%2E") or "%00"
 
 
 class LinkStore:
@@ -64,12 +76,11 @@ class LinkStore:
             return Ensemble.from_bytes(path.read_bytes())
         except FileNotFoundError as error:
             raise LinkError(f"no saved links at {path}") from error
+        except LinkError as error:
+            raise LinkError(f"{path}: {error}") from error
 
     def _folder(self, camera_id: str, target: str) -> Path:
-        for name in (camera_id, target):
-            if not _NAME.fullmatch(name) or name in (".", ".."):
-                raise LinkError(f"{name!r} cannot name a folder of links; use letters, digits, '_', '.', '-'")
-        return self._root / camera_id / target
+        return self._root / folder_name(camera_id) / folder_name(target)
 
 
 def _write_atomically(path: Path, payload: bytes) -> None:

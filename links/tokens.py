@@ -37,6 +37,16 @@ def check_vectors(spec: OutputSpec, values: NDArray[np.floating]) -> Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
+def check_samples(source: OutputSpec, target: OutputSpec, given: Tensor, wanted: Tensor) -> int:
+    """Return how many samples there are to learn from. Raises `LinkError` for none, or for uneven numbers of them."""
+    if not len(given) or len(given) != len(wanted):
+        raise LinkError(
+            f"link {source.model} -> {target.model}: needs samples, as many of one as of the other; "
+            f"got {len(given)} and {len(wanted)}"
+        )
+    return len(given)
+
+
 def lengths(tokens: Tensor) -> Tensor:
     """Number of tokens before the first end token: (n, steps) -> (n,)."""
     return (tokens != END).long().cumprod(dim=1).sum(dim=1)

@@ -22,7 +22,7 @@ from camlink.links.ensemble import Belief, Ensemble, Trust, log_odds
 from camlink.links.fit import PAPER, RECIPE, Backend, FitJob, Fitted, Recipe, constant_prediction, fit
 from camlink.links.inputs import SourceSamples
 from camlink.links.memory import Times, earlier_frames, fit_memory
-from camlink.links.scaling import FittedLink
+from camlink.links.scaling import FittedLink, moments
 from camlink.links.set_to_vec import SetToVec
 from camlink.links.sets import plain_size
 from camlink.links.stack import RmsProp, StackLoss
@@ -263,8 +263,9 @@ def fit_weights(target: OutputSpec, z: Array, y: Array) -> list[float]:
     """
     if len(z) == 1:
         return [1.0]
-    scale = np.maximum(y.std(axis=0), 1e-3) if rules(target).loss == "mse" else np.float32(1.0)
-    z, y = z / scale, y / scale  # weigh all entries of a linear output alike
+    # All entries of a linear output weigh alike, but for those that never vary: links are hardly off there.
+    scale = moments(y, constant=1.0)[1] if rules(target).loss == "mse" else np.float32(1.0)
+    z, y = z / scale, y / scale
     loss = StackLoss([target], target.size)
     share = np.full((1, len(y), 1), 1.0 / len(y), np.float32)
     free = np.zeros(len(z), dtype=np.float32)

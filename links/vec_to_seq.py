@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from camlink.links.base import Array
 from camlink.links.decoder import Decoder
-from camlink.links.tokens import Tokens, check_tokens, check_vectors, fit_module, hidden_units, sequence_loss
+from camlink.links.tokens import (
+    Tokens,
+    check_samples,
+    check_tokens,
+    check_vectors,
+    fit_module,
+    hidden_units,
+    sequence_loss,
+)
 from camlink.models.base import OutputSpec
 
 PLACES = 4  # states that the encoder leaves for the attention to choose from
@@ -42,7 +50,7 @@ class VecToSeq(nn.Module):
         fit_module(
             self,
             lambda rows: sequence_loss(self(given[rows], wanted[rows]), wanted[rows]),
-            len(given),
+            check_samples(self.source, self.target, given, wanted),
             seed=seed,
             epochs=epochs,
         )

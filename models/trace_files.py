@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import inf
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -209,13 +209,14 @@ def _moment(raw: Any, where: str) -> datetime:
 
 
 def _stats(raw: list[Any], where: str) -> FrameStats | None:
-    absent = [value is None or value == "" for value in raw]
-    if any(absent[: len(FIRST_STATISTICS)]):
-        return None
+    """Return a frame's statistics, or None where one was not measured: nothing, or NaN, as tables write it."""
     try:
-        return FrameStats(*(0.0 if missing else float(value) for value, missing in zip(raw, absent, strict=True)))
+        numbers = [nan if value is None or value == "" else float(value) for value in raw]
     except ValueError:
         raise TraceError(f"{where}: frame statistics {raw} are not all numbers") from None
+    if not all(map(isfinite, numbers[: len(FIRST_STATISTICS)])):
+        return None
+    return FrameStats(*(number if isfinite(number) else 0.0 for number in numbers))
 
 
 def _hashable(raw: Any) -> Any:

@@ -101,12 +101,24 @@ class AdaptationOperator(Operator):
         return self._camera(camera_id).relabel.quiet_until()
 
     def resume(self, promotion: LinkPromotion) -> None:
-        """Take up links that another worker put in force, unless this one knows of later ones."""
+        """Take up links that another worker put in force, unless this one knows of later ones.
+
+        Those that cannot be read, of another version of camlink for one, and those of other models under the same
+        names, are gone: a first version is trained anew.
+        """
         self.expect(promotion)
         targets = self._camera(promotion.camera_id).targets
-        if promotion.target in targets and promotion.version > targets[promotion.target].last_number:
+        if promotion.target not in targets or promotion.version <= targets[promotion.target].last_number:
+            return
+        try:
             current = Version(promotion.version, self._payloads.read(promotion.payload))
-            targets[promotion.target] = TargetLinks(current=current, last_number=promotion.version)
+            if others := current.ensemble.strangers(self._inputs.sources, self._specs):
+                raise LinkError(f"learnt for other models than are deployed now as {', '.join(others)}")
+        except LinkError as error:
+            logger.warning('camera "%s": links to %s: %s', promotion.camera_id, promotion.target, error)
+            targets[promotion.target].last_number = promotion.version
+            return
+        targets[promotion.target] = TargetLinks(current=current, last_number=promotion.version)
 
     def expect(self, promotion: LinkPromotion) -> None:
         """Know that the topic has links to a target: they are not `owed` to it."""
@@ -206,12 +218,15 @@ class AdaptationOperator(Operator):
     def _test(self, camera: CameraLearning, result: FrameResult, learnt: Learnt) -> Iterable[Record]:
         """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
         for name, target in camera.targets.items():
-            sources = {m: learnt.read[m] for m in (target.sources or tuple(learnt.read)) if m != name}
+            others = {m: read for m, read in learnt.read.items() if m != name}
+            served = {m: others[m] for m in target.sources or others if m in others}
             # Within a run of profile frames the last value is one frame old, which serving never enjoys.
             recall = camera.last.of(name, result.captured_at) if result.purpose == "audit" else None
             for duel in (target.trial, target.watch):
                 if duel is not None:
-                    duel.score(sources, recall, learnt.values[name])
+                    # Links learnt elsewhere may know none of the sources that are served now.
+                    known = all(served.keys() & version.ensemble.links.keys() for version in (duel.old, duel.new))
+                    duel.score(served if known else others, recall, learnt.values[name])
             if target.trial is not None and target.trial.is_settled(self._rules.shadow_frames):
                 yield from self._settle_trial(result, name, target, target.trial)
             elif target.watch is not None and target.watch.is_settled(self._rules.shadow_frames):

@@ -6,7 +6,8 @@ Between `camlink.operators.inference`, which knows frames and rows, and `camlink
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from camlink.operators.policy import (
     FramePolicy,
     GoesOn,
     LooksAhead,
+    MindsFailures,
     MindsLatency,
     ReadsDetections,
 )
@@ -27,6 +29,7 @@ from camlink.pipeline.records import Decision, Detections, Frame, ModelOutput, P
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "nothing is known of it yet"
+TRIES = 3  # failures in a row, after which a model is not chosen until it answers on a frame that every model runs on
 OLD_S = 600.0  # live frames are kept no longer than that where they wait (docs/distributed.md)
 PER_FRAME_POLICIES = ("camlink", "reducto", "periodic")  # by their names in the configuration
 
@@ -45,6 +48,8 @@ class Gate:
         self._make = make
         self._latency_ms, self._clock = latency_ms, clock
         self._policies: dict[str, FramePolicy] = {}
+        self._decisions: dict[str, Decision] = {}
+        self._failures: dict[str, Counter[str]] = {}  # camera -> model -> failures in a row
         self._told: set[str] = set()  # cameras whose frames are too old
 
     @property
@@ -54,13 +59,38 @@ class Gate:
 
     def decide(self, decision: Decision) -> None:
         """Take in which models are loaded, and which of them have to execute for their targets."""
-        policy = self._policy(decision.camera_id)
+        self._decisions[decision.camera_id] = decision
+        self._allow(decision)
+
+    def tell(self, camera_id: str, ran: Iterable[str], failed: Collection[str]) -> None:
+        """Take in which models answered on a frame and which failed, so that none takes the turns of all others."""
+        failures = self._failures.setdefault(camera_id, Counter())
+        if not failed and not failures:
+            return
+        before = self._failing(camera_id)
+        for model in ran:
+            failures.pop(model, None)
+        failures.update(list(failed))
+        policy, decision, now = self._policy(camera_id), self._decisions.get(camera_id), self._failing(camera_id)
+        if isinstance(policy, MindsFailures):
+            policy.failed(failed)
+        if now != before and decision is not None:
+            self._allow(decision)
+            logger.warning('camera "%s": not chosen while they fail: %s', camera_id, ", ".join(now) or "none any more")
+
+    def _failing(self, camera_id: str) -> list[str]:
+        return sorted(m for m, times in self._failures.get(camera_id, Counter()).items() if times >= TRIES)
+
+    def _allow(self, decision: Decision) -> None:
+        policy, failing = self._policy(decision.camera_id), self._failing(decision.camera_id)
         if isinstance(policy, GoesOn):
-            policy.allow(decision.loaded, required=decision.execute)
+            loaded, required = ([m for m in part if m not in failing] for part in (decision.loaded, decision.execute))
+            policy.allow(loaded, required=required)
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
-        self._policies.pop(camera_id, None)
+        for known in (self._policies, self._decisions, self._failures):
+            known.pop(camera_id, None)
 
     def snapshot(self, camera_id: str) -> bytes | None:
         """Return what the camera's policy knows, between its frames; None for one that starts anew with the worker."""

@@ -131,7 +131,10 @@ class InferenceOperator(Operator):
             self._gate.resume(camera_id, snapshot)
 
     def resume(self, camera_id: str, plan: Mapping[str, int] | None, decided: datetime | None = None) -> None:
-        """Take a camera up from its snapshot; without one, from the start of its last decision, if there is one."""
+        """Take a camera up from its snapshot; without one, from the start of its last decision, if there is one.
+
+        Raises `StateError`, and leaves it as it was, for a plan that is none.
+        """
         planner = self._camera(camera_id).planner
         if plan is not None:
             planner.resume(plan)
@@ -278,6 +281,7 @@ class InferenceOperator(Operator):
         for job, done, reasons in zip(jobs, outputs, failed, strict=True):
             if self._gate is not None and job.plan.purpose != "relabel":
                 self._learn(self._gate, job, done)
+                self._gate.tell(job.frame.camera_id, (o.model for o in done), reasons)
             yield from self._announce(job, tuple(done), reasons)
 
     def _learn(self, gate: Gate, job: _Job, done: Sequence[ModelOutput]) -> None:

@@ -15,7 +15,7 @@ from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
 from camlink.links.memory import Recall
 from camlink.operators.base import Outputs, StateStore
-from camlink.operators.certificates import ON_TRIAL
+from camlink.operators.certificates import ON_TRIAL, is_on_trial
 from camlink.operators.inference import state_key
 from camlink.operators.oracle import OracleNode
 from camlink.operators.recall import LastExecuted
@@ -174,9 +174,17 @@ class LinkingOperator:
         last: LastExecuted,
         checked: LastExecuted,
     ) -> list[ModelOutput]:
-        """Return the answers of the policy that decides on every frame, if there is one; else what links predict."""
+        """Return the answers of the policy that decides on every frame, if there is one; else what links predict.
+
+        Where a model did not answer on an audit frame, what stood beside it is served, as on any other frame.
+        """
         if ready.answers:
-            return list(ready.answers)
+            return [
+                row
+                if row.served or row.value is None or row.model in executed or is_on_trial(row)
+                else replace(row, served=True)
+                for row in ready.answers
+            ]
         values = {m: v for m, v in read.items() if m not in ready.predict}
         made = [
             self._predict(ready, model, executed, values, last.of(model, ready.captured_at)) for model in ready.predict

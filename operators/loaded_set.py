@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
 from camlink.operators.baselines.options import fitting_sets
-from camlink.operators.selection import EXACT_UP_TO, NOTHING_URGENT, URGENCY, Budget, Costs
+from camlink.operators.selection import EXACT_UP_TO, NO_MODELS, URGENCY, Budget, Costs
 from camlink.operators.worth import Outlook, Prices
 from camlink.pipeline.records import Prospect
 
@@ -59,7 +59,7 @@ def choose_loaded(
     cameras: Mapping[str, CameraProspects],
     costs: Costs,
     budget: Budget,
-    urgent: Mapping[str, Collection[str]] = NOTHING_URGENT,
+    urgent: Mapping[str, Collection[str]] = NO_MODELS,
     now: Models | None = None,
 ) -> Models:
     """Return the models that fit into memory together and answer most on all cameras, of themselves and of the others.

@@ -109,13 +109,13 @@ class PacedInference:
     def resume(self, camera_id: str, snapshot: Mapping[str, bytes]) -> None:
         camera = self._cameras.setdefault(camera_id, _Camera(self._seconds, self._hold_s))
         camera.resumed = True
+        decided = max((decision.start for decision in camera.decisions), default=None)
         try:
             plan = self._take_up(camera, snapshot["place"]) if "place" in snapshot else None
+            self._operator.resume(camera_id, plan, decided)
         except StateError as error:
             logger.warning('camera "%s": %s; going on from its last decision', camera_id, error)
-            plan = None
-        decided = max((decision.start for decision in camera.decisions), default=None)
-        self._operator.resume(camera_id, plan, decided)
+            self._operator.resume(camera_id, None, decided)
         try:
             if "policy" in snapshot:
                 self._operator.resume_policy(camera_id, snapshot["policy"])

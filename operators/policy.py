@@ -22,7 +22,7 @@ A policy for `camlink compare --policy mypackage.policies:RoundRobin`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -161,6 +161,15 @@ class MindsLatency(Protocol):
 
     def within(self, left_ms: float) -> None:
         """Say how long the models may still take on this frame, by the clock; before each `choose`."""
+        ...
+
+
+@runtime_checkable
+class MindsFailures(Protocol):
+    """A policy that is told which models it chose in vain; of others, models that go on failing are kept away."""
+
+    def failed(self, models: Iterable[str]) -> None:
+        """Say which models gave nothing on this frame; after `learn`."""
         ...
 
 

@@ -49,7 +49,7 @@ class LinkScorer:
         ensembles: Mapping[str, Ensemble],
         read: Mapping[str, Array] | None = None,
     ) -> None:
-        """Score one frame on which all models executed; targets without links are left out.
+        """Score one frame on which all models were to execute; targets without links or a value are left out.
 
         ``read`` is what links read of it, where that is more than the values.
         What a model said last is not used here: on consecutive profile frames it would be fresher than serving ever
@@ -98,7 +98,7 @@ class LinkScorer:
 
     def _put_target(self, target: str, parts: dict[str, bytes], payloads: EnsembleBytes) -> Iterator[list[Any]]:
         """Store frames that share a link version as arrays: what each source's link said, and what the model said."""
-        together = groupby(self._recent[target], key=lambda one: (id(one.ensemble), tuple(one.pre_activations)))
+        together = groupby(self._recent[target], key=_alike)
         for number, ((_, sources), group) in enumerate(together):
             frames, place = list(group), f"{target}/{number}"
             width = frames[0].ensemble.output.size
@@ -123,13 +123,11 @@ class LinkScorer:
 
     @staticmethod
     def _mean_agreement(scored: tuple[_Scored, ...], sources: tuple[str, ...], target: OutputSpec) -> float:
-        """Score the ensemble over ``sources``, batched over the frames that share a link version."""
-        total, frames, start = 0.0, 0, 0
-        for end in range(1, len(scored) + 1):
-            if end < len(scored) and scored[end].ensemble is scored[start].ensemble:
-                continue
-            part = scored[start:end]
-            ensemble, start = part[0].ensemble, end
+        """Score the ensemble over ``sources``, batched over the frames that share a link version and sources."""
+        total, frames = 0.0, 0
+        for _, together in groupby(scored, key=_alike):
+            part = list(together)
+            ensemble = part[0].ensemble
             usable = [s for s in sources if s in part[0].pre_activations]
             frames += len(part)
             if usable:
@@ -137,3 +135,8 @@ class LinkScorer:
                 predicted = ensemble.finish(ensemble.combine(stacked))
                 total += float(agreement(target, predicted, np.stack([p.executed for p in part])).sum())
         return total / frames if frames else 0.0
+
+
+def _alike(one: _Scored) -> tuple[int, tuple[str, ...]]:
+    """Return what frames that are scored or stored together share: the version of the links, and who gave a value."""
+    return id(one.ensemble), tuple(one.pre_activations)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
+from camlink.operators.snapshots import reading
 from camlink.operators.spending import Spend
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.records import Purpose
@@ -79,9 +80,11 @@ class FramePlanner:
         return {"bootstrap_left": self._bootstrap_left, "profile_left": self._profile_left, "period_us": period}
 
     def resume(self, state: Mapping[str, int]) -> None:
-        """Go on where another planner of this camera stood."""
-        self._bootstrap_left, self._profile_left = state["bootstrap_left"], state["profile_left"]
-        self._period = EPOCH + timedelta(microseconds=state["period_us"])
+        """Go on where another planner of this camera stood. Raises `StateError`, and changes nothing, for no state."""
+        with reading():
+            left = int(state["bootstrap_left"]), int(state["profile_left"])
+            period = EPOCH + timedelta(microseconds=state["period_us"])
+        (self._bootstrap_left, self._profile_left), self._period = left, period
 
     def skip_to(self, decided: datetime) -> None:
         """Count as past its bootstrap and the profile of a period for which there is a decision already."""

@@ -59,7 +59,7 @@ class _Running:
 
 
 class Scene:
-    """Takes a camera's frames in order. Without statistics, activity is time and frames do not differ."""
+    """Takes a camera's frames in order. One without statistics is like the one before, and its activity is time."""
 
     def __init__(self) -> None:
         self.now = Moment(0.0, 0.0, 0.0, 0.0)
@@ -73,7 +73,7 @@ class Scene:
         steps = self._steps(frame.time_s)
         stats = frame.stats
         if stats is None:
-            self.now = Moment(self.now.steps + steps, self.now.activity + steps, 0.0, 0.0)
+            self.now = self.now._replace(steps=self.now.steps + steps, activity=self.now.activity + steps)
             return self.now
         if self._edge.count:  # the first frame of a camera has nothing to differ from
             self._change.add(stats.pixel_change)

@@ -8,6 +8,7 @@ is left to decide is which models have to execute for their targets.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -18,7 +19,7 @@ from camlink.links.ensemble import Ensemble
 from camlink.links.inputs import LinkInputs
 from camlink.models.base import OutputSpec
 from camlink.operators.base import Operator
-from camlink.operators.gate import PER_FRAME_POLICIES
+from camlink.operators.gate import PER_FRAME_POLICIES, TRIES
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
 from camlink.operators.selection import Budget, CameraScores, Costs, Selection, expected_agreement, select
@@ -45,10 +46,15 @@ class _Camera:
     standings: Mapping[str, Standing] = field(default_factory=dict)  # towards targets, when last decided
     audit_share: float | None = None
     prospects: Mapping[str, Prospect] = field(default_factory=dict)  # by model, of a per-frame policy
+    failures: Counter[str] = field(default_factory=Counter)  # by model, in a row, on frames that every model runs on
 
     def not_met(self) -> tuple[str, ...]:
         """Return the models whose predictions are proven to fall short of their targets."""
         return tuple(model for model, standing in self.standings.items() if standing.state == "not met")
+
+    def failing(self) -> tuple[str, ...]:
+        """Return the models that gave nothing of late, which to execute again and again would be in vain."""
+        return tuple(model for model, times in self.failures.items() if times >= TRIES)
 
 
 class SchedulerOperator(Operator):
@@ -81,7 +87,9 @@ class SchedulerOperator(Operator):
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         for record in records:
             if isinstance(record, LinkPromotion) and not self._per_frame:
-                self._camera(record.camera_id).ensembles[record.target] = self._payloads.read(record.payload)
+                ensemble = self._payloads.read(record.payload)
+                if not ensemble.strangers(self._inputs.sources, self._specs):  # else they are learnt anew
+                    self._camera(record.camera_id).ensembles[record.target] = ensemble
             elif isinstance(record, FrameResult):
                 yield from self._on_result(record)
 
@@ -111,6 +119,7 @@ class SchedulerOperator(Operator):
         with reading():
             scored = get_time(told["scored"])
             ensembles = {t: self._payloads.read(found.parts[f"in force/{t}"]) for t in told["in force"]}
+            ensembles = {t: e for t, e in ensembles.items() if not e.strangers(self._inputs.sources, self._specs)}
             scorer.get_state(told["scorer"], found.parts, self._payloads)
             prospects = {str(m): Prospect(**p) for m, p in told.get("prospects", {}).items()}
         # When it last decided is known from the topic of decisions, or that is empty: then a decision is due at once.
@@ -121,16 +130,17 @@ class SchedulerOperator(Operator):
         """Return what every frame adds to: a camera's certificates, and what its audits have saved and spend."""
         camera, parts = self._camera(camera_id), dict[str, bytes]()
         told = {"account": camera.audits.state(), "share": camera.audit_share, "watch": camera.watch.put_state(parts)}
-        return Snapshot(told, parts)
+        return Snapshot({**told, "failures": dict(camera.failures)}, parts)
 
     def resume_tally(self, camera_id: str, tally: Snapshot) -> None:
         """Go on with another worker's `tally`. Raises `StateError`."""
         camera, told = self._camera(camera_id), tally.told
         with reading():
             share = None if told["share"] is None else float(told["share"])
+            failures = Counter({str(m): int(times) for m, times in told.get("failures", {}).items()})
             camera.watch.get_state(told["watch"], tally.parts)
             camera.audits.resume(told["account"])
-        camera.audit_share = share
+        camera.audit_share, camera.failures = share, failures
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
@@ -149,7 +159,9 @@ class SchedulerOperator(Operator):
             camera.prospects = result.prospects
         if result.purpose in ("profile", "audit") and not self._per_frame:
             values = result.executed()
-            if len(values) == len(self._specs):
+            for model in self._specs:
+                camera.failures[model] = 0 if model in values else camera.failures[model] + 1
+            if values:
                 read = self._inputs.of_outputs(result.outputs, result.captured_at, result.stats)
                 camera.scorer.observe(result.captured_at, values, camera.ensembles, read)
         if result.purpose in ("serve", "audit"):
@@ -170,10 +182,11 @@ class SchedulerOperator(Operator):
         """Choose anew for all cameras with scores; tell this one, and the others whose choice has changed."""
         scored = {c: s.scores for c, s in self._cameras.items() if s.scores is not None and self._active(s, now)}
         urgent = {c: forced for c in scored if (forced := self._cameras[c].not_met())}
+        failing = {c: self._cameras[c].failing() for c in scored}
         if self._per_frame:
             selection = otherwise = self._select_loaded(scored, urgent)
         else:
-            choose = partial(select, self._policy, scored, self._costs, self._budget)
+            choose = partial(select, self._policy, scored, self._costs, self._budget, failing=failing)
             selection = choose(urgent)
             otherwise = choose() if urgent else selection
         changed_set = selection.loaded != self._loaded
@@ -261,7 +274,7 @@ class SchedulerOperator(Operator):
             left,
             f"executes {_names(chosen)} ({cost}) and predicts {guesses}, "
             f"{expected:.0%} over all models, judged on {frames} frame{'' if frames == 1 else 's'}"
-            f"{_below(camera.not_met(), chosen)}",
+            f"{_in_vain(camera.failing())}{_below(camera.not_met(), chosen)}",
         )
 
     def _gated(self, camera: _Camera, chosen: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
@@ -292,6 +305,10 @@ def _below(not_met: Sequence[str], executed: Sequence[str]) -> str:
     kept = [m for m in not_met if m in executed]
     told = f"; target not met, so executed: {_names(kept)}" if kept else ""
     return told + (f"; target not met, but the budgets leave no room: {_names(left)}" if left else "")
+
+
+def _in_vain(failing: Sequence[str]) -> str:
+    return f"; not executed, for want of any answer of late: {_names(failing)}" if failing else ""
 
 
 def _names(models: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ SubsetScore = Callable[[tuple[str, ...], str], float]  # executed sources, targe
 EXACT_UP_TO = 12  # models; enumeration of 4,096 subsets. Beyond, exact selection falls back to greedy
 _ROUNDING = 1e-9
 URGENCY = 1e6  # above any sum of agreements or activation probabilities
-NOTHING_URGENT: Mapping[str, Collection[str]] = MappingProxyType({})
+NO_MODELS: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -155,24 +155,26 @@ def select(
     cameras: Mapping[str, CameraScores],
     costs: Costs,
     budget: Budget,
-    urgent: Mapping[str, Collection[str]] = NOTHING_URGENT,
+    urgent: Mapping[str, Collection[str]] = NO_MODELS,
+    failing: Mapping[str, Collection[str]] = NO_MODELS,
 ) -> Selection:
     """Choose the loaded set and each camera's models under both budgets. Raises `ValueError` for unknown policies.
 
     ``mlink`` is greedy by activation probability, as in the paper; ``mlink-exact`` enumerates Eq. 1 for up to
     12 models; ``standalone`` takes the cheapest models that fit; ``all`` executes everything, whatever the budget.
-    ``urgent`` models of a camera come before all others there, as many as the budgets allow.
+    ``urgent`` models of a camera come before all others there, as many as the budgets allow; ``failing`` ones never
+    execute there, but for ``all``.
     """
     cost = budget_costs(costs, budget)
     activation = {camera: activation_probability(s.pairs, cost) for camera, s in cameras.items()}
     if policy == "mlink-exact" and len(costs.models) <= EXACT_UP_TO:
-        loaded, execute = _exact(cameras, costs, budget, urgent)
+        loaded, execute = _exact(cameras, costs, budget, urgent, failing)
     elif policy in ("mlink", "mlink-exact"):
         ranking = {c: {m: p + URGENCY * (m in urgent.get(c, ())) for m, p in r.items()} for c, r in activation.items()}
-        loaded, execute = _greedy(ranking, costs, budget)
+        loaded, execute = _greedy(ranking, costs, budget, failing)
     elif policy == "standalone":
         cheapest = {camera: {m: -costs.time_ms[m] for m in costs.models} for camera in cameras}
-        loaded, execute = _greedy(cheapest, costs, budget)
+        loaded, execute = _greedy(cheapest, costs, budget, failing)
     elif policy == "all":
         loaded, execute = costs.models, dict.fromkeys(cameras, costs.models)
     else:
@@ -189,14 +191,21 @@ def _no_links(sources: tuple[str, ...], target: str) -> float:
 
 
 def _greedy(
-    ranking: Mapping[str, Mapping[str, float]], costs: Costs, budget: Budget
+    ranking: Mapping[str, Mapping[str, float]],
+    costs: Costs,
+    budget: Budget,
+    failing: Mapping[str, Collection[str]],
 ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Fill the memory by the cameras' mean rank, then each camera's time by its own."""
-    mean = {m: float(np.mean([r[m] for r in ranking.values()])) for m in costs.models}
+    """Fill the memory by the mean rank on cameras where models answer, then each camera's time by its own."""
+    mean = {}
+    for m in costs.models:
+        ranks = [r[m] for camera, r in ranking.items() if m not in failing.get(camera, ())]
+        mean[m] = float(np.mean(ranks)) if ranks else -np.inf
     loaded = greedy(mean, costs.memory_gb, budget.memory_limit())
-    execute = {
-        camera: greedy({m: r[m] for m in loaded}, costs.time_ms, budget.time_ms(costs)) for camera, r in ranking.items()
-    }
+    execute = {}
+    for camera, r in ranking.items():
+        able = {m: r[m] for m in loaded if m not in failing.get(camera, ())}
+        execute[camera] = greedy(able, costs.time_ms, budget.time_ms(costs))
     return loaded, {camera: tuple(m for m in loaded if m in chosen) for camera, chosen in execute.items()}
 
 
@@ -205,6 +214,7 @@ def _exact(
     costs: Costs,
     budget: Budget,
     urgent: Mapping[str, Collection[str]],
+    failing: Mapping[str, Collection[str]],
 ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
     """Enumerate subsets as bit masks: the best loaded set is the one whose cameras do best within it."""
     models = costs.models
@@ -217,7 +227,8 @@ def _exact(
     for camera, scores in cameras.items():
         value = np.array([expected_agreement(s, models, scores.subset) for s in subsets]) - thrift
         value += URGENCY * np.array([len(set(s).intersection(urgent.get(camera, ()))) for s in subsets])
-        best[camera] = _best_within(np.where(in_time, value, -np.inf), len(models))
+        able = np.array([not set(s).intersection(failing.get(camera, ())) for s in subsets])
+        best[camera] = _best_within(np.where(in_time & able, value, -np.inf), len(models))
     total = np.sum([value for value, _ in best.values()], axis=0)
     everything = len(subsets) - 1  # where all fit, all stay: profile and audit frames want them
     loaded = everything if in_memory[everything] else int(np.argmax(np.where(in_memory, total - thrift, -np.inf)))

@@ -79,7 +79,7 @@ class TargetWatch:
         if self._start is not None and start > self._start:
             self._failed = frozenset(m for m in self.not_met() if m in self._streams)
             self._streams = {}
-        self._start = start
+        self._start = max(start, self._start or start)  # a frame of the day before may come late: no new day
         for model, judged in {**judge(result, self._specs), **_tried(result, self._specs)}.items():
             if judged is not None:
                 lost = result.purpose == "audit" and judged.sampled and judged.agreement is None

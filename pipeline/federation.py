@@ -10,10 +10,10 @@ import json
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.graph import TOPIC_OF, topic_of
 from camlink.pipeline.records import FederationRound, FederationUpdate, Record
+
+if TYPE_CHECKING:
+    from camlink.pipeline.results.read import RunResults
 
 logger = logging.getLogger(__name__)
 
@@ -210,17 +213,23 @@ def frames_of_run(path: Path, models: Sequence[str] = ()) -> dict[str, SiteFrame
     specs = {name: known[name] for name in models or known}
     cameras = {}
     for camera in results.cameras():
-        frames = list(_complete_frames(results.outputs(camera, "how = 'executed'").to_pylist(), specs))
-        if frames:
-            cameras[camera] = SiteFrames(specs, {m: np.stack([frame[m] for frame in frames]) for m in specs})
+        samples = _complete_frames(results, camera, specs)
+        if samples:
+            cameras[camera] = SiteFrames(specs, samples)
     return cameras
 
 
-def _complete_frames(rows: list[dict[str, object]], specs: Mapping[str, OutputSpec]) -> Iterator[dict[str, Array]]:
-    by_frame: dict[object, dict[str, Array]] = {}
-    for row in rows:
-        by_frame.setdefault(row["frame_index"], {})[str(row["model"])] = np.asarray(row["value"], np.float32)
-    return (frame for frame in by_frame.values() if all(m in frame for m in specs))
+def _complete_frames(results: RunResults, camera: str, specs: Mapping[str, OutputSpec]) -> dict[str, Array]:
+    """Return model -> (n, size) of the frames on which all executed, few of a long run's; nothing without any."""
+    named = ", ".join("'" + name.replace("'", "''") + "'" for name in specs)
+    executed = f"FROM outputs WHERE how = 'executed' AND model IN ({named})"
+    complete = f"SELECT frame_index {executed} GROUP BY frame_index HAVING count(DISTINCT model) = {len(specs)}"
+    sql = f"SELECT frame_index, model, value {executed} AND frame_index IN ({complete}) ORDER BY captured_at"
+    values: dict[str, dict[int, Array]] = {name: {} for name in specs}
+    for row in results.query(sql, "outputs", camera).to_pylist():
+        values[row["model"]][row["frame_index"]] = np.asarray(row["value"], np.float32)
+    frames = list(next(iter(values.values())))
+    return {name: np.stack([of[frame] for frame in frames]) for name, of in values.items()} if frames else {}
 
 
 def frames_of(path: Path, models: Sequence[str] = ()) -> dict[str, SiteFrames]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from camlink.links.base import Array
 from camlink.links.domain import FrameName, Labels, Offset, judge_oracle, learn_oracle, read_labels
 from camlink.links.ensemble import Ensemble
+from camlink.links.inputs import LinkInputs
 from camlink.links.train import MIN_FRAMES
 from camlink.models.base import OutputSpec
 from camlink.models.recorded import Trace, open_trace
@@ -149,26 +151,29 @@ def _labelled(camera: str, labels: Labels, trace: Trace, oracle: OracleConfig) -
         known = ", ".join(dict.fromkeys(frame.camera_id for frame in trace.frames))
         raise LinkError(f'{oracle.labels}: camera "{camera}" is not in {oracle.trace}, which has {known}')
     by_index = {frame.index: frame for frame in there}
-    found: dict[int, tuple[Frame, Array]] = {}
+    found: dict[int, tuple[timedelta, Frame, Array]] = {}  # of several labels of a frame, the one nearest to it
     for (of, name), value in labels.items():
         if of == camera:
             frame = _frame_of(name, by_index, there)
             if frame is None:
                 raise LinkError(f'{oracle.labels}: camera "{camera}": no frame {name} in {oracle.trace}')
-            found[frame.index] = frame, value
+            away = abs(frame.captured_at - name) if isinstance(name, datetime) else timedelta(0)
+            if frame.index not in found or away < found[frame.index][0]:
+                found[frame.index] = away, frame, value
     if len(found) < MIN_FRAMES:
         raise LinkError(
             f'{oracle.labels}: camera "{camera}" has {counted(len(found), "labelled frame")} in {oracle.trace}; '
             f"{MIN_FRAMES} are needed"
         )
-    pairs = sorted(found.values(), key=lambda pair: pair[0].captured_at)
-    return [frame for frame, _ in pairs], np.stack([value for _, value in pairs])
+    labelled = sorted(found.values(), key=lambda label: label[1].captured_at)
+    return [frame for _, frame, _ in labelled], np.stack([value for _, _, value in labelled])
 
 
 def _frame_of(name: FrameName, by_index: Mapping[int, Frame], frames: list[Frame]) -> Frame | None:
     if isinstance(name, int):
         return by_index.get(name)
-    nearest = min(frames, key=lambda frame: abs(frame.captured_at - name))
+    place = bisect_left(frames, name, key=lambda frame: frame.captured_at)
+    nearest = min(frames[max(place - 1, 0) : place + 1], key=lambda frame: abs(frame.captured_at - name))
     return nearest if abs(nearest.captured_at - name) <= NEAR else None
 
 
@@ -191,10 +196,11 @@ def read_starting_links(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> 
     if config.policy not in WITH_LINKS:
         choice = f"leave `start` out, or choose policy {' or '.join(WITH_LINKS)}"
         faults.append(f"{config.shown_policy()} does not use these links; {choice}")
+    read = LinkInputs(specs, boxes=config.links.kind == "set", context=config.links.context).sources
     files = {path.stem: path for path in sorted(Path(config.links.start).glob("*.npz")) if path.stem in specs}
     for target, path in files.items():
         try:
-            links[target] = _fitting(path, target, specs)
+            links[target] = _fitting(path, target, specs, read)
         except LinkError as error:
             faults.append(str(error))
     if not files:
@@ -222,13 +228,21 @@ def read_policy_zoo(config: SiteConfig, specs: Mapping[str, OutputSpec]) -> tupl
         return None, [(("policy_zoo",), str(error))]
 
 
-def _fitting(path: Path, target: str, specs: Mapping[str, OutputSpec]) -> Ensemble:
-    """Read links. Raises `LinkError` where they are of other models than are deployed."""
-    ensemble = Ensemble.from_bytes(path.read_bytes())
+def _fitting(path: Path, target: str, specs: Mapping[str, OutputSpec], read: Mapping[str, OutputSpec]) -> Ensemble:
+    """Read links. Raises `LinkError` where they are of other models than are deployed, or read another part of them.
+
+    ``read``: the spaces of what links read here of each model.
+    """
+    try:
+        ensemble = Ensemble.from_bytes(path.read_bytes())
+    except LinkError as error:
+        raise LinkError(f"{path}: {error}; `camlink federate` writes links") from error
     sources = {name: link.source for name, link in ensemble.links.items()}
-    odd = [m for m, spec in {**sources, target: ensemble.target}.items() if specs.get(m) != spec]
+    odd = [m for m, spec in {**sources, target: ensemble.target}.items() if spec not in (specs.get(m), read.get(m))]
     if odd:
         raise LinkError(f'{path}: links "{odd[0]}" as another model than is deployed; federate with these models')
+    if any(read[name] != source for name, source in sources.items()):
+        raise LinkError(f"{path}: these links read outputs alone; leave out links.context, and links.kind: set")
     return ensemble
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
 from camlink.operators.allowance import Allowance, Turns
@@ -80,6 +80,11 @@ class Repeating(ABC, Generic[How]):
             self._since[model] = 0.0
         if self._how is None and not chosen:
             self._warm_up.add(self._frame, executed)
+
+    def failed(self, models: Iterable[str]) -> None:
+        """Have them wait for their turn again, as if they had executed."""
+        for model in self._since.keys() & set(models):
+            self._since[model] = 0.0
 
     def _tuned(self) -> dict[str, How]:
         if self._how is None:

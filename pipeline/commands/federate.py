@@ -121,6 +121,7 @@ def rehearse(
 ) -> None:
     """Play coordinator and sites in one process, a site per camera: what would a federation of these bring?"""
     from camlink.links.federation import Server
+    from camlink.links.store import folder_name
     from camlink.operators.federation import CoordinatorOperator, RoundRules, SiteOperator
     from camlink.pipeline.bus.memory import MemoryBus
     from camlink.pipeline.clock import SteadyClock
@@ -136,6 +137,11 @@ def rehearse(
             f'"{only}" is the only camera with frames on which every model ran; a federation needs two or more',
             param_hint="FRAMES",
         )
+    if "global" in cameras:
+        raise typer.BadParameter(
+            'a camera is called "global", as the folder of the global links is; rename it', param_hint="FRAMES"
+        )
+    folders = {camera: out / folder_name(camera) for camera in cameras}
     bus, clock = MemoryBus(), SteadyClock()
     sites = {camera: SiteOperator(camera, "rehearsal", here.specs, here.samples) for camera, here in cameras.items()}
     plan = _plan(next(iter(cameras.values())).specs, targets, rounds, seed)
@@ -147,11 +153,11 @@ def rehearse(
         for party in parties:
             party.once()
         _raise_refusals(operator, bus.refused)
-    for old in [path for name in ("global", *cameras) for path in (out / name).glob("*.npz")]:
+    for old in [path for folder in (out / "global", *folders.values()) for path in folder.glob("*.npz")]:
         old.unlink()
     save_links(out / "global", operator.server.ensembles)
     _report(operator, parties[0], out / "global")
-    _fuse(sites, {camera: out / camera for camera in sites})
+    _fuse(sites, folders)
 
 
 def _raise_refusals(operator: CoordinatorOperator, refused: Sequence[tuple[str, object, str]]) -> None:
@@ -180,7 +186,8 @@ def _cameras(paths: Sequence[Path], models: str | None) -> dict[str, SiteFrames]
 
 
 def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+    """Return the names in a list with commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def _specs(path: Path, models: str | None) -> dict[str, OutputSpec]:

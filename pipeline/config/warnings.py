@@ -1,18 +1,23 @@
-"""What in a sound configuration is hardly meant: keys that its policy does not read, and nothing that limits its cost.
+"""What in a sound configuration is hardly meant: keys that its policy does not read, and nothing that saves any cost.
 
 Links that adaptation trains answer under `mlink` and `mlink-exact`. Others do not answer by them, so that none are
 trained and no frames are executed for links to learn from. Without a budget, and for `camlink` without a target, every
-policy executes every model on every frame; only `all` says so by its name.
+policy executes every model on every frame; only `all` says so by its name. So does a camera of which a period brings
+hardly more frames than it profiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from math import ceil
 from pathlib import Path
 
 from camlink.pipeline.config.checks import WITH_LINKS, Found
-from camlink.pipeline.config.site import SiteConfig, read_config
+from camlink.pipeline.config.site import SiteConfig, model_names, read_config
 from camlink.pipeline.errors import Problem
+from camlink.pipeline.footage import FRAMES_PER_PERIOD
+from camlink.pipeline.quantities import format_duration
 
 RELABELLING = ("policy", "interval", "frames", "label_fraction", "confidence_threshold")
 LEARNING = ("retrain_after_frames", "shadow_frames")
@@ -21,7 +26,7 @@ LINKS = ("kind", "context", "min_train_frames", "history_frames")
 
 def warnings_of(site: SiteConfig) -> list[Problem]:
     """Return what a start should tell of and go on, in the order of the file."""
-    return _in_order(site, (*_unlimited(site), *_unread(site)))
+    return _in_order(site, (*_unlimited(site), *_alone(site), *_profiled(site), *_unread(site)))
 
 
 def config_warnings(path: str | Path) -> list[Problem]:
@@ -53,6 +58,30 @@ def _unlimited(site: SiteConfig) -> Iterator[Found]:
         f"{site.shown_policy()} has no budget{' and no target' if camlink else ''}, so every model executes on every "
         f"frame and nothing is saved; set budgets.time_share, such as 0.4{', or target_agreement' if camlink else ''}",
     )
+
+
+def _alone(site: SiteConfig) -> Iterator[Found]:
+    if site.policy in (*WITH_LINKS, "standalone") and site.budgets.time_share and len(model_names(site.models)) == 1:
+        yield (
+            ("models",),
+            f"{site.shown_policy()} has one model, and no other to tell what it would say, so that it executes on "
+            "every frame, whatever budgets.time_share is; choose policy camlink, or name more models",
+        )
+
+
+def _profiled(site: SiteConfig) -> Iterator[Found]:
+    """Tell of the slowest camera whose frames are mostly profile frames, for which the period is too short."""
+    slowest, camera = min(enumerate(site.cameras), key=lambda each: each[1].fps, default=(0, None))
+    if site.policy == "all" or camera is None:
+        return
+    frames, least = camera.fps * site.period.total_seconds(), site.profile.min_frames
+    if frames < 2 * least:
+        period = timedelta(hours=ceil(FRAMES_PER_PERIOD * least / camera.fps / 3600.0))
+        yield (
+            ("cameras", slowest, "fps"),
+            f"{frames:.3g} frames come in a period of {format_duration(site.period)}, and every model executes on the "
+            f"first {least} of each (profile.min_frames); set period: {format_duration(period)}",
+        )
 
 
 def _unread(site: SiteConfig) -> Iterator[Found]:

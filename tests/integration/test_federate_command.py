@@ -67,6 +67,8 @@ def test_only_the_models_and_targets_that_were_named_take_part(trace: Path, tmp_
     assert isinstance(again.exception, RequestError) and "--overwrite" in str(again.exception)
     assert CliRunner().invoke(app, [*args[:-1], "objects", "--overwrite"]).exit_code == 0
     assert [p.name for p in (out / "global").iterdir()] == ["objects.npz"], "links of before must not stay among them"
+    twice = [*args[:-1], "persons,persons", "--models", "objects, persons,objects", "--overwrite"]
+    assert CliRunner().invoke(app, twice).exit_code == 0
     wrong = CliRunner().invoke(app, [*args[:-1], "people", "--overwrite"])
     assert wrong.exit_code == 2
 
@@ -83,6 +85,28 @@ def test_a_federation_of_one_is_refused(trace: Path, tmp_path: Path) -> None:
 def test_a_camera_of_two_traces_is_one_site_at_most(trace: Path, tmp_path: Path) -> None:
     done = camlink("federate", "rehearse", str(trace), str(trace), "--out", str(tmp_path / "links"))
     assert done.returncode == 2 and 'camera "hall" is in' in done.stderr
+
+
+@pytest.mark.parametrize(("name", "folder"), [("../hall", "%2E%2E%2Fhall"), ("hall nord", "hall%20nord")])
+def test_links_stay_in_the_folder_whatever_cameras_are_called(
+    trace: Path, tmp_path: Path, name: str, folder: str
+) -> None:
+    for table in ("frames", "outputs"):
+        text = (trace / f"{table}.csv").read_text()
+        (trace / f"{table}.csv").write_text(text.replace("hall,", f"{name},"))
+    out = tmp_path / "links"
+    run = CliRunner().invoke(app, ["federate", "rehearse", str(trace), "--out", str(out), "--rounds", "1"])
+    assert run.exit_code == 0, run.output
+    assert sorted(path.name for path in out.iterdir()) == sorted([folder, "global", "yard"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["links", "trace"]
+
+
+def test_a_camera_called_as_the_global_links_is_refused(trace: Path, tmp_path: Path) -> None:
+    for table in ("frames", "outputs"):
+        text = (trace / f"{table}.csv").read_text()
+        (trace / f"{table}.csv").write_text(text.replace("hall,", "global,"))
+    done = camlink("federate", "rehearse", str(trace), "--out", str(tmp_path / "links"))
+    assert done.returncode == 2 and 'a camera is called "global"' in done.stderr
 
 
 def test_a_rehearsal_states_baselines_beside_its_figures(trace: Path, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from camlink.links.domain import Offset
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
+from camlink.operators.adaptation import AdaptationOperator, LearningRules
 from camlink.operators.oracle import OracleNode
+from camlink.operators.relabelling import NoRelabelling
 from camlink.pipeline.config import SiteConfig, check_config
 from camlink.pipeline.dashboard.app import build_app
 from camlink.pipeline.dashboard.auth import Door
@@ -26,7 +28,7 @@ from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.errors import ConfigError, LinkError
 from camlink.pipeline.federation import save_links
 from camlink.pipeline.learnt_elsewhere import NEAR, train_oracle
-from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, ModelOutput, Record
+from camlink.pipeline.records import AdaptationEvent, CalibratedOutput, FrameResult, ModelOutput, Purpose, Record
 from camlink.pipeline.reports import build_report, write_report
 from camlink.pipeline.reports.calibrated import calibrated_lines, calibrated_words
 from camlink.pipeline.results import ResultsLog, RunInfo, RunResults
@@ -146,6 +148,9 @@ def test_labels_by_time_are_of_the_nearest_frame(oracle: dict[str, Any], tmp_pat
     rows = [f"hall,{(START + timedelta(seconds=i) + later).isoformat()},{cars(i)}\n" for i in range(0, FRAMES, 2)]
     Path(oracle["labels"]).write_text("camera_id,captured_at,cars\n" + "".join(rows))
     assert train_oracle(config, specs, seed=0)["hall"].to_bytes() == by_index.to_bytes()
+    farther = "".join(f"hall,{(START + timedelta(seconds=i - 0.45)).isoformat()},5\n" for i in range(0, FRAMES, 2))
+    Path(oracle["labels"]).write_text("camera_id,captured_at,cars\n" + "".join(rows) + farther)
+    assert train_oracle(config, specs, seed=0)["hall"].to_bytes() == by_index.to_bytes(), "the nearest label counts"
     far = (START - 2 * NEAR).isoformat()
     Path(oracle["labels"]).write_text("camera_id,captured_at,cars\n" + "".join(rows) + f"hall,{far},1\n")
     with pytest.raises(LinkError, match='camera "hall": no frame'):
@@ -268,12 +273,49 @@ def test_every_camera_begins_with_links_learnt_elsewhere(tmp_path: Path) -> None
     assert first == 20, "they serve as soon as bootstrap and profile frames have scored them"
 
 
+def test_links_learnt_elsewhere_from_fewer_models_are_watched_whatever_executes() -> None:
+    specs = {name: OutputSpec(name, "vector", 1, "count") for name in ("a", "b", "c")}
+    rng = np.random.default_rng(0)
+    noise = {name: rng.integers(0, 4, (60, 1)).astype(np.float32) for name in ("a", "b")}
+    start = train_ensembles({name: specs[name] for name in noise}, noise, seed=0)
+    operator = AdaptationOperator(specs, LearningRules(20, 20, 30, 200), NoRelabelling, start=start)
+
+    def result(index: int, purpose: Purpose) -> FrameResult:
+        """All say the same; served frames execute "c", of which the links that were begun with know nothing."""
+        at, value = START + timedelta(seconds=index), np.array([index * 7 % 4], np.float32)
+        rows = [
+            ModelOutput("hall", index, at, m, value, purpose, "linked", sources=("c",))
+            if purpose == "serve" and m != "c"
+            else ModelOutput("hall", index, at, m, value, purpose, "executed")
+            for m in specs
+        ]
+        return FrameResult("hall", index, at, purpose, tuple(rows))
+
+    purposes: list[Purpose] = [*34 * ["profile"], "serve", *30 * ["audit"]]  # type: ignore[list-item]
+    told = [after for i, purpose in enumerate(purposes) for after in operator.on_records([result(i, purpose)])]
+    promoted = {(e.target, e.version) for e in told if isinstance(e, AdaptationEvent) and e.kind == "promoted"}
+    assert {("a", 1), ("b", 1), ("a", 2), ("b", 2)} <= promoted
+
+
+@pytest.mark.parametrize("more", [{"context": ["time_of_day"]}, {"kind": "set"}])
+def test_links_that_read_less_than_is_asked_for_are_refused(tmp_path: Path, more: dict[str, Any]) -> None:
+    specs = {m.spec.model: m.spec for m in models()}
+    samples = {m: np.random.default_rng(0).poisson(2, (40, 1)).astype(np.float32) for m in specs}
+    save_links(tmp_path, train_ensembles(specs, samples, seed=0, kind="vec_to_vec"))
+    rules = RULES | {"links": {"start": str(tmp_path), **more}}
+    with pytest.raises(ConfigError, match=r"these links read outputs alone; leave out links\.context"):
+        run_frames(make_frames("hall", 5), models(), **rules)
+
+
 def test_links_to_other_models_are_refused(tmp_path: Path) -> None:
     specs = {"seen": OutputSpec("seen", "vector", 2, "count"), "half": OutputSpec("half", "vector", 1, "count")}
     rng = np.random.default_rng(0)
     samples = {m: rng.poisson(2, (40, s.size)).astype(np.float32) for m, s in specs.items()}
     save_links(tmp_path, train_ensembles(specs, samples, seed=0, kind="vec_to_vec"))
     with pytest.raises(ConfigError, match='links "seen" as another model'):
+        run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(tmp_path)}}))
+    (tmp_path / "half.npz").write_bytes(b"links")
+    with pytest.raises(ConfigError, match=r"half\.npz: not a saved ensemble: no zip of arrays; `camlink federate`"):
         run_frames(make_frames("hall", 5), models(), **(RULES | {"links": {"start": str(tmp_path)}}))
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -31,6 +31,8 @@ def test_labels_are_read_by_camera_and_frame_whatever_the_order_of_columns(tmp_p
         ("camera_id,frame_index,car\n", r"labels.csv:1: lacks the columns bus"),
         ("camera_id,frame_index,car,bus\ngate,1,2,many\n", r"labels.csv:2: could not convert"),
         ("camera_id,frame_index,car,bus\ngate,1,2\n", r"labels.csv:2: "),
+        ("camera_id,frame_index,car,bus\ngate,1,2,5,0\n", r"labels.csv:2: more fields than columns"),
+        ('camera_id,frame_index,car,bus\n"' + 200_000 * "x" + '",1,2,0\n', r"labels.csv:2: not CSV"),
         ("camera_id,frame_index,car,bus\ngate,1,2,-1\n", r"labels.csv:2: labels must be finite"),
         ("camera_id,frame_index,car,bus\ngate,1,2,0\ngate,1,2,0\n", r"labels.csv:3: frame 1 of gate .* second time"),
     ],
@@ -40,6 +42,16 @@ def test_faulty_labels_are_refused_with_file_and_line(tmp_path: Path, text: str,
         read_labels(write(tmp_path, text), ORACLE)
     with pytest.raises(LinkError, match="cannot be read"):
         read_labels(tmp_path / "absent.csv", ORACLE)
+
+
+def test_labels_saved_by_a_spreadsheet_are_read_or_refused_with_the_reason(tmp_path: Path) -> None:
+    path, text = tmp_path / "labels.csv", "camera_id,frame_index,car,bus\nhöhe,1,2,0\n"
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert list(read_labels(path, ORACLE)) == [("höhe", 1)]
+    for encoding in ("latin-1", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        with pytest.raises(LinkError, match=r"labels\.csv: is not UTF-8 .*; save it as UTF-8"):
+            read_labels(path, ORACLE)
 
 
 def test_a_steady_error_is_set_right_from_100_labels() -> None:

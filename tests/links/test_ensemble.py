@@ -83,6 +83,16 @@ def test_the_informative_source_gets_the_weight() -> None:
     assert sum(weights.values()) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_classes_that_never_occur_have_no_say_in_the_weights() -> None:
+    rng, frames = np.random.default_rng(0), 150
+    seen = rng.integers(0, 4, (frames, 3)).astype(np.float32)
+    everything = np.concatenate([seen, np.zeros((frames, 77), np.float32)], axis=1)
+    samples = {"seen": seen, "noise": rng.integers(0, 2, (frames, 1)).astype(np.float32), "classes": everything}
+    specs = {name: OutputSpec(name, "vector", values.shape[1], "count") for name, values in samples.items()}
+    weights = train_ensembles(specs, samples, seed=0, targets=["classes"], kind="vec_to_vec")["classes"].weights
+    assert weights["seen"] > 0.8
+
+
 def test_one_frame_and_a_batch_agree() -> None:
     ensemble = ENSEMBLES["persons"]
     batch, sure = ensemble.predict({"objects": SAMPLES["objects"]})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from camlink.links.federated import Update, aggregate, fuse, moments_of, pool, train_global
+from camlink.links.federation import Plan, Server, SiteLearner
 from camlink.links.fit import FitJob, fit_links
 from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import LinkError
@@ -81,3 +82,23 @@ def test_fusion_is_one_link_that_leans_to_the_better() -> None:
     other = fit_links([FitJob(TARGET, TARGET, y, y, seed=0, stop_after=0)])[0]
     with pytest.raises(LinkError, match="one source and one target"):
         fuse([good, other], x, y)
+
+
+def test_a_site_where_nothing_happens_does_not_decide_on_the_sources() -> None:
+    rng, frames = np.random.default_rng(0), 150
+    specs = {name: OutputSpec(name, "vector", 1, "count") for name in ("good", "noise", "truth")}
+    plan = Plan(specs, ("truth",), rounds=100)
+
+    def outputs(**values: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value.reshape(-1, 1).astype(np.float32) for name, value in values.items()}
+
+    people = [rng.integers(0, 6, frames) for _ in range(2)]
+    have = [outputs(good=n + (rng.random(frames) < 0.1), noise=rng.integers(0, 2, frames), truth=n) for n in people]
+    have.append(outputs(good=rng.random(frames) < 0.3, noise=np.full(frames, 3), truth=np.zeros(frames)))
+    learners = [SiteLearner(plan, samples) for samples in have]
+    server = Server(plan)
+    server.advance([learner.moments() for learner in learners])
+    while server.phase == "gradients":
+        server.advance([learner.gradients(server.parameters, server.pooled, rng) for learner in learners])
+    server.advance([learner.losses(server.parameters, server.pooled) for learner in learners])
+    assert server.ensembles["truth"].weights["good"] > 0.9

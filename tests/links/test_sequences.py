@@ -99,6 +99,18 @@ def test_wrong_tokens_raise_with_the_models_name(broken: np.ndarray) -> None:
         VecToSeq(LABEL, CAPTION, seed=0).predict(np.full((2, WORDS), np.nan, np.float32))
 
 
+@pytest.mark.parametrize(("here", "there"), [(0, 0), (3, 2), (2, 3)])
+def test_samples_that_do_not_belong_together_are_refused(here: int, there: int) -> None:
+    tokens, vectors = captions(here), mentioned(captions(there))
+    for fit in (
+        lambda: SeqToVec(CAPTION, LABEL, seed=0).fit(tokens, vectors, seed=0, epochs=1),
+        lambda: VecToSeq(LABEL, CAPTION, seed=0).fit(vectors, tokens, seed=0, epochs=1),
+        lambda: SeqToSeq(CAPTION, CAPTION, seed=0).fit(tokens, captions(there), seed=0, epochs=1),
+    ):
+        with pytest.raises(LinkError, match="needs samples, as many of one as of the other"):
+            fit()
+
+
 def test_agreement_is_one_minus_the_word_error_rate() -> None:
     wanted = np.array([[1, 2, 3, END, END]])
     for said, score in (

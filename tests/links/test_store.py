@@ -64,10 +64,15 @@ def test_a_write_that_fails_leaves_the_old_version_and_no_scraps(
     assert not list(tmp_path.rglob(".v*"))
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "", "x" * 65, ".", "a\0"])
-def test_names_cannot_lead_out_of_the_store(tmp_path: Path, name: str) -> None:
-    with pytest.raises(LinkError, match="cannot name a folder"):
-        LinkStore(tmp_path).save(name, "b", 1, b"")
+@pytest.mark.parametrize("name", ["..", "a/b", "", "x" * 65, ".", "a\0", "hall nord", "h\u00f6he", "%2E%2E"])
+def test_any_name_has_a_folder_of_its_own_within_the_store(tmp_path: Path, name: str) -> None:
+    root, others = tmp_path / "links", ("hall", "%2E", "a%2Fb")
+    store = LinkStore(root)
+    for version, camera in enumerate((*others, name), start=1):
+        store.save(camera, "b", version, b"links")
+        assert store.versions(camera, "b") == [version]
+    assert [path.name for path in tmp_path.iterdir()] == ["links"]
+    assert len(list(root.iterdir())) == len(others) + 1
 
 
 def test_a_damaged_pointer_says_which_file(tmp_path: Path) -> None:
@@ -77,6 +82,12 @@ def test_a_damaged_pointer_says_which_file(tmp_path: Path) -> None:
     (tmp_path / "hall" / "b" / "current.json").write_text("{")
     with pytest.raises(LinkError, match=r"current\.json is damaged"):
         store.current("hall", "b")
+
+
+def test_damaged_links_say_which_file(tmp_path: Path) -> None:
+    LinkStore(tmp_path).save("hall", "b", 1, b"links")
+    with pytest.raises(LinkError, match=r"b/v0001\.npz: not a saved ensemble: no zip of arrays"):
+        LinkStore(tmp_path).load("hall", "b", 1)
 
 
 def test_links_may_be_read_by_whoever_may_read_the_other_results(tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def test_statistics_may_be_missing(tmp_path: Path) -> None:
     assert open_trace(folder).frames[0].stats is None
 
 
+@pytest.mark.parametrize("number", ["nan", "NaN", "inf", ""])
+def test_a_frame_whose_statistics_are_no_numbers_has_none(tmp_path: Path, number: str) -> None:
+    folder = write_trace(tmp_path / "t")
+    text = (folder / "frames.csv").read_text()
+    (folder / "frames.csv").write_text(text.replace("0.25,0.5,101", f"{number},0.5,101"))
+    stats = [frame.stats for frame in open_trace(folder).frames]
+    assert None in stats and any(stats)
+
+
 def test_a_frame_that_was_not_recorded_is_an_error_naming_it(tmp_path: Path) -> None:
     model = open_trace(write_trace(tmp_path / "t")).model("people")
     with pytest.raises(ModelError, match=r'trace t: model "people" has no output for frame 9 of camera "a"'):

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from camlink.models.pool import ModelPool
+from camlink.operators.certificates import Ledger
+from camlink.operators.evidence import certify
 from camlink.operators.gate import PER_FRAME_POLICIES, UNKNOWN, Gate
 from camlink.operators.policy import Answer, FramePolicy
 from camlink.operators.sampling import FramePlan
@@ -97,6 +99,43 @@ def test_a_model_that_fails_is_answered_for_and_stops_nothing() -> None:
     assert set(served(records).values()) == {1}
     assert all(o.how != "executed" for o in outputs(records) if o.model == "bags" and o.frame_index >= 100)
     assert any(o.how == "executed" for o in outputs(records) if o.model == "persons" and o.frame_index >= 300)
+
+
+@pytest.mark.parametrize("first", [0, 100])
+def test_a_model_that_goes_on_failing_takes_no_turns_of_others(first: int) -> None:
+    records = run_frames(make_frames("hall", 600), models(fails_on=frozenset(range(first, 600))), **RULES)
+    served = [o for r in on_serve_frames(records) for o in r.outputs if o.frame_index >= 200]
+    executed = Counter(o.model for o in served if o.how == "executed")
+    assert executed["persons"] > 100 and not executed["bags"]
+    assert all(o.how != "abstained" for o in served if o.model != "bags")
+
+
+def test_a_model_that_answers_again_is_chosen_again() -> None:
+    records = run_frames(make_frames("hall", 900), models(fails_on=frozenset(range(100, 400))), **RULES)
+    bags = [o for r in on_serve_frames(records) for o in r.outputs if o.model == "bags" and o.how == "executed"]
+    assert any(o.frame_index < 100 for o in bags) and any(o.frame_index >= 450 for o in bags)
+
+
+def test_periodic_comes_round_to_others_while_a_model_fails() -> None:
+    rules = RULES | {"policy": "periodic"}
+    records = run_frames(make_frames("hall", 600), models(fails_on=frozenset(range(200, 600))), **rules)
+    late = [o for r in on_serve_frames(records) for o in r.outputs if o.how == "executed" and o.frame_index >= 300]
+    assert len(late) > 100
+
+
+def test_failures_on_audit_frames_do_not_count_as_wrong_answers() -> None:
+    failing = frozenset(range(100, 1500, 5))
+    records = run_frames(make_frames("hall", 1500), models(fails_on=failing), **RULES)
+    ledger = Ledger({m.spec.model: m.spec for m in models()}, timedelta(hours=1))
+    frames = [r for r in records if isinstance(r, FrameResult) and r.purpose in ("serve", "audit")]
+    for result in frames:
+        ledger.observe(result)
+    predicted = [o for r in frames for o in r.outputs if o.served and o.model == "bags" and o.how != "executed"]
+    assert {o.how for o in predicted} == {"linked", "reused"}
+    certificate = certify(ledger.evidence(model="bags"))
+    right = [float(o.value[0]) == (o.frame_index // 12) % 4 // 2 for o in predicted if o.value is not None]
+    assert certificate.low is not None and certificate.high is not None
+    assert certificate.low <= float(np.mean(right)) <= certificate.high
 
 
 def test_models_that_do_not_fit_together_are_never_chosen_together() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from camlink.operators.linking import LinkingOperator
@@ -48,7 +51,18 @@ def test_answers_of_a_policy_stand_though_executed_outputs_were_lost(
     }
 
 
-def test_a_model_that_failed_on_an_audit_frame_abstains_though_its_shadow_is_known() -> None:
+def test_a_model_that_failed_on_an_audit_frame_is_answered_for_as_on_any_other() -> None:
+    ready = OutputReady(
+        *("hall", 7, START, "audit", (), ("objects",)),
+        failed={"objects": "out of memory"},
+        answers=(replace(answer("audit", served=False), value=np.ones(1, np.float32)),),
+    )
+    (result,) = LinkingOperator(MODELS[:1], MemoryState()).on_records([ready])
+    assert isinstance(result, FrameResult)
+    assert [(o.how, o.served, o.reason) for o in result.outputs] == [("reused", True, None)]
+
+
+def test_a_model_that_failed_on_an_audit_frame_abstains_where_nothing_answers_for_it() -> None:
     ready = OutputReady(
         *("hall", 7, START, "audit", (), ("objects",)),
         failed={"objects": "out of memory"},
@@ -56,7 +70,4 @@ def test_a_model_that_failed_on_an_audit_frame_abstains_though_its_shadow_is_kno
     )
     (result,) = LinkingOperator(MODELS[:1], MemoryState()).on_records([ready])
     assert isinstance(result, FrameResult)
-    assert [(o.how, o.served, o.reason) for o in result.outputs] == [
-        ("reused", False, None),
-        ("abstained", True, "out of memory"),
-    ]
+    assert [(o.served, o.reason) for o in result.outputs] == [(False, None), (True, "out of memory")]

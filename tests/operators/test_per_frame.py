@@ -187,6 +187,15 @@ def test_a_scene_counts_time_in_its_own_steps() -> None:
     assert moments[2].since(moments[1]).activity == pytest.approx(1.0)
 
 
+def test_a_frame_without_statistics_is_like_the_one_before() -> None:
+    scene = Scene()
+    for i in range(50):
+        scene.add(FrameFacts(i, i, FrameStats(0.02, 0.1 + 0.01 * (i % 2), 90.0)))
+    before = scene.now
+    unknown = scene.add(FrameFacts(50, 50, None))
+    assert unknown.since(before) == (1.0, 1.0, 0.0, 0.0)
+
+
 def camera(frames: int = 600, seed: int = 0) -> tuple[list[FrameFacts], dict[str, list[Value]]]:
     """Return a scene in which `people` changes now and then, with movement, and `weather` never."""
     rng = np.random.default_rng(seed)

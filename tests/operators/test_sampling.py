@@ -1,8 +1,12 @@
 """Which frames are profiled and audited: known to all operators without a message, and honest in their probability."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 
 from camlink.operators.sampling import FramePlanner, SamplingRules, unit_hash
+from camlink.pipeline.errors import StateError
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -72,3 +76,16 @@ def test_dropped_frames_do_not_shift_which_frames_are_audited() -> None:
     everything = {i: whole.plan(i, START + timedelta(seconds=i)).purpose for i in range(300)}
     some = {i: gappy.plan(i, START + timedelta(seconds=i)).purpose for i in range(300) if i % 7}
     assert all(everything[i] == purpose for i, purpose in some.items() if i > 5)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"period_us": 10**30}, {"profile_left": float("inf")}, {"period_us": None}, {"bootstrap_left": "many"}]
+)
+def test_a_plan_that_is_none_is_refused_and_changes_nothing(damage: dict[str, Any]) -> None:
+    planner = FramePlanner("hall", rules(), 1.0)
+    plans(planner, 7)
+    before = planner.state()
+    for spoilt in (before | damage, {name: before[name] for name in before.keys() - damage.keys()}):
+        with pytest.raises(StateError, match="not a snapshot"):
+            planner.resume(spoilt)
+    assert planner.state() == before

@@ -15,6 +15,7 @@ from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator, LearningRules
+from camlink.operators.inference import InferenceOperator
 from camlink.operators.learning import (
     CameraLearning,
     Duel,
@@ -26,8 +27,10 @@ from camlink.operators.learning import (
     resume_relabelling,
     to_snapshot,
 )
+from camlink.operators.paced_inference import PacedInference
 from camlink.operators.relabelling import NoRelabelling, PeriodicRelabelling, RelabelPolicy, UncertaintyRelabelling
-from camlink.operators.snapshots import EnsembleBytes, array_bytes, array_of
+from camlink.operators.sampling import FramePlanner, SamplingRules
+from camlink.operators.snapshots import EnsembleBytes, Snapshot, array_bytes, array_of
 from camlink.pipeline.clock import WallClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.distributed import ModelFacts, without_models
@@ -124,6 +127,7 @@ def test_links_that_were_promoted_after_the_snapshot_stand() -> None:
         (lambda data: b'\x80\x04\x95"' + data, "not a snapshot"),
         (lambda data: data.replace(b'"format":1', b'"format":9'), "format 9"),
         (lambda data: data.replace(b'"persons"', b'"parsons"'), "other models"),
+        (lambda data: data.replace(b'"times":[17', b'"times":[9e'), "not a snapshot"),
     ],
 )
 def test_what_is_no_snapshot_is_refused_and_changes_nothing(damage: Any, said: str) -> None:
@@ -142,6 +146,16 @@ def test_a_worker_goes_on_without_a_snapshot_that_it_cannot_read(caplog: pytest.
         assert worker.knows("hall")
         assert 'camera "hall": not a snapshot' in caplog.text
         caplog.clear()
+
+
+@pytest.mark.parametrize("plan", [{}, {"bootstrap_left": 1, "profile_left": 1, "period_us": 10**30}])
+def test_inference_goes_on_without_a_plan_that_it_cannot_read(plan: dict[str, int]) -> None:
+    pool = ModelPool([TinyModel.count("objects", lambda f: 1)])
+    rules = SamplingRules(timedelta(hours=1), 0.0, 5, 0.1, 10)
+    operator = InferenceOperator(pool, lambda camera: FramePlanner(camera, rules, 1.0), MemoryState())
+    worker = PacedInference(operator, lambda: 0.0, in_step=False)
+    worker.resume("hall", {"place": Snapshot({"seen": {}, "awaits": None, "plan": plan}, {}).to_bytes()})
+    assert worker.knows("hall") and operator.plan_of("hall")["bootstrap_left"] == 10
 
 
 def test_an_array_must_have_the_shape_and_the_numbers_it_is_said_to_have() -> None:

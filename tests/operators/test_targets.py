@@ -12,7 +12,7 @@ from camlink.operators.evidence import Certificate
 from camlink.operators.selection import Budget, CameraScores, Costs, select
 from camlink.operators.targets import Standing, TargetWatch, spared, trials
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import Decision, Frame, FrameResult, Record
+from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput, Record
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 
 RULES: dict[str, Any] = {
@@ -112,6 +112,21 @@ def test_another_worker_takes_over_what_was_not_met() -> None:
     told = Decision("hall", START, START, (), (), (), {}, {}, {}, None, "", {"action": "not met", "persons": "met"})
     watch.resume(told)
     assert watch.not_met() == ("action",)
+
+
+def test_a_frame_that_comes_late_after_midnight_begins_no_new_day() -> None:
+    spec = models()[1].spec
+    watch = TargetWatch("hall", {"persons": spec}, lambda camera, model: 0.9, timedelta(hours=1))
+
+    def audited(index: int, second: int) -> FrameResult:
+        at, value = TOMORROW.replace(hour=0) + timedelta(seconds=second), np.ones(1, np.float32)
+        truth = ModelOutput("hall", index, at, "persons", value, "audit", "executed")
+        shadow = ModelOutput("hall", index, at, "persons", value, "audit", "linked", served=False)
+        return FrameResult("hall", index, at, "audit", (truth, shadow), 0.1)
+
+    for index, second in enumerate([0, 10, 20, -5, 30]):
+        watch.observe(audited(index, second))
+    assert watch.certificates()["persons"].audits == 5
 
 
 def scores(table: dict[tuple[str, ...], dict[str, float]]) -> CameraScores:

@@ -141,7 +141,7 @@ def per_frame() -> list[Record]:
         models,
         period=timedelta(minutes=2),
         links={"bootstrap_frames": 60, "min_train_frames": 60},
-        budgets={"time_share": 0.4},
+        budgets={"time_share": 0.2},
         policy="camlink",
     )
 
