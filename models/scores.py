@@ -24,6 +24,7 @@ Array = NDArray[np.float32]
 Loss = Literal["mse", "cross_entropy", "binary_cross_entropy"]
 
 _MOST_ODDS, _ONE = np.full(1, 60.0, np.float32), np.ones(1, np.float32)
+WRONG_BELOW = 0.9  # agreement of an output that agrees by degrees, below which a person would call it wrong
 COUNT_TOLERANCE = 0.5  # MLink extended, Sec. 6.2: a count is right when it is off by less than this
 
 
@@ -126,6 +127,16 @@ def rules(spec: OutputSpec) -> TaskRules:
     except KeyError:
         known = ", ".join(sorted(RULES))
         raise ValueError(f'model "{spec.model}": task "{spec.task}" cannot be scored; known tasks: {known}') from None
+
+
+def agrees_by_degrees(spec: OutputSpec) -> bool:
+    """Say whether outputs agree by degrees, as numbers, boxes and words do, and not entry by entry or not at all."""
+    return spec.task not in ("count", "single_label", "multi_label")
+
+
+def is_wrong(spec: OutputSpec, agreements: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Say of which outputs (n,) a person would say that they are wrong, given how far they agree."""
+    return agreements < (WRONG_BELOW if agrees_by_degrees(spec) else 1.0)
 
 
 def has_agreement(spec: OutputSpec) -> bool:

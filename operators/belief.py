@@ -93,11 +93,6 @@ class Belief(Protocol):
         ...
 
 
-def is_graded(spec: OutputSpec) -> bool:
-    """Say whether outputs agree by degrees: numbers, boxes, words; their levels have no order and name no labels."""
-    return spec.task not in ("count", "single_label", "multi_label")
-
-
 def entries_of(spec: OutputSpec) -> int:
     """Return how many entries of an output have levels of their own."""
     return spec.size if spec.task in ("count", "multi_label") else 1

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Belief, Frequencies, Guess, Levels, Reading, is_graded
+from camlink.models.scores import agrees_by_degrees
+from camlink.operators.belief import Belief, Frequencies, Guess, Levels, Reading
 from camlink.operators.freshness import Freshness
 from camlink.operators.graded import Graded
 from camlink.operators.leveled import Leveled
@@ -32,7 +33,7 @@ OWN_BACK = (2, 4, 8)  # executions back that its own evidence is learnt from bes
 
 def belief_of(spec: OutputSpec) -> Belief:
     """Return the belief that fits the task of ``spec``."""
-    return Graded(spec) if is_graded(spec) else Leveled(spec)
+    return Graded(spec) if agrees_by_degrees(spec) else Leveled(spec)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

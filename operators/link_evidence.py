@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Frequencies, Levels, entries_of, is_graded
+from camlink.models.scores import agrees_by_degrees
+from camlink.operators.belief import Frequencies, Levels, entries_of
 from camlink.operators.compiled import compiled
 from camlink.operators.link_pool import OWN, Known, Pool
 from camlink.operators.policy_state import State, array
@@ -202,7 +203,7 @@ def _is_ordered(spec: OutputSpec) -> bool:
 
 def channels(source: OutputSpec, target: OutputSpec, entries: int) -> Levels:
     """Return the source's entry of each of the target's labels; else its only one, or -1: their sum."""
-    if source.task == "single_label" or is_graded(source):
+    if source.task == "single_label" or agrees_by_degrees(source):
         return np.zeros(entries, np.intp)
     other = -1 if source.task == "count" and source.size > 1 else 0
     places = {label: i for i, label in enumerate(source.labels)}

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import Frequencies, Levels, entries_of, is_graded
+from camlink.models.scores import agrees_by_degrees
+from camlink.operators.belief import Frequencies, Levels, entries_of
 from camlink.operators.compiled import compiled
 from camlink.operators.link_pool import LEAST, OWN, Known, Pool
 from camlink.operators.policy_state import State, array
@@ -74,7 +75,7 @@ class OwnEvidence:
         None where nothing tells: labels that are no chances, counts without detections or with fewer than were counted,
         whatever agrees by degrees.
         """
-        if is_graded(self._spec):
+        if agrees_by_degrees(self._spec):
             return None
         if self._spec.task != "count":
             chances = value.astype(np.float64)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from camlink.operators.belief import Levels, is_graded
+from camlink.models.scores import agrees_by_degrees
+from camlink.operators.belief import Levels
 from camlink.operators.known_model import KnownModel
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
@@ -31,7 +32,7 @@ class Unloaded:
 
     def __init__(self, setup: PolicySetup, models: Mapping[str, KnownModel], links: LinkEvidence | None) -> None:
         self._setup, self._models, self._links = setup, models, links
-        self._leveled = tuple(n for n, spec in setup.specs.items() if not is_graded(spec))  # that may be guided
+        self._leveled = tuple(n for n, spec in setup.specs.items() if not agrees_by_degrees(spec))  # that may be guided
         tight = setup.costs.memory(setup.costs.models) > setup.budget.memory_limit()
         self._full = FullFrames({n: setup.specs[n] for n in self._leveled}) if tight else None
         self.guides: dict[str, tuple[str, ...]] = {}

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
-from camlink.operators.belief import entries_of, is_graded
+from camlink.models.scores import agrees_by_degrees
+from camlink.operators.belief import entries_of
 from camlink.operators.freshness import PRIOR
 from camlink.operators.link_evidence import Pair
 from camlink.operators.link_pool import Pool
@@ -101,7 +102,7 @@ class Zoo:
 
 def leveled(specs: Mapping[str, OutputSpec]) -> tuple[str, ...]:
     """Return the models whose levels mean the same on every camera: all but those whose outputs agree by degrees."""
-    return tuple(name for name, spec in specs.items() if not is_graded(spec))
+    return tuple(name for name, spec in specs.items() if not agrees_by_degrees(spec))
 
 
 def _told(camera: Experience) -> State:
@@ -129,7 +130,7 @@ def _experience(told: Mapping[str, Any], specs: Mapping[str, OutputSpec]) -> Exp
 
 
 def _model(told: Mapping[str, Any], spec: OutputSpec) -> ModelExperience:
-    like, free = (np.zeros((0, 0)), ()) if is_graded(spec) else (np.zeros((entries_of(spec), 1)), (1,))
+    like, free = (np.zeros((0, 0)), ()) if agrees_by_degrees(spec) else (np.zeros((entries_of(spec), 1)), (1,))
     return ModelExperience(
         array(told["freshness"], PRIOR),
         array(told["certainty"], np.outer(PRIOR, PRIOR)),

@@ -9,7 +9,7 @@ from operator import add
 import numpy as np
 
 from camlink.models.base import OutputSpec
-from camlink.models.scores import RULES
+from camlink.models.scores import RULES, is_wrong
 from camlink.operators.evidence import Certificate, Evidence, certify, gathered, known, observe
 from camlink.pipeline.accuracy import (
     BASELINES,
@@ -156,7 +156,7 @@ class AuditLedger:
 
     def _note_wrong(self, rows: ModelRows, scores: AuditScores) -> None:
         audit = rows.audit
-        for row in np.flatnonzero((scores.shadow == PREDICTED) & (scores.camlink < 1.0)):
+        for row in np.flatnonzero((scores.shadow == PREDICTED) & is_wrong(self._spec, scores.camlink)):
             index = int(audit.frame_index[row])
             self.wrong[index] = Disagreement(
                 index,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from camlink.models.base import OutputSpec
-from camlink.models.scores import agreement
+from camlink.models.scores import agreement, is_wrong
 from camlink.pipeline.accuracy import PREDICTED
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports import notes, plots
@@ -209,7 +209,7 @@ def _disagreements(name: str, model: ModelRows) -> list[tuple[int, int, dict[str
     if model.scores is None:
         return []
     audit, scores = model.audit, model.scores.camlink
-    wrong = np.flatnonzero((audit.shadow == PREDICTED) & (scores < 1.0))
+    wrong = np.flatnonzero((audit.shadow == PREDICTED) & is_wrong(model.spec, scores))
     return [
         (
             int(audit.frame_index[row]),

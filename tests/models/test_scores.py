@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from camlink.models.base import OutputSpec
-from camlink.models.scores import agreement, rules
+from camlink.models.scores import agreement, is_wrong, rules
 
 
 def spec(task: str, size: int, scale: float = 1.0) -> OutputSpec:
@@ -48,3 +48,9 @@ def test_softmax_survives_large_logits() -> None:
 def test_a_task_without_vector_form_says_so() -> None:
     with pytest.raises(ValueError, match='task "detections" cannot be scored'):
         rules(spec("detections", 3))
+
+
+def test_a_number_is_wrong_where_a_person_would_say_so_and_a_count_where_it_differs() -> None:
+    number, count = OutputSpec("x", "vector", 1, "regression"), OutputSpec("n", "vector", 2, "count")
+    assert is_wrong(number, np.array([1.0, 0.97, 0.5], np.float32)).tolist() == [False, False, True]
+    assert is_wrong(count, np.array([1.0, 0.97, 0.5], np.float32)).tolist() == [False, True, True]
