@@ -100,16 +100,12 @@ def parse_fps(text: str) -> float | None:
 
 def parse_timezone(text: str) -> str:
     """Read ``--timezone``. Raises `typer.BadParameter` for one that is not known."""
-    from zoneinfo import available_timezones
+    from camlink.pipeline import quantities
 
-    from camlink.pipeline.suggestions import suggest
-
-    zones = available_timezones()
-    if text in zones:
-        return text
-    close = suggest(text, sorted(zones))
-    advice = close if close.startswith("did") else 'write one like "Asia/Singapore"'
-    raise typer.BadParameter(f'"{text}" is not a known time zone; {advice}', param_hint="--timezone")
+    try:
+        return quantities.parse_timezone(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--timezone") from error
 
 
 def print_error(error: Exception | str) -> None:

@@ -9,7 +9,6 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from zoneinfo import available_timezones
 
 from pydantic import (
     BaseModel,
@@ -32,7 +31,6 @@ from camlink.pipeline.errors import LinkError, ModelError
 from camlink.pipeline.ingest.base import CAMERA_ID, SourceSpec
 from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.ingest.names import camera_id_from
-from camlink.pipeline.suggestions import suggest
 
 if TYPE_CHECKING:
     from camlink.models.catalogue import ModelDefinition
@@ -142,12 +140,7 @@ class CameraConfig(Section):
     @field_validator("timezone")
     @classmethod
     def _check_timezone(cls, timezone: str) -> str:
-        zones = available_timezones()
-        if timezone not in zones:
-            close = suggest(timezone, sorted(zones))
-            advice = close if close.startswith("did") else 'write one like "Asia/Singapore"'
-            raise ValueError(f'"{timezone}" is not a known time zone; {advice}')
-        return timezone
+        return quantities.parse_timezone(timezone)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from camlink.pipeline import quantities
 from camlink.pipeline.config import (
     AdaptationConfig,
     CameraConfig,
@@ -37,6 +38,20 @@ def one_problem(folder: Path, text: str) -> tuple[int | None, str]:
     found = problems(folder, text)
     assert len(found) == 1, found
     return found[0]
+
+
+def test_time_zones_are_looked_for_once_however_many_cameras_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(quantities, "available_timezones", lambda: looks.append(1) or {"Asia/Singapore"})
+    quantities._time_zones.cache_clear()
+    cameras = "".join(f"  - {{id: c{i}, source: {i}, timezone: Asia/Singapore}}\n" for i in range(9))
+    try:
+        assert len(load_config(write(tmp_path, f"{SMALL}cameras:\n{cameras}")).cameras) == 9
+    finally:
+        quantities._time_zones.cache_clear()
+    assert len(looks) == 1
 
 
 # --- what loads -------------------------------------------------------------------------------------------------------
