@@ -26,7 +26,7 @@ from typing import Protocol
 import numpy as np
 
 from camlink.models import device as machine
-from camlink.models.base import Inference, OutputSpec
+from camlink.models.base import Inference, OutputSpec, check_answers
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
@@ -154,6 +154,15 @@ def measure(
     return CostProfile(runner.spec.model, key, timed, memory_gb, datetime.now(UTC), versions)
 
 
+def try_out(runner: Runner) -> None:
+    """Load ``runner``, run it once, and unload it again. Raises `ModelError` where it gives what it is not to give."""
+    runner.load()
+    try:
+        check_answers(runner.spec, [noise_frame()], runner.run([noise_frame()]))
+    finally:
+        runner.unload()
+
+
 def noise_frame() -> Frame:
     """Return a frame of fixed noise: the dearest picture to suppress overlaps in, the same on every machine."""
     pixels = np.random.default_rng(0).integers(0, 256, (*PICTURE, 3), np.uint8)
@@ -208,7 +217,7 @@ def _growth_gb(twin: Runner, pictures: Sequence[Frame], size: int) -> float:
 def _ms_per_frame(runner: Runner, pictures: Sequence[Frame], size: int, clock: Callable[[], float]) -> float:
     batch = [pictures[i % len(pictures)] for i in range(size)]
     for _ in range(WARM_UP_RUNS):
-        runner.run(batch)
+        check_answers(runner.spec, batch, runner.run(batch))
     times = []
     for _ in range(TIMED_RUNS):
         start = clock()

@@ -195,6 +195,7 @@ _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "int_type": lambda _: "a whole number",
     "int_from_float": lambda _: "a whole number",
     "float_type": lambda _: "a number",
+    "finite_number": lambda _: "a finite number",
     "tuple_type": lambda _: "a list",
     "dict_type": lambda _: "a mapping of keys",
     "greater_than": lambda context: f"above {context['gt']:g}",

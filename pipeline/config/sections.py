@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     PlainSerializer,
     PrivateAttr,
     Strict,
@@ -53,6 +54,7 @@ Gigabytes = Annotated[
     BeforeValidator(quantities.parse_gigabytes),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "examples": ["500 MB"]}]}),
 ]
+PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 Share = Annotated[
     float,
     BeforeValidator(quantities.parse_share),
@@ -191,7 +193,8 @@ class ModelConfig(Section):
     )
     confidence: Share = Field(default=0.25, description="Detections below this confidence (0..1) are left out.")
     image_size: int = Field(default=640, ge=32, le=4096, description="Side in pixels to which pictures are scaled.")
-    time_ms: float | None = Field(default=None, gt=0, description="Time per frame in ms; measured when absent.")
+    scale: PositiveFloat = Field(default=1.0, description="For a regression: the error at which it is entirely wrong.")
+    time_ms: PositiveFloat | None = Field(default=None, description="Time per frame in ms; measured when absent.")
     memory_gb: Gigabytes | None = Field(default=None, description="Peak memory in GB; measured when absent.")
     description: str = Field(default="", description="What the model is, shown in reports.")
     licence: str = Field(default="as stated by its publisher", description="Licence of the weights, shown in reports.")
@@ -212,9 +215,10 @@ class ModelConfig(Section):
         """Point at a file that lies beside the configuration; any other name is for the weight search to find."""
         if name is None:
             return None
-        folder = (info.context or {}).get("folder")
-        beside = folder / name if folder is not None else Path(name)
-        return str(beside) if beside.is_file() else name
+        folder = (info.context or {}).get("folder") or Path()
+        is_torchvision = info.field_name == "weights" and info.data.get("adapter") == "torchvision"
+        architecture, colon, path = name.partition(":") if is_torchvision else ("", "", name)  # ARCHITECTURE:PATH
+        return f"{architecture}{colon}{folder / path}" if (folder / path).is_file() else name
 
     @model_validator(mode="after")
     def _check_definition(self) -> Self:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from camlink.models import building, catalogue
+from camlink.models.base import Inference
 from camlink.models.catalogue import ModelDefinition, build, definition, output_spec, sets
 from camlink.models.classes import Grouping
 from camlink.models.profile import stored
@@ -121,8 +122,8 @@ class Named:
 
     def load(self) -> None: ...
     def unload(self) -> None: ...
-    def run(self, frames: list[Frame]) -> list[object]:
-        return []
+    def run(self, frames: list[Frame]) -> list[Inference]:
+        return [Inference(np.zeros(self.spec.size, np.float32)) for _ in frames]
 
 
 def test_builds_a_recorded_model_from_its_trace(tmp_path: Path) -> None:
