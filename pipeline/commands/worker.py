@@ -340,8 +340,11 @@ def _readings(
 
     if trace is not None:
         from camlink.models.recorded import open_trace
+        from camlink.pipeline.recording import check_replayable
 
-        return iter(sorted(open_trace(trace).frames, key=lambda frame: (frame.captured_at, frame.camera_id)))
+        recorded = open_trace(trace)
+        check_replayable(recorded, recorded.models, named_folders=True)
+        return iter(sorted(recorded.frames, key=lambda frame: (frame.captured_at, frame.camera_id)))
     specs = _shared(site, share)
     if not specs:
         note_console().print(f"no cameras for share {share} of {len(site.cameras)}", style="yellow")
