@@ -54,7 +54,7 @@ def build(
     runner = _runner(definition, path, place, chosen.backend, cache)
     time_ms, memory_gb, profile = definition.time_ms, definition.memory_gb, stored(chosen, cache)
     if profile is None and (time_ms is None or memory_gb is None):
-        profile = _measured(runner, chosen, path, cache)
+        profile = _measured(runner, chosen, path, cache, place)
     elif not is_built_in(definition):
         try_out(runner)
     if profile is not None:
@@ -101,7 +101,8 @@ def measure_all(
     profiles = []
     for backend in backends(definition, place):
         runner = _runner(definition, path, place, backend, cache)
-        profiles.append(_measured(runner, _key(definition, path, place, backend), path, cache, frames, batch_sizes))
+        key = _key(definition, path, place, backend)
+        profiles.append(_measured(runner, key, path, cache, place, frames, batch_sizes))
     return profiles
 
 
@@ -147,11 +148,12 @@ def _measured(
     key: ProfileKey,
     path: Path,
     cache: Path,
+    place: str,
     frames: Sequence[Frame] = (),
     batch_sizes: Sequence[int] = (1, 4),
 ) -> CostProfile:
     floor_gb = path.stat().st_size / 1e9  # growth of a process that has freed memory before can read as nothing
-    profile = measure(runner, key, frames, batch_sizes, floor_gb=floor_gb)
+    profile = measure(runner, key, frames, batch_sizes, floor_gb=floor_gb, place=place)
     store(profile, cache)
     return profile
 

@@ -8,6 +8,7 @@ a value that never depends on its neighbours.
 from __future__ import annotations
 
 import ast
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from camlink.models.detections import (
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
 
+log = logging.getLogger(__name__)
+
+_CUDA = "CUDAExecutionProvider"
 _DTYPES: dict[str, type[np.floating[Any]]] = {  # of inputs
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -59,10 +63,14 @@ class OnnxSession:
         options.log_severity_level = 3
         # Spinning threads of one model steal the cores of the next one in turn.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        wanted = ["CUDAExecutionProvider"] if self.device.startswith("cuda") else []
-        there = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if self.device.startswith("cuda"):
+            if _CUDA in onnxruntime.get_available_providers():
+                providers.insert(0, (_CUDA, {"device_id": int(self.device.partition(":")[2] or 0)}))
+            else:
+                log.warning("model %s: onnxruntime here knows no CUDA, so that it runs on the CPU", self.model)
         try:
-            session = onnxruntime.InferenceSession(str(self.path), options, [*there, "CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(self.path), options, providers)
         except Exception as error:  # onnxruntime's own classes share no public root
             raise ModelError(f'model "{self.model}": cannot load {self.path}: {error}') from error
         taken = session.get_inputs()[0]

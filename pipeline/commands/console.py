@@ -47,7 +47,20 @@ def writable_file(path: Path | None) -> Path | None:
     return path
 
 
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+def known_device(device: str | None) -> str | None:
+    """Check ``--device``. Raises `typer.BadParameter` for what can be none; whether it is there shows at the start."""
+    from camlink.models.device import check_name
+    from camlink.pipeline.errors import ModelError
+
+    try:
+        if device is not None:
+            check_name(device)
+    except ModelError as error:
+        raise typer.BadParameter(str(error)) from error
+    return device
+
+
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", callback=known_device)]
 TimezoneOption = Annotated[str, typer.Option(help="How times without a zone in names and manifests are read.")]
 RateOption = Annotated[
     str, typer.Option("--fps", help='Frames per second to look at, a rate such as "1/min", or "all".')

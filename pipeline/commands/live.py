@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console, print_note, print_warnings, writable
+from camlink.pipeline.commands.console import (
+    WRONG_USE,
+    DeviceOption,
+    note_console,
+    print_note,
+    print_warnings,
+    writable,
+)
 from camlink.pipeline.commands.dashboard import TokenOption
 from camlink.pipeline.quantities import counted
 
@@ -25,7 +32,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.", callback=writable)
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: DeviceOption = None,
     dashboard: Annotated[bool, typer.Option(help="Serve live pages and /metrics while running.")] = True,
     host: Annotated[
         str, typer.Option(help="Address of the dashboard; other than localhost it needs a token.")

@@ -1,0 +1,45 @@
+"""`camlink models profile` and `--device`: what cannot be is refused before anything is measured or fetched."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from camlink.models import building
+from camlink.pipeline.cli import app
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "measure_all", lambda *given, **more: pytest.fail("measured"))
+    monkeypatch.setattr(building.machine, "cuda_devices", lambda: 0)
+
+
+@pytest.mark.parametrize("batches", ["0", "-1", "1,0", "", "4,x", "1.5"])
+def test_batches_that_cannot_be_are_refused_and_price_no_model(batches: str) -> None:
+    told = CliRunner().invoke(app, ["models", "profile", "objects", f"--batches={batches}"])
+    assert told.exit_code == 2
+    assert "whole numbers from 1 on" in told.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["models", "profile"],
+        ["replay", "nowhere.mp4"],
+        ["record", "nowhere.mp4", "--out", "nowhere"],
+        ["run", "building"],
+        ["worker", "inference", "building", "--bus", "kafka://127.0.0.1:1/x", "--state", "redis://127.0.0.1:1"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_is_no_device_is_refused_by_every_command(command: list[str]) -> None:
+    told = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command, "--device", "gpu"])
+    assert told.exit_code == 2
+    assert '"gpu" is no device' in told.output
+
+
+def test_a_device_that_is_not_there_is_wrong_use() -> None:
+    told = CliRunner().invoke(app, ["models", "profile", "--device", "cuda:3"])
+    assert told.exit_code == 2
+    assert "torch sees no CUDA device here" in told.output
