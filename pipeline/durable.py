@@ -13,10 +13,14 @@ from camlink.pipeline.errors import ResultsError
 def write_durably(path: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write a temporary sibling, sync it and rename it to ``path``.
 
-    Raises `ResultsError` with the path when the disk is full or not writable; what was at ``path`` is then untouched.
+    What is there and is no file, such as a pipe or /dev/stdout, is written to as it is. Raises `ResultsError` with the
+    path when the disk is full or not writable; what was at ``path`` is then untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if path.exists() and not path.is_file():
+            fill(path)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         fill(temporary)
         _sync(temporary)

@@ -95,6 +95,7 @@ def compare(
     """Compare policies on recorded traces: what would each budget have cost, without a GPU."""
     import json
 
+    from camlink.pipeline.durable import write_text
     from camlink.pipeline.lab.compare import Rules
     from camlink.pipeline.lab.page import render
     from camlink.pipeline.lab.summary import as_csv
@@ -116,10 +117,10 @@ def compare(
     else:
         print_rows(rows, out_console())
     if csv is not None:
-        csv.write_text(as_csv(rows), encoding="utf-8")
+        write_text(csv, as_csv(rows))
         print_note(f"CSV: {csv}")
     if html is not None and rows:
-        html.write_text(render(rows, said), encoding="utf-8")
+        write_text(html, render(rows, said))
         print_note(f"page: {html}")
     if stopped:
         raise typer.Exit(STOPPED)
