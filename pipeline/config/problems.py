@@ -132,8 +132,8 @@ def _duplicate_ids(file: str, document: Document, data: dict[str, Any]) -> Itera
             continue
         line = document.line_of(("cameras", number, "id"))
         if camera_id in first_lines:
-            used = f'camera id "{camera_id}" is already used on line {first_lines[camera_id]}'
-            yield Problem(file, line, f'{used}; rename one, for example "{camera_id}-{number + 1}"')
+            used = f'camera id "{mask_url(camera_id)}" is already used on line {first_lines[camera_id]}'
+            yield Problem(file, line, f'{used}; rename one, for example "{mask_url(camera_id)}-{number + 1}"')
         first_lines.setdefault(camera_id, line)
 
 
@@ -145,7 +145,7 @@ def _place(path: KeyPath, data: Any) -> str:
             number = int(path[len(entries)])
             entry = _at(data, (*entries, number))
             name = entry.get(key) if isinstance(entry, dict) else None
-            words = [f'{kind} "{name}"' if isinstance(name, str) else f"{kind} {number + 1}"]
+            words = [f'{kind} "{mask_url(name)}"' if isinstance(name, str) else f"{kind} {number + 1}"]
             path = path[len(entries) + 1 :]
     words += [".".join(str(part) for part in path)] if path else []
     return "".join(f"{word}: " for word in words)

@@ -119,7 +119,7 @@ class CameraConfig(Section):
             shown = camera_id if len(camera_id) <= 80 else f"{camera_id[:80]}..."
             raise ValueError(
                 f'"{shown}" is not a camera id: use 1 to 64 letters of English, digits, "_", "." or "-", '
-                f'such as "{camera_id_from(camera_id)}"'
+                f'such as "{camera_id_from(mask_url(camera_id))}"'
             )
         return camera_id
 

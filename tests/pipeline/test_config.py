@@ -314,6 +314,14 @@ def test_the_schema_describes_every_key() -> None:
             assert key.get("description"), name
 
 
+def test_a_source_that_stands_where_an_id_belongs_is_told_without_its_password(tmp_path: Path) -> None:
+    entry = "  - {id: 'rtsp://u:hunter2@cam/1', source: 0}\n"
+    said = problems(tmp_path, f"{SMALL}cameras:\n{entry}{entry}")
+    assert [line for line, _ in said] == [3, 4, 4]
+    assert "hunter2" not in str(said)
+    assert 'camera "rtsp://***@cam/1": id: "rtsp://***@cam/1" is not a camera id' in said[0][1]
+
+
 def test_masked_is_plain_json_that_loads_again() -> None:
     config = load_config("building")
     assert SiteConfig.model_validate(json.loads(json.dumps(config.masked()))) == config
