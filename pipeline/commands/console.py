@@ -23,7 +23,8 @@ PIPED_WIDTH = 200  # what is piped into a file or another program has no termina
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="Configuration file, or a built-in name.")]
 ModelsOption = Annotated[
-    str | None, typer.Option("--models", "-m", help="A set (building, traffic) or names, comma-separated.")
+    str | None,
+    typer.Option("--models", "-m", help="A set (building, traffic) or names, comma-separated; the file's own, too."),
 ]
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from camlink.models import building, export
 from camlink.models.catalogue import ModelDefinition, build, output_spec
 from camlink.models.detections import check_yolo
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.commands.running import build_pool
+from camlink.pipeline.commands.settings import load_settings
 from camlink.pipeline.config import load_config
 from camlink.pipeline.errors import ConfigError, ModelError
 from camlink.pipeline.records import Frame
@@ -108,6 +110,15 @@ def test_a_wrong_model_of_a_site_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text(f"device: cpu\nmodels:\n  - {entry}\n")
     with pytest.raises(ConfigError, match=r'site.yaml:3: model "own": the weights know no class "cat"; did you mean'):
         build_pool(load_config(tmp_path / "site.yaml"))
+
+
+def test_an_option_names_models_of_the_file_and_of_the_catalogue(tmp_path: Path) -> None:
+    entry = "{name: own, adapter: onnx, weights: y.onnx, task: count, labels: [cat], confidence: 0.4}"
+    (tmp_path / "site.yaml").write_text(f"models: [objects, {entry}]\n")
+    chosen = load_settings(str(tmp_path / "site.yaml"), {"models": "own, persons"}).model_definitions()
+    assert [(model.name, model.confidence) for model in chosen] == [("own", 0.4), ("persons", 0.25)]
+    with pytest.raises(typer.BadParameter, match='"owm" is no model here; did you mean "own"'):
+        load_settings(str(tmp_path / "site.yaml"), {"models": "owm"})
 
 
 def test_weights_of_torchvision_are_found_beside_the_configuration(tmp_path: Path) -> None:
