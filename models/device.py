@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import sys
@@ -48,11 +49,29 @@ def give_back_freed() -> None:
 
 
 def threads() -> int:
-    """Return how many CPU threads one model may use: ``CAMLINK_THREADS``, else the cores given to this process."""
+    """Return how many CPU threads one model may use: ``CAMLINK_THREADS``, else the cores given to this process.
+
+    A container sees all cores of its host: where its share of them is limited, more threads would only be held up.
+    """
     asked = os.environ.get("CAMLINK_THREADS", "").strip()
-    if asked.isdigit() and int(asked) > 0:
+    if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, core_limit() or cores)
+
+
+def core_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return how many cores' time the control group of this container gives it, rounded up; None: no limit."""
+    try:
+        if (told := cgroup / "cpu.max").is_file():  # version 2: "400000 100000", or "max 100000"
+            quota, period = told.read_text().split()
+        else:
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{what}_us").read_text().strip() for what in ("quota", "period")
+            )
+        return max(math.ceil(int(quota) / int(period)), 1) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # no such files, or "max"
+        return None
 
 
 def cuda_devices() -> int:
