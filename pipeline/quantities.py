@@ -5,6 +5,7 @@ A bare number says nothing of its unit, so ``period: 60`` is refused rather than
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 from functools import cache
@@ -16,6 +17,7 @@ from camlink.pipeline.suggestions import suggest
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 GIGABYTES = {"KB": 1e-6, "MB": 1e-3, "GB": 1.0, "TB": 1e3, "MIB": 2**20 / 1e9, "GIB": 2**30 / 1e9}
 
+LONGEST = timedelta(days=36_500)  # added to a moment of our time, it gives one that calendars know
 _NUMBER = r"\d+(?:\.\d+)?"
 DURATION_PATTERN = rf"^(?:{_NUMBER}(?:ms|s|min|h|d))+$"
 RATE_PATTERN = rf"^{_NUMBER}/(?:{_NUMBER})?(?:ms|s|min|h|d)$"
@@ -49,17 +51,21 @@ def parse_duration(value: Any) -> timedelta:
         duration = value
     elif isinstance(value, str) and re.match(DURATION_PATTERN, value):
         parts = re.findall(rf"({_NUMBER})(ms|s|min|h|d)", value)
-        duration = timedelta(seconds=sum(float(number) * SECONDS[unit] for number, unit in parts))
+        seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+        duration = timedelta(seconds=min(seconds, 2 * LONGEST.total_seconds()))
     else:
         raise ValueError(_duration_advice(value))
     if duration <= timedelta(0):
         raise ValueError(f'"{value}" is not longer than nothing')
+    if duration > LONGEST:
+        raise ValueError(f'"{value!s:.20}" is too long; write {LONGEST.days}d at most')
     return duration
 
 
 def _duration_advice(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f'{value:g} has no unit; write "{value:g}s", "{value:g}min", "{value:g}h" or "{value:g}d"'
+        number = f"{_float(value):g}"
+        return f'{number} has no unit; write "{number}s", "{number}min", "{number}h" or "{number}d"'
     match = re.match(rf"^\s*({_NUMBER})\s*([a-z]+)\s*$", str(value).lower())
     if match:
         number, word = match.groups()
@@ -97,11 +103,11 @@ def parse_rate(value: Any) -> float:
         seconds = float(span or 1) * SECONDS[unit]
         rate = float(count) / seconds if seconds else 0.0
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        rate = float(value)
+        rate = _float(value)
     else:
         raise ValueError(f'"{value}" is not a rate; write frames per second such as 2 or 0.5, or "1/min"')
     if not 0 < rate <= 1000:
-        raise ValueError(f"{value} is not a usable rate; it must be above 0 and at most 1000 frames per second")
+        raise ValueError(f"{value!s:.20} is not a usable rate; it must be above 0 and at most 1000 frames per second")
     return rate
 
 
@@ -115,11 +121,11 @@ def parse_gigabytes(value: Any) -> float:
     if match and match.group(2).upper() in GIGABYTES:
         size = float(match.group(1)) * GIGABYTES[match.group(2).upper()]
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        size = float(value)
+        size = _float(value)
     else:
         raise ValueError(f'"{value}" is not a size; write GB as a number such as 4, or "500 MB"')
     if not 0 < size < 1e6:
-        raise ValueError(f"{value} is not a usable size; it must be above 0 GB")
+        raise ValueError(f"{value!s:.20} is not a usable size; it must be above 0 GB")
     return size
 
 
@@ -135,11 +141,12 @@ def parse_share(value: Any) -> float:
         raise ValueError(f'"{value}" is a percentage; write {float(match.group(1)) / 100:g}')
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f'"{value}" is not a share; write a number from 0 to 1')
-    if 2 <= value <= 100:
-        raise ValueError(f"{value:g} is above 1; a share lies in 0..1 (for {value:g} per cent write {value / 100:g})")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{value:g} is not a share; it must lie in 0..1")
-    return float(value)
+    share = _float(value)
+    if 2 <= share <= 100:
+        raise ValueError(f"{share:g} is above 1; a share lies in 0..1 (for {share:g} per cent write {share / 100:g})")
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share:g} is not a share; it must lie in 0..1")
+    return share
 
 
 def parse_crop(value: Any) -> tuple[float, float, float, float]:
@@ -150,15 +157,23 @@ def parse_crop(value: Any) -> tuple[float, float, float, float]:
     """
     parts = value if isinstance(value, list | tuple) else []
     if len(parts) == 4 and all(type(part) in (int, float) for part in parts):
-        x, y, width, height = map(float, parts)
+        x, y, width, height = map(_float, parts)
         slack = 1e-6  # 0.7 + 0.3 may be a little above 1
         if min(x, y) >= 0 and min(width, height) > 0 and max(x + width, y + height) <= 1 + slack:
             return x, y, width, height
-    got = f"[{', '.join(map(str, parts))}]" if parts else f'"{value}"'
+    got = f"[{', '.join(f'{part!s:.20}' for part in parts[:8])}]" if parts else f'"{value}"'
     raise ValueError(
         f"{got} is not a crop; write [x, y, width, height] as shares (0..1) of the picture and inside it, "
         "such as [0, 0, 1, 0.8] for all but the lowest fifth"
     )
+
+
+def _float(number: float) -> float:
+    """Return a number as a float, infinity where it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def parse_timezone(name: str) -> str:

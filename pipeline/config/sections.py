@@ -5,6 +5,7 @@ Descriptions appear in the JSON Schema, where editors show them. `camlink.pipeli
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -218,7 +219,7 @@ class ModelConfig(Section):
         folder = (info.context or {}).get("folder") or Path()
         is_torchvision = info.field_name == "weights" and info.data.get("adapter") == "torchvision"
         architecture, colon, path = name.partition(":") if is_torchvision else ("", "", name)  # ARCHITECTURE:PATH
-        return f"{architecture}{colon}{folder / path}" if (folder / path).is_file() else name
+        return f"{architecture}{colon}{folder / path}" if os.path.isfile(folder / path) else name
 
     @model_validator(mode="after")
     def _check_definition(self) -> Self:

@@ -225,6 +225,14 @@ memory_gb: 4
         ("cameras: [{id: a, source: 0, crop: [0, 0, 640, 480]}]", "as shares (0..1) of the picture"),
         ("cameras: [{id: a, source: 0, timezone: Asia/Singapor}]", 'did you mean "Asia/Singapore"?'),
         ("links: {history_frames: 20}", "links.history_frames: 20 is below min_train_frames (40)"),
+        ("period: 9999999999d", 'period: "9999999999d" is too long; write 36500d at most'),
+        (f"period: {10**400}", "has no unit"),
+        (f"audit: {{fraction: {10**400}}}", "audit.fraction: inf is not a share"),
+        (f"budgets: {{memory_gb: {10**400}}}", "is not a usable size"),
+        (f"cameras: [{{id: a, source: 0, fps: {10**400}}}]", "is not a usable rate"),
+        (f"cameras: [{{id: a, source: 0, crop: [0, 0, 1, {10**400}]}}]", "is not a crop"),
+        (f"cameras: [{{id: a, source: {'x' * 300}}}]", 'camera "a": source: no file or folder'),
+        ("cameras: [{id: a, source: ~nobody-of-that-name/clip.avi}]", 'camera "a": source: no file or folder'),
     ],
 )
 def test_wrong_values_say_what_to_write_instead(tmp_path: Path, text: str, expected: str) -> None:
@@ -238,6 +246,7 @@ def test_wrong_values_say_what_to_write_instead(tmp_path: Path, text: str, expec
     [
         ("models: [objects, persns]", 'did you mean "persons"?'),
         ("models: [objects, objects]", '"objects" is listed twice'),
+        (f"models: [{{name: a, adapter: onnx, weights: {'x' * 300}, task: count, labels: [a]}}]", "neither a file"),
         ("models: []", "name at least one model, or a set: building, traffic"),
         ("models: [{name: own, adapter: onx, weights: own.onnx, task: count}]", 'model "own": adapter: "onx"'),
         ("models: [{name: own, adapter: onnx, weights: own.onnx, task: count}]", 'model "own": give labels'),
