@@ -1,12 +1,16 @@
-"""`camlink models profile` and `--device`: what cannot be is refused before anything is measured or fetched."""
+"""What cannot be is refused before anything is measured or fetched: batches, devices, folders of earlier runs."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from camlink.models import building
 from camlink.pipeline.cli import app
+from camlink.pipeline.commands import running
+from camlink.pipeline.errors import RequestError
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +41,16 @@ def test_what_is_no_device_is_refused_by_every_command(command: list[str]) -> No
     told = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command, "--device", "gpu"])
     assert told.exit_code == 2
     assert '"gpu" is no device' in told.output
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_models_are_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "build_pool", lambda config: pytest.fail("built"))
+    (tmp_path / "run.json").touch()
+    told = CliRunner().invoke(app, ["run", "building", "--device", "cpu", "--out", str(tmp_path)])
+    assert isinstance(told.exception, RequestError)
+    assert str(told.exception) == f"{tmp_path} already holds a run; choose another folder"
 
 
 def test_a_device_that_is_not_there_is_wrong_use() -> None:
