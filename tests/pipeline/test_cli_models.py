@@ -43,6 +43,24 @@ def test_what_is_no_device_is_refused_by_every_command(command: list[str]) -> No
     assert '"gpu" is no device' in told.output
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "simulate new --seed -1",
+        "simulate new --days inf",
+        "federate rehearse old --out new --seed -1",
+        "compare old --seed -1",
+        "compare old --load-ms nan",
+        "compare old --load-ms -5",
+        "compare old --load-ms inf",
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(command: str) -> None:
+    told = CliRunner(env={"COLUMNS": "200"}).invoke(app, command.split())
+    assert told.exit_code == 2
+    assert f"Invalid value for '{command.split()[-2]}'" in told.output
+
+
 def test_a_folder_that_holds_a_run_is_refused_before_models_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
