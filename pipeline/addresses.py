@@ -129,10 +129,13 @@ def find_path(path: str, folder: Path | None, kind: Kind = "file or folder") -> 
 def _of_another_kind(place: Path, kind: Kind) -> str:
     if kind == "trace":
         return f'"{place}" is no trace: it holds no trace.yaml; `camlink record` writes one'
-    return f'"{place}" is a {"folder" if place.is_dir() else "file"}; a {kind} is wanted'
+    what = "folder" if place.is_dir() else "file" if place.is_file() else "device or pipe"
+    return f'"{place}" is a {what}; a {kind} is wanted'
 
 
 def _is(place: Path, kind: Kind) -> bool:
     if kind == "trace":
         return (place / "trace.yaml").is_file()
-    return kind == "file or folder" or place.is_dir() == (kind == "folder")
+    if kind == "file":
+        return place.is_file()  # and no device, which might never end
+    return kind == "file or folder" or place.is_dir()
