@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
@@ -225,10 +226,10 @@ def _section_at(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:
     return model
 
 
-def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    for name, known in model.model_fields.items():
-        for section in _models_within(known.annotation):
-            yield name, section
+@cache
+def _sections(model: type[BaseModel]) -> tuple[tuple[str, type[BaseModel]], ...]:
+    fields = model.model_fields.items()
+    return tuple((name, section) for name, known in fields for section in _models_within(known.annotation))
 
 
 def _models_within(annotation: Any) -> Iterator[type[BaseModel]]:
