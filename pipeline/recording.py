@@ -16,12 +16,14 @@ import numpy as np
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import RecordedModel, Trace
+from camlink.models.scores import RULES, has_agreement
 from camlink.pipeline.embedded import Reading, ticks
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.ingest.base import CAMERA_ID
 from camlink.pipeline.ingest.names import camera_id_from
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.records import STATISTICS, Frame, FrameDropped
+from camlink.pipeline.suggestions import suggest
 
 FRAME_COLUMNS = ("camera_id", "frame_index", "captured_at", *STATISTICS)
 OUTPUT_COLUMNS = ("camera_id", "frame_index", "model", "value", "detections")
@@ -86,6 +88,10 @@ def check_replayable(trace: Trace, chosen: Sequence[RecordedModel], *, named_fol
             f"{trace.path}: what {', '.join(boxed)} gives is boxes, which can be compared but not served; "
             "name the other models with --models"
         )
+    for model in chosen:
+        if not has_agreement(model.spec):
+            wrong = f'model "{model.spec.model}" has the unknown task "{model.spec.task}"'
+            raise TraceError(f"{trace.path}: {wrong}; {suggest(model.spec.task, RULES)}")
     cameras = sorted({frame.camera_id for frame in trace.frames})
     if named_folders:
         for what, names in (("camera", cameras), ("model", [model.spec.model for model in chosen])):

@@ -88,7 +88,6 @@ def test_what_would_be_misread_is_refused_with_its_row(
     ("model", "message"),
     [
         ("{size: 2.0, task: count, time_ms: 1, memory_gb: 1}", "size must be a whole number, got 2.0"),
-        ("{size: 1, task: counts, time_ms: 1, memory_gb: 1}", 'task must be one of count, .*, got "counts"'),
         ("{size: 2, task: count, labels: ab, time_ms: 1, memory_gb: 1}", "labels must be a list, got 'ab'"),
     ],
 )

@@ -113,6 +113,15 @@ def test_boxes_of_a_trace_are_not_replayed(tmp_path: Path) -> None:
     check_replayable(trace, [trace.model("people")], named_folders=True)
 
 
+def test_a_task_that_nobody_knows_is_not_replayed(tmp_path: Path) -> None:
+    folder = a_trace(tmp_path / "t")
+    text = (folder / "trace.yaml").read_text()
+    (folder / "trace.yaml").write_text(text.replace("task: count", "task: counts"))
+    trace = open_trace(folder)
+    with pytest.raises(TraceError, match='model "people" has the unknown task "counts"; did you mean "count"'):
+        check_replayable(trace, trace.models, named_folders=False)
+
+
 def test_names_of_a_trace_have_to_serve_as_folders_only_where_folders_are_named_after_them(tmp_path: Path) -> None:
     trace = open_trace(a_trace(tmp_path / "t", camera="Süd 3"))
     check_replayable(trace, trace.models, named_folders=False)
