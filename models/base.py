@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
+import numpy as np
+
+from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Detections, Frame, Value
 
 Kind = Literal["vector", "sequence", "set"]
@@ -80,3 +83,16 @@ class Model(Protocol):
     def run(self, frames: Sequence[Frame]) -> list[Inference]:
         """Return one `Inference` per frame, in order. Raises `ModelError`."""
         ...
+
+
+def check_answers(spec: OutputSpec, frames: Sequence[Frame], answers: Sequence[Inference]) -> None:
+    """Raise `ModelError` for what ``spec`` does not describe: a wrong shape or a NaN must not teach a link."""
+    if len(answers) != len(frames):
+        raise ModelError(f'model "{spec.model}": {len(answers)} values for {len(frames)} frames')
+    for frame, answer in zip(frames, answers, strict=True):
+        if spec.kind == "vector" and answer.value.shape != (spec.size,):
+            raise ModelError(f'model "{spec.model}": a value of shape {answer.value.shape}, wanted ({spec.size},)')
+        if not np.isfinite(answer.value).all():
+            raise ModelError(
+                f'model "{spec.model}": the value for frame {frame.index} of camera "{frame.camera_id}" is not finite'
+            )

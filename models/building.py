@@ -11,10 +11,20 @@ from pathlib import Path
 
 from camlink.models import device as machine
 from camlink.models.base import Model, OutputSpec
-from camlink.models.catalogue import ModelDefinition, output_spec
+from camlink.models.catalogue import ModelDefinition, is_built_in, output_spec
 from camlink.models.export import exported
 from camlink.models.onnx import OnnxClassifier, OnnxDetector
-from camlink.models.profile import CostProfile, PricedModel, ProfileKey, Runner, cheaper, measure, store, stored
+from camlink.models.profile import (
+    CostProfile,
+    PricedModel,
+    ProfileKey,
+    Runner,
+    cheaper,
+    measure,
+    store,
+    stored,
+    try_out,
+)
 from camlink.models.recorded import open_trace
 from camlink.models.tflite import TfliteClassifier
 from camlink.models.torchvision import TorchvisionClassifier
@@ -31,7 +41,8 @@ def build(
 ) -> Model:
     """Return the model, unloaded, with its costs: those of the definition, else a stored profile, else measured now.
 
-    Raises `ModelError`, and `WeightsError` when its weights are nowhere to be had.
+    A model of one's own is run once, so that what is wrong with it is found before the first camera is opened, and not
+    on every frame. Raises `ModelError`, and `WeightsError` when its weights are nowhere to be had.
     """
     if definition.adapter == "recorded":
         return open_trace(definition.weights).model(definition.name)
@@ -41,10 +52,17 @@ def build(
     known = [profile for key in keys if (profile := stored(key, cache)) is not None]
     chosen = cheaper(known).key if known else keys[0]
     runner = _runner(definition, path, place, chosen.backend, cache)
-    if definition.time_ms is not None and definition.memory_gb is not None:
-        return PricedModel(runner, definition.time_ms, definition.memory_gb)
-    profile = stored(chosen, cache) or _measured(runner, chosen, path, cache)
-    return PricedModel(runner, definition.time_ms or profile.time_ms, definition.memory_gb or profile.memory_gb)
+    time_ms, memory_gb, profile = definition.time_ms, definition.memory_gb, stored(chosen, cache)
+    if profile is None and (time_ms is None or memory_gb is None):
+        profile = _measured(runner, chosen, path, cache, place)
+    elif not is_built_in(definition):
+        try_out(runner)
+    if profile is not None:
+        time_ms = profile.time_ms if time_ms is None else time_ms
+        memory_gb = profile.memory_gb if memory_gb is None else memory_gb
+    assert time_ms is not None
+    assert memory_gb is not None
+    return PricedModel(runner, time_ms, memory_gb)
 
 
 def pull(definition: ModelDefinition, cache_dir: Path | None = None, progress: Progress | None = None) -> list[Path]:
@@ -83,7 +101,8 @@ def measure_all(
     profiles = []
     for backend in backends(definition, place):
         runner = _runner(definition, path, place, backend, cache)
-        profiles.append(_measured(runner, _key(definition, path, place, backend), path, cache, frames, batch_sizes))
+        key = _key(definition, path, place, backend)
+        profiles.append(_measured(runner, key, path, cache, place, frames, batch_sizes))
     return profiles
 
 
@@ -91,8 +110,7 @@ def backends(definition: ModelDefinition, place: str) -> tuple[str, ...]:
     """Return the backends able to run the model on ``place``, the default first."""
     if definition.adapter != "ultralytics":
         return (BACKENDS[definition.adapter],)
-    is_detector = definition.task in ("count", "multi_label")
-    return ("onnxruntime", "torch") if place == "cpu" and is_detector else ("torch",)
+    return ("onnxruntime", "torch") if place == "cpu" and definition.is_detector else ("torch",)
 
 
 def _weights_path(definition: ModelDefinition, cache: Path, progress: Progress | None) -> Path:
@@ -130,11 +148,12 @@ def _measured(
     key: ProfileKey,
     path: Path,
     cache: Path,
+    place: str,
     frames: Sequence[Frame] = (),
     batch_sizes: Sequence[int] = (1, 4),
 ) -> CostProfile:
     floor_gb = path.stat().st_size / 1e9  # growth of a process that has freed memory before can read as nothing
-    profile = measure(runner, key, frames, batch_sizes, floor_gb=floor_gb)
+    profile = measure(runner, key, frames, batch_sizes, floor_gb=floor_gb, place=place)
     store(profile, cache)
     return profile
 
@@ -177,7 +196,7 @@ def _yolo(definition: ModelDefinition, path: Path, place: str, backend: str, cac
 
 def _onnx(definition: ModelDefinition, path: Path, place: str, cache: Path) -> Runner:
     spec = output_spec(definition)
-    if definition.task == "count" or definition.classes:
+    if definition.is_detector:
         return _detector(definition, spec, path, place)
     names = _class_names(definition, cache)
     return OnnxClassifier(spec, path, definition.groups, names, _classifier_size(definition), place)

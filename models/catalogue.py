@@ -6,18 +6,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from camlink.models.base import Model, OutputSpec, Task
+from camlink.models.detections import KEPT_SCORE
 from camlink.pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from camlink.models.weights import Progress
 
 Adapter = Literal["ultralytics", "onnx", "torchvision", "tflite", "recorded"]
+
+_TASKS: Mapping[str, tuple[Task, ...]] = {
+    "ultralytics": ("count", "multi_label", "single_label"),
+    "onnx": ("count", "multi_label", "single_label", "regression"),
+    "torchvision": ("multi_label", "single_label", "regression"),
+    "tflite": ("single_label",),
+}
+STRIDE = 32  # of YOLO's networks: they take sides that are multiples of it
 
 _AGPL_NOTE = (
     "The code and weights of Ultralytics YOLO are AGPL-3.0: whoever offers a service that uses them must publish that "
@@ -48,6 +57,7 @@ class ModelDefinition:
     description: str = ""
     licence: str = "unknown"
     licence_note: str = ""
+    scale: float = 1.0  # of a regression: the error at which it counts as entirely wrong
     time_ms: float | None = None  # None: measured
     memory_gb: float | None = None  # None: measured
     class_names: str | None = None
@@ -63,6 +73,32 @@ class ModelDefinition:
         unknown = [label for label in self.groups if label not in self.labels]
         if unknown:
             raise ModelError(f'model "{self.name}": the group "{unknown[0]}" is none of its labels {self.labels}')
+        for fault in self._faults():
+            raise ModelError(f'model "{self.name}": {fault}')
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether its values are made of boxes."""
+        return self.adapter in ("ultralytics", "onnx") and (
+            self.task == "count"
+            or (self.task == "multi_label" and (self.adapter == "ultralytics" or self.classes != ()))
+        )
+
+    def _faults(self) -> Iterator[str]:
+        """Yield what no network could give, or would give otherwise than meant."""
+        if self.task not in (tasks := _TASKS.get(self.adapter, (self.task,))):
+            yield f"adapter {self.adapter} gives {', '.join(tasks)}, not {self.task}"
+        if twice := [label for i, label in enumerate(self.labels) if label in self.labels[:i]]:
+            yield f'the label "{twice[0]}" stands twice; give each a name of its own'
+        if self.groups and self.task != "single_label":
+            yield f"groups are summed for task single_label, not {self.task}; leave them out"
+        if self.classes and not self.is_detector:
+            yield "classes are what a detector finds, for task count or multi_label; leave them out"
+        if self.is_detector and self.image_size % STRIDE:
+            below = self.image_size // STRIDE * STRIDE
+            yield f"image_size {self.image_size} is no multiple of {STRIDE}; take {below or STRIDE} or {below + STRIDE}"
+        if self.is_detector and self.confidence < KEPT_SCORE:
+            yield f"confidence {self.confidence:g} is below {KEPT_SCORE:g}, under which no box is kept; raise it"
 
 
 def _counter(name: str, weights: str, labels: tuple[str, ...], confidence: float, description: str) -> ModelDefinition:
@@ -222,13 +258,18 @@ def definition(name: str) -> ModelDefinition:
     return _MODELS[name]
 
 
+def is_built_in(model: ModelDefinition) -> bool:
+    """Say whether ``model`` is one of the catalogue's own, whose weights are pinned and known to give what it says."""
+    return _MODELS.get(model.name) == model
+
+
 def output_spec(model: ModelDefinition) -> OutputSpec:
     """Return what the model's output means, without touching its weights. A recorded model's trace says it instead."""
     if model.adapter == "recorded":
         raise ModelError(
             f'model "{model.name}": the output of a recorded model is described by its trace; see open_trace'
         )
-    return OutputSpec(model.name, "vector", len(model.labels), model.task, model.labels)
+    return OutputSpec(model.name, "vector", len(model.labels), model.task, model.labels, scale=model.scale)
 
 
 def build(

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from camlink.models.base import OutputSpec
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Detections, Value
 
@@ -81,6 +82,30 @@ def class_ids(model: str, wanted: Sequence[str | int], known: Mapping[int, str])
             )
             raise ModelError(f'model "{model}": the weights know no class "{name}"; {hint}')
     return tuple(ids[name] for name in wanted)
+
+
+def counted_ids(model: str, wanted: Sequence[str | int], known: Mapping[int, str]) -> tuple[int, ...]:
+    """Return the network's id of each class that a detector counts. Raises `ModelError`, also for one named twice."""
+    ids = class_ids(model, wanted, known)
+    for place, number in enumerate(ids):
+        if number in ids[:place]:
+            raise ModelError(f'model "{model}": the class "{known[number]}" is counted twice; name it once')
+    return ids
+
+
+def check_yolo(spec: OutputSpec, network: str) -> None:
+    """Raise `ModelError` where a YOLO network of the task ``network`` cannot give what ``spec`` describes."""
+    found = {"classify": ("single_label",), **dict.fromkeys(("detect", "pose", "segment"), ("count", "multi_label"))}
+    if network not in found:
+        raise ModelError(
+            f'model "{spec.model}": weights of YOLO\'s task "{network}" are not read; {", ".join(found)} are'
+        )
+    if spec.task not in found[network]:
+        gives = "classes of the whole picture" if network == "classify" else "boxes"
+        raise ModelError(
+            f'model "{spec.model}": its weights, of YOLO\'s task "{network}", give {gives}, so that its task is '
+            f"{' or '.join(found[network])}, not {spec.task}"
+        )
 
 
 def as_detections(xyxy: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Detections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import sys
@@ -10,7 +11,13 @@ from pathlib import Path
 
 from camlink.pipeline.errors import ModelError
 
-_SIGNS = ("out of memory", "failed to allocate", "cannot allocate memory", "bad_alloc")
+_SIGNS = (
+    "out of memory",
+    "failed to allocate",
+    "cannot allocate memory",
+    "bad_alloc",
+    "alloc_failed",
+)  # the last: cuBLAS
 
 
 def ran_out(error: BaseException | None) -> bool:
@@ -42,39 +49,66 @@ def give_back_freed() -> None:
 
 
 def threads() -> int:
-    """Return how many CPU threads one model may use: ``CAMLINK_THREADS``, else the cores given to this process."""
+    """Return how many CPU threads one model may use: ``CAMLINK_THREADS``, else the cores given to this process.
+
+    A container sees all cores of its host: where its share of them is limited, more threads would only be held up.
+    """
     asked = os.environ.get("CAMLINK_THREADS", "").strip()
-    if asked.isdigit() and int(asked) > 0:
+    if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, core_limit() or cores)
 
 
-def has_cuda() -> bool:
-    """Say whether torch can use a CUDA device, without importing torch (seconds) where there is no driver at all."""
+def core_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return how many cores' time the control group of this container gives it, rounded up; None: no limit."""
+    try:
+        if (told := cgroup / "cpu.max").is_file():  # version 2: "400000 100000", or "max 100000"
+            quota, period = told.read_text().split()
+        else:
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{what}_us").read_text().strip() for what in ("quota", "period")
+            )
+        return max(math.ceil(int(quota) / int(period)), 1) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # no such files, or "max"
+        return None
+
+
+def cuda_devices() -> int:
+    """Return how many CUDA devices torch can use, without importing it (seconds) where there is no driver at all."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return False
+        return 0
     try:
         import torch
     except ImportError:
-        return False
-    return bool(torch.cuda.is_available())
+        return 0
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def check_name(device: str) -> None:
+    """Raise `ModelError` for what can be no device anywhere."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ModelError(f'"{device}" is no device; write auto, cpu, cuda or cuda:N')
 
 
 def resolve(device: str) -> str:
     """Turn "auto" into "cuda:0" or "cpu". Raises `ModelError` when a CUDA device is asked for and not there."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ModelError(f'device "{device}": wanted auto, cpu, cuda or cuda:N')
-    if device == "cpu":
-        return device
-    if has_cuda():
-        return "cuda:0" if device == "auto" else device
-    if device != "auto":
+    check_name(device)
+    there = 0 if device == "cpu" else cuda_devices()
+    if device == "cpu" or (device == "auto" and not there):
+        return "cpu"
+    if not there:
         raise ModelError(
             f"device {device}: torch sees no CUDA device here; use --device cpu, or install a CUDA build of torch"
         )
-    return "cpu"
+    number = int(device.partition(":")[2] or 0)
+    if number >= there:
+        raise ModelError(
+            f"device {device}: torch sees {there} CUDA device{'' if there == 1 else 's'} here, from cuda:0 on"
+        )
+    return f"cuda:{number}"
 
 
 def described(place: str) -> str:

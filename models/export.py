@@ -33,8 +33,8 @@ def exported(weights: Path, image_size: int, cache_dir: Path | None = None) -> P
         shutil.copyfile(weights, copy)
         try:
             made = open_yolo(copy, cache_dir).export(format="onnx", imgsz=image_size, dynamic=True, simplify=False)
-        except ModelError:
-            raise
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(copy), str(weights))) from error
         except Exception as error:  # the exporter's errors have no common root
             raise ModelError(f"cannot export {weights} to ONNX: {error}; is the package onnx installed?") from error
         os.replace(made, target)

@@ -34,18 +34,19 @@ class Letterbox:
         return np.clip(shifted / np.array([width, height, width, height], np.float32), 0.0, 1.0)
 
 
-def letterbox(pixels: Pixels, size: int, stride: int = 32, square: bool = False) -> Letterbox:
-    """Scale the longer side to ``size`` and pad the other to the next multiple of ``stride`` (or to a square).
+def letterbox(pixels: Pixels, size: int | tuple[int, int], stride: int = 32, filled: bool = False) -> Letterbox:
+    """Scale into ``size``, of a square or (height, width), and pad to the next multiple of ``stride``, or to all of it.
 
     The padding up to a stride, not a square, is what makes a 16:9 frame 40 % cheaper than a square one.
     """
     import cv2
 
     height, width = pixels.shape[:2]
-    ratio = min(size / height, size / width)
+    most_h, most_w = (size, size) if isinstance(size, int) else size
+    ratio = min(most_h / height, most_w / width)
     scaled_w, scaled_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    pad_w, pad_h = size - scaled_w, size - scaled_h
-    if not square:
+    pad_w, pad_h = most_w - scaled_w, most_h - scaled_h
+    if not filled:
         pad_w, pad_h = pad_w % stride, pad_h % stride
     # The 0.1 decides, as in ultralytics, which side takes the odd pixel.
     top, bottom = round(pad_h / 2 - 0.1), round(pad_h / 2 + 0.1)

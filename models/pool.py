@@ -15,9 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 
-import numpy as np
-
-from camlink.models.base import Inference, Model, OutputSpec
+from camlink.models.base import Inference, Model, OutputSpec, check_answers
 from camlink.models.device import ran_out
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
@@ -157,7 +155,7 @@ class ModelPool:
             finally:
                 took_ms = (self._clock() - start) * 1000
                 self.busy_ms[name] += took_ms
-            _check_answers(model.spec, batch, answers)
+            check_answers(model.spec, batch, answers)
             self.executions[name] += len(batch)
             self.batch_sizes[name][len(batch)] += 1
             self.watch(name, len(batch), took_ms)
@@ -260,16 +258,3 @@ class ModelPool:
             ) from error
         self._batch[name] = size // 2
         log.warning("model %s: out of memory with %d frames; batches of %d from now on", name, size, size // 2)
-
-
-def _check_answers(spec: OutputSpec, batch: Sequence[Frame], answers: Sequence[Inference]) -> None:
-    """A wrong shape or a NaN must stop here, not teach a link."""
-    if len(answers) != len(batch):
-        raise ModelError(f'model "{spec.model}": {len(answers)} values for {len(batch)} frames')
-    for frame, answer in zip(batch, answers, strict=True):
-        if spec.kind == "vector" and answer.value.shape != (spec.size,):
-            raise ModelError(f'model "{spec.model}": a value of shape {answer.value.shape}, wanted ({spec.size},)')
-        if not np.isfinite(answer.value).all():
-            raise ModelError(
-                f'model "{spec.model}": the value for frame {frame.index} of camera "{frame.camera_id}" is not finite'
-            )

@@ -26,7 +26,7 @@ from typing import Protocol
 import numpy as np
 
 from camlink.models import device as machine
-from camlink.models.base import Inference, OutputSpec
+from camlink.models.base import Inference, OutputSpec, check_answers
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
@@ -76,7 +76,7 @@ class CostProfile:
 
     @property
     def time_ms(self) -> float:
-        """Time per frame at the smallest batch measured: what a frame costs a camera that comes alone."""
+        """Time per frame at the smallest batch measured, one: what a frame costs a camera that comes alone."""
         return self.ms_by_batch[min(self.ms_by_batch)]
 
     def to_json(self) -> str:
@@ -134,24 +134,36 @@ def measure(
     batch_sizes: Sequence[int] = (1, 4),
     clock: Callable[[], float] = time.perf_counter,
     floor_gb: float = 0.0,
+    place: str = "cpu",
 ) -> CostProfile:
-    """Load ``runner``, time it, and unload it again. ``floor_gb`` is the least memory that is believed.
+    """Load ``runner``, which runs on ``place``, time it, and unload it again.
 
-    Each time is the median of `TIMED_RUNS` runs after `WARM_UP_RUNS`, so that one hiccup of a shared machine does not
-    become a fact. Without ``frames``, noise of `PICTURE` size stands in. Raises `ModelError` as the model does.
+    ``floor_gb`` is the least memory that is believed. Each time is the median of `TIMED_RUNS` runs after
+    `WARM_UP_RUNS`, so that one hiccup of a shared machine does not become a fact; a batch of one, which prices the
+    model, is always among them. Without ``frames``, noise of `PICTURE` size stands in. Raises `ModelError` as the model
+    does.
     """
     pictures = list(frames) or [noise_frame()]
     twin = copy.deepcopy(runner)
-    with _memory(key.device) as used:
+    with _memory(place) as used:
         runner.load()
         try:
-            timed = {size: _ms_per_frame(runner, pictures, size, clock) for size in sorted(set(batch_sizes))}
-            taken_gb = used() if key.device.startswith("cuda") else _growth_gb(twin, pictures, max(batch_sizes))
+            timed = {size: _ms_per_frame(runner, pictures, size, clock) for size in sorted({1, *batch_sizes})}
+            taken_gb = used() if place.startswith("cuda") else _growth_gb(twin, pictures, max(batch_sizes))
         finally:
             runner.unload()
     memory_gb = max(taken_gb, floor_gb)
     versions = {name: _version(name) for name in (key.backend, "numpy")}
     return CostProfile(runner.spec.model, key, timed, memory_gb, datetime.now(UTC), versions)
+
+
+def try_out(runner: Runner) -> None:
+    """Load ``runner``, run it once, and unload it again. Raises `ModelError` where it gives what it is not to give."""
+    runner.load()
+    try:
+        check_answers(runner.spec, [noise_frame()], runner.run([noise_frame()]))
+    finally:
+        runner.unload()
 
 
 def noise_frame() -> Frame:
@@ -208,7 +220,7 @@ def _growth_gb(twin: Runner, pictures: Sequence[Frame], size: int) -> float:
 def _ms_per_frame(runner: Runner, pictures: Sequence[Frame], size: int, clock: Callable[[], float]) -> float:
     batch = [pictures[i % len(pictures)] for i in range(size)]
     for _ in range(WARM_UP_RUNS):
-        runner.run(batch)
+        check_answers(runner.spec, batch, runner.run(batch))
     times = []
     for _ in range(TIMED_RUNS):
         start = clock()
@@ -218,14 +230,14 @@ def _ms_per_frame(runner: Runner, pictures: Sequence[Frame], size: int, clock: C
 
 
 @contextmanager
-def _memory(device: str) -> Iterator[Callable[[], float]]:
+def _memory(place: str) -> Iterator[Callable[[], float]]:
     """Yield a function that says how many GB have been taken since: torch's peak on CUDA, resident growth on CPU."""
-    if device.startswith("cuda"):
+    if place.startswith("cuda"):
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        yield lambda: max(torch.cuda.max_memory_allocated() - before, 0) / 1e9
+        torch.cuda.reset_peak_memory_stats(place)
+        before = torch.cuda.memory_allocated(place)
+        yield lambda: max(torch.cuda.max_memory_allocated(place) - before, 0) / 1e9
         return
     gc.collect()
     machine.give_back_freed()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from camlink.models.average_precision import COLUMNS, places_of
 from camlink.models.base import OutputSpec
 from camlink.models.detection_arrays import DetectionArrays, detection_arrays
+from camlink.models.trace_files import to_microseconds
 from camlink.pipeline.records import STATISTICS
 
 Array = NDArray[np.float32]
@@ -88,8 +89,11 @@ def read_frames(folder: Path) -> FrameRows | None:
     for batch in _batches(folder, "frames", STATISTICS):
         if batch.column("captured_at").null_count or batch.column("camera_id").null_count:
             raise NotPlain("a time or a camera is missing")
+        captured_at = to_microseconds(batch.column("captured_at"))
+        if pyarrow.types.is_timestamp(captured_at.type) and captured_at.type.tz is None:
+            raise NotPlain("a time without a zone")
         try:
-            moments = pc.cast(batch.column("captured_at"), pyarrow.timestamp("us", "UTC"))
+            moments = pc.cast(captured_at, pyarrow.timestamp("us", "UTC"))
         except pyarrow.ArrowException as error:
             raise NotPlain from error
         parts["time_s"].append(pc.cast(moments, pyarrow.int64()).to_numpy() / 1e6)
@@ -114,7 +118,10 @@ def _coded(column: Any, places: dict[str, int]) -> NDArray[np.int32]:
     import pyarrow.compute as pc
 
     coded = pc.dictionary_encode(column)
-    lookup = [places.setdefault(str(name), len(places)) for name in coded.dictionary.to_pylist()]
+    names = [str(name) for name in coded.dictionary.to_pylist()]
+    if "" in names:
+        raise NotPlain("a camera has no name")
+    lookup = [places.setdefault(name, len(places)) for name in names]
     return np.asarray(np.array(lookup, np.int32)[coded.indices.to_numpy()])
 
 
@@ -166,13 +173,15 @@ def _by_model(
     """Yield each model of a batch with the rows it answers for, what it gave there, and its detections if read."""
     import pyarrow.compute as pc
 
+    if batch.column("camera_id").null_count or batch.column("model").null_count:
+        raise NotPlain("a camera or a model is missing")
     cameras = pc.dictionary_encode(batch.column("camera_id"))
     lookup = np.array([places.get(str(c), -1) for c in cameras.dictionary.to_pylist()], np.int64)
     camera = lookup[cameras.indices.to_numpy()] if len(lookup) else np.zeros(0, np.int64)
     row = rows.find(camera, _whole(batch.column("frame_index")))
     named = pc.dictionary_encode(batch.column("model"))
     codes = named.indices.to_numpy()
-    for code, model in enumerate(named.dictionary.to_pylist()):
+    for code, model in enumerate(map(str, named.dictionary.to_pylist())):
         mine = np.flatnonzero((codes == code) & (row >= 0))
         drawn = batch.column("detections").take(mine) if "detections" in batch.schema.names else None
         yield model, row[mine], drawn if model in boxed else batch.column("value").take(mine), drawn
@@ -211,6 +220,8 @@ def parse(column: Any, spec: OutputSpec) -> tuple[NDArray[np.bool_], Array]:
         values = stacked(_lists(coded.dictionary.to_pylist()), spec)[coded.indices.to_numpy()]
     else:
         values = stacked(column.to_pylist(), spec)
+    if spec.task == "count" and (values < 0).any():
+        raise NotPlain("a count below 0")
     finite = np.isfinite(values).all(axis=1)
     given[given] = finite
     return given, values if finite.all() else values[finite]
@@ -325,4 +336,7 @@ def _present(header: list[str], needed: tuple[str, ...], optional: tuple[str, ..
 def _whole(column: Any) -> Whole:
     if column.null_count:
         raise NotPlain("a frame index is missing")
-    return np.asarray(column.to_numpy(), np.int64)
+    numbers = column.to_numpy()
+    if not np.issubdtype(numbers.dtype, np.integer) and not np.equal(np.mod(numbers, 1), 0).all():
+        raise NotPlain("a frame index is no whole number")
+    return np.asarray(numbers, np.int64)

@@ -80,8 +80,9 @@ def read_frames(folder: Path) -> tuple[Frame, ...]:
     path, rows = _table(folder, "frames", ("camera_id", "frame_index", "captured_at"), STATISTICS)
     frames: list[Frame] = []
     seen: set[tuple[str, int]] = set()
-    for line, (camera, index, captured_at, *stats) in rows:
+    for line, (named, index, captured_at, *stats) in rows:
         where = f"{path}:{line}"
+        camera = _name(named, "camera_id", where)
         frame = Frame(camera, _index(index, where), _moment(captured_at, where), _NO_PIXELS, _stats(stats, where))
         if (camera, frame.index) in seen:
             raise TraceError(f'{where}: frame {frame.index} of camera "{camera}" stands here a second time')
@@ -95,8 +96,9 @@ def read_outputs(folder: Path, specs: Mapping[str, OutputSpec]) -> dict[str, Ans
     path, rows = _table(folder, "outputs", ("camera_id", "frame_index", "model", "value"), ("detections",))
     answers: dict[str, Answers] = {name: {} for name in specs}
     parsed: dict[str, dict[Any, Inference]] = {name: {} for name in specs}  # equal values share one inference
-    for line, (camera, index, model, value, boxes) in rows:
+    for line, (named, index, said_by, value, boxes) in rows:
         where = f"{path}:{line}"
+        camera, model = _name(named, "camera_id", where), _name(said_by, "model", where)
         if model not in answers:
             raise TraceError(f'{where}: model "{model}" is not in trace.yaml, which has {", ".join(specs)}')
         key = (_hashable(value), _hashable(boxes))
@@ -118,6 +120,11 @@ def _entry(name: str, raw: Any, where: str) -> RecordedEntry:
         raise TraceError(f'{where}: model "{name}" lacks {", ".join(missing)}')
     try:
         fields = {key: raw[key] for key in _SPEC_FIELDS if raw.get(key) is not None}
+        for key in ("size", "max_steps"):
+            if type(fields.get(key, 1)) is not int:
+                raise ValueError(f"{key} must be a whole number, got {fields[key]!r}")
+        if not isinstance(fields.get("labels", []), list):
+            raise ValueError(f"labels must be a list, got {fields['labels']!r}")
         fields["labels"] = tuple(str(label) for label in raw.get("labels") or ())
         spec = OutputSpec(name, **{"kind": _KINDS.get(str(raw["task"]), "vector"), **fields})
         costs = {key: _cost(raw[key], key) for key in ("time_ms", "memory_gb")}
@@ -151,7 +158,7 @@ def _table(folder: Path, name: str, needed: tuple[str, ...], optional: tuple[str
 
 
 def _csv_rows(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> Iterator[Row]:
-    with path.open(newline="", encoding="utf-8") as stream:
+    with path.open(newline="", encoding="utf-8-sig") as stream:  # Excel begins its files with a mark
         reader = csv.reader(stream, strict=True)
         try:
             header = next(reader, [])
@@ -176,7 +183,7 @@ def _parquet_rows(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]
             present = [column for column in (*needed, *optional) if column in names]
             line = 0
             for batch in file.iter_batches(columns=present):
-                columns = {column: batch.column(column).to_pylist() for column in present}
+                columns = {column: to_microseconds(batch.column(column)).to_pylist() for column in present}
                 absent = [None] * batch.num_rows
                 for row in zip(*(columns.get(column, absent) for column in (*needed, *optional)), strict=True):
                     line += 1
@@ -185,17 +192,35 @@ def _parquet_rows(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]
         raise TraceError(f"{path}: not Parquet: {error}") from error
 
 
+def to_microseconds(column: Any) -> Any:
+    """Return a column of finer times, as pandas writes them, in microseconds; any other one as it is."""
+    import pyarrow
+
+    finer = pyarrow.types.is_timestamp(column.type) and column.type.unit == "ns"
+    return column.cast(pyarrow.timestamp("us", column.type.tz), safe=False) if finer else column
+
+
 def _check_columns(header: list[str], needed: tuple[str, ...], where: str) -> None:
     missing = [column for column in needed if column not in header]
     if missing:
         raise TraceError(f"{where}: lacks the column {', '.join(missing)}; it has {', '.join(header) or 'none'}")
 
 
+def _name(raw: Any, column: str, where: str) -> str:
+    """Return a name; numbers, as a table of another program may hold, are names too."""
+    if raw is None or raw == "":
+        raise TraceError(f"{where}: has no {column}")
+    return str(raw)
+
+
 def _index(raw: Any, where: str) -> int:
     try:
-        return int(raw)
-    except (TypeError, ValueError):
-        raise TraceError(f"{where}: frame_index {raw!r} is no whole number") from None
+        index = int(raw)
+    except (TypeError, ValueError, OverflowError):
+        index = None
+    if index is None or (isinstance(raw, float) and index != raw):
+        raise TraceError(f"{where}: frame_index {raw!r} is no whole number")
+    return index
 
 
 def _moment(raw: Any, where: str) -> datetime:
@@ -233,6 +258,8 @@ def _inference(raw: Any, boxes: Any, spec: OutputSpec, where: str) -> Inference:
     fits = value.shape == (spec.size,) if spec.kind == "vector" else value.ndim >= 1
     if not fits or not np.isfinite(value).all():
         raise TraceError(f'{where}: value {raw!r} of "{spec.model}", wanted {spec.size} finite numbers')
+    if spec.task == "count" and (value < 0).any():
+        raise TraceError(f'{where}: value {raw!r} of "{spec.model}" has a count below 0')
     value.flags.writeable = False
     return Inference(value, None if boxes in (None, "") else _detections(boxes, spec, where))
 

@@ -23,7 +23,8 @@ from camlink.models.detections import (
     MAX_BOXES,
     OVERLAP,
     as_detections,
-    class_ids,
+    check_yolo,
+    counted_ids,
     counts,
     highest_scores,
     relabel,
@@ -96,12 +97,13 @@ class UltralyticsModel:
         if self._yolo is not None:
             return
         yolo = open_yolo(self._path, self._cache)
+        check_yolo(self.spec, yolo.task)
         names = {int(number): str(name) for number, name in yolo.names.items()}
         if yolo.task == "classify":
             ordered = [names[i] for i in sorted(names)]
             self._grouping = Grouping(self.spec.model, self.spec.labels, self._groups, ordered)
         else:
-            self._ids = class_ids(self.spec.model, self._classes, names)
+            self._ids = counted_ids(self.spec.model, self._classes, names)
         if self._device == "cpu":
             import torch
 

@@ -144,9 +144,9 @@ _hashes: dict[tuple[str, int, int], str] = {}
 
 
 def _own_file(name: str, registry: Mapping[str, WeightFile]) -> Path:
-    candidates = [Path(name).expanduser(), *(Path(part) / name for part in _own_folders())]
+    candidates = [Path(os.path.expanduser(name)), *(Path(part) / name for part in _own_folders())]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):  # unlike Path's, it takes what can be no name for what is not there
             return path
     near = difflib.get_close_matches(name, registry, n=1)
     hint = f'; did you mean "{near[0]}"?' if near else f"; registered names are {', '.join(registry)}"

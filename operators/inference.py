@@ -97,6 +97,7 @@ class InferenceOperator(Operator):
         self._cameras: dict[str, _Camera] = {}
         self._deferred: list[_Job] = []
         self._awaiting: list[_Job] = []  # for models that are being loaded beside
+        self._failing: set[tuple[str, str]] = set()  # cameras with models that failed on their last frame, as was told
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
         jobs: list[_Job] = []
@@ -144,6 +145,7 @@ class InferenceOperator(Operator):
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
         self._cameras.pop(camera_id, None)
+        self._failing = {(camera, model) for camera, model in self._failing if camera != camera_id}
         if self._gate is not None:
             self._gate.forget(camera_id)
         self._deferred = [job for job in self._deferred if job.frame.camera_id != camera_id]
@@ -327,12 +329,17 @@ class InferenceOperator(Operator):
     def _infer(self, model: str, frames: Mapping[int, Frame], failed: Sequence[dict[str, str]]) -> dict[int, Inference]:
         """Run a batch; where it fails, frame by frame, so that one bad frame harms no other camera."""
         try:
-            return dict(zip(frames, self._pool.run(model, list(frames.values())), strict=True))
+            found = dict(zip(frames, self._pool.run(model, list(frames.values())), strict=True))
+            if self._failing:
+                self._failing -= {(frame.camera_id, model) for frame in frames.values()}
+            return found
         except ModelError as error:
             if len(frames) == 1:
                 ((place, frame),) = frames.items()
                 failed[place][model] = str(error)
-                logger.warning('camera "%s", frame %d: %s', frame.camera_id, frame.index, error)
+                if (frame.camera_id, model) not in self._failing:  # once: it may fail on every frame for days
+                    self._failing.add((frame.camera_id, model))
+                    logger.warning('camera "%s", from frame %d on: %s', frame.camera_id, frame.index, error)
                 return {}
         alone = [self._infer(model, {place: frame}, failed) for place, frame in frames.items()]
         return {place: inference for found in alone for place, inference in found.items()}

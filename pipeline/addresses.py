@@ -109,13 +109,12 @@ def find_path(path: str, folder: Path | None, kind: Kind = "file or folder") -> 
 
     Raises ValueError with the places that were looked at and the nearest name of that kind there.
     """
-    wanted = Path(path).expanduser()
+    wanted = Path(os.path.expanduser(path))
     places = [wanted] if wanted.is_absolute() else [base / wanted for base in (folder, Path()) if base is not None]
-    for place in places:
-        if place.exists() and not _is(place, kind):
+    for place in filter(os.path.exists, places):  # unlike Path's, it takes what can be no name for what is not there
+        if not _is(place, kind):
             raise ValueError(_of_another_kind(place, kind))
-        if place.exists():
-            return str(place)
+        return str(place)
     if _LIKE_ADDRESS.search(path):  # not shown: it may hold a password
         raise ValueError("looks like an address without a scheme; begin it with rtsp:// or http://")
     tried = " and ".join(f'"{place.parent}"' for place in dict.fromkeys(places))
@@ -130,10 +129,13 @@ def find_path(path: str, folder: Path | None, kind: Kind = "file or folder") -> 
 def _of_another_kind(place: Path, kind: Kind) -> str:
     if kind == "trace":
         return f'"{place}" is no trace: it holds no trace.yaml; `camlink record` writes one'
-    return f'"{place}" is a {"folder" if place.is_dir() else "file"}; a {kind} is wanted'
+    what = "folder" if place.is_dir() else "file" if place.is_file() else "device or pipe"
+    return f'"{place}" is a {what}; a {kind} is wanted'
 
 
 def _is(place: Path, kind: Kind) -> bool:
     if kind == "trace":
         return (place / "trace.yaml").is_file()
-    return kind == "file or folder" or place.is_dir() == (kind == "folder")
+    if kind == "file":
+        return place.is_file()  # and no device, which might never end
+    return kind == "file or folder" or place.is_dir()

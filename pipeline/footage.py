@@ -81,15 +81,16 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
     needed = LEAST_BOOTSTRAP + config.profile.min_frames
     short = {f.camera_id: f.frames for f in footage if f.frames and f.frames <= needed}
     notes = [_too_short(short, needed)] if short else []
-    counts = [f.frames for f in footage if f.frames and f.frames > needed]
-    rates = [f.fps for f in footage if f.fps]
+    others = [f for f in footage if f.camera_id not in short]
+    counts = [f.frames for f in others if f.frames]
+    rates = [f.fps for f in others if f.fps]
     if counts:
         config, note = _fit_bootstrap(config, min(counts))
         notes += note
         config, note = _fit_audit(config, min(counts))
         notes += note
     if rates:
-        config, note = _fit_period(config, min(rates), [f.times for f in footage if f.frames and f.frames > needed])
+        config, note = _fit_period(config, min(rates), [f.times for f in others if f.frames])
         notes += note
     if counts and rates:
         config, note = _fit_profile(config, min(counts), max(rates))

@@ -5,10 +5,14 @@ A bare number says nothing of its unit, so ``period: 60`` is refused rather than
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
-from math import isfinite
+from functools import cache
 from typing import Any
+from zoneinfo import available_timezones
+
+from camlink.pipeline.suggestions import suggest
 
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 GIGABYTES = {"KB": 1e-6, "MB": 1e-3, "GB": 1.0, "TB": 1e3, "MIB": 2**20 / 1e9, "GIB": 2**30 / 1e9}
@@ -60,7 +64,8 @@ def parse_duration(value: Any) -> timedelta:
 
 def _duration_advice(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f'{value:g} has no unit; write "{value:g}s", "{value:g}min", "{value:g}h" or "{value:g}d"'
+        number = f"{_float(value):g}"
+        return f'{number} has no unit; write "{number}s", "{number}min", "{number}h" or "{number}d"'
     match = re.match(rf"^\s*({_NUMBER})\s*([a-z]+)\s*$", str(value).lower())
     if match:
         number, word = match.groups()
@@ -98,11 +103,11 @@ def parse_rate(value: Any) -> float:
         seconds = float(span or 1) * SECONDS[unit]
         rate = float(count) / seconds if seconds else 0.0
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        rate = float(value)
+        rate = _float(value)
     else:
         raise ValueError(f'"{value}" is not a rate; write frames per second such as 2 or 0.5, or "1/min"')
     if not 0 < rate <= 1000:
-        raise ValueError(f"{value} is not a usable rate; it must be above 0 and at most 1000 frames per second")
+        raise ValueError(f"{value!s:.20} is not a usable rate; it must be above 0 and at most 1000 frames per second")
     return rate
 
 
@@ -116,11 +121,11 @@ def parse_gigabytes(value: Any) -> float:
     if match and match.group(2).upper() in GIGABYTES:
         size = float(match.group(1)) * GIGABYTES[match.group(2).upper()]
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        size = float(value)
+        size = _float(value)
     else:
         raise ValueError(f'"{value}" is not a size; write GB as a number such as 4, or "500 MB"')
     if not 0 < size < 1e6:
-        raise ValueError(f"{value} is not a usable size; it must be above 0 GB")
+        raise ValueError(f"{value!s:.20} is not a usable size; it must be above 0 GB")
     return size
 
 
@@ -136,11 +141,12 @@ def parse_share(value: Any) -> float:
         raise ValueError(f'"{value}" is a percentage; write {float(match.group(1)) / 100:g}')
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f'"{value}" is not a share; write a number from 0 to 1')
-    if 2 <= value <= 100:
-        raise ValueError(f"{value:g} is above 1; a share lies in 0..1 (for {value:g} per cent write {value / 100:g})")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{value:g} is not a share; it must lie in 0..1")
-    return float(value)
+    share = _float(value)
+    if 2 <= share <= 100:
+        raise ValueError(f"{share:g} is above 1; a share lies in 0..1 (for {share:g} per cent write {share / 100:g})")
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share:g} is not a share; it must lie in 0..1")
+    return share
 
 
 def parse_crop(value: Any) -> tuple[float, float, float, float]:
@@ -150,16 +156,44 @@ def parse_crop(value: Any) -> tuple[float, float, float, float]:
     (0.0, 0.0, 1.0, 0.8)
     """
     parts = value if isinstance(value, list | tuple) else []
-    if len(parts) == 4 and all(type(part) in (int, float) and isfinite(part) for part in parts):
+    if len(parts) == 4 and all(type(part) in (int, float) and math.isfinite(_float(part)) for part in parts):
         x, y, width, height = map(float, parts)
         slack = 1e-6  # 0.7 + 0.3 may be a little above 1
         if min(x, y) >= 0 and min(width, height) > 0 and max(x + width, y + height) <= 1 + slack:
             return x, y, width, height
-    got = f"[{', '.join(map(str, parts))}]" if parts else f'"{value}"'
+    got = f"[{', '.join(f'{part!s:.20}' for part in parts[:8])}]" if parts else f'"{value}"'
     raise ValueError(
         f"{got} is not a crop; write [x, y, width, height] as shares (0..1) of the picture and inside it, "
         "such as [0, 0, 1, 0.8] for all but the lowest fifth"
     )
+
+
+def _float(number: float) -> float:
+    """Return a number as a float, infinity where it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+def parse_timezone(name: str) -> str:
+    """Return the name of a time zone that is known. Raises ValueError with the nearest name.
+
+    >>> parse_timezone("asia/singapore")
+    Traceback (most recent call last):
+    ValueError: "asia/singapore" is not a known time zone; did you mean "Asia/Singapore"?
+    """
+    if name in _time_zones():
+        return name
+    close = suggest(name, sorted(_time_zones()))
+    advice = close if close.startswith("did") else 'write one like "Asia/Singapore"'
+    raise ValueError(f'"{name}" is not a known time zone; {advice}')
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    """Finding them takes some 20 ms of looking through folders, which a site of 5000 cameras would do for each."""
+    return frozenset(available_timezones())
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -15,10 +15,15 @@ import numpy as np
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
+from camlink.models.recorded import RecordedModel, Trace
+from camlink.models.scores import RULES, has_agreement
 from camlink.pipeline.embedded import Reading, ticks
 from camlink.pipeline.errors import TraceError
+from camlink.pipeline.ingest.base import CAMERA_ID
+from camlink.pipeline.ingest.names import camera_id_from
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.records import STATISTICS, Frame, FrameDropped
+from camlink.pipeline.suggestions import suggest
 
 FRAME_COLUMNS = ("camera_id", "frame_index", "captured_at", *STATISTICS)
 OUTPUT_COLUMNS = ("camera_id", "frame_index", "model", "value", "detections")
@@ -71,6 +76,37 @@ class TraceWriter:
         writer = csv.writer(self._open.enter_context(path.open("w", newline="", encoding="utf-8")))
         writer.writerow(columns)
         return writer
+
+
+def check_replayable(trace: Trace, chosen: Sequence[RecordedModel], *, named_folders: bool) -> None:
+    """Raise `TraceError` for a trace that a comparison may take, but no pipeline could serve with ``chosen`` models.
+
+    ``named_folders``: folders are named after cameras and models, or records of them travel.
+    """
+    if boxed := [model.spec.model for model in chosen if model.spec.kind == "set"]:
+        raise TraceError(
+            f"{trace.path}: what {', '.join(boxed)} gives is boxes, which can be compared but not served; "
+            "name the other models with --models"
+        )
+    for model in chosen:
+        if not has_agreement(model.spec):
+            wrong = f'model "{model.spec.model}" has the unknown task "{model.spec.task}"'
+            raise TraceError(f"{trace.path}: {wrong}; {suggest(model.spec.task, RULES)}")
+    cameras = sorted({frame.camera_id for frame in trace.frames})
+    if named_folders:
+        for what, names in (("camera", cameras), ("model", [model.spec.model for model in chosen])):
+            for name in names:
+                if not CAMERA_ID.fullmatch(name):
+                    raise TraceError(
+                        f'{trace.path}: {what} "{name}" names folders here, which takes 1 to 64 letters of English, '
+                        f'digits, "_", "." or "-", such as "{camera_id_from(name)}"; rename it in the trace'
+                    )
+    said = any(model.knows(frame.camera_id, frame.index) for frame in trace.frames for model in chosen)
+    if trace.frames and not said:
+        raise TraceError(
+            f"{trace.path}: no frame has an output of {', '.join(model.spec.model for model in chosen)}; camera_id and "
+            f"frame_index of its two tables do not meet (cameras of frames: {', '.join(cameras[:5])})"
+        )
 
 
 class TraceReadings:

@@ -43,6 +43,12 @@ class Camera:
     fps: float | None
 
 
+def check_free(out: Path) -> None:
+    """Raise `RequestError` if the folder holds a run already."""
+    if (out / "run.json").exists():
+        raise RequestError(f"{out} already holds a run; choose another folder")
+
+
 class Session:
     """Runs a site over readings and leaves a results folder that `camlink report` can read at any time."""
 
@@ -66,8 +72,7 @@ class Session:
         ``listeners`` see every record that reaches the results log, after it, and may ask for relabelled frames.
         Raises `RequestError` if ``out`` holds a run.
         """
-        if (out / "run.json").exists():
-            raise RequestError(f"{out} already holds a run; choose another folder")
+        check_free(out)
         check_budgets(config, pool)
         self._pool = pool
         self._out = out

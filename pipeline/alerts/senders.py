@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -51,14 +52,21 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class Webhook:
-    """POSTs the alert; any 2xx answer means that it has arrived. ``Idempotency-Key`` is the alert's id."""
+    """POSTs the alert; any 2xx answer means that it has arrived. ``Idempotency-Key`` is the alert's id.
+
+    User and password may be in the address: they are sent by Basic authentication.
+    """
 
     def __init__(self, address: str) -> None:
-        self._address, self._shown = address, shown_place(address)
+        parts = urlsplit(address)
+        login, _, host = parts.netloc.rpartition("@")  # urllib would take the login for a part of the host's name
+        self._address, self._shown = parts._replace(netloc=host).geturl(), shown_place(address)
+        basic = base64.b64encode(unquote(login).encode()).decode()
+        self._login = {"Authorization": f"Basic {basic}"} if login else {}
         self._opener = urllib.request.build_opener(_NoRedirects)
 
     def send(self, key: str, body: bytes) -> None:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, "User-Agent": "camlink"}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key, "User-Agent": "camlink", **self._login}
         request = urllib.request.Request(self._address, body, headers, method="POST")
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:

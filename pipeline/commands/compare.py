@@ -76,11 +76,13 @@ def compare(
     policy: Annotated[
         list[str] | None, typer.Option(help="Policies by name, or your own as module:Class; all when not given.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seeds; several give a mean and a spread.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="Seeds; several give a mean and a spread.")] = None,
     period: Annotated[
         str | None, typer.Option(help="How long a selection holds; 1h or a tenth of the trace when not given.")
     ] = None,
-    load_ms: Annotated[float, typer.Option(help="What bringing a model into memory costs, in ms.")] = 0.0,
+    load_ms: Annotated[
+        float, typer.Option(min=0.0, max=1e9, help="What bringing a model into memory costs, in ms.")
+    ] = 0.0,
     zoo: Annotated[
         Path | None, typer.Option(help="What camlink starts from on every camera, as `camlink zoo build` writes it.")
     ] = None,

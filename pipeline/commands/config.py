@@ -41,9 +41,10 @@ def schema(
     import json
 
     from camlink.pipeline.config import json_schema
+    from camlink.pipeline.durable import write_text
 
     text = json.dumps(json_schema(), indent=2)
     if out is None:
         typer.echo(text)
     else:
-        out.write_text(text + "\n", encoding="utf-8")
+        write_text(out, text + "\n")

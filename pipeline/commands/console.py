@@ -23,7 +23,8 @@ PIPED_WIDTH = 200  # what is piped into a file or another program has no termina
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="Configuration file, or a built-in name.")]
 ModelsOption = Annotated[
-    str | None, typer.Option("--models", "-m", help="A set (building, traffic) or names, comma-separated.")
+    str | None,
+    typer.Option("--models", "-m", help="A set (building, traffic) or names, comma-separated; the file's own, too."),
 ]
 
 
@@ -47,7 +48,20 @@ def writable_file(path: Path | None) -> Path | None:
     return path
 
 
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+def known_device(device: str | None) -> str | None:
+    """Check ``--device``. Raises `typer.BadParameter` for what can be none; whether it is there shows at the start."""
+    from camlink.models.device import check_name
+    from camlink.pipeline.errors import ModelError
+
+    try:
+        if device is not None:
+            check_name(device)
+    except ModelError as error:
+        raise typer.BadParameter(str(error)) from error
+    return device
+
+
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", callback=known_device)]
 TimezoneOption = Annotated[str, typer.Option(help="How times without a zone in names and manifests are read.")]
 RateOption = Annotated[
     str, typer.Option("--fps", help='Frames per second to look at, a rate such as "1/min", or "all".')
@@ -100,16 +114,12 @@ def parse_fps(text: str) -> float | None:
 
 def parse_timezone(text: str) -> str:
     """Read ``--timezone``. Raises `typer.BadParameter` for one that is not known."""
-    from zoneinfo import available_timezones
+    from camlink.pipeline import quantities
 
-    from camlink.pipeline.suggestions import suggest
-
-    zones = available_timezones()
-    if text in zones:
-        return text
-    close = suggest(text, sorted(zones))
-    advice = close if close.startswith("did") else 'write one like "Asia/Singapore"'
-    raise typer.BadParameter(f'"{text}" is not a known time zone; {advice}', param_hint="--timezone")
+    try:
+        return quantities.parse_timezone(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--timezone") from error
 
 
 def print_error(error: Exception | str) -> None:

@@ -30,7 +30,7 @@ ModelsOption = Annotated[str | None, typer.Option("--models", help="Names, comma
 TargetsOption = Annotated[str | None, typer.Option("--targets", help="Link to these models; to all when not given.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds of gradients.")]
 ClipOption = Annotated[float, typer.Option(min=1e-6, help="Longest gradient of a link that a site may send.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of the links as they start.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the links as they start.")]
 OutOption = Annotated[
     Path, typer.Option("--out", help="Folder for the links: links.start of a configuration.", callback=writable)
 ]

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import WRONG_USE, note_console, print_note, print_warnings, writable
+from camlink.pipeline.commands.console import (
+    WRONG_USE,
+    DeviceOption,
+    note_console,
+    print_note,
+    print_warnings,
+    writable,
+)
 from camlink.pipeline.commands.dashboard import TokenOption
 from camlink.pipeline.quantities import counted
 
@@ -25,7 +32,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.", callback=writable)
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: DeviceOption = None,
     dashboard: Annotated[bool, typer.Option(help="Serve live pages and /metrics while running.")] = True,
     host: Annotated[
         str, typer.Option(help="Address of the dashboard; other than localhost it needs a token.")
@@ -45,7 +52,7 @@ def run(
     from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.ingest import Roster, SourceSpec
     from camlink.pipeline.ingest.names import camera_id_from
-    from camlink.pipeline.session import Camera, Listener, Session
+    from camlink.pipeline.session import Camera, Listener, Session, check_free
 
     site = load_config(config)
     if not site.cameras:
@@ -54,8 +61,9 @@ def run(
     site = on_device(site, device)
     print_warnings(warnings_of(site))
     check_start(site)
-    pool, descriptions = build_pool(site)
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
+    check_free(folder)  # before models are measured, and before alerts that an earlier run left there are sent
+    pool, descriptions = build_pool(site)
 
     def cameras_of(site: SiteConfig) -> dict[str, Camera]:
         return {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}

@@ -51,12 +51,17 @@ def profile(
     """Measure every backend that can run a model here; the costs are stored, and the fastest is used from then on."""
     from camlink.models import catalogue
     from camlink.models.building import measure_all
+    from camlink.models.device import resolve
+    from camlink.pipeline.errors import ModelError
     from camlink.pipeline.tables import print_table
 
+    if not all(size.strip().isdecimal() and int(size) for size in batches.split(",")):
+        raise typer.BadParameter("batch sizes are whole numbers from 1 on, such as 1,4,8", param_hint="--batches")
+    sizes = tuple(int(size) for size in batches.split(","))
     try:
-        sizes = tuple(int(size) for size in batches.split(","))
-    except ValueError as error:
-        raise typer.BadParameter("batch sizes are whole numbers, such as 1,4,8", param_hint="--batches") from error
+        resolve(device)
+    except ModelError as error:
+        raise typer.BadParameter(str(error), param_hint="--device") from error
     heads = ("model", "device", "backend", *(f"ms a frame, batch {s}" for s in sizes), "GB")
     rows = []
     with note_console().status("measuring"):

@@ -27,7 +27,7 @@ def record(
     """
     from camlink.pipeline.commands.replay import find_cameras
     from camlink.pipeline.commands.running import build_pool, shown_progress, stop_on_interrupt
-    from camlink.pipeline.commands.settings import load_settings, model_choice
+    from camlink.pipeline.commands.settings import load_settings
     from camlink.pipeline.config import Budgets
     from camlink.pipeline.footage import footage_of
     from camlink.pipeline.ingest.merge import merge
@@ -35,7 +35,7 @@ def record(
     from camlink.pipeline.progress import Progress
     from camlink.pipeline.recording import TraceWriter, record_trace
 
-    settings = load_settings(config, {"models": model_choice(models), "device": device})
+    settings = load_settings(config, {"models": models, "device": device})
     settings = settings.model_copy(update={"budgets": Budgets()})  # every model runs on every frame: no swapping
     specs = find_cameras(paths, console.parse_fps(fps), console.parse_timezone(timezone), None)
     totals = [footage_of(spec).frames for spec in specs]

@@ -70,7 +70,7 @@ def replay(
     """
     from camlink.pipeline.commands.earlier_run import EarlierRun, results_folder
     from camlink.pipeline.commands.replay_trace import replay_trace
-    from camlink.pipeline.commands.settings import load_settings, model_choice
+    from camlink.pipeline.commands.settings import load_settings
     from camlink.pipeline.config import warnings_of
 
     rate, timezone = console.parse_fps(fps), console.parse_timezone(timezone)
@@ -78,7 +78,7 @@ def replay(
     settings = load_settings(
         config,
         {
-            "models": None if is_trace else model_choice(models),
+            "models": None if is_trace else models,
             "period": period,
             "budgets.time_share": time_share,
             "budgets.latency_ms": latency_ms,

@@ -22,12 +22,14 @@ def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | 
     from camlink.models.trace_files import is_synthetic
     from camlink.pipeline.assembly import check_budgets, pool_of
     from camlink.pipeline.commands.running import run_and_report
+    from camlink.pipeline.config.checks import WITH_LINKS
     from camlink.pipeline.footage import Footage, fit_rules, rate_of
-    from camlink.pipeline.recording import TraceReadings
+    from camlink.pipeline.recording import TraceReadings, check_replayable
     from camlink.pipeline.session import Camera, Session
 
     trace = open_trace(path)
     chosen = chosen_models(trace, models)
+    check_replayable(trace, chosen, named_folders=config.policy in WITH_LINKS)
     frames = sorted(trace.frames, key=lambda frame: (frame.captured_at, frame.camera_id))
     rates = rate_of(frames)
     if fit:

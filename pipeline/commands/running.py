@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from camlink.pipeline.commands.console import DONE, FAILED, STOPPED, note_console, out_console, print_error
-from camlink.pipeline.errors import CamlinkError
+from camlink.pipeline.errors import CamlinkError, ConfigError, ModelError, WeightsError
 from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
@@ -31,21 +31,30 @@ PLAIN_EVERY_S = 10.0  # progress lines where there is no terminal
 def build_pool(config: SiteConfig) -> tuple[ModelPool, dict[str, dict[str, str]]]:
     """Fetch, build and price the models; return the pool and what reports say of each model.
 
-    Raises `ConfigError` where the memory budget is too small for them.
+    Raises `ConfigError` where the memory budget is too small for them, or where a model of the site's own cannot be run
+    or gives something else than it is said to.
     """
     from camlink.models import catalogue
     from camlink.pipeline.assembly import pool_of
 
     notes = note_console()
     models, descriptions = [], {}
-    for definition in config.model_definitions():
+    for number, definition in enumerate(config.model_definitions()):
         with notes.status(f"model {definition.name}: fetching and measuring") as status:
 
             def show(what: str, done: int, total: int | None, name: str = definition.name, line: Any = status) -> None:
                 size = f" {done / 1e6:.0f}" + (f" of {total / 1e6:.0f}" if total else "") + " MB" if done else ""
                 line.update(f"model {name}: {what}{size}")
 
-            model = catalogue.build(definition, device=config.device, progress=show)
+            try:
+                model = catalogue.build(definition, device=config.device, progress=show)
+            except WeightsError:
+                raise
+            except ModelError as error:
+                if catalogue.is_built_in(definition):
+                    raise
+                message = str(error).removeprefix(f'model "{definition.name}": ')
+                raise ConfigError([config.problem_at(("models", number), message)]) from error
         notes.print(f"model {definition.name}: {model.time_ms:.0f} ms a frame, {model.memory_gb:.2f} GB", style="dim")
         models.append(model)
         descriptions[definition.name] = {"description": definition.description, "licence": definition.licence}

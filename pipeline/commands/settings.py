@@ -28,8 +28,8 @@ OPTIONS = {  # by the key whose value they override
 def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
     """Return the configuration ``name`` without its cameras, changed by what is not None in ``changes``.
 
-    Keys are those of `OPTIONS`. Raises `ConfigError` for the file and `typer.BadParameter` for a change that does not
-    fit.
+    Keys are those of `OPTIONS`; models are named as on the command line. Raises `ConfigError` for the file and
+    `typer.BadParameter` for a change that does not fit.
     """
     config = load_config(name, ignore_cameras=True)
     data = config.model_dump(mode="json")
@@ -37,7 +37,7 @@ def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
     for key, value in changes.items():
         if value is not None:
             path = tuple(key.split("."))
-            _set(data, path, value)
+            _set(data, path, _model_choice(value, config) if key == "models" else value)
             options[path] = OPTIONS[key]
     try:
         changed = SiteConfig.model_validate(data)
@@ -53,18 +53,24 @@ def on_device(site: SiteConfig, device: str | None) -> SiteConfig:
     return site.model_copy(update={"device": device}).read_from(site, {("device",): OPTIONS["device"]})
 
 
-def model_choice(text: str | None) -> str | tuple[str, ...] | None:
-    """Read ``--models``: one set by name, or a comma-separated list of models. Raises `typer.BadParameter`."""
+def _model_choice(text: str, config: SiteConfig) -> str | tuple[str | dict[str, Any], ...]:
+    """Read ``--models``: one set by name, or a comma-separated list of models, of the catalogue or the file's own.
+
+    Raises `typer.BadParameter`.
+    """
     from camlink.models import catalogue
 
-    if text is None or text in catalogue.sets():
+    entries = () if isinstance(config.models, str) else config.models
+    own = {entry.name: entry.model_dump(mode="json") for entry in entries if not isinstance(entry, str)}
+    if text in catalogue.sets() and text not in own:
         return text
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
-        if name not in catalogue.names():
-            known = (*(catalogue.sets() if len(names) == 1 else ()), *catalogue.names())  # a set stands alone
+        if name not in own and name not in catalogue.names():
+            sets = catalogue.sets() if len(names) == 1 else ()  # a set stands alone
+            known = (*own, *sets, *catalogue.names())
             raise typer.BadParameter(f'"{name}" is no model here; {suggest(name, known)}', param_hint="--models")
-    return names
+    return tuple(own.get(name, name) for name in names)
 
 
 def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -14,9 +14,9 @@ from camlink.pipeline.quantities import counted
 def simulate(
     out: Annotated[Path, typer.Argument(help="Trace folder to write.", show_default=False, callback=writable)],
     cameras: Annotated[int, typer.Option(min=1, help="Number of cameras: streets, buildings and roads in turn.")] = 12,
-    days: Annotated[float, typer.Option(min=0.01, help="Days, from a Monday on.")] = 7.0,
+    days: Annotated[float, typer.Option(min=0.01, max=36_500, help="Days, from a Monday on.")] = 7.0,
     every: Annotated[str, typer.Option(help="Time from frame to frame: 10s, 1min.")] = "10s",
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a trace that is there already.")] = False,
 ) -> None:
     """Write a SYNTHETIC trace of a city: real daily profiles, everything else by chance. For scale and drift only."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
-from camlink.pipeline.commands.console import note_console, print_note
+from camlink.pipeline.commands.console import known_device, note_console, print_note
 
 if TYPE_CHECKING:
     from camlink.models.base import OutputSpec
@@ -33,6 +33,9 @@ BusOption = Annotated[str, typer.Option("--bus", envvar="CAMLINK_BUS", help="kaf
 StateOption = Annotated[str, typer.Option("--state", envvar="CAMLINK_STATE", help="redis://HOST:PORT")]
 HEALTH = "Serve /healthz, /readyz, /metrics on HOST:PORT or a loopback PORT."
 HealthOption = Annotated[str | None, typer.Option("--health", envvar="CAMLINK_HEALTH", help=HEALTH)]
+DeviceOption = Annotated[
+    str | None, typer.Option(envvar="CAMLINK_DEVICE", help="auto, cpu, cuda or cuda:N.", callback=known_device)
+]
 HoldOption = Annotated[
     float,
     typer.Option("--hold-s", envvar="CAMLINK_HOLD_S", min=0.0, help="Longest wait for what other workers are to say."),
@@ -92,7 +95,7 @@ def inference(
     config: ConfigArgument,
     bus: BusOption,
     state: StateOption,
-    device: Annotated[str | None, typer.Option(envvar="CAMLINK_DEVICE", help="auto, cpu, cuda or cuda:N.")] = None,
+    device: DeviceOption = None,
     trace: TraceOption = None,
     batch: Annotated[
         int, typer.Option(envvar="CAMLINK_BATCH", min=1, help="Most frames that a model takes at once.")
@@ -335,13 +338,15 @@ def _models(config: str, site: SiteConfig, trace: Path | None) -> tuple[ModelPoo
 def _readings(
     config: str, site: SiteConfig, share: str, replay: bool, trace: Path | None, closing: ExitStack
 ) -> Iterable[Reading | None]:
+    from camlink.models.recorded import open_trace
     from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.ingest import Roster, merge, open_source
+    from camlink.pipeline.recording import check_replayable
 
     if trace is not None:
-        from camlink.models.recorded import open_trace
-
-        return iter(sorted(open_trace(trace).frames, key=lambda frame: (frame.captured_at, frame.camera_id)))
+        recorded = open_trace(trace)
+        check_replayable(recorded, recorded.models, named_folders=True)
+        return iter(sorted(recorded.frames, key=lambda frame: (frame.captured_at, frame.camera_id)))
     specs = _shared(site, share)
     if not specs:
         note_console().print(f"no cameras for share {share} of {len(site.cameras)}", style="yellow")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
@@ -132,8 +133,8 @@ def _duplicate_ids(file: str, document: Document, data: dict[str, Any]) -> Itera
             continue
         line = document.line_of(("cameras", number, "id"))
         if camera_id in first_lines:
-            used = f'camera id "{camera_id}" is already used on line {first_lines[camera_id]}'
-            yield Problem(file, line, f'{used}; rename one, for example "{camera_id}-{number + 1}"')
+            used = f'camera id "{mask_url(camera_id)}" is already used on line {first_lines[camera_id]}'
+            yield Problem(file, line, f'{used}; rename one, for example "{mask_url(camera_id)}-{number + 1}"')
         first_lines.setdefault(camera_id, line)
 
 
@@ -145,7 +146,7 @@ def _place(path: KeyPath, data: Any) -> str:
             number = int(path[len(entries)])
             entry = _at(data, (*entries, number))
             name = entry.get(key) if isinstance(entry, dict) else None
-            words = [f'{kind} "{name}"' if isinstance(name, str) else f"{kind} {number + 1}"]
+            words = [f'{kind} "{mask_url(name)}"' if isinstance(name, str) else f"{kind} {number + 1}"]
             path = path[len(entries) + 1 :]
     words += [".".join(str(part) for part in path)] if path else []
     return "".join(f"{word}: " for word in words)
@@ -195,6 +196,7 @@ _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "int_type": lambda _: "a whole number",
     "int_from_float": lambda _: "a whole number",
     "float_type": lambda _: "a number",
+    "finite_number": lambda _: "a finite number",
     "tuple_type": lambda _: "a list",
     "dict_type": lambda _: "a mapping of keys",
     "greater_than": lambda context: f"above {context['gt']:g}",
@@ -224,10 +226,10 @@ def _section_at(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:
     return model
 
 
-def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    for name, known in model.model_fields.items():
-        for section in _models_within(known.annotation):
-            yield name, section
+@cache
+def _sections(model: type[BaseModel]) -> tuple[tuple[str, type[BaseModel]], ...]:
+    fields = model.model_fields.items()
+    return tuple((name, section) for name, known in fields for section in _models_within(known.annotation))
 
 
 def _models_within(annotation: Any) -> Iterator[type[BaseModel]]:

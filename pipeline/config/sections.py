@@ -5,17 +5,18 @@ Descriptions appear in the JSON Schema, where editors show them. `camlink.pipeli
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from zoneinfo import available_timezones
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     PlainSerializer,
     PrivateAttr,
     Strict,
@@ -32,7 +33,6 @@ from camlink.pipeline.errors import LinkError, ModelError
 from camlink.pipeline.ingest.base import CAMERA_ID, SourceSpec
 from camlink.pipeline.ingest.masking import mask_url
 from camlink.pipeline.ingest.names import camera_id_from
-from camlink.pipeline.suggestions import suggest
 
 if TYPE_CHECKING:
     from camlink.models.catalogue import ModelDefinition
@@ -55,6 +55,7 @@ Gigabytes = Annotated[
     BeforeValidator(quantities.parse_gigabytes),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "examples": ["500 MB"]}]}),
 ]
+PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 Share = Annotated[
     float,
     BeforeValidator(quantities.parse_share),
@@ -119,7 +120,7 @@ class CameraConfig(Section):
             shown = camera_id if len(camera_id) <= 80 else f"{camera_id[:80]}..."
             raise ValueError(
                 f'"{shown}" is not a camera id: use 1 to 64 letters of English, digits, "_", "." or "-", '
-                f'such as "{camera_id_from(camera_id)}"'
+                f'such as "{camera_id_from(mask_url(camera_id))}"'
             )
         return camera_id
 
@@ -142,12 +143,7 @@ class CameraConfig(Section):
     @field_validator("timezone")
     @classmethod
     def _check_timezone(cls, timezone: str) -> str:
-        zones = available_timezones()
-        if timezone not in zones:
-            close = suggest(timezone, sorted(zones))
-            advice = close if close.startswith("did") else 'write one like "Asia/Singapore"'
-            raise ValueError(f'"{timezone}" is not a known time zone; {advice}')
-        return timezone
+        return quantities.parse_timezone(timezone)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -198,7 +194,8 @@ class ModelConfig(Section):
     )
     confidence: Share = Field(default=0.25, description="Detections below this confidence (0..1) are left out.")
     image_size: int = Field(default=640, ge=32, le=4096, description="Side in pixels to which pictures are scaled.")
-    time_ms: float | None = Field(default=None, gt=0, description="Time per frame in ms; measured when absent.")
+    scale: PositiveFloat = Field(default=1.0, description="For a regression: the error at which it is entirely wrong.")
+    time_ms: PositiveFloat | None = Field(default=None, description="Time per frame in ms; measured when absent.")
     memory_gb: Gigabytes | None = Field(default=None, description="Peak memory in GB; measured when absent.")
     description: str = Field(default="", description="What the model is, shown in reports.")
     licence: str = Field(default="as stated by its publisher", description="Licence of the weights, shown in reports.")
@@ -219,9 +216,10 @@ class ModelConfig(Section):
         """Point at a file that lies beside the configuration; any other name is for the weight search to find."""
         if name is None:
             return None
-        folder = (info.context or {}).get("folder")
-        beside = folder / name if folder is not None else Path(name)
-        return str(beside) if beside.is_file() else name
+        folder = (info.context or {}).get("folder") or Path()
+        is_torchvision = info.field_name == "weights" and info.data.get("adapter") == "torchvision"
+        architecture, colon, path = name.partition(":") if is_torchvision else ("", "", name)  # ARCHITECTURE:PATH
+        return f"{architecture}{colon}{folder / path}" if os.path.isfile(folder / path) else name
 
     @model_validator(mode="after")
     def _check_definition(self) -> Self:

@@ -37,7 +37,7 @@ def start_faults(config: SiteConfig) -> Iterator[Found]:
         try:
             building.check_files(definition)
         except ModelError as error:
-            yield ("models", number, "weights"), str(error)
+            yield ("models", number, "weights"), str(error).removeprefix(f'model "{definition.name}": ')
     specs = {definition.name: output_spec(definition) for definition in definitions}
     if config.oracle is not None:
         yield from read_lessons(config.oracle, specs)[1]

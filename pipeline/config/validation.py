@@ -7,8 +7,9 @@ and the remainder is validated again until it is sound. What was left out is nev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,15 +21,27 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Fault = tuple[KeyPath, ErrorDetails]
 
 
-@dataclass
 class LeftOut:
     """Paths that were set aside, as in the data at first; lists close up where an entry is missing."""
 
-    paths: set[KeyPath] = field(default_factory=set)
+    def __init__(self, paths: Iterable[KeyPath] = ()) -> None:
+        self.paths: set[KeyPath] = set()
+        self._above: set[KeyPath] = set()  # where something is left out at or below
+        self._shifts: dict[KeyPath, list[int]] = {}  # of a list: how many that are there precede each missing entry
+        self.add(paths)
+
+    def add(self, paths: Iterable[KeyPath]) -> None:
+        """Set aside more."""
+        self.paths.update(paths)
+        self._above = {path[:length] for path in self.paths for length in range(len(path) + 1)}
+        missing: dict[KeyPath, list[int]] = {}
+        for path in sorted((p for p in self.paths if p and isinstance(p[-1], int)), key=lambda p: int(p[-1])):
+            missing.setdefault(path[:-1], []).append(int(path[-1]))
+        self._shifts = {path: [gone - i for i, gone in enumerate(numbers)] for path, numbers in missing.items()}
 
     def touches(self, *path: str | int) -> bool:
         """Say whether something at or below ``path`` was left out."""
-        return any(gone[: len(path)] == path for gone in self.paths)
+        return path in self._above
 
     def without(self, data: Any, path: KeyPath = ()) -> Any:
         """Return ``data`` without what was left out."""
@@ -50,9 +63,7 @@ class LeftOut:
         return found
 
     def _entry(self, path: KeyPath, number: int) -> int:
-        for gone in sorted(int(p[-1]) for p in self.paths if p[:-1] == path and isinstance(p[-1], int)):
-            number += gone <= number
-        return number
+        return number + bisect_right(self._shifts.get(path, ()), number)
 
 
 @dataclass
@@ -85,7 +96,7 @@ def validate(
         gone = {_to_leave_out(path, details, data, stand_in) for path, details in found}
         if () in gone or gone <= left_out.paths:
             return Validated(None, faults, left_out)
-        left_out.paths |= gone
+        left_out.add(gone)
 
 
 def _to_leave_out(path: KeyPath, details: ErrorDetails, data: Any, stand_in: Mapping[str, Any]) -> KeyPath:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import threading
@@ -111,7 +112,9 @@ def _listen(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             listener.close()
             problem = error
-    raise DashboardError(f"the dashboard cannot listen on {host}:{port}: {problem.strerror}; choose another --port")
+    where = host if port is None else f"{host}:{port}"
+    other = "--port" if problem.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+    raise DashboardError(f"the dashboard cannot listen on {where}: {problem.strerror}; choose another {other}")
 
 
 def _libraries() -> tuple[ModuleType, ModuleType]:

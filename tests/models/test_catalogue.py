@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from camlink.models import building, catalogue
+from camlink.models.base import Inference
 from camlink.models.catalogue import ModelDefinition, build, definition, output_spec, sets
 from camlink.models.classes import Grouping
 from camlink.models.profile import stored
@@ -121,8 +122,8 @@ class Named:
 
     def load(self) -> None: ...
     def unload(self) -> None: ...
-    def run(self, frames: list[Frame]) -> list[object]:
-        return []
+    def run(self, frames: list[Frame]) -> list[Inference]:
+        return [Inference(np.zeros(self.spec.size, np.float32)) for _ in frames]
 
 
 def test_builds_a_recorded_model_from_its_trace(tmp_path: Path) -> None:
@@ -150,12 +151,12 @@ def test_a_file_that_is_no_network_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(building.machine, "has_cuda", lambda: False)
+    monkeypatch.setattr(building.machine, "cuda_devices", lambda: 0)
     path = write_classifier_onnx(tmp_path / "c.onnx")
     entry = ModelDefinition("m", "onnx", str(path), "single_label", ("a", "b", "c"))
     with pytest.raises(ModelError, match="no CUDA device"):
         build(entry, "cuda", tmp_path)
-    with pytest.raises(ModelError, match="wanted auto, cpu, cuda or cuda:N"):
+    with pytest.raises(ModelError, match="write auto, cpu, cuda or cuda:N"):
         build(entry, "gpu", tmp_path)
 
 

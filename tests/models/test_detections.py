@@ -93,7 +93,7 @@ def test_letterbox_is_that_of_ultralytics(shape: tuple[int, int], square: bool) 
 
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     theirs = LetterBox((640, 640), auto=not square, stride=32)(image=pixels)
-    np.testing.assert_array_equal(letterbox(pixels, 640, square=square).pixels, theirs)
+    np.testing.assert_array_equal(letterbox(pixels, 640, filled=square).pixels, theirs)
 
 
 def test_planes_are_rgb_in_unit_range() -> None:

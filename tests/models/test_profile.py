@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,6 +42,25 @@ def test_measures_the_median_per_frame_by_batch_size() -> None:
     assert profile.time_ms == pytest.approx(30.0)
     assert profile.memory_gb >= 0.5
     assert not model.is_loaded
+
+
+def test_a_batch_of_one_prices_a_model_whatever_else_is_measured() -> None:
+    model = Clocked()
+    profile = measure(model, KEY, [picture()], batch_sizes=(4,), clock=model.clock())
+    assert profile.time_ms == pytest.approx(30.0)
+
+
+def test_memory_on_cuda_is_that_of_the_device_which_the_model_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {"cuda:0": 0, "cuda:1": 3_000_000_000}  # bytes, at the peak
+    cuda = SimpleNamespace(
+        reset_peak_memory_stats=lambda place: None,
+        memory_allocated=lambda place: taken[place] // 3,
+        max_memory_allocated=lambda place: taken[place],
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    key = dataclasses.replace(KEY, device="cuda A card")
+    assert measure(MeanColour(), key, [picture()], place="cuda:1").memory_gb == pytest.approx(2.0)
+    assert measure(MeanColour(), key, [picture()], place="cuda:0").memory_gb == 0.0
 
 
 def test_a_profile_is_kept_and_read_back(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,10 +44,15 @@ class MeanColour:
         return [Inference(frame.pixels.mean(axis=(0, 1)).astype(np.float32)) for frame in frames]
 
 
-def write_yolo_onnx(path: Path, names: Sequence[str] = ("person", "car")) -> Path:
+def write_yolo_onnx(
+    path: Path,
+    names: Sequence[str] = ("person", "car"),
+    shape: Sequence[int | str] = (1, 3, "height", "width"),
+    told: Mapping[str, str] = {},
+) -> Path:
     """Write a network of ultralytics' output layout that sees one box, whose class and score follow the picture.
 
-    The box spans the whole input of 32x32; the scores are the mean red and green of the picture.
+    The box spans the whole input of 32x32; the scores are the mean red and green of the picture. ``told``: of metadata.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -67,17 +72,42 @@ def write_yolo_onnx(path: Path, names: Sequence[str] = ("person", "car")) -> Pat
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, (1, 3, "height", "width"))],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, (1, 6, 1))],
         [box],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"names": str(dict(enumerate(names))), "task": "detect", "end2end": "False"})
+    props = {"names": str(dict(enumerate(names))), "task": "detect", "end2end": "False", **told}
+    helper.set_model_props(model, props)
     onnx.save(model, path)
     return path
 
 
-def write_classifier_onnx(path: Path) -> Path:
+def write_boxes_onnx(path: Path) -> Path:
+    """Write a network as exported with ``nms=True``: float16 pictures in, rows of x1, y1, x2, y2, score, class out.
+
+    Three cars, and places that are empty, whatever the picture.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    rows = np.zeros((1, 5, 6), np.float32)
+    rows[0, :3] = [[0, 0, 8, 8, 0.9, 1], [8, 8, 32, 16, 0.8, 1], [0, 8, 8, 32, 0.3, 1]]
+    boxes = helper.make_tensor("boxes", TensorProto.FLOAT, rows.shape, rows.reshape(-1))
+    graph = helper.make_graph(
+        [helper.make_node("Constant", [], ["output0"], value=boxes)],
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT16, (1, 3, 32, 32))],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, (1, 5, 6))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    told = {"task": "detect", "end2end": "False", "args": "{'batch': 1, 'nms': True}"}
+    helper.set_model_props(model, {"names": "{0: 'person', 1: 'car'}", **told})
+    onnx.save(model, path)
+    return path
+
+
+def write_classifier_onnx(path: Path, shape: Sequence[int] = (1, 3, 32, 32)) -> Path:
     """Write a network whose three logits are the mean colours of its input."""
     import onnx
     from onnx import TensorProto, helper
@@ -89,8 +119,8 @@ def write_classifier_onnx(path: Path) -> Path:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 32, 32))],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, 3))],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape[:2])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path

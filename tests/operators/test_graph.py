@@ -129,6 +129,13 @@ def test_two_cameras_in_one_batch_are_served_as_if_alone() -> None:
     assert of_hall(run_frames(mixed, models(), tick=1, **RULES)) == alone
 
 
+def test_a_model_that_fails_is_told_of_once_until_it_has_run_again(caplog: pytest.LogCaptureFixture) -> None:
+    broken = frozenset(range(10, 40)) | {60}
+    run_frames(make_frames("hall", 80), models(fails_on=broken), **{**RULES, "policy": "all"})
+    told = [r.getMessage() for r in caplog.records if "fails on frame" in r.getMessage()]
+    assert [text.partition(":")[0] for text in told] == [f'camera "hall", from frame {i} on' for i in (10, 60)]
+
+
 def test_a_model_that_fails_leaves_an_abstention_with_its_reason_and_the_others_unharmed() -> None:
     broken = frozenset(range(100, 120))
     records = run_frames(make_frames("hall", 300), models(fails_on=broken), **{**RULES, "policy": "all"})

@@ -123,3 +123,9 @@ def test_an_address_taken_for_a_path_is_not_shown(path: str) -> None:
     with pytest.raises(SourceError) as refused:
         discover(Path("rtsp://u:s3cret@h/s"), fps=None, timezone="UTC")
     assert "s3cret" not in str(refused.value) and "camlink run" in str(refused.value)
+
+
+def test_a_device_is_no_file_that_could_be_read_to_its_end() -> None:
+    assert find_path("/dev/null", None) == "/dev/null"  # as a camera's source may be
+    with pytest.raises(ValueError, match='"/dev/null" is a device or pipe; a file is wanted'):
+        find_path("/dev/null", None, "file")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 import socket
@@ -205,6 +207,15 @@ def test_a_webhook_gets_the_alert_with_its_key(hook: tuple[str, list[Any], list[
     address, got, _ = hook
     Webhook(address).send("abc", b'{"rule": "crowd"}')
     assert got == [("abc", {"rule": "crowd"})]
+
+
+def test_a_webhook_with_a_login_in_its_address_is_logged_in_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    hook = Webhook("https://camlink:p%40ss%2Fw@hooks.example:8443/in?key=1")
+    monkeypatch.setattr(hook._opener, "open", lambda request, timeout: sent.append(request) or io.BytesIO())
+    hook.send("abc", b"{}")
+    assert sent[0].full_url == "https://hooks.example:8443/in?key=1"
+    assert base64.b64decode(sent[0].get_header("Authorization").removeprefix("Basic ")) == b"camlink:p@ss/w"
 
 
 @pytest.mark.parametrize("code", [301, 307, 404, 500])

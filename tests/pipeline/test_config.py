@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from camlink.pipeline import quantities
 from camlink.pipeline.config import (
     AdaptationConfig,
     CameraConfig,
@@ -37,6 +38,20 @@ def one_problem(folder: Path, text: str) -> tuple[int | None, str]:
     found = problems(folder, text)
     assert len(found) == 1, found
     return found[0]
+
+
+def test_time_zones_are_looked_for_once_however_many_cameras_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(quantities, "available_timezones", lambda: looks.append(1) or {"Asia/Singapore"})
+    quantities._time_zones.cache_clear()
+    cameras = "".join(f"  - {{id: c{i}, source: {i}, timezone: Asia/Singapore}}\n" for i in range(9))
+    try:
+        assert len(load_config(write(tmp_path, f"{SMALL}cameras:\n{cameras}")).cameras) == 9
+    finally:
+        quantities._time_zones.cache_clear()
+    assert len(looks) == 1
 
 
 # --- what loads -------------------------------------------------------------------------------------------------------
@@ -213,6 +228,13 @@ memory_gb: 4
         ("cameras: [{id: a, source: 0, crop: [0, 0, 640, 480]}]", "as shares (0..1) of the picture"),
         ("cameras: [{id: a, source: 0, timezone: Asia/Singapor}]", 'did you mean "Asia/Singapore"?'),
         ("links: {history_frames: 20}", "links.history_frames: 20 is below min_train_frames (40)"),
+        (f"period: {10**400}", "has no unit"),
+        (f"audit: {{fraction: {10**400}}}", "audit.fraction: inf is not a share"),
+        (f"budgets: {{memory_gb: {10**400}}}", "is not a usable size"),
+        (f"cameras: [{{id: a, source: 0, fps: {10**400}}}]", "is not a usable rate"),
+        (f"cameras: [{{id: a, source: 0, crop: [0, 0, 1, {10**400}]}}]", "is not a crop"),
+        (f"cameras: [{{id: a, source: {'x' * 300}}}]", 'camera "a": source: no file or folder'),
+        ("cameras: [{id: a, source: ~nobody-of-that-name/clip.avi}]", 'camera "a": source: no file or folder'),
     ],
 )
 def test_wrong_values_say_what_to_write_instead(tmp_path: Path, text: str, expected: str) -> None:
@@ -226,6 +248,7 @@ def test_wrong_values_say_what_to_write_instead(tmp_path: Path, text: str, expec
     [
         ("models: [objects, persns]", 'did you mean "persons"?'),
         ("models: [objects, objects]", '"objects" is listed twice'),
+        (f"models: [{{name: a, adapter: onnx, weights: {'x' * 300}, task: count, labels: [a]}}]", "neither a file"),
         ("models: []", "name at least one model, or a set: building, traffic"),
         ("models: [{name: own, adapter: onx, weights: own.onnx, task: count}]", 'model "own": adapter: "onx"'),
         ("models: [{name: own, adapter: onnx, weights: own.onnx, task: count}]", 'model "own": give labels'),
@@ -308,6 +331,14 @@ def test_the_schema_describes_every_key() -> None:
         assert section["additionalProperties"] is False
         for name, key in section["properties"].items():
             assert key.get("description"), name
+
+
+def test_a_source_that_stands_where_an_id_belongs_is_told_without_its_password(tmp_path: Path) -> None:
+    entry = "  - {id: 'rtsp://u:hunter2@cam/1', source: 0}\n"
+    said = problems(tmp_path, f"{SMALL}cameras:\n{entry}{entry}")
+    assert [line for line, _ in said] == [3, 4, 4]
+    assert "hunter2" not in str(said)
+    assert 'camera "rtsp://***@cam/1": id: "rtsp://***@cam/1" is not a camera id' in said[0][1]
 
 
 def test_masked_is_plain_json_that_loads_again() -> None:

@@ -38,6 +38,9 @@ def test_a_camera_with_too_few_frames_is_named_and_sets_no_rules_for_the_others(
         "every model runs on all of them, and nothing is predicted or measured there"
     )
     assert "first 20 frames" in notes[1] and "has only 74" in notes[1], "no sentence may ask for more frames than exist"
+    clip = Footage("yard", 400, 5.0)
+    for pace in (1 / 86400, 100.0):  # three stills a day apart, or a moment of a fast camera
+        assert fit_rules(SITE, [clip, Footage("short", 3, pace)])[0] == fit_rules(SITE, [clip])[0]
 
 
 def test_where_every_camera_has_too_few_frames_nothing_is_fitted_to_them() -> None:

@@ -13,7 +13,7 @@ from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.progress import Progress
-from camlink.pipeline.recording import TraceWriter, record_trace
+from camlink.pipeline.recording import TraceWriter, check_replayable, record_trace
 from camlink.pipeline.records import Detections, Frame
 from camlink.pipeline.testing import TinyModel, make_frames
 
@@ -84,3 +84,46 @@ def test_malformed_boxes_are_named_with_line(tmp_path: Path, new: str, message: 
     (folder / "outputs.csv").write_text("\n".join(lines))
     with pytest.raises(TraceError, match=message):
         open_trace(folder)
+
+
+def a_trace(folder: Path, camera: str = "hall", of: str | None = None, boxes_too: bool = False) -> Path:
+    """Write a trace of two frames of ``camera``, with outputs of the camera ``of``."""
+    folder.mkdir()
+    boxed = "  finds: {size: 1, task: detections, time_ms: 1, memory_gb: 1}\n" if boxes_too else ""
+    (folder / "trace.yaml").write_text(
+        f"models:\n  people: {{size: 1, task: count, time_ms: 1, memory_gb: 1}}\n{boxed}", encoding="utf-8"
+    )
+    frames = "".join(f"{camera},{i},2026-01-01T00:00:0{i}+00:00\n" for i in range(2))
+    outputs = "".join(f"{of or camera},{i},people,[1]\n" for i in range(2))
+    (folder / "frames.csv").write_text(f"camera_id,frame_index,captured_at\n{frames}", encoding="utf-8")
+    (folder / "outputs.csv").write_text(f"camera_id,frame_index,model,value\n{outputs}", encoding="utf-8")
+    return folder
+
+
+def test_a_trace_whose_tables_do_not_meet_is_refused(tmp_path: Path) -> None:
+    trace = open_trace(a_trace(tmp_path / "t", of="Hall"))
+    with pytest.raises(TraceError, match=r"no frame has an output of people; .* \(cameras of frames: hall\)"):
+        check_replayable(trace, trace.models, named_folders=False)
+
+
+def test_boxes_of_a_trace_are_not_replayed(tmp_path: Path) -> None:
+    trace = open_trace(a_trace(tmp_path / "t", boxes_too=True))
+    with pytest.raises(TraceError, match="what finds gives is boxes, which can be compared but not served"):
+        check_replayable(trace, trace.models, named_folders=False)
+    check_replayable(trace, [trace.model("people")], named_folders=True)
+
+
+def test_a_task_that_nobody_knows_is_not_replayed(tmp_path: Path) -> None:
+    folder = a_trace(tmp_path / "t")
+    text = (folder / "trace.yaml").read_text()
+    (folder / "trace.yaml").write_text(text.replace("task: count", "task: counts"))
+    trace = open_trace(folder)
+    with pytest.raises(TraceError, match='model "people" has the unknown task "counts"; did you mean "count"'):
+        check_replayable(trace, trace.models, named_folders=False)
+
+
+def test_names_of_a_trace_have_to_serve_as_folders_only_where_folders_are_named_after_them(tmp_path: Path) -> None:
+    trace = open_trace(a_trace(tmp_path / "t", camera="Süd 3"))
+    check_replayable(trace, trace.models, named_folders=False)
+    with pytest.raises(TraceError, match=r'camera "Süd 3" names folders here, .* such as "Sud-3-'):
+        check_replayable(trace, trace.models, named_folders=True)
