@@ -24,6 +24,7 @@ from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
+    from camlink.pipeline.config import SiteConfig
     from camlink.pipeline.telemetry import Telemetry
 
 
@@ -46,21 +47,12 @@ def run(
     """
     from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
-    from camlink.pipeline.commands.settings import on_device
-    from camlink.pipeline.config import SiteConfig, load_config, warnings_of
-    from camlink.pipeline.config.start_checks import check_start
     from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.ingest import Roster, SourceSpec
     from camlink.pipeline.ingest.names import camera_id_from
     from camlink.pipeline.session import Camera, Listener, Session, check_free
 
-    site = load_config(config)
-    if not site.cameras:
-        note_console().print(f"{config}: no cameras; name at least one under `cameras:`", style="red")
-        raise typer.Exit(WRONG_USE)
-    site = on_device(site, device)
-    print_warnings(warnings_of(site))
-    check_start(site)
+    site = _checked(config, device)
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
     check_free(folder)  # before models are measured, and before alerts that an earlier run left there are sent
     pool, descriptions = build_pool(site)
@@ -97,6 +89,22 @@ def run(
         readings = telemetry.timed(roster) if telemetry else roster
         code = run_and_report(session, readings, roster.captured, None, folder, on_stop=roster.close)
     raise typer.Exit(code)
+
+
+def _checked(config: str, device: str | None) -> SiteConfig:
+    """Return the configuration of a site with cameras, for which all that a start needs is there."""
+    from camlink.pipeline.commands.settings import on_device
+    from camlink.pipeline.config import load_config, warnings_of
+    from camlink.pipeline.config.start_checks import check_start
+
+    site = load_config(config)
+    if not site.cameras:
+        note_console().print(f"{config}: no cameras; name at least one under `cameras:`", style="red")
+        raise typer.Exit(WRONG_USE)
+    site = on_device(site, device)
+    print_warnings(warnings_of(site))
+    check_start(site)
+    return site
 
 
 @contextmanager
