@@ -3,8 +3,7 @@
 The last output is repeated: of what changes little by little nothing else is as near. How wrong it is once gone follows
 from how far it is from outputs of long ago, and how far these are from each other. For links an output is read as of a
 *kind*: it is like one seen before (leader clustering; Hartigan, "Clustering Algorithms", 1975), and kinds are its
-levels. So others tell whether it is still of its kind, and it tells others. Numbers are linked as numbers besides
-(`camlink.operators.number_links`).
+levels. So others tell whether it is still of its kind, and it tells others.
 """
 
 from __future__ import annotations
