@@ -99,6 +99,16 @@ def entries_of(spec: OutputSpec) -> int:
 
 
 @compiled
+def blended(holds: float, told: Frequencies, alone: Frequencies) -> Frequencies:
+    """Return P(level) (entries, levels), which is ``told`` as far as that ``holds``, and else what it is ``alone``."""
+    chances = np.empty(told.shape)
+    for e in range(told.shape[0]):
+        for level in range(told.shape[1]):
+            chances[e, level] = holds * told[e, level] + (1.0 - holds) * alone[e, level]
+    return chances
+
+
+@compiled
 def believed(usual: Frequencies, last: Levels, fresh: float) -> Frequencies:
     """Return P(level) (entries, levels), where what was executed last (entries,) is so ``fresh``."""
     chances = np.empty(usual.shape)

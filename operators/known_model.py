@@ -36,8 +36,7 @@ def belief_of(spec: OutputSpec) -> Belief:
     return Graded(spec) if agrees_by_degrees(spec) else Leveled(spec)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Execution:
+class Execution(NamedTuple):
     """One of a model.
 
     ``stale``: its belief's, then; ``others``: what the others had said last, this frame included; ``sure``: how sure
@@ -51,8 +50,7 @@ class Execution:
     sure: NDArray[np.float64] | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class Told(NamedTuple):
     """What links told of a model on a frame on which it did not execute. ``chances``: P(level), (E, levels)."""
 
     at: Moment

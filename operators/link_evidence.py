@@ -23,18 +23,21 @@ from numpy.typing import NDArray
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agrees_by_degrees
 from camlink.operators.belief import Frequencies, Levels, entries_of
-from camlink.operators.compiled import compiled
+from camlink.operators.link_loops import (
+    MOVES,
+    REACH,
+    SOURCE_MOVES,
+    Heard,
+    PairTables,
+    learn_levels,
+    learn_moves,
+    pooled,
+    read,
+)
 from camlink.operators.link_pool import OWN, Known, Pool
 from camlink.operators.policy_state import State, array
 from camlink.operators.usual import highest
 
-FADE = 0.998  # of tables, per frame learnt from
-TRUST = 4.0  # frames on which a source said the same, before they count for half
-SPREAD = 2.0  # frames that say nothing of the difference
-REACH = 12  # differences told apart, either way
-MOVES = 4  # of a target
-SOURCE_MOVES = 3
-_ALIKE = 0.1  # frames, for moves never seen
 Array = NDArray[np.float64]
 Tables = Mapping[tuple[str, str], tuple[Array, Array, Array]]  # source, target -> level, apart, moved (`Pair`)
 Beginnings = Mapping[tuple[str, ...], tuple[Array, float]]  # target, *sources -> weights (`Pool`), how far alike
@@ -63,26 +66,24 @@ class Pair:
         self.apart: Array = np.zeros((entries, 2 * REACH + 1))
         self.moved: Array = np.zeros((entries, 2 * SOURCE_MOVES + 1, 2 * MOVES + 1))
 
-    def likelier(self, source: Source, known: Known, out: Array) -> None:
-        """Write by how much each level has become likelier, in logs, by each of the three tables, to ``out``.
-
-        (3, E * levels), each up to a constant per entry, which changes no chances.
-        """
+    @property
+    def tables(self) -> PairTables:
+        """All of it as the loops read it."""
         kinds = self._counts, self._ordered, self._source_ordered
-        tables = self.level, self.apart, self.moved
-        _likelier(*tables, known.usual, known.last, source.now, source.then, self._channels, *kinds, out)
+        return self.level, self.apart, self.moved, self._channels, *kinds
 
-    def learn(self, source: Source, known: Known, said: Levels, weight: float, *, only_moves: bool) -> None:
-        """Take in what the target said (E,)."""
-        now, moves = _read(source.now, source.then, self._channels, self._source_ordered)
-        if not only_moves:
-            self._make_room(highest(now), highest(said))
-            _learn_levels(self.level, self.apart, now, said)
-        _learn_moves(self.moved, known.last, said, moves, self._ordered, FADE**weight, weight)
+    def make_room(self, source: Source, said: Levels) -> None:
+        """Tell apart at least these levels of the source, and of the target what it ``said``."""
+        self._grow(int(read(source.now, self._channels).max()), int(said.max()))
+
+    def _grow(self, source_level: int, level: int) -> None:
+        more = max(0, source_level + 1 - self.level.shape[1]), max(0, level + 1 - self.level.shape[2])
+        if any(more):
+            self.level = np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1])))
 
     def start_from(self, level: Array, apart: Array, moved: Array) -> None:
         """Add tables like these here, of any number of levels: they count as frames learnt from."""
-        self._make_room(level.shape[1] - 1, level.shape[2] - 1)
+        self._grow(level.shape[1] - 1, level.shape[2] - 1)
         self.level[:, : level.shape[1], : level.shape[2]] += level
         self.apart += apart
         self.moved += moved
@@ -95,106 +96,6 @@ class Pair:
         """Take up what `state` told. Raises `StateError`."""
         self.level = array(state["level"], self.level, free=(1, 2))
         self.apart, self.moved = array(state["apart"], self.apart), array(state["moved"], self.moved)
-
-    def _make_room(self, source_level: int, level: int) -> None:
-        more = max(0, source_level + 1 - self.level.shape[1]), max(0, level + 1 - self.level.shape[2])
-        if any(more):
-            self.level = np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1])))
-
-
-@compiled
-def _within(move: int, reach: int) -> int:
-    """Return the place of ``move`` in a table that tells apart up to ``reach`` either way."""
-    return min(max(move, -reach), reach) + reach
-
-
-@compiled
-def _move(level: int, last: int, ordered: bool, reach: int) -> int:
-    """Return the place of a move in such a table; of labels, that they changed counts as one upwards."""
-    move = level - last if ordered else int(level != last)
-    return _within(move, reach)
-
-
-@compiled
-def _total(levels: Levels) -> int:
-    total = 0
-    for level in levels:
-        total += level
-    return total
-
-
-@compiled
-def _read(now: Levels, then: Levels, channels: Levels, ordered: bool) -> tuple[Levels, Levels]:
-    """Return what of the source goes with each entry of the target, and its row in the table of moves (E,)."""
-    read, moves = np.empty_like(channels), np.empty_like(channels)
-    for e in range(len(channels)):
-        channel = channels[e]
-        read[e] = _total(now) if channel < 0 else now[channel]
-        before = _total(then) if channel < 0 else then[channel]
-        moves[e] = _move(read[e], before, ordered, SOURCE_MOVES)
-    return read, moves
-
-
-@compiled
-def _likelier(
-    level: Array,
-    apart: Array,
-    moved: Array,
-    usual: Array,
-    last: Levels,
-    now: Levels,
-    then: Levels,
-    channels: Levels,
-    counts: bool,
-    ordered: bool,
-    source_ordered: bool,
-    out: Array,
-) -> None:
-    heard, moves = _read(now, then, channels, source_ordered)
-    entries, levels = usual.shape
-    trust, spread = np.log(TRUST), np.log(SPREAD)  # most of what could go together never did
-    always, targets = np.empty(moved.shape[2]), moved.shape[2]
-    for e in range(entries):
-        total = 0.0
-        for m in range(targets):
-            always[m] = _ALIKE
-            for s in range(moved.shape[1]):
-                always[m] += moved[e, s, m]
-            total += always[m]
-        for at in range(levels):
-            i = e * levels + at
-            out[0, i], out[1, i], out[2, i] = trust, spread, trust
-            if heard[e] < level.shape[1] and at < level.shape[2] and level[e, heard[e], at] > 0.0:
-                out[0, i] = np.log(TRUST + level[e, heard[e], at] / usual[e, at])
-            difference = apart[e, _within(at - heard[e], REACH)]
-            if counts and difference > 0.0:
-                out[1, i] = np.log(SPREAD + difference / usual[e, at])
-            move = _move(at, last[e], ordered, MOVES)
-            if moved[e, moves[e], move] > 0.0:
-                out[2, i] = np.log(TRUST + moved[e, moves[e], move] * total / always[move])
-
-
-@compiled
-def _learn_levels(level: Array, apart: Array, now: Levels, said: Levels) -> None:
-    for e in range(len(said)):
-        for i in range(level.shape[1]):
-            for j in range(level.shape[2]):
-                level[e, i, j] *= FADE
-        for i in range(apart.shape[1]):
-            apart[e, i] *= FADE
-        level[e, now[e], said[e]] += 1.0
-        apart[e, _within(said[e] - now[e], REACH)] += 1.0
-
-
-@compiled
-def _learn_moves(
-    moved: Array, last: Levels, said: Levels, moves: Levels, ordered: bool, fade: float, weight: float
-) -> None:
-    for e in range(len(said)):
-        for i in range(moved.shape[1]):
-            for j in range(moved.shape[2]):
-                moved[e, i, j] *= fade
-        moved[e, moves[e], _move(said[e], last[e], ordered, MOVES)] += weight
 
 
 def _is_ordered(spec: OutputSpec) -> bool:
@@ -221,7 +122,7 @@ class LinkEvidence:
 
     def chances(self, target: str, known: Known, sources: Mapping[str, Source]) -> Frequencies:
         """Return P(level) of ``target`` (E, levels), given at least one source."""
-        return self._pool(target, sources).mix(self._features(target, known, sources), len(known.last))
+        return self._pooled(target, known, sources, self._heard(target, sources))[0]
 
     def learn(
         self,
@@ -239,14 +140,19 @@ class LinkEvidence:
         ``only_moves``: this frame has been learnt from already, with another frame for ``then``; all that is new is how
         far the models moved. ``frames``: for how many the weights learn from this one, 0: not; most of the work.
         """
+        heard = self._heard(target, sources)
         if frames and not only_moves and highest(said) < known.usual.shape[1]:
-            told, own = self._features(target, known, sources), 1 + OWN
+            own, (_, features) = 1 + OWN, self._pooled(target, known, sources, heard)
             for i, name in enumerate(sources if len(sources) > 1 else ()):
-                alone = np.concatenate((told[:own], told[own + 3 * i : own + 3 * i + 3]))
+                alone = np.concatenate((features[:own], features[own + 3 * i : own + 3 * i + 3]))
                 self._pool(target, (name,)).learn(alone, said, weight, frames)
-            self._pool(target, sources).learn(told, said, weight, frames)
-        for name, source in sources.items():
-            self._pair(name, target).learn(source, known, said, weight, only_moves=only_moves)
+            self._pool(target, sources).learn(features, said, weight, frames)
+        for name, told in zip(sources, heard, strict=True):
+            if not only_moves and not learn_levels(told, said):
+                pair = self._pair(name, target)
+                pair.make_room(sources[name], said)
+                learn_levels((pair.tables, *told[1:]), said)
+            learn_moves(told, known.last, said, weight)
 
     def levels(self, source: str, target: str) -> Array:
         """Return how often ``target`` has said which level beside each of ``source`` (entries, source's, target's)."""
@@ -273,13 +179,13 @@ class LinkEvidence:
         for *names, told in state["pools"]:
             self._pool(names[0], names[1:]).resume(told)
 
-    def _features(self, target: str, known: Known, sources: Mapping[str, Source]) -> Array:
-        """Return the logs of P0, of the target's own evidence and of the tables of each source (F, E * levels)."""
-        features, own = np.empty((1 + OWN + 3 * len(sources), known.usual.size)), 1 + OWN
-        features[:own] = known.features
-        for i, (name, source) in enumerate(sources.items()):
-            self._pair(name, target).likelier(source, known, features[own + 3 * i : own + 3 * i + 3])
-        return features
+    def _pooled(
+        self, target: str, known: Known, sources: Iterable[str], heard: tuple[Heard, ...]
+    ) -> tuple[Frequencies, Array]:
+        return pooled(known.features, known.usual, known.last, heard, self._pool(target, sources).weights)
+
+    def _heard(self, target: str, sources: Mapping[str, Source]) -> tuple[Heard, ...]:
+        return tuple([(self._pair(name, target).tables, source.now, source.then) for name, source in sources.items()])
 
     def _pair(self, source: str, target: str) -> Pair:
         if (source, target) not in self.pairs:
@@ -289,5 +195,8 @@ class LinkEvidence:
     def _pool(self, target: str, sources: Iterable[str]) -> Pool:
         key = (target, *sources)
         if key not in self.pools:
-            self.pools[key] = Pool(len(key) - 1)
+            self.pools[key] = self._new_pool(len(key) - 1)
         return self.pools[key]
+
+    def _new_pool(self, sources: int) -> Pool:
+        return Pool(sources)

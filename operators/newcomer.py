@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from camlink.operators.freshness import PRIOR, SPREAD, Freshness
 from camlink.operators.known_model import KnownModel
-from camlink.operators.link_evidence import TRUST, LinkEvidence
+from camlink.operators.link_evidence import LinkEvidence
+from camlink.operators.link_loops import TRUST
 from camlink.operators.recalibration import FIRST
 from camlink.operators.zoo import Array, Experience, PairExperience, Zoo
 

@@ -80,12 +80,12 @@ class OwnEvidence:
         if self._spec.task != "count":
             chances = value.astype(np.float64)
             return _logs_of_labels(chances, self._spec.task == "single_label") if _are_chances(chances) else None
-        if detections is None or (counted := round(float(value.sum()))) > len(detections.scores):
+        if detections is None or (counted := round(sum(value.tolist()))) > len(detections.scores):
             return None
         scores, classes = detections.scores.astype(np.float64), detections.classes.astype(np.intp)
         self._counted += LOOSEN * (1.0 - self._counted)  # the model may be told to count from another score on
         self._left -= LOOSEN * self._left
-        self._counted, self._left = _between(np.sort(scores), counted, self._counted, self._left)
+        self._counted, self._left = _between(scores, counted, self._counted, self._left)
         return _mean_and_variance(scores, classes, self.confidence, self._entries)
 
     @property
@@ -181,12 +181,18 @@ def _chance_to_count(score: float, confidence: float) -> float:
 
 @compiled
 def _between(scores: Array, counted: int, lowest_counted: float, highest_left: float) -> tuple[float, float]:
-    """Return the lowest score that counted and the highest that did not; of sorted ``scores``, the last ``counted``."""
-    left = len(scores) - counted
+    """Return the lowest score that counted and the highest that did not, where the highest ones did."""
+    falling = scores.copy()
+    for i in range(1, len(falling)):  # by insertion: detectors say the surest boxes first
+        score, at = falling[i], i
+        while at > 0 and falling[at - 1] < score:
+            falling[at] = falling[at - 1]
+            at -= 1
+        falling[at] = score
     if counted:
-        lowest_counted = min(lowest_counted, max(scores[left], _SCORES[0]))
-    if left:
-        highest_left = max(highest_left, min(scores[left - 1], _SCORES[1]))
+        lowest_counted = min(lowest_counted, max(falling[counted - 1], _SCORES[0]))
+    if counted < len(falling):
+        highest_left = max(highest_left, min(falling[counted], _SCORES[1]))
     return lowest_counted, highest_left
 
 

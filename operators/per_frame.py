@@ -20,7 +20,7 @@ from math import exp, inf, isinf
 
 from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
-from camlink.operators.belief import Frequencies, Guess, Levels
+from camlink.operators.belief import Frequencies, Guess, Levels, blended
 from camlink.operators.known_model import KnownModel, PutOff, Told, belief_of
 from camlink.operators.link_evidence import LinkEvidence, Source
 from camlink.operators.link_pool import Known
@@ -340,8 +340,8 @@ class PerFrame:
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
 
     def _candidates(self, executed: Mapping[str, Value]) -> list[str]:
-        open_to = (m for m in self._models if m in (self._allowed or ()) and m not in executed)
-        return [m for m in open_to if self._allowance.has_room(m)]
+        allowed, has_room = self._allowed or (), self._allowance.has_room
+        return [m for m in self._models if m in allowed and m not in executed and has_room(m)]
 
     def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
         model = self._models[name]
@@ -382,6 +382,4 @@ class PerFrame:
 
     def _as_far_as(self, holds: float, told: Frequencies, name: str) -> Frequencies:
         """Return P(level) of what links ``told`` on an earlier frame, as far as that still ``holds``."""
-        chances: Frequencies = holds * told
-        chances += (1.0 - holds) * self._chances(name)
-        return chances
+        return blended(holds, told, self._chances(name))

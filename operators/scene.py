@@ -27,11 +27,14 @@ class Moment(NamedTuple):
 
     def since(self, then: Moment) -> Passed:
         """Return what has passed since ``then``."""
+        steps, activity, edge, luma, edge_scale, luma_scale = self
+        steps_then, activity_then, edge_then, luma_then, _, _ = then
+        edge_by, luma_by = abs(edge - edge_then) / edge_scale, abs(luma - luma_then) / luma_scale
         return Passed(
-            self.steps - then.steps,
-            self.activity - then.activity,
-            min(MOST, abs(self.edge - then.edge) / self.edge_scale),
-            min(MOST, abs(self.luma - then.luma) / self.luma_scale),
+            steps - steps_then,
+            activity - activity_then,
+            edge_by if edge_by < MOST else MOST,
+            luma_by if luma_by < MOST else MOST,
         )
 
 

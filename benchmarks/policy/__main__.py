@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from camlink.models.trace_arrays import CameraTrace, open_arrays
-from camlink.operators.belief import Frequencies, Guess, Levels
+from camlink.operators.belief import Frequencies, Guess
 from camlink.operators.leveled import Leveled
-from camlink.operators.link_evidence import LinkEvidence, Pair, Source
-from camlink.operators.link_pool import Known, Pool
+from camlink.operators.link_evidence import LinkEvidence
+from camlink.operators.link_pool import OWN, Pool
 from camlink.operators.own_evidence import OwnEvidence
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, FramePolicy, PolicySetup
@@ -106,16 +105,11 @@ class WithoutDelta(PerFrame):
 
 
 class _StillLinks(LinkEvidence):
-    def _pair(self, source: str, target: str) -> Pair:
-        if (source, target) not in self.pairs:
-            self.pairs[source, target] = _StillPair(self._specs[source], self._specs[target])
-        return self.pairs[source, target]
-
-
-class _StillPair(Pair):
-    def likelier(self, source: Source, known: Known, out: NDArray[np.float64]) -> None:
-        super().likelier(source, known, out)
-        out[2] = 0.0
+    def _new_pool(self, sources: int) -> Pool:
+        pool = Pool(sources)
+        moves, (weights, _, first, firm) = slice(1 + OWN + 2, None, 3), pool.held
+        weights[moves], first[moves], firm[moves] = 0.0, 0.0, FOR_GOOD
+        return pool
 
 
 class Uncalibrated(PerFrame):
@@ -127,18 +121,14 @@ class Uncalibrated(PerFrame):
 
 
 class _FirmLinks(LinkEvidence):
-    def _pool(self, target: str, sources: Iterable[str]) -> Pool:
-        key = (target, *sources)
-        if key not in self.pools:
-            self.pools[key] = _FirmPool(len(key) - 1)
-        return self.pools[key]
+    def _new_pool(self, sources: int) -> Pool:
+        pool = Pool(sources)
+        firm = pool.held[3]
+        firm[:] = FOR_GOOD
+        return pool
 
 
-class _FirmPool(Pool):
-    def learn(self, features: NDArray[np.float64], said: Levels, weight: float, frames: int = 1) -> None:
-        """Learn nothing."""
-
-
+FOR_GOOD = 1e12  # how firmly weights are held that are never to change
 Make = Callable[[CameraTrace, PolicySetup, Split], FramePolicy]
 
 

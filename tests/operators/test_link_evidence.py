@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.belief import Levels
-from camlink.operators.link_evidence import FADE, REACH, LinkEvidence, Pair, Source
+from camlink.operators.link_evidence import LinkEvidence, Source
+from camlink.operators.link_loops import FADE, REACH
 from camlink.operators.link_pool import Known, Pool
+from camlink.operators.policy_state import pack, unpack
 
 WIDE = OutputSpec("wide", "vector", 1, "count", ("person",))
 NARROW = OutputSpec("narrow", "vector", 1, "count", ("person",))
@@ -108,18 +110,24 @@ def test_a_level_beyond_all_that_were_told_apart_teaches_the_tables_only() -> No
 
 
 def test_tables_count_what_went_with_what_and_keep_it_as_they_grow() -> None:
-    pair = Pair(NARROW, WIDE)
-    pair.learn(Source(at(1), at(0)), knowing(last=0), at(2), 1.0, only_moves=False)
-    pair.learn(Source(at(9), at(1)), knowing(last=2), at(7), 1.0, only_moves=False)
+    links = LinkEvidence(SPECS)
+    links.learn("wide", knowing(last=0), {"narrow": Source(at(1), at(0))}, at(2))
+    links.learn("wide", knowing(last=2), {"narrow": Source(at(9), at(1))}, at(7))
+    pair = links.pairs["narrow", "wide"]
     assert (pair.level[0, 1, 2], pair.level[0, 9, 7]) == (FADE, 1.0)
     assert (pair.apart[0, REACH + 1], pair.apart[0, REACH - 2]) == (FADE, 1.0)
     assert pair.level.sum() == pair.apart.sum() == pair.moved.sum() == pytest.approx(1.0 + FADE)
-    other = Pair(NARROW, WIDE)
-    other.resume(pair.state())
-    source, known = Source(at(9), at(9)), knowing(last=7)
-    told, told_by_other = np.empty((2, 3, LEVELS))
-    pair.likelier(source, known, told)
-    other.likelier(source, known, told_by_other)
+
+
+def test_links_taken_up_again_tell_and_learn_the_same() -> None:
+    links, other, heard = LinkEvidence(SPECS), LinkEvidence(SPECS), random_counts(40)
+    learn(links, heard + 1, heard)
+    other.resume(unpack(pack(links.state())))
+    for one in (links, other):
+        learn(one, heard + 2, heard)
+    told, told_by_other = (
+        one.chances("wide", knowing(last=1), {"narrow": Source(at(4), at(0))}) for one in (links, other)
+    )
     assert told.tolist() == told_by_other.tolist()
 
 
@@ -127,9 +135,9 @@ def test_a_frame_learnt_from_again_only_adds_how_far_models_moved() -> None:
     links, source = LinkEvidence(SPECS), {"narrow": Source(at(1), at(0))}
     links.learn("wide", knowing(last=0), source, at(2))
     pair, pool = links.pairs["narrow", "wide"], links.pools["wide", "narrow"]
-    level, moved, weights = pair.level.copy(), pair.moved.sum(), pool.weights
+    level, moved, weights = pair.level.copy(), pair.moved.sum(), pool.weights.copy()
     links.learn("wide", knowing(last=1), source, at(2), only_moves=True)
-    assert (pair.level == level).all() and pool.weights is weights
+    assert (pair.level == level).all() and (pool.weights == weights).all()
     assert pair.moved.sum() == pytest.approx(moved * FADE + 1.0)
 
 
