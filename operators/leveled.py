@@ -82,9 +82,10 @@ class Leveled:
 
     def settle(self, chances: Frequencies, fresh: float) -> Guess:
         """Answer with the most probable level of each entry by ``chances`` (entries, levels); if in doubt, the last."""
-        mode, wrong, stays = _most_probable(chances, self.last)
+        wrong, stays = _how_wrong(chances, self.last)
         if stays:
             return Guess(self._value, wrong, True, self.last)
+        mode = _most_probable(chances, self.last)
         if self._task != "single_label":
             return Guess(_write(self._value, self._typical, self.last, mode), wrong, False, mode)
         known = self._whole.get(int(mode[0]))
@@ -171,13 +172,24 @@ def _write(value: Value, typical: NDArray[np.float32], last: Levels, mode: Level
 
 
 @compiled
-def _most_probable(chances: Frequencies, last: Levels) -> tuple[Levels, float, bool]:
-    """Return the most probable levels, if in doubt the last, how wrong they may be, and whether all are the last."""
-    mode, right, stays = last.copy(), 0.0, True
+def _how_wrong(chances: Frequencies, last: Levels) -> tuple[float, bool]:
+    """Return how wrong the most probable levels may be, and whether all of them are the last ones."""
+    right, stays = 0.0, True
     for e in range(len(last)):
         most = chances[e, last[e]]
         for level in range(chances.shape[1]):
             if chances[e, level] > most:
-                most, mode[e], stays = chances[e, level], level, False
+                most, stays = chances[e, level], False
         right += most
-    return mode, 1.0 - right / len(last), stays
+    return 1.0 - right / len(last), stays
+
+
+@compiled
+def _most_probable(chances: Frequencies, last: Levels) -> Levels:
+    """Return the most probable levels, if in doubt the last."""
+    mode = last.copy()
+    for e in range(len(last)):
+        for level in range(chances.shape[1]):
+            if chances[e, level] > chances[e, mode[e]]:
+                mode[e] = level
+    return mode

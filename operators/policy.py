@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
@@ -43,8 +43,7 @@ class FrameFacts:
     stats: FrameStats | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class Answer(NamedTuple):
     """What is served in place of an execution. ``confidence``: the chance or share of agreement, 0..1, if known."""
 
     value: Value
