@@ -10,7 +10,8 @@ model; they, and how far they are believed, are learnt from frames on which both
 What they told holds on the frames after as well, as far as the model has not changed since, until it executes.
 
 It learns from executed outputs only. What it chose to execute is no random sample, but given what the choice was made
-by (age, movement, the last value) the outcome is; on audit frames, where everything runs, it learns of all models.
+by (age, movement, the last value) the outcome is; on audit frames, where everything runs, it learns of all models. One
+that has not executed for long does so once all the same: what made it look not worth its time may have changed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
 CREDIT = 0.5  # frames' worth of executing everything that is kept for when the scene moves
+LOOK_AGAIN = 100, 0.2  # steps, and share of all steps, after which a model executes whatever is expected of it
+PAID_BEFORE = 16  # times that the budget has paid for everything before that
+MUCH = 1e6  # worth, in agreement: of what is overdue, the cheapest first
+_TINY = 1e-9
 
 
 class PerFrame:
@@ -50,7 +55,9 @@ class PerFrame:
         self._setup = setup
         self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
         self._models = {m: KnownModel(m, s, setup.costs.time_ms[m], belief_of(s)) for m, s in setup.specs.items()}
-        self._total_ms = max(setup.costs.time(setup.costs.models), 1e-9)
+        self._total_ms = max(setup.costs.time(setup.costs.models), _TINY)
+        pays_after = self._total_ms / max(setup.budget.long_run_ms(setup.costs), _TINY)  # frames, for everything
+        self._look_again = max(LOOK_AGAIN[0], PAID_BEFORE * pays_after)
         self._allowed: frozenset[str] | None = None
         self._required: frozenset[str] = frozenset()
         self._scene = Scene()
@@ -161,7 +168,7 @@ class PerFrame:
             return None
         best, best_worth = None, 0.0
         for name in candidates:
-            worth = self._worth(name, executed) / max(self._models[name].time_ms, 1e-9)
+            worth = self._worth(name, executed) / max(self._models[name].time_ms, _TINY)
             if worth > best_worth and (not self._aims or worth >= self._aims.price(name)):
                 best, best_worth = name, worth
         if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
@@ -347,7 +354,14 @@ class PerFrame:
         model = self._models[name]
         if name in self._required or not model.past or model.outlook is None:
             return inf  # where nothing is known yet, to know something is worth any price
+        if self._is_overdue(model):
+            return MUCH
         return model.outlook.worth(self._guess(name, executed).wrong, self._gone[name])
+
+    def _is_overdue(self, model: KnownModel) -> bool:
+        """Say whether it has not executed for so long that what is known of it may be so no more."""
+        waited = self._now.steps - model.past[-1].at.steps
+        return waited > self._look_again and waited > LOOK_AGAIN[1] * self._now.steps
 
     def _fresh(self, name: str) -> float:
         return self._models[name].freshness.steady * (1.0 - self._gone[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from math import exp, inf
 
@@ -258,6 +259,28 @@ def test_from_its_priors_it_soon_executes_each_model_and_answers_only_from_then_
         if i == 6:  # 0.3 of two models: each was paid for by now
             assert set(ran) == {"people", "weather"}
     assert len(ran) > 6, "it learns on"
+
+
+def test_a_model_that_looked_hopeless_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = Costs({"people": 10.0, "weather": 40.0}, {"people": 1.0, "weather": 1.0})
+    rng = np.random.default_rng(2)
+    labels, people = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 500)], rng.integers(0, 3, (500, 2))
+
+    def executes() -> list[int]:
+        policy, ran = PerFrame(replace(setup(0.15), costs=costs)), []
+        for i in range(500):
+            said = {"people": value(*people[i]), "weather": labels[i]}
+            policy.begin(FrameFacts(i, float(i)))
+            executed: dict[str, Value] = said if i < 60 else {}
+            while i >= 60 and (model := policy.choose(executed)) is not None:
+                executed[model] = said[model]
+                ran += [i] if model == "weather" else []
+            policy.learn(executed, chosen=i >= 60)
+        return ran
+
+    assert [100 < wait < 112 for wait in np.diff([59, *executes()])] == [True] * 4
+    monkeypatch.setattr(per_frame, "LOOK_AGAIN", (inf, 0.2))
+    assert executes() == [], "it costs much and changes on every frame: nothing else speaks for it"
 
 
 def test_without_statistics_it_still_works() -> None:
