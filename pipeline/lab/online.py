@@ -16,7 +16,7 @@ Every frame is predicted, and scored, by the link in force, before any label of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -200,10 +200,3 @@ def _adwin() -> Any:
 
     make: Any = ADWIN  # river's classes carry no annotations
     return make(delta=ADWIN_DELTA, clock=1, min_window_length=4, grace_period=MIN_FRAMES)  # labels are few
-
-
-def adapt_all(
-    camera: CameraTrace, source: str, target: str, *, share: float = 0.01, segments: int = 48, seed: int = 0
-) -> Mapping[Strategy, Adapted]:
-    """Return what every strategy reaches at the same label budget."""
-    return {s: adapt(camera, source, target, s, share=share, segments=segments, seed=seed) for s in STRATEGIES}
