@@ -24,7 +24,8 @@ def list_models() -> None:
         d = catalogue.definition(name)
         in_sets = ", ".join(s for s, members in catalogue.sets().items() if name in members)
         console.print(Text(name, style="bold"), f" {d.task} of {', '.join(d.labels)}", highlight=False)
-        console.print(f"in {in_sets}; {d.licence}. {d.description}\n", style="dim", highlight=False)
+        licence = f"{d.licence} ({d.licence_note})" if d.licence_note else d.licence
+        console.print(f"in {in_sets}; {licence}. {d.description}\n", style="dim", highlight=False)
     console.print("YOLO weights are AGPL-3.0: a service that uses them must offer its source, or hold a licence.")
     console.print("What they cost here, in ms a frame and GB of memory: camlink models profile")
 

