@@ -59,6 +59,7 @@ def run(
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
     check_free(folder)  # before models are measured, and before alerts that an earlier run left there are sent
     pool, descriptions = build_pool(site)
+    _tell_demand(site, pool)
 
     def cameras_of(site: SiteConfig) -> dict[str, Camera]:
         return {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
@@ -109,6 +110,16 @@ def _checked(config: str, device: str | None) -> SiteConfig:
     print_warnings(warnings_of(site))
     check_start(site)
     return site
+
+
+def _tell_demand(site: SiteConfig, pool: ModelPool) -> None:
+    """Say how much of the machine the cameras will take, and warn where that is more than there is."""
+    from camlink.pipeline.assembly import costs_of
+    from camlink.pipeline.demand import demand_of, demand_warnings
+
+    demand = demand_of(site, costs_of(pool))
+    note_console().print(demand.words, style="dim", soft_wrap=True)
+    print_warnings([site.problem_at(path, message) for path, message in demand_warnings(demand)])
 
 
 @contextmanager
