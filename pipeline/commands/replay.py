@@ -36,6 +36,12 @@ def replay(
     time_share: Annotated[
         float | None, typer.Option(help="Time budget as a share (0..1) of executing everything.")
     ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            help="Agreement (0..1) that answers are to meet; under policy camlink, in place of the file's time budget."
+        ),
+    ] = None,
     latency_ms: Annotated[
         float | None, typer.Option(help="What models may take on any one frame, in ms, by what they cost.")
     ] = None,
@@ -83,6 +89,7 @@ def replay(
             "models": None if is_trace else models,
             "period": period,
             "budgets.time_share": time_share,
+            "target_agreement": target,
             "budgets.latency_ms": latency_ms,
             "budgets.memory_gb": memory_gb,
             "policy": policy,

@@ -106,17 +106,17 @@ def run_and_report(
 
 
 def finish(out: Path) -> None:
-    """Write report.json and report.html of a run, print the headline, what was spent of which budget, and the path."""
+    """Write report.json and report.html of a run; print the headline, what was spent, how targets stand, the path."""
     from camlink.pipeline.reports import build_page, headline, save_report
-    from camlink.pipeline.reports.terminal import spending_words
+    from camlink.pipeline.reports.terminal import spending_words, target_words
 
     report, html = build_page(out)
     page = save_report(out, report, html)
     console = out_console()
     console.print()
     console.print(headline(report), style="bold", highlight=False)
-    if spending := spending_words(report):
-        console.print(spending, highlight=False)
+    for words in filter(None, (spending_words(report), target_words(report))):
+        console.print(words, highlight=False)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 

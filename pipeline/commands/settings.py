@@ -15,6 +15,7 @@ OPTIONS = {  # by the key whose value they override
     "models": "--models",
     "period": "--period",
     "budgets.time_share": "--time-share",
+    "target_agreement": "--target",
     "budgets.latency_ms": "--latency-ms",
     "budgets.memory_gb": "--memory-gb",
     "policy": "--policy",
@@ -28,7 +29,8 @@ OPTIONS = {  # by the key whose value they override
 def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
     """Return the configuration ``name`` without its cameras, changed by what is not None in ``changes``.
 
-    Keys are those of `OPTIONS`; models are named as on the command line. Raises `ConfigError` for the file and
+    Keys are those of `OPTIONS`; models are named as on the command line. A target for policy camlink takes the place of
+    the file's time budget, for it is to find what that costs. Raises `ConfigError` for the file and
     `typer.BadParameter` for a change that does not fit.
     """
     config = load_config(name, ignore_cameras=True)
@@ -39,6 +41,8 @@ def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
             path = tuple(key.split("."))
             _set(data, path, _model_choice(value, config) if key == "models" else value)
             options[path] = OPTIONS[key]
+    if ("target_agreement",) in options and ("budgets", "time_share") not in options and data["policy"] == "camlink":
+        _set(data, ("budgets", "time_share"), None)
     try:
         changed = SiteConfig.model_validate(data)
     except ValueError as error:
