@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from camlink.pipeline.commands.console import print_fitted
+from camlink.pipeline.commands.console import out_console, print_fitted
 
 if TYPE_CHECKING:
     from camlink.models.recorded import RecordedModel, Trace
@@ -26,6 +26,7 @@ def replay_trace(
     from camlink.pipeline.commands.answering import told_answers
     from camlink.pipeline.commands.running import run_and_report
     from camlink.pipeline.config.checks import WITH_LINKS
+    from camlink.pipeline.every_frame import EveryFrame
     from camlink.pipeline.footage import Footage, fit_rules, rate_of
     from camlink.pipeline.recording import TraceReadings, check_replayable
     from camlink.pipeline.session import Camera, Session
@@ -42,13 +43,19 @@ def replay_trace(
     pool = pool_of(config, chosen)
     cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
     check_budgets(config, pool)
-    readings = TraceReadings(frames)
+    readings, every_frame = TraceReadings(frames), EveryFrame(chosen)
     with told_answers(answers, pool.specs) as listeners:
         folder = out.cleared()
         session = Session(
-            *(config, pool, cameras, folder), tick=len(cameras), synthetic=is_synthetic(path), listeners=listeners
+            *(config, pool, cameras, folder),
+            tick=len(cameras),
+            synthetic=is_synthetic(path),
+            listeners=[*listeners, every_frame.observe],
         )
-        return run_and_report(session, readings, lambda: dict(readings.captured), len(frames), folder, readings.close)
+        code = run_and_report(session, readings, lambda: dict(readings.captured), len(frames), folder, readings.close)
+        if words := every_frame.words:
+            out_console().print(words, highlight=False)
+        return code
 
 
 def chosen_models(trace: Trace, text: str | None) -> list[RecordedModel]:
