@@ -141,7 +141,7 @@ class _Site:
             return self._no_runs(request)
 
         def render() -> str:
-            return self._pages.render("models.html", run, page="models", models=models_view(run.view, run.rollups))
+            return self._pages.render("models.html", run, page="models", models=models_view(run.rollups))
 
         return self._live(request, run, ("models",), render)
 
