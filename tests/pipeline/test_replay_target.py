@@ -21,8 +21,15 @@ from tests.pipeline.test_cli import write_trace
         ({"target_agreement": 0.9}, None),
         ({"target_agreement": 0.9, "budgets.time_share": 0.3}, 0.3),
         ({"target_agreement": 0.9, "policy": "mlink"}, 0.4),
+        ({"policy": "all"}, None),
     ],
-    ids=["no target", "in place of the file's", "beside one that is given", "links need one all the same"],
+    ids=[
+        "no target",
+        "in place of the file's",
+        "beside one that is given",
+        "links need one all the same",
+        "all knows none",
+    ],
 )
 def test_a_target_takes_the_place_of_the_files_time_budget(changes: dict[str, Any], share: float | None) -> None:
     settings = load_settings("building", changes)
