@@ -153,10 +153,10 @@ class _Online:
         if self._strategy == "uncertainty":
             return link, lambda x: 1.0 - link.predict({self._pair.source.model: x})[1]
         if self._strategy == "loss-prediction":
-            return link, self._expected_loss(rows, link)
+            return link, self._expected_loss(rows)
         return link, None
 
-    def _expected_loss(self, rows: Rows, link: Ensemble) -> Urgency | None:
+    def _expected_loss(self, rows: Rows) -> Urgency | None:
         """Learn losses from labels that a second link was not fitted on."""
         held = np.arange(len(rows)) % HELD_OUT == HELD_OUT - 1
         if (~held).sum() < MIN_FRAMES or held.sum() < 2:
