@@ -86,10 +86,10 @@ def measure_all(
     definition: ModelDefinition,
     device: str = "auto",
     batch_sizes: Sequence[int] = (1, 4),
-) -> list[CostProfile]:
+) -> list[tuple[CostProfile, CostProfile | None]]:
     """Measure every backend that can run the model here, on a stand-in picture, and store the profiles.
 
-    `build` then takes the fastest. Raises `ModelError`.
+    Each comes with the one that it replaces, if there was one. `build` then takes the fastest. Raises `ModelError`.
     """
     if definition.adapter == "recorded":
         raise ModelError(f'model "{definition.name}" is recorded: its costs are those its trace states')
@@ -99,7 +99,8 @@ def measure_all(
     for backend in backends(definition, place):
         runner = _runner(definition, path, place, backend, cache)
         key = _key(definition, path, place, backend)
-        profiles.append(_measured(runner, key, path, cache, place, batch_sizes))
+        before = stored(key, cache)
+        profiles.append((_measured(runner, key, path, cache, place, batch_sizes), before))
     return profiles
 
 
