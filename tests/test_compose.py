@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from camlink.pipeline.bus.kafka_topics import KafkaAddress
-from camlink.pipeline.compose_local import our_services
+from camlink.pipeline.compose_local import LocalSite, our_services
 from camlink.pipeline.graph import GRAPH
 
 
@@ -108,6 +108,20 @@ def test_the_image_is_pinned_and_not_root(repository: Path) -> None:
     users = [line for line in lines if line.startswith("USER ")]
     assert users == ["USER camlink"]
     assert any("-c constraints.txt" in line for line in lines)
+
+
+def test_what_the_others_give_as_they_end_is_still_written(tmp_path: Path) -> None:
+    """Each process writes its name as it is stopped; the worker before the last one takes a while to."""
+    line = "trap 'sleep {wait}; echo {name} >> ended; exit 0' TERM; echo {name} >> begun; while :; do sleep 0.05; done"
+    site = LocalSite.__new__(LocalSite)
+    site.processes = {
+        name: subprocess.Popen(["bash", "-c", line.format(name=name, wait=wait)], cwd=tmp_path)
+        for name, wait in (("results", 0), ("linking", 0.5))
+    }
+    while not (tmp_path / "begun").exists() or len((tmp_path / "begun").read_text().splitlines()) < 2:
+        assert not site.failed()
+    assert site.stop() == {"results": 0, "linking": 0}
+    assert (tmp_path / "ended").read_text().splitlines() == ["linking", "results"]
 
 
 @pytest.mark.broker
