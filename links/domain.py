@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from camlink.links.base import Array
 from camlink.links.ensemble import Ensemble
-from camlink.links.memory import Times
 from camlink.links.train import MIN_FRAMES, LinkKind, train_ensembles
 from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
@@ -85,7 +84,6 @@ def link_to_oracle(
     labels: Array,
     *,
     seed: int,
-    times_s: Times | None = None,
     kind: LinkKind = "count_distribution",
 ) -> Ensemble:
     """Learn to say what a person would, from one deployed model or several (cross-task fusion).
@@ -96,7 +94,7 @@ def link_to_oracle(
         raise LinkError(f'the oracle needs a name of its own: "{oracle.model}" is a deployed model')
     everything = {**specs, oracle.model: oracle}
     values = {**{m: samples[m] for m in specs}, oracle.model: labels}
-    trained = train_ensembles(everything, values, seed=seed, targets=[oracle.model], times_s=times_s, kind=kind)
+    trained = train_ensembles(everything, values, seed=seed, targets=[oracle.model], kind=kind)
     return trained[oracle.model]
 
 

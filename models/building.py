@@ -31,7 +31,6 @@ from camlink.models.torchvision import TorchvisionClassifier
 from camlink.models.ultralytics import UltralyticsModel
 from camlink.models.weights import REGISTRY, Progress, cache_folder, fetch, sha256_of
 from camlink.pipeline.errors import ModelError
-from camlink.pipeline.records import Frame
 
 BACKENDS = {"onnx": "onnxruntime", "torchvision": "torch", "tflite": "ai-edge-litert"}
 
@@ -86,23 +85,22 @@ def check_files(definition: ModelDefinition) -> None:
 def measure_all(
     definition: ModelDefinition,
     device: str = "auto",
-    cache_dir: Path | None = None,
-    frames: Sequence[Frame] = (),
     batch_sizes: Sequence[int] = (1, 4),
-) -> list[CostProfile]:
-    """Measure every backend that can run the model here, and store the profiles: `build` then takes the fastest.
+) -> list[tuple[CostProfile, CostProfile | None]]:
+    """Measure every backend that can run the model here, on a stand-in picture, and store the profiles.
 
-    Without ``frames`` a stand-in picture is used. Raises `ModelError`.
+    Each comes with the one that it replaces, if there was one. `build` then takes the fastest. Raises `ModelError`.
     """
     if definition.adapter == "recorded":
         raise ModelError(f'model "{definition.name}" is recorded: its costs are those its trace states')
-    place, cache = machine.resolve(device), cache_folder(cache_dir)
+    place, cache = machine.resolve(device), cache_folder()
     path = _weights_path(definition, cache, None)
     profiles = []
     for backend in backends(definition, place):
         runner = _runner(definition, path, place, backend, cache)
         key = _key(definition, path, place, backend)
-        profiles.append(_measured(runner, key, path, cache, place, frames, batch_sizes))
+        before = stored(key, cache)
+        profiles.append((_measured(runner, key, path, cache, place, batch_sizes), before))
     return profiles
 
 
@@ -149,11 +147,10 @@ def _measured(
     path: Path,
     cache: Path,
     place: str,
-    frames: Sequence[Frame] = (),
     batch_sizes: Sequence[int] = (1, 4),
 ) -> CostProfile:
     floor_gb = path.stat().st_size / 1e9  # growth of a process that has freed memory before can read as nothing
-    profile = measure(runner, key, frames, batch_sizes, floor_gb=floor_gb, place=place)
+    profile = measure(runner, key, batch_sizes=batch_sizes, floor_gb=floor_gb, place=place)
     store(profile, cache)
     return profile
 

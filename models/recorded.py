@@ -41,6 +41,10 @@ class RecordedModel:
         """Say whether the trace holds this model's output on that frame."""
         return index in self._answers.get(camera_id, {})
 
+    def answer(self, camera_id: str, index: int) -> Inference:
+        """Return what the model gave on a frame that it `knows`."""
+        return self._answers[camera_id][index]
+
     def run(self, frames: Sequence[Frame]) -> list[Inference]:
         """Return what the model gave on these frames. Raises `ModelError` for a frame the trace does not hold."""
         answers = self._answers

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,8 @@ from camlink.pipeline import testbed
 from camlink.pipeline.commands.console import print_error
 from camlink.pipeline.errors import CamlinkError, ConfigError, Problem
 
+LAST = "results"
+STOP_S = 30.0
 COMPOSE = Path("docker-compose.yml")
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
@@ -89,17 +91,26 @@ class LocalSite:
         return [name for name, process in self.processes.items() if process.poll() not in (None, 0)]
 
     def stop(self) -> dict[str, int]:
-        """Ask all to stop, as compose does, and return how they ended; who does not within 30 s is killed."""
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 30
-        for process in self.processes.values():
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+        """Ask all to stop, and return how they ended; who does not within 30 s is killed.
+
+        The bus ends with them, so the results worker goes last: what the others give as they end is still written.
+        """
+        others = [process for name, process in self.processes.items() if name != LAST]
+        for group in (others, [self.processes[LAST]]):
+            _end(group)
         return {name: process.wait() for name, process in self.processes.items()}
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def main(

@@ -1,8 +1,9 @@
-"""The wiring, in one table: which operator reads and writes which topics.
+"""The wiring, in one table: which operator reads which topics; who writes them is drawn here.
 
 ingest ── frames ──> inference ── outputs ──> linking ── results ──> scheduler, adaptation, results log
 scheduler ── decisions ──> inference        adaptation ── links ──> linking, scheduler
-                                            adaptation ── relabel ──> inference
+                     adaptation, results log (to confirm alerts) ── relabel ──> inference
+all ── events ──> results log               inference ── models ──> all others, at their start
 """
 
 from __future__ import annotations
@@ -62,7 +63,6 @@ class Step:
 
     name: str
     reads: tuple[str, ...]
-    writes: tuple[str, ...]
     shares: tuple[str, ...]
     beside: tuple[str, ...] = ()
     restores: tuple[str, ...] = ()
@@ -74,12 +74,12 @@ class Step:
 
 
 GRAPH = (
-    Step("ingest", (), ("frames", "events"), ()),
-    Step("inference", ("decisions", "relabel", "frames"), ("outputs", "events"), ("frames",), ("links",)),
-    Step("linking", ("links", "outputs"), ("results", "events"), ("outputs",)),
-    Step("adaptation", ("results",), ("links", "relabel", "events"), ("results",), restores=("links",)),
-    Step("scheduler", ("links", "results"), ("decisions",), ("results",), restores=("decisions",)),
-    Step("results", ("results", "decisions", "links", "events"), (), ("results", "decisions", "links", "events")),
+    Step("ingest", (), ()),
+    Step("inference", ("decisions", "relabel", "frames"), ("frames",), ("links",)),
+    Step("linking", ("links", "outputs"), ("outputs",)),
+    Step("adaptation", ("results",), ("results",), restores=("links",)),
+    Step("scheduler", ("links", "results"), ("results",), restores=("decisions",)),
+    Step("results", ("results", "decisions", "links", "events"), ("results", "decisions", "links", "events")),
 )
 TOPICS = tuple(dict.fromkeys(TOPIC_OF.values()))
 

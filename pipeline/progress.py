@@ -24,7 +24,6 @@ class Progress:
     executions: int = 0
     audit_frames: int = 0
     agreement_sum: float = 0.0
-    last_decision: str = ""
     learning_frames: dict[str, int] = field(default_factory=dict)  # camera -> frames before its first decision
     away: dict[str, str] = field(default_factory=dict)  # cameras that give no frames now -> "down" or "frozen"
     _models: int = field(init=False)
@@ -52,7 +51,6 @@ class Progress:
             elif isinstance(record, Decision):
                 self._decided.add(record.camera_id)
                 self._learning.pop(record.camera_id, None)
-                self.last_decision = f"{record.camera_id}: {record.reason}"
 
     @property
     def executed_share(self) -> float:

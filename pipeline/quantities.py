@@ -196,13 +196,13 @@ def _time_zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
-def counted(count: int, noun: str, plural: str | None = None) -> str:
+def counted(count: int, noun: str) -> str:
     """Return a count with its noun, as a person says it.
 
-    >>> counted(1, "audit frame"), counted(1200, "camera"), counted(0, "leaf", "leaves")
-    ('1 audit frame', '1,200 cameras', '0 leaves')
+    >>> counted(1, "audit frame"), counted(1200, "camera")
+    ('1 audit frame', '1,200 cameras')
     """
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
 def learning_words(frames: int, of: int) -> str:

@@ -40,7 +40,7 @@ def run(console: Console, seconds: float, seed: int, client: str) -> None:
             memory, ages = _watched(site, watch, per_camera * CAMERAS)
             source.wait(60)
             watch.close()
-        console.print(_memory_table(memory, seconds))
+        console.print(_memory_table(memory))
         p50, p99 = np.percentile(ages, (50, 99))
         console.print(f"{len(ages):,} frames in {seconds:,.0f} s, latency p50 {p50:.0f} ms, p99 {p99:.0f} ms")
         console.print(_ledger(folder / "results", names, per_camera))
@@ -71,7 +71,7 @@ def slope_mb_per_hour(at_s: list[float], mb: list[float]) -> float:
     return float(np.polyfit(np.array(at_s) / 3600, mb, 1)[0])
 
 
-def _memory_table(memory: list[dict[str, float]], seconds: float) -> Table:
+def _memory_table(memory: list[dict[str, float]]) -> Table:
     table = Table("worker", "start MB", f"after {SETTLED:.0%} MB", "end MB", "slope since, MB/h")
     settled = memory[int(len(memory) * SETTLED) :]
     for step in STEPS:

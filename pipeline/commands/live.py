@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from camlink.pipeline.commands.answering import AnswersOption
 from camlink.pipeline.commands.console import (
     WRONG_USE,
     DeviceOption,
@@ -40,12 +41,14 @@ def run(
     ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Port of the dashboard; 8765, or a free one if taken.")] = None,
     token: TokenOption = None,
+    answers: AnswersOption = None,
 ) -> None:
     """Run the cameras of a configuration live until Ctrl-C; results and report grow in the results folder.
 
     Cameras that are added, removed or changed in the file meanwhile are taken up, let go or reopened.
     """
     from camlink.pipeline.commands.alerting import sent_alerts
+    from camlink.pipeline.commands.answering import told_answers
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.ingest import Roster, SourceSpec
@@ -56,6 +59,7 @@ def run(
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
     check_free(folder)  # before models are measured, and before alerts that an earlier run left there are sent
     pool, descriptions = build_pool(site)
+    _tell_demand(site, pool)
 
     def cameras_of(site: SiteConfig) -> dict[str, Camera]:
         return {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
@@ -63,6 +67,7 @@ def run(
     with ExitStack() as serving:
         telemetry = serving.enter_context(_served(folder, pool, host, port, token)) if dashboard else None
         listeners: list[Listener] = [telemetry.observe] if telemetry else []
+        listeners += serving.enter_context(told_answers(answers, pool.specs))
         if site.alerts.rules:
             listeners.append(serving.enter_context(sent_alerts(site, pool.specs, folder, telemetry)).observe)
         session = Session(
@@ -105,6 +110,16 @@ def _checked(config: str, device: str | None) -> SiteConfig:
     print_warnings(warnings_of(site))
     check_start(site)
     return site
+
+
+def _tell_demand(site: SiteConfig, pool: ModelPool) -> None:
+    """Say how much of the machine the cameras will take, and warn where that is more than there is."""
+    from camlink.pipeline.assembly import costs_of
+    from camlink.pipeline.demand import demand_of, demand_warnings
+
+    demand = demand_of(site, costs_of(pool))
+    note_console().print(demand.words, style="dim", soft_wrap=True)
+    print_warnings([site.problem_at(path, message) for path, message in demand_warnings(demand)])
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import note_console, out_console
+from camlink.pipeline.commands.console import note_console, out_console, print_note
 
 app = typer.Typer(no_args_is_help=True, help="The models of the catalogue: list, fetch weights, measure costs.")
+OTHERWISE = 1.3  # from here on, a model takes another time than it did
 Names = Annotated[list[str] | None, typer.Argument(help="Models or sets; all when none is named.")]
 
 
@@ -24,7 +25,8 @@ def list_models() -> None:
         d = catalogue.definition(name)
         in_sets = ", ".join(s for s, members in catalogue.sets().items() if name in members)
         console.print(Text(name, style="bold"), f" {d.task} of {', '.join(d.labels)}", highlight=False)
-        console.print(f"in {in_sets}; {d.licence}. {d.description}\n", style="dim", highlight=False)
+        licence = f"{d.licence} ({d.licence_note})" if d.licence_note else d.licence
+        console.print(f"in {in_sets}; {licence}. {d.description}\n", style="dim", highlight=False)
     console.print("YOLO weights are AGPL-3.0: a service that uses them must offer its source, or hold a licence.")
     console.print("What they cost here, in ms a frame and GB of memory: camlink models profile")
 
@@ -63,13 +65,17 @@ def profile(
     except ModelError as error:
         raise typer.BadParameter(str(error), param_hint="--device") from error
     heads = ("model", "device", "backend", *(f"ms a frame, batch {s}" for s in sizes), "GB")
-    rows = []
+    rows, changed = [], []
     with note_console().status("measuring"):
         for name in chosen(names):
-            for p in measure_all(catalogue.definition(name), device=device, batch_sizes=sizes):
+            for p, before in measure_all(catalogue.definition(name), device=device, batch_sizes=sizes):
                 times = [f"{p.ms_by_batch[s]:.1f}" if s in p.ms_by_batch else "-" for s in sizes]
                 rows.append((name, p.key.device, p.key.backend, *times, f"{p.memory_gb:.2f}"))
+                if before is not None and not 1 / OTHERWISE < p.time_ms / before.time_ms < OTHERWISE:
+                    changed.append(f"{name} by {p.key.backend} took {before.time_ms:.1f} ms a frame before")
     print_table(out_console(), heads, rows, names=3)
+    if changed:
+        print_note(f"{'; '.join(changed)}. Budgets go by the new figures: measure again if the machine was busy now.")
 
 
 def chosen(names: list[str] | None) -> list[str]:

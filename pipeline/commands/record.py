@@ -46,7 +46,7 @@ def record(
     with (
         TraceWriter(out, pool) as trace,
         stop_on_interrupt(lambda: None) as stopped,
-        shown_progress(progress, total) as tick,
+        shown_progress(progress, total, say=lambda _: "") as tick,
     ):
         record_trace(readings, pool, trace, progress, stop=stopped, on_tick=tick)
     console.out_console().print(f"Trace of {counted(trace.frames, 'frame')}: {out}", highlight=False)

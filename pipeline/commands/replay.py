@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlink.pipeline.commands import console
+from camlink.pipeline.commands.answering import AnswersOption
 from camlink.pipeline.commands.console import ConfigOption, DeviceOption, ModelsOption, RateOption, TimezoneOption
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def replay(
     ] = None,
     time_share: Annotated[
         float | None, typer.Option(help="Time budget as a share (0..1) of executing everything.")
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            help="Agreement (0..1) that answers are to meet; under policy camlink, in place of the file's time budget."
+        ),
     ] = None,
     latency_ms: Annotated[
         float | None, typer.Option(help="What models may take on any one frame, in ms, by what they cost.")
@@ -63,6 +70,7 @@ def replay(
         Path | None, typer.Option(help="Results folder; runs/NAME-TIME when not given.", callback=console.writable)
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete an earlier run in the results folder.")] = False,
+    answers: AnswersOption = None,
 ) -> None:
     """Replay recorded footage through ingest, scheduler, models, links and adaptation; end with a report.
 
@@ -81,6 +89,7 @@ def replay(
             "models": None if is_trace else models,
             "period": period,
             "budgets.time_share": time_share,
+            "target_agreement": target,
             "budgets.latency_ms": latency_ms,
             "budgets.memory_gb": memory_gb,
             "policy": policy,
@@ -95,9 +104,10 @@ def replay(
     fit = fit and bootstrap is None and period is None
     if is_trace:
         _refuse_options_for_pixels(context)
-        code = replay_trace(paths[0], settings, folder, models, fit=fit)
+        code = replay_trace(paths[0], settings, folder, models, fit=fit, answers=answers)
     else:
-        code = _replay_footage(find_cameras(paths, rate, timezone, start), settings, folder, fit=fit, realtime=realtime)
+        specs = find_cameras(paths, rate, timezone, start)
+        code = _replay_footage(specs, settings, folder, fit=fit, realtime=realtime, answers=answers)
     raise typer.Exit(code)
 
 
@@ -137,9 +147,12 @@ def find_cameras(paths: list[Path], fps: float | None, timezone: str, start: dat
     return [replace(spec, start=start) for spec in specs] if start else specs
 
 
-def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun, *, fit: bool, realtime: bool) -> int:
+def _replay_footage(
+    specs: list[SourceSpec], config: SiteConfig, out: EarlierRun, *, fit: bool, realtime: bool, answers: str | None
+) -> int:
     from camlink.pipeline.assembly import check_budgets
     from camlink.pipeline.clock import SteadyClock
+    from camlink.pipeline.commands.answering import told_answers
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.config.start_checks import check_start
     from camlink.pipeline.footage import fit_rules, footage_of
@@ -161,16 +174,6 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun
     }
     sources = [open_source(spec, live=False) for spec in specs]
     check_budgets(config, pool)
-    folder = out.cleared()
-    session = Session(
-        config,
-        pool,
-        cameras,
-        folder,
-        model_notes=descriptions,
-        encode_picture=encode_picture,
-        tick=min(len(cameras), 16),
-    )
     readings: Any = merge(sources)
     rest = Rest()
     if realtime:
@@ -182,4 +185,15 @@ def _replay_footage(specs: list[SourceSpec], config: SiteConfig, out: EarlierRun
         for source in sources:
             source.close()
 
-    return run_and_report(session, readings, lambda: {s.camera_id: s.captured for s in sources}, total, folder, close)
+    with told_answers(answers, pool.specs) as listeners:
+        folder = out.cleared()
+        session = Session(
+            *(config, pool, cameras, folder),
+            model_notes=descriptions,
+            encode_picture=encode_picture,
+            tick=min(len(cameras), 16),
+            listeners=listeners,
+        )
+        return run_and_report(
+            session, readings, lambda: {s.camera_id: s.captured for s in sources}, total, folder, close
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from camlink.pipeline.commands.console import print_fitted
+from camlink.pipeline.commands.console import out_console, print_fitted
 
 if TYPE_CHECKING:
     from camlink.models.recorded import RecordedModel, Trace
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from camlink.pipeline.config import SiteConfig
 
 
-def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | None, *, fit: bool) -> int:
+def replay_trace(
+    path: Path, config: SiteConfig, out: EarlierRun, models: str | None, *, fit: bool, answers: str | None
+) -> int:
     """Replay the trace at ``path``, or only the named models of it, and return the exit code."""
     from camlink.models.recorded import open_trace
     from camlink.models.trace_files import is_synthetic
     from camlink.pipeline.assembly import check_budgets, pool_of
+    from camlink.pipeline.commands.answering import told_answers
     from camlink.pipeline.commands.running import run_and_report
     from camlink.pipeline.config.checks import WITH_LINKS
+    from camlink.pipeline.every_frame import EveryFrame
     from camlink.pipeline.footage import Footage, fit_rules, rate_of
     from camlink.pipeline.recording import TraceReadings, check_replayable
     from camlink.pipeline.session import Camera, Session
@@ -39,10 +43,19 @@ def replay_trace(path: Path, config: SiteConfig, out: EarlierRun, models: str | 
     pool = pool_of(config, chosen)
     cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
     check_budgets(config, pool)
-    folder = out.cleared()
-    session = Session(config, pool, cameras, folder, tick=len(cameras), synthetic=is_synthetic(path))
-    readings = TraceReadings(frames)
-    return run_and_report(session, readings, lambda: dict(readings.captured), len(frames), folder, readings.close)
+    readings, every_frame = TraceReadings(frames), EveryFrame(chosen)
+    with told_answers(answers, pool.specs) as listeners:
+        folder = out.cleared()
+        session = Session(
+            *(config, pool, cameras, folder),
+            tick=len(cameras),
+            synthetic=is_synthetic(path),
+            listeners=[*listeners, every_frame.observe],
+        )
+        code = run_and_report(session, readings, lambda: dict(readings.captured), len(frames), folder, readings.close)
+        if words := every_frame.words:
+            out_console().print(words, highlight=False)
+        return code
 
 
 def chosen_models(trace: Trace, text: str | None) -> list[RecordedModel]:

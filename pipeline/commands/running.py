@@ -106,17 +106,17 @@ def run_and_report(
 
 
 def finish(out: Path) -> None:
-    """Write report.json and report.html of a run, print the headline, what was spent of which budget, and the path."""
+    """Write report.json and report.html of a run; print the headline, what was spent, how targets stand, the path."""
     from camlink.pipeline.reports import build_page, headline, save_report
-    from camlink.pipeline.reports.terminal import spending_words
+    from camlink.pipeline.reports.terminal import spending_words, target_words
 
     report, html = build_page(out)
     page = save_report(out, report, html)
     console = out_console()
     console.print()
     console.print(headline(report), style="bold", highlight=False)
-    if spending := spending_words(report):
-        console.print(spending, highlight=False)
+    for words in filter(None, (spending_words(report), target_words(report))):
+        console.print(words, highlight=False)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 
@@ -142,17 +142,19 @@ def stop_on_interrupt(on_stop: Callable[[], None]) -> Iterator[Callable[[], bool
 
 
 @contextmanager
-def shown_progress(progress: Progress, total: int | None) -> Iterator[Callable[[], None]]:
-    """Show frames, executed share, agreement so far and time left: a bar on a terminal, lines elsewhere."""
+def shown_progress(
+    progress: Progress, total: int | None, say: Callable[[Progress], str] | None = None
+) -> Iterator[Callable[[], None]]:
+    """Show frames, what there is to ``say`` (`facts`) and time left: a bar on a terminal, lines elsewhere."""
     if sys.stderr.isatty():
-        with _bar(progress, total) as tick:
+        with _bar(progress, total, say or facts) as tick:
             yield tick
     else:
-        yield _lines(progress, total)
+        yield _lines(progress, total, say or facts)
 
 
 @contextmanager
-def _bar(progress: Progress, total: int | None) -> Iterator[Callable[[], None]]:
+def _bar(progress: Progress, total: int | None, say: Callable[[Progress], str]) -> Iterator[Callable[[], None]]:
     from rich import progress as rich_progress
 
     columns = (
@@ -169,29 +171,30 @@ def _bar(progress: Progress, total: int | None) -> Iterator[Callable[[], None]]:
             nonlocal shown
             if time.monotonic() - shown >= 0.2:
                 shown = time.monotonic()
-                bar.update(task, completed=progress.frames, facts=facts(progress))
+                bar.update(task, completed=progress.frames, facts=say(progress))
 
         yield tick
-        bar.update(task, completed=progress.frames, facts=facts(progress))
+        bar.update(task, completed=progress.frames, facts=say(progress))
 
 
-def _lines(progress: Progress, total: int | None) -> Callable[[], None]:
+def _lines(progress: Progress, total: int | None, say: Callable[[Progress], str]) -> Callable[[], None]:
     due = time.monotonic() + PLAIN_EVERY_S
 
     def tick() -> None:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + PLAIN_EVERY_S
-            note_console().print(_line(progress, total))
+            note_console().print(_line(progress, total, say))
 
     return tick
 
 
-def _line(progress: Progress, total: int | None) -> str:
+def _line(progress: Progress, total: int | None, say: Callable[[Progress], str]) -> str:
     if not progress.frames:
         return f"no frame has come yet; still trying{_away(progress)}"
     frames = f"{progress.frames} of {counted(total, 'frame')}" if total else counted(progress.frames, "frame")
-    return f"{frames}, {facts(progress)}"
+    words = say(progress)
+    return f"{frames}, {words}" if words else frames
 
 
 def facts(progress: Progress) -> str:

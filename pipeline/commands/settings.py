@@ -15,6 +15,7 @@ OPTIONS = {  # by the key whose value they override
     "models": "--models",
     "period": "--period",
     "budgets.time_share": "--time-share",
+    "target_agreement": "--target",
     "budgets.latency_ms": "--latency-ms",
     "budgets.memory_gb": "--memory-gb",
     "policy": "--policy",
@@ -28,8 +29,9 @@ OPTIONS = {  # by the key whose value they override
 def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
     """Return the configuration ``name`` without its cameras, changed by what is not None in ``changes``.
 
-    Keys are those of `OPTIONS`; models are named as on the command line. Raises `ConfigError` for the file and
-    `typer.BadParameter` for a change that does not fit.
+    Keys are those of `OPTIONS`; models are named as on the command line. A target for policy camlink takes the place of
+    the file's time budget, for it is to find what that costs; policy all knows none. Raises `ConfigError` for the file
+    and `typer.BadParameter` for a change that does not fit.
     """
     config = load_config(name, ignore_cameras=True)
     data = config.model_dump(mode="json")
@@ -39,6 +41,9 @@ def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
             path = tuple(key.split("."))
             _set(data, path, _model_choice(value, config) if key == "models" else value)
             options[path] = OPTIONS[key]
+    aims = ("target_agreement",) in options and data["policy"] == "camlink"
+    if (aims or data["policy"] == "all") and ("budgets", "time_share") not in options:
+        _set(data, ("budgets", "time_share"), None)
     try:
         changed = SiteConfig.model_validate(data)
     except ValueError as error:

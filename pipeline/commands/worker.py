@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
+from camlink.pipeline.commands.answering import AnswersOption
 from camlink.pipeline.commands.console import known_device, note_console, print_note
 
 if TYPE_CHECKING:
@@ -193,15 +193,17 @@ def results(
     flush_s: Annotated[
         float, typer.Option(min=0.1, help="Seconds between writes; each makes one file per camera.")
     ] = 10.0,
+    answers: AnswersOption = None,
     health: HealthOption = None,
 ) -> None:
     """Write results as Parquet, durably, before the bus may forget them."""
     from camlink.pipeline.bus.base import open_bus
     from camlink.pipeline.commands.alerting import sent_alerts
+    from camlink.pipeline.commands.answering import told_answers
     from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.distributed import await_cards
     from camlink.pipeline.graph import GRAPH
-    from camlink.pipeline.results.worker import ResultsWorker
+    from camlink.pipeline.results.worker import ResultsWorker, described_cameras, header_of
 
     site = _site(config)
     connection = open_bus(bus)
@@ -210,12 +212,13 @@ def results(
         step = next(step for step in GRAPH if step.name == "results")
         telemetry = _telemetry(health, facts.specs)
         listeners: list[Listener] = [telemetry.observe] if telemetry is not None else []
+        listeners += closing.enter_context(told_answers(answers, facts.specs))
         if site.alerts.rules:
             listeners.append(closing.enter_context(sent_alerts(site, facts.specs, out, telemetry)).observe)
         watch = ConfigWatch(config, site)
         worker = ResultsWorker(
-            *(step, connection, out, dict(facts.specs), _header(site, facts, out)),
-            describe=lambda: _described(watch.look() or site),
+            *(step, connection, out, dict(facts.specs), header_of(site, facts, out)),
+            describe=lambda: described_cameras(watch.look() or site),
             flush_s=flush_s,
             listeners=listeners,
         )
@@ -370,31 +373,3 @@ def _shared(site: SiteConfig, share: str) -> list[SourceSpec]:
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise typer.BadParameter(f'"{share}" is no share; write I/N, such as 2/3', param_hint="--share")
     return [camera.source_spec() for camera in site.cameras if is_in_share(camera.id, int(number), int(of))]
-
-
-def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
-    import camlink
-    from camlink.pipeline.learnt_elsewhere import judged_oracle
-    from camlink.pipeline.run_info import FILE_NAME, RunInfo, described
-
-    if (out / FILE_NAME).exists():
-        return RunInfo.load(out)
-    models = {
-        name: described(spec) | {"time_ms": facts.costs.time_ms[name], "memory_gb": facts.costs.memory_gb[name]}
-        for name, spec in facts.specs.items()
-    }
-    return RunInfo(
-        name=out.name,
-        camlink_version=camlink.__version__,
-        seed=site.seed,
-        policy=site.policy,
-        models=models,
-        cameras=_described(site),
-        started_at=datetime.now(UTC),
-        config=site.masked(),
-        oracle=judged_oracle(site, facts.specs),
-    )
-
-
-def _described(site: SiteConfig) -> dict[str, dict[str, Any]]:
-    return {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}

@@ -218,18 +218,6 @@ class SiteConfig(Section):
         copied._origin = replace(other._origin, options={**other._origin.options, **options})
         return copied
 
-    def with_cameras(self, cameras: Iterable[CameraConfig]) -> SiteConfig:
-        """Return these settings over other cameras, as a replay of recorded footage needs them.
-
-        Raises `ConfigError` if two of them have the same id.
-        """
-        replaced = tuple(cameras)
-        repeated = _repeated(camera.id for camera in replaced)
-        if repeated:
-            where = ", ".join(camera.shown_source for camera in replaced if camera.id == repeated[0])
-            raise ConfigError([Problem(where, None, f'camera id "{repeated[0]}" is used twice; rename one')])
-        return self.model_copy(update={"cameras": replaced})
-
     def model_definitions(self) -> list[ModelDefinition]:
         """Return the definitions of the models to run, in order. Raises `ModelError` for an unknown name."""
         return _definitions(self.models)

@@ -26,7 +26,7 @@ LINKS = ("kind", "context", "min_train_frames", "history_frames")
 
 def warnings_of(site: SiteConfig) -> list[Problem]:
     """Return what a start should tell of and go on, in the order of the file."""
-    return _in_order(site, (*_unlimited(site), *_alone(site), *_profiled(site), *_unread(site)))
+    return _in_order(site, (*_unlimited(site), *_unbound(site), *_alone(site), *_profiled(site), *_unread(site)))
 
 
 def config_warnings(path: str | Path) -> list[Problem]:
@@ -58,6 +58,14 @@ def _unlimited(site: SiteConfig) -> Iterator[Found]:
         f"{site.shown_policy()} has no budget{' and no target' if camlink else ''}, so every model executes on every "
         f"frame and nothing is saved; set budgets.time_share, such as 0.4{', or target_agreement' if camlink else ''}",
     )
+
+
+def _unbound(site: SiteConfig) -> Iterator[Found]:
+    if site.policy == "all" and site.budgets.time_share is not None:
+        yield (
+            ("budgets", "time_share"),
+            "policy all executes every model on every frame, whatever this is; leave it out",
+        )
 
 
 def _alone(site: SiteConfig) -> Iterator[Found]:

@@ -28,7 +28,7 @@ from camlink.pipeline.dashboard.library import Library, OpenRun
 from camlink.pipeline.dashboard.models import models_view
 from camlink.pipeline.dashboard.pages import Pages, link
 from camlink.pipeline.dashboard.parts import days_of
-from camlink.pipeline.dashboard.runs import compared, models_of
+from camlink.pipeline.dashboard.runs import compared, models_of, outcomes
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.reports.daily import daily_report, render_daily
 from camlink.pipeline.results import RunResults
@@ -141,7 +141,7 @@ class _Site:
             return self._no_runs(request)
 
         def render() -> str:
-            return self._pages.render("models.html", run, page="models", models=models_view(run.view, run.rollups))
+            return self._pages.render("models.html", run, page="models", models=models_view(run.rollups))
 
         return self._live(request, run, ("models",), render)
 
@@ -155,7 +155,13 @@ class _Site:
             pair.append(compared(name, run.rollups))
         lines = self._library.lines()
         body = self._pages.render(
-            "runs.html", None, page="runs", lines=lines, pair=pair, models=models_of(pair), chosen=chosen
+            *("runs.html", None),
+            page="runs",
+            lines=lines,
+            outcomes=outcomes(lines),
+            pair=pair,
+            models=models_of(pair),
+            chosen=chosen,
         )
         return HTMLResponse(body)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from camlink.pipeline.alerts.raised import raised_alerts
 from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.fleet import FleetView, drawn_model, telling_span, troubles
@@ -77,6 +78,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
     ``span`` is one of `SPANS`, or empty: then the one that shows something.
     """
     latest = read_latest(rollups.run_dir, camera_id) if camera_id in rollups.cameras else None
+    alerts = raised_alerts(rollups.run_dir, camera_id)
     with rollups.lock:
         camera = rollups.up_to_date(camera_id)
         if camera is None:
@@ -104,7 +106,7 @@ def camera_view(view: FleetView, rollups: RunRollups, camera_id: str, span: str,
             matrix=_matrix(scored["link_scores"], list(camera.models)) if scored else [],
             calibrated=[_calibrated(rollups.info, camera_id, state) for state in camera.calibrated.values()],
             latest=latest,
-            happened=happened(camera, links=not rollups.info.per_frame),
+            happened=happened(camera, links=not rollups.info.per_frame, alerts=alerts),
             dropped=dict(camera.dropped.most_common()),
             frames=camera.frames(),
             in_flight=_in_flight(rollups.info, captured, camera),

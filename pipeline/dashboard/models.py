@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from camlink.pipeline.dashboard.fleet import FleetView
 from camlink.pipeline.dashboard.health import learning_of
 from camlink.pipeline.dashboard.rollups import HOWS, RunRollups
 from camlink.pipeline.dashboard.trust import Trust, trust_of_models
@@ -37,10 +36,11 @@ class ModelsView:
     loaded_gb: float | None
     budget_gb: float | None
     learning: bool  # no camera has come past its first frames, on which every model runs
+    ended: bool
     waiting: int  # frames read but without outputs in the folder, at the header's last writing
 
 
-def models_view(view: FleetView, rollups: RunRollups) -> ModelsView:
+def models_view(rollups: RunRollups) -> ModelsView:
     """Return the models as they stand."""
     with rollups.lock:
         info = rollups.info
@@ -58,6 +58,7 @@ def models_view(view: FleetView, rollups: RunRollups) -> ModelsView:
             loaded_gb=sum(memory.get(name, 0.0) for name in info.loaded) if told else None,
             budget_gb=(info.config.get("budgets") or {}).get("memory_gb"),
             learning=all(learning_of(camera, info) for camera in rollups.cameras.values() if camera.frames()),
+            ended=info.finished_at is not None,
             waiting=waiting,
         )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from camlink.pipeline.dashboard.costs import Costs, costs_of
 from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trust_of_models
 from camlink.pipeline.errors import ResultsError
+from camlink.pipeline.reports.notes import best_baseline
 from camlink.pipeline.run_info import FILE_NAME, RunInfo
 
 
@@ -69,6 +73,40 @@ def run_lines(runs: dict[str, Path]) -> list[RunLine]:
         except ResultsError as error:
             lines.append(RunLine(name, str(folder), None, 0, str(error)))
     return sorted(lines, key=lambda line: (line.info is None, -(line.info.started_at.timestamp() if line.info else 0)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to, by its own report: cost, and agreement with interval, count and the best baseline."""
+
+    cost: float | None
+    agreement: Mapping[str, Any]
+    best_baseline: float | None
+
+
+def outcomes(lines: Iterable[RunLine]) -> dict[str, Outcome]:
+    """Return, by name, what runs came to that have ended and left a report; others say more while one looks at them."""
+    found = {}
+    for line in lines:
+        file = Path(line.folder) / "report.json"
+        if line.info is not None and line.info.finished_at is not None and file.is_file():
+            outcome = _outcome(file, file.stat().st_mtime_ns)
+            if outcome is not None:
+                found[line.name] = outcome
+    return found
+
+
+@lru_cache(maxsize=256)
+def _outcome(file: Path, written_ns: int) -> Outcome | None:
+    """Read a report, which may be long, once; None where it is none."""
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+        told = report["agreement"]
+        agreement = {name: told[name] for name in ("mean", "low", "high", "audit_frames")}
+        measured = told["mean"] is not None
+        return Outcome(report["cost"]["share"], agreement, best_baseline(told)[1] if measured else None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def compared(name: str, rollups: RunRollups) -> Compared:

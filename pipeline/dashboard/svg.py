@@ -103,7 +103,7 @@ def _number_chart(spec: OutputSpec, filled: Filled, window: tuple[int, int]) -> 
         return np.asarray(bottom - (bottom - TOP) * (values - least) / (most - least))
 
     x = _places(filled, window)
-    parts = [_grid([(y(np.array([v]))[0], f"{v:g}") for v in (least, (least + most) / 2, most)], bottom)]
+    parts = [_grid([(y(np.array([v]))[0], f"{v:g}") for v in (least, (least + most) / 2, most)])]
     parts += [_band(run, x, y(filled.low), y(filled.high)) for run in _runs(filled)]
     kinds = (("executed", N_EXECUTED, SUM_EXECUTED), ("predicted", N_PREDICTED, SUM_PREDICTED))
     total = filled.sums[:, N_EXECUTED] + filled.sums[:, N_PREDICTED]
@@ -124,7 +124,7 @@ def _label_chart(spec: OutputSpec, filled: Filled, window: tuple[int, int], labe
     x = _places(filled, window)
     names = [spec.labels[i] if spec.labels else f"label {i}" for i in range(labels)]
     middle = [TOP + ROW * (i + 0.5) for i in range(labels)]
-    parts = [_grid([(at, name) for at, name in zip(middle, names, strict=True)], bottom)]
+    parts = [_grid([(at, name) for at, name in zip(middle, names, strict=True)])]
     for offset, name, shift in ((0, "executed", -3.0), (labels, "predicted", 3.0)):
         for label in range(labels):
             some = filled.sums[:, FIRST_LABEL + offset + label] > 0
@@ -136,7 +136,7 @@ def _label_chart(spec: OutputSpec, filled: Filled, window: tuple[int, int], labe
 def strip(decisions: Sequence[Mapping[str, Any]], models: Sequence[str], window: tuple[int, int]) -> Markup:
     """Draw which models each decision executes, predicts or leaves out, one row per model."""
     height = TOP + ROW * len(models) + FOOT
-    parts = [_grid([(TOP + ROW * (i + 0.5), name) for i, name in enumerate(models)], height - FOOT)]
+    parts = [_grid([(TOP + ROW * (i + 0.5), name) for i, name in enumerate(models)])]
     for decision in decisions:
         left, right = (float(_place(decision[key], window)) for key in ("start_us", "end_us"))
         if right <= LEFT or left >= WIDTH - RIGHT:
@@ -165,7 +165,7 @@ def shares(series: Mapping[str, Filled], window: tuple[int, int]) -> Markup:
     """Draw on which share of the frames served under decisions each model executed, as heights, one row per model."""
     height = TOP + SHARES_ROW * len(series) + FOOT
     middle = [TOP + SHARES_ROW * (row + 0.5) for row in range(len(series))]
-    parts = [_grid(list(zip(middle, series, strict=True)), height - FOOT)]
+    parts = [_grid(list(zip(middle, series, strict=True)))]
     for row, (model, filled) in enumerate(series.items()):
         parts += _share_bars(model, filled, window, TOP + SHARES_ROW * row + 3, SHARES_ROW - 6)
     return _chart(parts, window, height, "on which share of served frames each model was executed, over time")
@@ -228,7 +228,7 @@ def _chart(parts: Sequence[Markup], window: tuple[int, int], height: int, label:
     )
 
 
-def _grid(rows: Sequence[tuple[float, str]], bottom: float) -> Markup:
+def _grid(rows: Sequence[tuple[float, str]]) -> Markup:
     lines = [
         Markup(GRID).format(
             LEFT, WIDTH - RIGHT, round(at, 1), round(at, 1), LEFT - 6, round(at + 3.5, 1), _short(text)

@@ -16,7 +16,7 @@ Every frame is predicted, and scored, by the link in force, before any label of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -153,10 +153,10 @@ class _Online:
         if self._strategy == "uncertainty":
             return link, lambda x: 1.0 - link.predict({self._pair.source.model: x})[1]
         if self._strategy == "loss-prediction":
-            return link, self._expected_loss(rows, link)
+            return link, self._expected_loss(rows)
         return link, None
 
-    def _expected_loss(self, rows: Rows, link: Ensemble) -> Urgency | None:
+    def _expected_loss(self, rows: Rows) -> Urgency | None:
         """Learn losses from labels that a second link was not fitted on."""
         held = np.arange(len(rows)) % HELD_OUT == HELD_OUT - 1
         if (~held).sum() < MIN_FRAMES or held.sum() < 2:
@@ -200,10 +200,3 @@ def _adwin() -> Any:
 
     make: Any = ADWIN  # river's classes carry no annotations
     return make(delta=ADWIN_DELTA, clock=1, min_window_length=4, grace_period=MIN_FRAMES)  # labels are few
-
-
-def adapt_all(
-    camera: CameraTrace, source: str, target: str, *, share: float = 0.01, segments: int = 48, seed: int = 0
-) -> Mapping[Strategy, Adapted]:
-    """Return what every strategy reaches at the same label budget."""
-    return {s: adapt(camera, source, target, s, share=share, segments=segments, seed=seed) for s in STRATEGIES}

@@ -24,6 +24,7 @@ from camlink.pipeline.lab.summary import (
 from camlink.pipeline.lab.tally import LEAST_CONFIDENCES
 
 Figure = dict[str, Any]
+PERIOD_TICKS = 12  # there are no halves of periods, which plotly would name where there are few
 MOST_POINTS = 48  # of a line over periods: beyond, it hides the others
 COLOURS = 9  # CSS variables --policy0 to --policy8, of all but `OWN`
 OWN = "camlink"  # the policy that pages are about: of one look on all of them, whatever it is compared with
@@ -162,7 +163,9 @@ def segments(found: Sequence[Cell], place: Mapping[str, int]) -> Figure:
                 }
             )
     title = "period" if together == 1 else f"period (each point: the mean of {together})"
-    return {"data": data, "layout": _layout(title, f"{short}, %")}
+    layout = _layout(title, f"{short}, %")
+    layout["xaxis"] |= {"tick0": 1, "dtick": together * max(1, ceil(periods / together / PERIOD_TICKS))}
+    return {"data": data, "layout": layout}
 
 
 def _line(policy: str, place: Mapping[str, int]) -> Figure:

@@ -83,7 +83,7 @@ class Page:
                 about_calibrated=ABOUT,
                 pace=notes.pace(report["cost"]),
                 views=self._views,
-                overview=plots.agreement_by_model(report["models"], self._looks),
+                overview=self._overview(report),
                 comparison=_comparison(report["agreement"]),
                 open_cameras=OPEN_CAMERAS,
                 listed_cameras=LISTED_CAMERAS,
@@ -94,6 +94,10 @@ class Page:
                 plotlyjs=get_plotlyjs(),
             )
         )
+
+    def _overview(self, report: Mapping[str, Any]) -> plots.Figure | None:
+        """Return the models' agreement over all cameras; of a single one, the camera's own plot says the same."""
+        return plots.agreement_by_model(report["models"], self._looks) if len(report["cameras"]) > 1 else None
 
 
 def page_environment() -> Environment:

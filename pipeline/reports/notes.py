@@ -19,6 +19,7 @@ LEAST_AUDITS = 5  # below these no headline gives a figure
 MOST_NAMED = 3  # in a sentence
 ALWAYS = "always executed"  # a model that nothing was predicted of has nothing to prove
 ANYTIME, ONE_LOOK = "95 %, at any time", "95 % interval"  # what an interval is (docs/accuracy.md)
+OWN = "Every output was a model's own, so that there was nothing to compare."
 SYNTHETIC = "SYNTHETIC: a simulated trace, no camera has seen this."
 OFF_PACE = 1.5  # from here on, measured and profiled time are called different
 
@@ -278,11 +279,12 @@ def _happened(report: Mapping[str, Any]) -> str:
         return " ".join(filter(None, (learning, lost, *missed(report))))
     abstained = report["abstentions"]
     silence = f"It gave no answer to {some_percent(abstained['share'])} of outputs." if abstained["served"] else ""
+    guessed = any(report["frames"][how] for how in ("linked", "reused", "abstained"))
     told = (
         first,
         lost,
         silence,
-        _agreement_sentence(report["agreement"], looks(report["run"]["complete"])),
+        _agreement_sentence(report["agreement"], looks(report["run"]["complete"])) if guessed else OWN,
         *missed(report),
     )
     return " ".join(filter(None, told))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,13 @@ def spending_words(report: Mapping[str, Any]) -> str:
         *(cost["time_budget"], parts["serve"]["share"], cost["share"], cost["latency_limit_ms"]),
         relabelled=parts["relabel"]["frames"] > 0,
     )
+
+
+def target_words(report: Mapping[str, Any]) -> str:
+    """Say how many targets there are and how they stand; empty where there are none."""
+    states = Counter(standing(entry) for _, entry in last_targets(report))
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return f"Targets, one for each camera and model: {told}." if states else ""
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:

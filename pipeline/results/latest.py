@@ -14,17 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from camlink.models.base import OutputSpec
-from camlink.pipeline.records import FrameResult, ModelOutput, Picture
+from camlink.pipeline.records import FrameResult, Picture
 from camlink.pipeline.results.tables import folder_name
+from camlink.pipeline.results.told import told_output
 
 logger = logging.getLogger(__name__)
 
 RECENT = 32  # results kept per camera for a picture that comes after its result
-BOXES = 60  # drawn per model at most
-GIVEN = 0.5  # score from which on one of several labels is given
 
 
 class LatestPictures:
@@ -65,7 +62,7 @@ class LatestPictures:
             "frame_index": result.frame_index,
             "captured_at": result.captured_at.isoformat(),
             "purpose": result.purpose,
-            "outputs": {o.model: self._told(o) for o in result.outputs if o.served},
+            "outputs": {o.model: told_output(o, self._specs.get(o.model)) for o in result.outputs if o.served},
         }
         try:
             pictures.mkdir(parents=True, exist_ok=True)
@@ -80,29 +77,6 @@ class LatestPictures:
             if not self._failing:
                 logger.warning("%s: no latest pictures: %s", self._folder, error)
             self._failing = True
-
-    def _told(self, output: ModelOutput) -> dict[str, Any]:
-        value = None if output.value is None else [round(float(entry), 4) for entry in output.value.ravel()]
-        confidence = None if output.confidence is None else round(output.confidence, 4)
-        boxes = self._boxes(output)
-        return {"how": output.how, "value": value, "confidence": confidence, "boxes": boxes, "reason": output.reason}
-
-    def _boxes(self, output: ModelOutput) -> list[dict[str, Any]]:
-        """Return the boxes behind a value, surest first: those that counted, and of labels those that gave them."""
-        found, spec = output.detections, self._specs.get(output.model)
-        if found is None or spec is None or output.value is None:
-            return []
-        left = np.floor(output.value + 0.5) if spec.task == "count" else np.full(spec.size, BOXES)
-        least = GIVEN if spec.task == "multi_label" else 0.0
-        boxes: list[dict[str, Any]] = []
-        for place in np.argsort(-found.scores)[: 4 * BOXES]:
-            label = int(found.classes[place])
-            if label < len(left) and left[label] >= 1 and found.scores[place] >= least and len(boxes) < BOXES:
-                left[label] -= 1
-                name = spec.labels[label] if spec.labels else str(label)
-                corners = [round(float(corner), 4) for corner in found.xyxy[place]]
-                boxes.append({"xyxy": corners, "score": round(float(found.scores[place]), 3), "label": name})
-        return boxes
 
 
 def read_latest(run_dir: Path, camera_id: str) -> dict[str, Any] | None:

@@ -53,13 +53,6 @@ class RunResults:
         order = ("captured_at", "camera_id", "frame_index", "model", "how")
         return self._rows("outputs", camera, where, *order, day=day)
 
-    def output_counts(self, camera: str) -> dict[tuple[str, str, bool], int]:
-        """Return the number of rows per (model, how, served) of a camera."""
-        sql = "SELECT model, how, served, count(*) FROM outputs GROUP BY ALL"
-        columns = self.query(sql, "outputs", camera).columns
-        model, how, served, count = (column.to_pylist() for column in columns)
-        return dict(zip(zip(model, how, served, strict=True), count, strict=True))
-
     def frames_seen(self, camera: str) -> int:
         """Return how many frames of a camera have at least one served row."""
         sql = "SELECT count(DISTINCT frame_index) FROM outputs WHERE served"

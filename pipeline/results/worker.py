@@ -8,19 +8,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import camlink
 from camlink.links.store import LinkStore
 from camlink.models.base import OutputSpec
 from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.graph import Step, topic_of
+from camlink.pipeline.learnt_elsewhere import judged_oracle
 from camlink.pipeline.records import FrameDropped, FrameResult, LinkPromotion, Record
 from camlink.pipeline.results import ResultsLog
-from camlink.pipeline.run_info import RunInfo
+from camlink.pipeline.run_info import FILE_NAME, RunInfo, described
 from camlink.pipeline.session import Listener
+
+if TYPE_CHECKING:
+    from camlink.pipeline.config import SiteConfig
+    from camlink.pipeline.distributed import ModelFacts
 
 logger = logging.getLogger(__name__)
 
@@ -191,3 +198,30 @@ class _Gaps:
         told = json.dumps({"generation": self._generation}).encode()
         if not self._file.exists() or self._file.read_bytes() != told:
             write_durably(self._file, lambda path: _write(path, told))
+
+
+def header_of(site: SiteConfig, facts: ModelFacts, out: Path) -> RunInfo:
+    """Return the header of the run in ``out``, which is gone on with, or of a new one."""
+    if (out / FILE_NAME).exists():
+        return RunInfo.load(out)
+    costs = facts.costs
+    models = {
+        name: described(spec) | {"time_ms": costs.time_ms[name], "memory_gb": costs.memory_gb[name]}
+        for name, spec in facts.specs.items()
+    }
+    return RunInfo(
+        name=out.name,
+        camlink_version=camlink.__version__,
+        seed=site.seed,
+        policy=site.policy,
+        models=models,
+        cameras=described_cameras(site),
+        started_at=datetime.now(UTC),
+        config=site.masked(),
+        oracle=judged_oracle(site, facts.specs),
+    )
+
+
+def described_cameras(site: SiteConfig) -> dict[str, dict[str, Any]]:
+    """Return what a header says of a site's cameras."""
+    return {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}

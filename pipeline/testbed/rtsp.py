@@ -55,7 +55,6 @@ class RtspServer:
         if not units or not units[0].is_key:
             raise CamlinkError("an RTSP test stream needs pictures of which the first is a key frame")
         self.fps = fps
-        self.pictures_sent = 0
         self.connections = 0  # ever accepted
         self.units = list(units)
         self._credentials = credentials
@@ -158,7 +157,6 @@ class RtspServer:
                 unit = shown[0] if behaviour == "freeze" else shown[place % len(shown)]
                 sent = sender.packets(self._noise(unit) if behaviour == "corrupt" else unit.nals)
                 yield sent, SLOW_S if behaviour == "slow" else 1 / self.fps
-                self.pictures_sent += 1
                 place += 1
 
     def _noise(self, unit: AccessUnit) -> list[bytes]:

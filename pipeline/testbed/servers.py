@@ -78,14 +78,14 @@ def answers(port: int) -> bool:
 def missing_servers() -> str | None:
     """Return what is not installed and how to get it, or None if all is there."""
     try:
-        broker_command(0, Path())
+        broker_command(0)
         redis_command(0, Path())
     except CamlinkError as error:
         return str(error)
     return None
 
 
-def broker_command(port: int, folder: Path, advertised_port: int | None = None) -> list[str]:
+def broker_command(port: int, advertised_port: int | None = None) -> list[str]:
     """Return the command of an in-memory broker, which sends its clients to ``advertised_port`` if that is given.
 
     Raises `BusError` if its package is not installed.
@@ -112,7 +112,7 @@ def redis_command(port: int, folder: Path) -> list[str]:
 @contextlib.contextmanager
 def broker(advertised_port: int | None = None) -> Iterator[Server]:
     """Run a broker for as long as the context lasts; ``advertised_port``: of a proxy that clients come through."""
-    yield from _running(lambda port, folder: broker_command(port, folder, advertised_port))
+    yield from _running(lambda port, _: broker_command(port, advertised_port))
 
 
 @contextlib.contextmanager

@@ -119,13 +119,20 @@ def options(step: str, trace: Path) -> tuple[str, ...]:
     return {"inference": ("--trace", str(trace)), "results": ("--flush-s", "0.5")}.get(step, ())
 
 
+def answered(lines: Path) -> dict[tuple[str, int, str], list[float]]:
+    """Return what was told to other programs; a model without labels tells its value as a list."""
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    return {(t["camera_id"], t["frame_index"], model): a["value"] for t in told for model, a in t["answers"].items()}
+
+
 @with_either_client
 def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
     trace: Path, alone: list[dict[str, Any]], urls: tuple[str, str], tmp_path: Path
 ) -> None:
     with Processes(tmp_path, write_config(tmp_path), *urls, hold_s=PATIENCE_S) as site:
         for step in STEPS:
-            site.start(step, *options(step, trace))
+            told = ("--answers", str(tmp_path / "answers.jsonl")) if step == "results" else ()
+            site.start(step, *options(step, trace), *told)
         site.wait_until_joined()
         throw_garbage(urls[0], encode(open_trace(trace).frames[0], "a-rogue"))
         site.start("ingest", "--trace", str(trace))
@@ -134,6 +141,9 @@ def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
         for step in STEPS:
             site.stop(step)
         assert facts(site.rows()) == facts(alone)
+        assert answered(tmp_path / "answers.jsonl") == {
+            (row["camera_id"], row["frame_index"], row["model"]): row["value"] for row in alone if row["served"]
+        }
         logged = site.log("inference") + site.log("linking")
         assert logged.count('record from "a-rogue" refused: truncated') == 4
         assert logged.count("no camlink record") == 4

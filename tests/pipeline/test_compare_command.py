@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,9 @@ def test_many_periods_are_drawn_as_means_of_neighbours() -> None:
     figure = segments([cell], {"mlink": 0})
     assert figure["data"][0]["y"] == [50.0] * MOST_POINTS and figure["data"][0]["x"][:2] == [1, 3]
     assert figure["layout"]["xaxis"]["title"]["text"] == "period (each point: the mean of 2)"
+    assert figure["layout"]["xaxis"]["dtick"] == 8
+    few = segments([replace(cell, per_period=values[:2])], {"mlink": 0})
+    assert few["layout"]["xaxis"]["dtick"] == 1, "there are no halves of periods"
 
 
 def test_a_folder_called_like_a_policy_is_no_trace(

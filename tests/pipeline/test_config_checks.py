@@ -259,7 +259,8 @@ budgets: {time_share: 0.4}
 
 @pytest.mark.parametrize("policy", [*PER_FRAME_POLICIES, "standalone", "all"])
 def test_keys_of_links_are_warned_of_where_answers_are_not_by_links(tmp_path: Path, policy: str) -> None:
-    kind, adaptation = warnings(tmp_path, HEAD + UNREAD + f"policy: {policy}\n")
+    text = (HEAD + UNREAD).replace("time_share: 0.4", "memory_gb: 9") + f"policy: {policy}\n"
+    kind, adaptation = warnings(tmp_path, text)
     assert kind.startswith(f"5: links.kind: policy {policy} does not read this, ")
     assert adaptation.startswith(f"6: adaptation: policy {policy} does not read interval, frames, ")
     assert all(told.endswith("choose policy mlink or mlink-exact") for told in (kind, adaptation))

@@ -11,6 +11,7 @@ import pytest
 from camlink.models.base import Inference, OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
+from camlink.pipeline.commands import running
 from camlink.pipeline.errors import TraceError
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.recording import TraceWriter, check_replayable, record_trace
@@ -49,6 +50,16 @@ def test_boxes_play_back_as_they_were_recorded(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
         np.testing.assert_array_equal(found.classes, expected.classes)
         assert not found.xyxy.flags.writeable
+
+
+def test_a_recording_tells_how_far_it_is_and_nothing_of_what_a_run_saves(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "PLAIN_EVERY_S", 0.0)
+    progress = Progress({}, frames=3)
+    with running.shown_progress(progress, 9, say=lambda _: "") as tick:
+        tick()
+    assert capsys.readouterr().err == "3 of 9 frames\n"
 
 
 @pytest.mark.parametrize("frames", [4, 3000], ids=["when it is closed", "while it is written"])

@@ -98,6 +98,12 @@ def test_page_and_terminal_show_the_budget_beside_what_it_came_to(plain: tuple[P
     assert f"the cost is {100 * whole:.1f} %" in told(report)
 
 
+def test_one_camera_has_one_plot_of_agreement(plain: tuple[Path, dict[str, Any]]) -> None:
+    page = write_report(plain[0]).read_text(encoding="utf-8")
+    assert page.count("Agreement per model with interval and baselines") == 1
+    assert "Agreement of predicted outputs per model" not in page, "the same again, above its camera"
+
+
 def test_relabelled_frames_are_named_where_there_are_any(plain: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     report = run(tmp_path / "run", adaptation={"policy": "off"})
     assert plain[1]["cost"]["parts"]["relabel"]["frames"] > 0 == report["cost"]["parts"]["relabel"]["frames"]

@@ -139,3 +139,4 @@ def test_a_run_that_ended_while_it_learnt_says_so_and_gives_no_share_saved(tmp_p
 def test_a_run_that_learnt_and_then_saved_nothing_is_not_excused(tmp_path: Path) -> None:
     report = build_report(run(tmp_path / "run", frames=240, policy="all"))
     assert "still learning" not in headline(report) and "(0.0 % saved)" in headline(report)
+    assert "Every output was a model's own, so that there was nothing to compare." in headline(report)

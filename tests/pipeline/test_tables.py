@@ -89,11 +89,11 @@ def test_a_run_of_which_no_frame_has_come_says_so_now_and_then(
     now = [0.0]
     monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
     progress = Progress({"a": TinyModel.count("a", lambda frame: 0).spec})
-    tick = running._lines(progress, None)
+    tick = running._lines(progress, None, running.facts)
     for second in range(25):
         now[0] = float(second)
         tick()
     assert capsys.readouterr().err.splitlines() == ["no frame has come yet; still trying"] * 2
     progress.frames = 1
-    assert running._line(progress, None).startswith("1 frame, ")
-    assert running._line(progress, 9).startswith("1 of 9 frames, ")
+    assert running._line(progress, None, running.facts).startswith("1 frame, ")
+    assert running._line(progress, 9, running.facts).startswith("1 of 9 frames, ")

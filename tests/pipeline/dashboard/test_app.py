@@ -61,6 +61,12 @@ def test_the_fleet_shows_each_camera_with_its_agreement_and_interval(site: TestC
     assert "audit frames" in text and "Best baseline" in text
 
 
+def test_what_was_in_memory_when_a_run_ended_is_not_said_to_be_there_still(site: TestClient) -> None:
+    ended, live = (site.get(f"/models?run={run}").text for run in ("replayed", "trouble"))
+    assert ">in memory at the end<" in ended and "held at the end" in ended and ">in memory<" not in ended
+    assert ">in memory<" in live and "in use" in live and "at the end" not in live
+
+
 @pytest.mark.parametrize(("least", "measured"), [(1, True), (10_000, False)])
 def test_the_fleet_makes_no_headline_of_too_few_audits(
     runs: Path, monkeypatch: pytest.MonkeyPatch, least: int, measured: bool

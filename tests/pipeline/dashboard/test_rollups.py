@@ -48,7 +48,8 @@ def refreshed(folder: Path) -> RunRollups:
 def test_counts_equal_those_of_the_rows(runs: Path) -> None:
     rollups, results = refreshed(runs / "replayed"), RunResults(runs / "replayed")
     for camera_id in (HALL, YARD):
-        counts = results.output_counts(camera_id)
+        rows = results.outputs(camera_id).select(["model", "how", "served"]).to_pylist()
+        counts = Counter((row["model"], row["how"], row["served"]) for row in rows)
         for name, model in rollups.cameras[camera_id].models.items():
             served = Counter({how: n for (m, how, ok), n in counts.items() if m == name and ok})
             assert +model.served == served
