@@ -20,6 +20,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ALL, Ledger
 from camlink.operators.evidence import Evidence, certify
 from camlink.pipeline.records import (
+    EXECUTIONS,
     AdaptationEvent,
     CameraEvent,
     Decision,
@@ -99,6 +100,7 @@ class Telemetry:
         self._frames = counter("frames", "Frames with all their outputs, by purpose", "camera", "purpose")
         self._outputs = counter("outputs", "Served outputs, by how they came about", "camera", "model", "how")
         self._executions = counter("executions", "Model executions for whatever purpose", "camera", "model", "purpose")
+        self._failed = counter("failed_executions", "Executions that gave no answer", "camera", "model")
         self._dropped = counter("dropped_frames", "Frames that never reached the models", "camera", "reason")
         self._learnt = counter("adaptation_events", "What the adaptation did", "camera", "kind")
         self._versions = gauge("link_version", "Version of the links in force", "camera", "model")
@@ -191,8 +193,10 @@ class Telemetry:
         camera = self._camera(result.camera_id)
         self._frames.labels(camera, result.purpose).inc()
         for output in result.outputs:
-            if output.how == "executed":
+            if output.how in EXECUTIONS:
                 self._executions.labels(camera, output.model, output.purpose).inc()
+            if output.how == "failed":
+                self._failed.labels(camera, output.model).inc()
             if output.served:
                 self._outputs.labels(camera, output.model, output.how).inc()
         if result.purpose == "relabel" or camera in self._gone:

@@ -31,11 +31,18 @@ def without_outputs(ready: OutputReady) -> FrameResult:
 @pytest.mark.parametrize(
     ("purpose", "ran", "shown"),
     [
-        ("serve", ("persons",), {("objects", "reused", True), ("persons", "abstained", True)}),
+        (
+            "serve",
+            ("persons",),
+            {("objects", "reused", True), ("persons", "abstained", True), ("persons", "failed", False)},
+        ),
         (
             "audit",
             MODELS,
-            {("objects", "reused", False), ("objects", "abstained", True), ("persons", "abstained", True)},
+            {
+                *(("objects", "abstained", True), ("persons", "abstained", True)),
+                *(("objects", "failed", False), ("persons", "failed", False)),
+            },
         ),
     ],
 )
@@ -46,7 +53,7 @@ def test_answers_of_a_policy_stand_though_executed_outputs_were_lost(
     result = without_outputs(OutputReady("hall", 7, START, purpose, ran, predict=("objects",), answers=answers))
     rows = [(o.model, o.how, o.served) for o in result.outputs]
     assert (set(rows), len(rows)) == (shown, len(shown))
-    assert {o.reason for o in result.outputs if o.how == "abstained"} == {
+    assert {o.reason for o in result.outputs if o.how in ("abstained", "failed")} == {
         "executed output was lost before it could be used"
     }
 
@@ -59,7 +66,10 @@ def test_a_model_that_failed_on_an_audit_frame_is_answered_for_as_on_any_other()
     )
     (result,) = LinkingOperator(MODELS[:1], MemoryState()).on_records([ready])
     assert isinstance(result, FrameResult)
-    assert [(o.how, o.served, o.reason) for o in result.outputs] == [("reused", True, None)]
+    assert [(o.how, o.served, o.reason) for o in result.outputs] == [
+        ("reused", True, None),
+        ("failed", False, "out of memory"),
+    ]
 
 
 def test_a_model_that_failed_on_an_audit_frame_abstains_where_nothing_answers_for_it() -> None:
@@ -70,4 +80,7 @@ def test_a_model_that_failed_on_an_audit_frame_abstains_where_nothing_answers_fo
     )
     (result,) = LinkingOperator(MODELS[:1], MemoryState()).on_records([ready])
     assert isinstance(result, FrameResult)
-    assert [(o.served, o.reason) for o in result.outputs] == [(False, None), (True, "out of memory")]
+    assert [(o.how, o.served, o.reason) for o in result.outputs] == [
+        ("abstained", True, "out of memory"),
+        ("failed", False, "out of memory"),
+    ], "one row of each kind: two that abstain would be one fact to the results log"
