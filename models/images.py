@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from camlink.pipeline.errors import ModelError
+from camlink.pipeline.errors import CodecError, ModelError
 from camlink.pipeline.records import Frame, Pixels
 
 GREY = 114  # ultralytics' padding level
@@ -93,11 +93,18 @@ def imagenet_planes(pixels: Pixels, size: int, resize_to: int | None = None) -> 
 
 
 def picture_of(frame: Frame, model: str) -> Pixels:
-    """Return the frame's pixels, or raise `ModelError` when there are none to look at (a recorded trace)."""
-    shape = frame.pixels.shape
+    """Return the frame's pixels, or raise `ModelError` when there are none to look at (a recorded trace).
+
+    Raises `CodecError` for a damaged picture, which is no fault of the model.
+    """
+    try:
+        pixels = frame.pixels
+    except ValueError as error:
+        raise CodecError(f'camera "{frame.camera_id}", frame {frame.index}: {error}') from error
+    shape = pixels.shape
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ModelError(
             f'model "{model}": frame {frame.index} of camera "{frame.camera_id}" has no picture, shape {shape}, '
             "wanted (H, W, 3); frames of a recorded trace can only be given to recorded models"
         )
-    return frame.pixels
+    return pixels

@@ -14,10 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
+from typing import NoReturn
 
 from camlink.models.base import Inference, Model, OutputSpec, check_answers
 from camlink.models.device import ran_out
-from camlink.pipeline.errors import ModelError
+from camlink.pipeline.errors import CodecError, ModelError
 from camlink.pipeline.records import Frame
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class ModelPool:
         self._coming: dict[str, Future[None]] = {}  # being loaded beside
         self._before: tuple[str, ...] = ()  # what was asked for before: kept where memory runs out
         self._too_large: dict[str, str] = {}  # models that memory ran out on while loading, until the next decision
+        self._broken: set[str] = set()  # models that could not be loaded when last tried, as was told
         self.loads = 0
         self.busy_ms = dict.fromkeys(self.specs, 0.0)
         self.executions = dict.fromkeys(self.specs, 0)
@@ -123,20 +125,30 @@ class ModelPool:
             raise ModelError(f"{error}; keeping {', '.join(self._before) or 'no model'}") from error
 
     def restore(self) -> None:
-        """Put out guests that `run` brought in, and load again what they displaced."""
+        """Put out guests that `run` brought in, and load again what they displaced.
+
+        What cannot be loaded is told of, and left to `run`, which tries again and says why. Raises `ModelError` where
+        memory runs out.
+        """
         for name in [*self._coming, *self._loaded]:
             if name not in self._wanted:
                 self._unload(name)
         for name in self._wanted:
+            if name in self._too_large:
+                continue
             if self._loader is None or name in self._loaded:
-                self._load(name)
-            elif name not in self._coming and name not in self._too_large:
+                try:
+                    self._load(name)
+                except ModelError as error:
+                    self._tell(name, error)
+            elif name not in self._coming:
                 self._coming[name] = self._loader.submit(self._load_anew, name)
 
     def run(self, name: str, frames: Sequence[Frame]) -> list[Inference]:
         """Return one inference per frame, loading the model first if need be (see `restore`).
 
-        Batches larger than ``max_batch`` are split, and halved again whenever memory runs out. Raises `ModelError`.
+        Batches larger than ``max_batch`` are split, and halved again whenever memory runs out. Raises `ModelError`,
+        whatever it was that the model raised, and `CodecError` for a frame whose picture is damaged.
         """
         model = self._model(name)
         if not frames:
@@ -149,7 +161,9 @@ class ModelPool:
             start = self._clock()
             try:
                 answers = model.run(batch)
-            except (ModelError, MemoryError, RuntimeError) as error:  # torch's out of memory is a RuntimeError
+            except CodecError:
+                raise
+            except Exception as error:  # a black box may raise anything
                 self._halve_batch(name, len(batch), error)
                 continue
             finally:
@@ -172,17 +186,29 @@ class ModelPool:
         self.restore()
 
     def _arrive(self, name: str) -> None:
-        """Take in a model that was loaded beside, waiting for it if need be; where memory ran out, keep the old set."""
+        """Take in a model that was loaded beside, waiting for it if need be; where memory ran out, keep the old set.
+
+        One that cannot be loaded is told of, and left to `run`.
+        """
         try:
             self._coming.pop(name).result()
         except ModelError as error:
             if not ran_out(error):
-                raise
+                self._tell(name, error)
+                return
             log.error("%s; keeping %s", error, ", ".join(self._before) or "no model")
             self._keep_old()
             return
         self.loads += 1
         self._loaded.append(name)
+
+    def _tell(self, name: str, error: ModelError) -> None:
+        """Say, once until it has been loaded again, why a model cannot be; raise ``error`` where it is memory."""
+        if ran_out(error):
+            raise error
+        if name not in self._broken:
+            self._broken.add(name)
+            log.error("%s; frames are to do without %s", error, name)
 
     def _model(self, name: str) -> Model:
         if name not in self._models:
@@ -232,9 +258,10 @@ class ModelPool:
             raise ModelError(self._too_large[name])
         try:
             self._models[name].load()
-        except (ModelError, MemoryError, RuntimeError) as error:
+            self._broken.discard(name)
+        except Exception as error:
             if not ran_out(error):
-                raise
+                _raise_model_error(name, error)
             self._models[name].unload()
             self._too_large[name] = f'model "{name}": out of memory while loading it'
             raise ModelError(self._too_large[name]) from error
@@ -249,12 +276,18 @@ class ModelPool:
         log.debug("model %s unloaded", name)
 
     def _halve_batch(self, name: str, size: int, error: Exception) -> None:
-        """Remember a smaller batch for ``name``; raise ``error`` if it was not memory, `ModelError` at size 1."""
+        """Remember a smaller batch for ``name``; raise `ModelError` if it was not memory, or at size 1."""
         if not ran_out(error):
-            raise error
+            _raise_model_error(name, error)
         if size == 1:
             raise ModelError(
                 f'model "{name}": out of memory on a single frame; lower the memory budget or give it a smaller input'
             ) from error
         self._batch[name] = size // 2
         log.warning("model %s: out of memory with %d frames; batches of %d from now on", name, size, size // 2)
+
+
+def _raise_model_error(name: str, error: Exception) -> NoReturn:
+    if isinstance(error, ModelError):
+        raise error
+    raise ModelError(f'model "{name}": {type(error).__name__}: {error}') from error

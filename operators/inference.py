@@ -267,7 +267,10 @@ class InferenceOperator(Operator):
     def _run_deferred(self) -> Iterable[Record]:
         jobs, self._deferred = self._deferred, []
         yield from self._run_late(jobs)
-        self._pool.restore()
+        try:
+            self._pool.restore()
+        except ModelError as error:  # memory ran out: those loaded stay, and frames say so
+            logger.error("%s", error)
 
     def _run_late(self, jobs: Sequence[_Job]) -> Iterable[Record]:
         yield from self._run([replace(j, known_after=self._camera(j.frame.camera_id).latest) for j in jobs])

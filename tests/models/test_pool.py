@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlink.models.base import Inference
+from camlink.models.images import picture_of
 from camlink.models.pool import ModelPool
-from camlink.pipeline.errors import ModelError
+from camlink.pipeline.errors import CodecError, ModelError
 from camlink.pipeline.records import Frame
 from tests.models.tiny import MeanColour, picture
 
@@ -143,13 +145,60 @@ def test_an_out_of_memory_of_torch_shrinks_the_batch_too() -> None:
     assert model.batches == [5, 2, 2, 1]
 
 
-def test_another_error_of_a_model_is_not_taken_for_a_lack_of_memory() -> None:
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, ZeroDivisionError, OSError])
+def test_another_error_of_a_model_is_not_taken_for_a_lack_of_memory(error: type[Exception]) -> None:
     class Wrong(MeanColour):
         def run(self, frames: Sequence[Frame]) -> list[Inference]:
-            raise RuntimeError("shape mismatch")
+            raise error("shape mismatch")
 
-    with pytest.raises(RuntimeError, match="shape mismatch"):
+    with pytest.raises(ModelError, match=f'model "colour": {error.__name__}: shape mismatch') as told:
         ModelPool([Wrong()]).run("colour", [picture()])
+    assert isinstance(told.value.__cause__, error)
+
+
+class Unreadable(MeanColour):
+    """Its weights cannot be read until they are mended."""
+
+    problem: Exception | None = OSError("no such file")
+
+    def load(self) -> None:
+        if self.problem is not None:
+            raise self.problem
+        super().load()
+
+
+def test_a_model_that_cannot_be_loaded_keeps_no_other_from_it_and_is_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken, other = Unreadable("broken"), MeanColour("other")
+    pool = ModelPool([broken, other])
+    for _ in range(3):
+        pool.set_loaded(["broken", "other"])
+        pool.restore()
+    assert pool.loaded == ("other",)
+    assert [r.message for r in caplog.records] == [
+        'model "broken": OSError: no such file; frames are to do without broken'
+    ]
+    with pytest.raises(ModelError, match='model "broken": OSError: no such file'):
+        pool.run("broken", [picture()])
+    broken.problem = None
+    assert pool.run("broken", [picture()]) and pool.loaded == ("broken", "other")
+
+
+def test_a_picture_that_is_damaged_is_no_fault_of_the_model() -> None:
+    class Damaged:
+        shape = (4, 4, 3)
+
+        @property
+        def pixels(self) -> Any:
+            raise ValueError("a damaged picture")
+
+    class Looks(MeanColour):
+        def run(self, frames: Sequence[Frame]) -> list[Inference]:
+            return super().run([replace(f, picture=picture_of(f, "colour")) for f in frames])
+
+    with pytest.raises(CodecError, match=r'camera "a", frame 0: a damaged picture'):
+        ModelPool([Looks()]).run("colour", [replace(picture(), picture=Damaged())])
 
 
 def test_keeps_the_old_set_where_memory_runs_out_on_loading_a_new_one() -> None:
@@ -186,7 +235,7 @@ class Later(Executor):
         for future, call in self.waiting:
             try:
                 future.set_result(call())
-            except ModelError as error:
+            except Exception as error:
                 future.set_exception(error)
         self.waiting = []
 
@@ -222,6 +271,19 @@ def test_keeps_the_old_set_where_memory_runs_out_beside() -> None:
     assert pool.loaded == ("a", "b")
     with pytest.raises(ModelError, match="out of memory while loading"):
         pool.run("c", [picture()])
+
+
+def test_a_model_that_cannot_be_loaded_beside_is_left_to_who_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    broken, loader = Unreadable("broken"), Later()
+    pool = ModelPool([broken, MeanColour("other")])
+    pool.load_beside(loader)
+    pool.set_loaded(["broken", "other"])
+    loader.work()
+    assert not pool.is_coming("broken") and not pool.is_coming("other")
+    assert pool.loaded == ("other",)
+    assert "frames are to do without broken" in caplog.text
+    with pytest.raises(ModelError, match='model "broken": OSError: no such file'):
+        pool.run("broken", [picture()])
 
 
 def test_closing_leaves_nothing_that_was_coming() -> None:

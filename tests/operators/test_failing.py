@@ -93,3 +93,20 @@ def test_links_are_scored_by_the_sources_that_answered() -> None:
     found = scorer.scores()
     assert found.subset(("a",), "c") == pytest.approx(1.0)
     assert found.subset(("b",), "c") == pytest.approx(0.5), "where it gave nothing, it told nothing"
+
+
+@pytest.mark.parametrize(
+    ("policy", "memory_gb"), [("all", None), ("camlink", None), ("camlink", 2.0), ("mlink", None), ("mlink", 2.0)]
+)
+def test_a_model_that_cannot_be_loaded_ends_no_run(policy: str, memory_gb: float | None) -> None:
+    class Gone(TinyModel):
+        def load(self) -> None:
+            raise OSError("no weights there")
+
+    models = [Gone.count("objects", people), TinyModel.count("persons", people), TinyModel.count("bags", people)]
+    budgets = {"memory_gb": memory_gb, **({} if policy == "all" else {"time_share": 0.7})}
+    records = run_frames(make_frames("hall", 300), models, **{**RULES, "budgets": budgets}, policy=policy)
+    served = [o for r in records if isinstance(r, FrameResult) for o in r.outputs if o.served]
+    assert Counter(o.model for o in served) == dict.fromkeys(("objects", "persons", "bags"), 300)
+    assert {o.how for o in served if o.model == "objects"} == {"abstained"}
+    assert sum(o.how == "executed" for o in served if o.model != "objects") > 150
