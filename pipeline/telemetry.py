@@ -87,6 +87,7 @@ class Telemetry:
         )  # whoever scrapes is another thread, and ledgers fold what they hold when read
         self._heard_of: set[str] = set()  # cameras of which it is known whether they are up
         self._gone: set[str] = set()  # let go; what they gave before may still come
+        self._budgets: set[str] = set()  # that decisions have used anything of
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"camlink_{name}", about, labels, registry=self.registry)
@@ -126,7 +127,9 @@ class Telemetry:
             elif isinstance(record, Decision):
                 self._decision(record)
             elif isinstance(record, LinkPromotion):
-                self._versions.labels(self._camera(record.camera_id), record.target).set(record.version)
+                camera = self._camera(record.camera_id)
+                if camera not in self._gone:
+                    self._versions.labels(camera, record.target).set(record.version)
             elif isinstance(record, AdaptationEvent):
                 self._learnt.labels(self._camera(record.camera_id), record.kind).inc()
             elif isinstance(record, CameraEvent) and record.kind in UP:
@@ -137,7 +140,8 @@ class Telemetry:
         return ()
 
     def watched(self, cameras: Collection[str]) -> None:
-        """Say which cameras there are by now: one that was let go is neither up nor down, and its last frame not late.
+        """Say which cameras there are by now: one that was let go is neither up nor down, its last frame is not late,
+        and it has no links nor a decision in force.
 
         What it has done stays counted.
         """
@@ -148,6 +152,9 @@ class Telemetry:
             self._last.remove(camera)
             for model in self._specs:
                 self._decided.remove(camera, model)
+                self._versions.remove(camera, model)
+            for name in self._budgets:
+                self._budget.remove(camera, name)
             self._target_states(camera, {})
             with self._counting:
                 self._ledgers.pop(camera, None)
@@ -221,6 +228,7 @@ class Telemetry:
         for model in self._specs:
             self._decided.labels(camera, model).set(float(model in decision.execute))
         for name, value in decision.budget.items():
+            self._budgets.add(name)
             self._budget.labels(camera, name).set(value)
         if camera != OTHER:
             self._target_states(camera, decision.target_states)

@@ -198,7 +198,7 @@ def results(
     """Write results as Parquet, durably, before the bus may forget them."""
     from camlink.pipeline.bus.base import open_bus
     from camlink.pipeline.commands.alerting import sent_alerts
-    from camlink.pipeline.config.watch import ConfigWatch
+    from camlink.pipeline.config.watch import WatchedCameras
     from camlink.pipeline.distributed import await_cards
     from camlink.pipeline.graph import GRAPH
     from camlink.pipeline.results.worker import ResultsWorker
@@ -212,12 +212,12 @@ def results(
         listeners: list[Listener] = [telemetry.observe] if telemetry is not None else []
         if site.alerts.rules:
             listeners.append(closing.enter_context(sent_alerts(site, facts.specs, out, telemetry)).observe)
-        watch = ConfigWatch(config, site)
+        cameras = WatchedCameras(config, site, telemetry.watched if telemetry is not None else lambda present: None)
         worker = ResultsWorker(
             *(step, connection, out, dict(facts.specs), _header(site, facts, out)),
-            describe=lambda: _described(watch.look() or site),
+            describe=cameras.described,
             flush_s=flush_s,
-            listeners=listeners,
+            listeners=[*listeners, cameras.observe],
         )
         _serve("results", worker, health, stop, telemetry)
     connection.close()
@@ -374,6 +374,7 @@ def _shared(site: SiteConfig, share: str) -> list[SourceSpec]:
 
 def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
     import camlink
+    from camlink.pipeline.config.watch import described_cameras
     from camlink.pipeline.learnt_elsewhere import judged_oracle
     from camlink.pipeline.run_info import FILE_NAME, RunInfo, described
 
@@ -389,12 +390,8 @@ def _header(site: SiteConfig, facts: Any, out: Path) -> Any:
         seed=site.seed,
         policy=site.policy,
         models=models,
-        cameras=_described(site),
+        cameras=described_cameras(site),
         started_at=datetime.now(UTC),
         config=site.masked(),
         oracle=judged_oracle(site, facts.specs),
     )
-
-
-def _described(site: SiteConfig) -> dict[str, dict[str, Any]]:
-    return {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}
