@@ -267,7 +267,7 @@ class SchedulerOperator(Operator):
             return chosen, (), f"executes all models ({cost})"
         if not chosen:
             return chosen, left, "no model fits the budget: nothing can be executed, so nothing can be predicted"
-        frames = camera.scorer.frames()
+        frames = camera.scorer.frames([m for m in left if m not in camera.failing()])
         guesses = ", ".join(f"{m} {camera.scores.subset(chosen, m):.0%}" for m in left) if camera.scores else ""
         return (
             chosen,
