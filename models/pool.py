@@ -116,19 +116,19 @@ class ModelPool:
         if wanted != self._wanted:
             self._before, self._wanted = self._wanted, wanted
         self._too_large.clear()
-        try:
-            self.restore()
-        except ModelError as error:
-            if not ran_out(error):
-                raise
+        if (error := self._load_wanted()) is not None:
             self._keep_old()
             raise ModelError(f"{error}; keeping {', '.join(self._before) or 'no model'}") from error
 
     def restore(self) -> None:
-        """Put out guests that `run` brought in, and load again what they displaced.
+        """Put out guests that `run` brought in, and load again what they displaced, as far as that can be done."""
+        if (error := self._load_wanted()) is not None:
+            log.error("%s", error)
 
-        What cannot be loaded is told of, and left to `run`, which tries again and says why. Raises `ModelError` where
-        memory runs out.
+    def _load_wanted(self) -> ModelError | None:
+        """Load what is wanted and nothing else; return the error where memory runs out.
+
+        What cannot be loaded for another reason is told of, and left to `run`, which tries again and says why.
         """
         for name in [*self._coming, *self._loaded]:
             if name not in self._wanted:
@@ -140,9 +140,12 @@ class ModelPool:
                 try:
                     self._load(name)
                 except ModelError as error:
+                    if ran_out(error):
+                        return error
                     self._tell(name, error)
             elif name not in self._coming:
                 self._coming[name] = self._loader.submit(self._load_anew, name)
+        return None
 
     def run(self, name: str, frames: Sequence[Frame]) -> list[Inference]:
         """Return one inference per frame, loading the model first if need be (see `restore`).
@@ -153,6 +156,8 @@ class ModelPool:
         model = self._model(name)
         if not frames:
             return []
+        if name in self._too_large:  # no other has to go for it
+            raise ModelError(self._too_large[name])
         self._make_room_for(name)
         self._load(name)
         found: list[Inference] = []
@@ -203,9 +208,7 @@ class ModelPool:
         self._loaded.append(name)
 
     def _tell(self, name: str, error: ModelError) -> None:
-        """Say, once until it has been loaded again, why a model cannot be; raise ``error`` where it is memory."""
-        if ran_out(error):
-            raise error
+        """Say, once until it has been loaded again, why a model cannot be."""
         if name not in self._broken:
             self._broken.add(name)
             log.error("%s; frames are to do without %s", error, name)

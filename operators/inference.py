@@ -116,7 +116,7 @@ class InferenceOperator(Operator):
     def on_end(self) -> Iterable[Record]:
         awaiting, self._awaiting = self._awaiting, []
         yield from self._run_late(awaiting)
-        yield from self._run_deferred()
+        yield from self.run_deferred()
 
     def plan_of(self, camera_id: str) -> dict[str, int]:
         """Return where a camera's plan stands, for a snapshot."""
@@ -251,11 +251,11 @@ class InferenceOperator(Operator):
         later = [job for job in jobs if not loaded.issuperset(job.run)]
         learning = {job.frame.camera_id for job in self._deferred if job.plan.bootstrap}
         if any(job.frame.camera_id in learning and not job.plan.bootstrap for job in later):
-            yield from self._run_deferred()  # links are learnt from them: what comes now is to score these links
+            yield from self.run_deferred()  # links are learnt from them: what comes now is to score these links
         self._awaiting += [job for job in later if (loaded | coming).issuperset(job.run)]
         self._deferred += [job for job in later if not (loaded | coming).issuperset(job.run)]
         if len(self._deferred) >= DEFER_FRAMES or any(job.plan.profile_ends for job in self._deferred):
-            yield from self._run_deferred()
+            yield from self.run_deferred()
 
     def _run_arrived(self) -> Iterable[Record]:
         """Run the frames whose models have been loaded meanwhile; those that will not come are tried, and say why."""
@@ -264,13 +264,13 @@ class InferenceOperator(Operator):
             self._awaiting = [job for job in self._awaiting if job not in arrived]
             yield from self._run_late(arrived)
 
-    def _run_deferred(self) -> Iterable[Record]:
+    def run_deferred(self) -> Iterable[Record]:
+        """Run the frames that wait for models to be loaded in turn, however few they are."""
+        if not self._deferred:
+            return
         jobs, self._deferred = self._deferred, []
         yield from self._run_late(jobs)
-        try:
-            self._pool.restore()
-        except ModelError as error:  # memory ran out: those loaded stay, and frames say so
-            logger.error("%s", error)
+        self._pool.restore()
 
     def _run_late(self, jobs: Sequence[_Job]) -> Iterable[Record]:
         yield from self._run([replace(j, known_after=self._camera(j.frame.camera_id).latest) for j in jobs])

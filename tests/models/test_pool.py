@@ -220,6 +220,14 @@ def test_keeps_the_old_set_where_memory_runs_out_on_loading_a_new_one() -> None:
     assert pool.loaded == ("new",)
 
 
+class Promised(Future[Any]):
+    """What nobody may wait for: nothing would ever come."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        assert self.done(), "waited for what is still being loaded"
+        return super().result(timeout)
+
+
 class Later(Executor):
     """Runs what was submitted when it is told to, on this thread: no test waits for another."""
 
@@ -227,7 +235,7 @@ class Later(Executor):
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
+        future = Promised()
         self.waiting.append((future, lambda: fn(*args, **kwargs)))
         return future
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from camlink.models.pool import ModelPool
 from camlink.operators.inference import DEFER_FRAMES, InferenceOperator
+from camlink.operators.paced_inference import IDLE_S, LIVE_QUEUE, MOST_RUNNING, PacedInference
 from camlink.operators.sampling import FramePlanner, SamplingRules
-from camlink.pipeline.records import Decision, Frame, FrameResult, OutputReady, Record
+from camlink.pipeline.records import Decision, Frame, FrameDropped, FrameResult, OutputReady, Record
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 from tests.models.test_pool import Greedy, Later
@@ -96,3 +97,42 @@ def test_outputs_of_models_that_had_to_be_loaded_say_which_frames_were_answered_
         assert after == audits[DEFER_FRAMES - 1].frame_index, "they run together, once there are enough"
         served = [i for i in answered if result.frame_index < i < after and i not in {r.frame_index for r in audits}]
         assert all(answered[i] < answered[result.frame_index] for i in served)
+
+
+def live(operator: InferenceOperator, seconds: Callable[[], float]) -> PacedInference:
+    worker = PacedInference(operator, seconds, in_step=False, drops_oldest=True)
+    for camera in ("hall", "yard"):
+        worker.resume(camera, {})
+    return worker
+
+
+def test_no_more_frames_wait_for_a_model_than_are_counted_as_dropped_else() -> None:
+    loader, now_s = Later(), 0.0
+    worker = live(site([Greedy(name) for name in "abc"], loader), lambda: now_s)
+    told = list(worker.on_records([decision("hall", ("a",), ("a", "c")), decision("yard", ("c",), ("a", "c"))]))
+    for index in range(200):
+        now_s += 0.1
+        came = [replace(frame, captured_at=START + timedelta(seconds=index)) for frame in frames(index)]
+        told += [*worker.on_records(came), *worker.on_time(START)]
+        assert len(worker.held()) <= MOST_RUNNING + LIVE_QUEUE
+    dropped = [(r.camera_id, r.first_index) for r in told if isinstance(r, FrameDropped)]
+    kept = [*range(MOST_RUNNING), *range(200 - LIVE_QUEUE, 200)]
+    assert dropped == [("yard", index) for index in range(200) if index not in kept]
+    assert [r.frame_index for r in told if isinstance(r, OutputReady)] == list(range(200)), "the hall waits for nothing"
+    loader.work()
+    for _ in range(LIVE_QUEUE + 1):
+        told += worker.on_time(START)
+    assert [r.frame_index for r in told if isinstance(r, OutputReady) and r.camera_id == "yard"] == kept
+    assert not worker.held()
+
+
+def test_a_camera_that_is_quiet_has_no_frame_waited_for_that_waits_for_a_model() -> None:
+    """Else the whole worker would wait for the loading, and the frames of all other cameras with it."""
+    loader, now_s = Later(), 0.0
+    worker = live(site([Greedy(name) for name in "abc"], loader), lambda: now_s)
+    list(worker.on_records([decision("yard", ("c",), ("a", "c"))]))
+    list(worker.on_records(frames(0)[1:]))
+    now_s = 10.0 * IDLE_S
+    assert list(worker.on_time(START)) == []
+    loader.work()
+    assert ran(worker.on_time(START)) == {"yard": ("c",)}
