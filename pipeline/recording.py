@@ -182,8 +182,8 @@ class _Attempts:
         except ModelError as error:
             if len(frames) > 1:
                 return [inference for frame in frames for inference in self.run(model, [frame])]
-            if not self._in_a_row[model]:
-                logger.warning('camera "%s", from frame %d on: %s', frames[0].camera_id, frames[0].index, error)
+            if not self.failed[model]:  # once: it may fail now and then for days
+                logger.warning('camera "%s", frame %d: %s', frames[0].camera_id, frames[0].index, error)
             self.failed[model] += 1
             self._in_a_row[model] += 1
             self._last[model] = error
