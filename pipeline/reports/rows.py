@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ON_TRIAL
+from camlink.operators.selection import IN_VAIN
 from camlink.pipeline.accuracy import (
     ABSTAINED,
     EXECUTES,
@@ -149,9 +150,12 @@ class CameraRows:
         return stretches(np.concatenate(seen) if seen else np.zeros(0, np.int64))
 
     def without_executions(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return, for each time (n,), whether the decision in force let nothing execute at all."""
+        """Return, for each time (n,), whether the decision in force let nothing execute, and not as models failed."""
         found = decision_in_force(self.decisions, times_us)
-        let_nothing = [not (decision["execute"] or decision.get("per_frame")) for decision in self.decisions]
+        let_nothing = [
+            not (decision["execute"] or decision.get("per_frame") or IN_VAIN in decision["reason"])
+            for decision in self.decisions
+        ]
         idle = np.array([*let_nothing, False])  # [-1]: none in force
         return np.asarray(idle[found])
 

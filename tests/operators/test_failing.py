@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from camlink.operators.selection import Budget, CameraScores, Costs, select
 from camlink.operators.snapshots import Snapshot
 from camlink.pipeline.assembly import gate_of, sampling_rules
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput, OutputReady
+from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput, OutputReady, Record
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 
@@ -151,3 +151,31 @@ def test_another_worker_tries_a_model_anew_that_failed_on_the_first() -> None:
     list(second.on_records([decision]))  # the one in force is read from the topic by each worker that starts
     counts = Counter(tried(second, frames[150:]))
     assert counts["ran"] > 20 and not counts["failed"]
+
+
+@pytest.mark.parametrize("policy", ["mlink", "mlink-exact", "standalone"])
+def test_where_no_model_answers_decisions_do_not_blame_the_budget(policy: str) -> None:
+    fails_on = frozenset(range(100, 900))
+    models = [TinyModel.count(name, people, fails_on=fails_on) for name in ("objects", "persons")]
+    rules = {**RULES, "budgets": {"time_share": 0.5}}
+    *_, last = (r for r in run_frames(make_frames("hall", 700), models, **rules, policy=policy) if is_decision(r))
+    assert last.execute == () and "budget" not in last.reason
+    assert "not executed, for want of any answer of late: objects, persons" in last.reason
+
+
+def is_decision(record: Record) -> TypeGuard[Decision]:
+    return isinstance(record, Decision)
+
+
+@pytest.mark.parametrize("policy", ["periodic", "reducto"])
+@pytest.mark.parametrize("dead", ["objects", "bags"])
+def test_baselines_are_tuned_on_the_models_that_answer(policy: str, dead: str) -> None:
+    """Else nothing is known of any: the first was executed on every frame, and the others never again."""
+    models = [
+        TinyModel.count(name, people, fails_on=frozenset(range(900) if name == dead else ()))
+        for name in ("objects", "persons", "bags")
+    ]
+    records = run_frames(make_frames("hall", 500), models, **RULES, policy=policy)
+    served = [o for r in records if isinstance(r, FrameResult) and r.purpose == "serve" for o in r.outputs if o.served]
+    frames, ran = len(served) // 3, Counter(o.model for o in served if o.how == "executed")
+    assert set(ran) == {"objects", "persons", "bags"} - {dead} and min(ran.values()) > frames / 20

@@ -26,22 +26,22 @@ from camlink.pipeline.testing import START, TinyModel, make_frames
 FRAMES = 240
 
 
-def run(out: Path, fails_on: range, **settings: Any) -> tuple[Session, Telemetry, list[TinyModel]]:
+def run(out: Path, fails_on: range, objects: TinyModel | None = None, **settings: Any) -> tuple[Session, Telemetry]:
     """Run one camera; of its two models, persons fails on some frames."""
     models = [
         TinyModel.count("persons", lambda f: f.index // 20 % 4, time_ms=20.0, fails_on=frozenset(fails_on)),
-        TinyModel.count("objects", lambda f: f.index // 20 % 4, time_ms=30.0),
+        objects or TinyModel.count("objects", lambda f: f.index // 20 % 4, time_ms=30.0),
     ]
     config = SiteConfig(**{"models": "building", "audit": {"fraction": 0.1}, **settings})
     telemetry = Telemetry({m.spec.model: m.spec for m in models})
     cameras = {"hall": Camera("indoor", "hall.mp4", 1.0)}
     session = Session(config, ModelPool(models), cameras, out, listeners=[telemetry.observe])
     session.run(make_frames("hall", FRAMES), lambda: {"hall": FRAMES})
-    return session, telemetry, models
+    return session, telemetry
 
 
 def test_where_everything_is_executed_a_model_that_fails_saves_nothing(tmp_path: Path) -> None:
-    session, telemetry, _ = run(tmp_path / "run", range(60, 90), policy="all")
+    session, telemetry = run(tmp_path / "run", range(60, 90), policy="all")
     report = build_report(tmp_path / "run")
     made = {name: model["executions"] for name, model in report["models"].items()}
     assert {name: (e["made"], e["failed"], e["saved_share"]) for name, e in made.items()} == {
@@ -91,3 +91,11 @@ def test_why_tells_of_a_failure_also_where_something_was_answered_in_its_place(t
     found = explain(results, "hall", rows[0]["frame_index"], "persons")
     assert found["answer"]["how"] in ("linked", "reused")
     assert f"It was executed on this frame, and failed: {rows[0]['reason']}" in found["text"]
+
+
+def test_a_model_that_nothing_answers_for_as_all_failed_is_not_said_to_be_beyond_the_budget(tmp_path: Path) -> None:
+    rules: dict[str, Any] = {"budgets": {"time_share": 0.6}, "links": {"bootstrap_frames": 40, "min_train_frames": 40}}
+    dead = TinyModel.count("objects", lambda f: 1, time_ms=30.0, fails_on=frozenset(range(FRAMES)))
+    run(tmp_path / "run", range(FRAMES), dead, **rules, policy="mlink")
+    for model in build_report(tmp_path / "run")["models"].values():
+        assert model["note"]["verdict"] == "abstained" and not model["outputs"]["nothing_fits"]
