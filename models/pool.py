@@ -24,6 +24,7 @@ from camlink.pipeline.records import Frame
 log = logging.getLogger(__name__)
 
 _ROUNDING_GB = 1e-9
+RETRY_S = 10.0  # after which a model that could not be loaded is tried again
 
 
 class ModelPool:
@@ -54,7 +55,7 @@ class ModelPool:
         self._coming: dict[str, Future[None]] = {}  # being loaded beside
         self._before: tuple[str, ...] = ()  # what was asked for before: kept where memory runs out
         self._too_large: dict[str, str] = {}  # models that memory ran out on while loading, until the next decision
-        self._broken: set[str] = set()  # models that could not be loaded when last tried, as was told
+        self._broken: dict[str, tuple[str, float]] = {}  # models that could not be loaded: why, and when to try again
         self.loads = 0
         self.busy_ms = dict.fromkeys(self.specs, 0.0)
         self.executions = dict.fromkeys(self.specs, 0)
@@ -116,6 +117,7 @@ class ModelPool:
         if wanted != self._wanted:
             self._before, self._wanted = self._wanted, wanted
         self._too_large.clear()
+        self._broken = {name: (why, 0.0) for name, (why, _) in self._broken.items()}
         if (error := self._load_wanted()) is not None:
             self._keep_old()
             raise ModelError(f"{error}; keeping {', '.join(self._before) or 'no model'}") from error
@@ -142,7 +144,6 @@ class ModelPool:
                 except ModelError as error:
                     if ran_out(error):
                         return error
-                    self._tell(name, error)
             elif name not in self._coming:
                 self._coming[name] = self._loader.submit(self._load_anew, name)
         return None
@@ -193,25 +194,18 @@ class ModelPool:
     def _arrive(self, name: str) -> None:
         """Take in a model that was loaded beside, waiting for it if need be; where memory ran out, keep the old set.
 
-        One that cannot be loaded is told of, and left to `run`.
+        One that cannot be loaded for another reason is left to `run`.
         """
         try:
             self._coming.pop(name).result()
         except ModelError as error:
             if not ran_out(error):
-                self._tell(name, error)
                 return
             log.error("%s; keeping %s", error, ", ".join(self._before) or "no model")
             self._keep_old()
             return
         self.loads += 1
         self._loaded.append(name)
-
-    def _tell(self, name: str, error: ModelError) -> None:
-        """Say, once until it has been loaded again, why a model cannot be."""
-        if name not in self._broken:
-            self._broken.add(name)
-            log.error("%s; frames are to do without %s", error, name)
 
     def _model(self, name: str) -> Model:
         if name not in self._models:
@@ -256,14 +250,24 @@ class ModelPool:
         self._loaded.append(name)
 
     def _load_anew(self, name: str) -> None:
-        """Load; where memory runs out, give back what was taken, and do not try again before the next decision."""
+        """Load; where memory runs out, give back what was taken, and do not try again before the next decision.
+
+        What cannot be loaded for another reason is told of once, and not tried again for `RETRY_S` either: it may take
+        long to fail.
+        """
         if name in self._too_large:
             raise ModelError(self._too_large[name])
+        why, again_s = self._broken.get(name, ("", 0.0))
+        if self._clock() < again_s:
+            raise ModelError(why)
         try:
             self._models[name].load()
-            self._broken.discard(name)
+            self._broken.pop(name, None)
         except Exception as error:
             if not ran_out(error):
+                if name not in self._broken:
+                    log.error("%s; frames are to do without %s", _told(name, error), name)
+                self._broken[name] = (_told(name, error), self._clock() + RETRY_S)
                 _raise_model_error(name, error)
             self._models[name].unload()
             self._too_large[name] = f'model "{name}": out of memory while loading it'
@@ -293,4 +297,8 @@ class ModelPool:
 def _raise_model_error(name: str, error: Exception) -> NoReturn:
     if isinstance(error, ModelError):
         raise error
-    raise ModelError(f'model "{name}": {type(error).__name__}: {error}') from error
+    raise ModelError(_told(name, error)) from error
+
+
+def _told(name: str, error: Exception) -> str:
+    return str(error) if isinstance(error, ModelError) else f'model "{name}": {type(error).__name__}: {error}'

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from camlink.models.base import Inference
 from camlink.models.images import picture_of
-from camlink.models.pool import ModelPool
+from camlink.models.pool import RETRY_S, ModelPool
 from camlink.pipeline.errors import CodecError, ModelError
 from camlink.pipeline.records import Frame
 from tests.models.tiny import MeanColour, picture
@@ -160,8 +160,10 @@ class Unreadable(MeanColour):
     """Its weights cannot be read until they are mended."""
 
     problem: Exception | None = OSError("no such file")
+    attempts = 0
 
     def load(self) -> None:
+        self.attempts += 1
         if self.problem is not None:
             raise self.problem
         super().load()
@@ -170,8 +172,9 @@ class Unreadable(MeanColour):
 def test_a_model_that_cannot_be_loaded_keeps_no_other_from_it_and_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    now_s = 0.0
     broken, other = Unreadable("broken"), MeanColour("other")
-    pool = ModelPool([broken, other])
+    pool = ModelPool([broken, other], clock=lambda: now_s)
     for _ in range(3):
         pool.set_loaded(["broken", "other"])
         pool.restore()
@@ -179,9 +182,13 @@ def test_a_model_that_cannot_be_loaded_keeps_no_other_from_it_and_is_told_of_onc
     assert [r.message for r in caplog.records] == [
         'model "broken": OSError: no such file; frames are to do without broken'
     ]
-    with pytest.raises(ModelError, match='model "broken": OSError: no such file'):
-        pool.run("broken", [picture()])
+    for attempts in (broken.attempts, broken.attempts, broken.attempts + 1):
+        with pytest.raises(ModelError, match='model "broken": OSError: no such file'):
+            pool.run("broken", [picture()])
+        assert broken.attempts == attempts, "it may take long to find out that it cannot be loaded"
+        now_s += 0.6 * RETRY_S
     broken.problem = None
+    now_s += RETRY_S
     assert pool.run("broken", [picture()]) and pool.loaded == ("broken", "other")
 
 
