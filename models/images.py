@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from camlink.pipeline.errors import CodecError, ModelError
+from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame, Pixels
 
 GREY = 114  # ultralytics' padding level
@@ -93,14 +93,12 @@ def imagenet_planes(pixels: Pixels, size: int, resize_to: int | None = None) -> 
 
 
 def picture_of(frame: Frame, model: str) -> Pixels:
-    """Return the frame's pixels, or raise `ModelError` when there are none to look at (a recorded trace).
-
-    Raises `CodecError` for a damaged picture, which is no fault of the model.
-    """
+    """Return the frame's pixels, or raise `ModelError` when there are none to look at (a recorded trace)."""
     try:
         pixels = frame.pixels
     except ValueError as error:
-        raise CodecError(f'camera "{frame.camera_id}", frame {frame.index}: {error}') from error
+        where = f'model "{model}": frame {frame.index} of camera "{frame.camera_id}"'
+        raise ModelError(f"{where} cannot be looked at: {error}") from error
     shape = pixels.shape
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ModelError(

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from camlink.models.base import Inference, Model, OutputSpec, check_answers
 from camlink.models.device import ran_out
-from camlink.pipeline.errors import CodecError, ModelError
+from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class ModelPool:
         """Return one inference per frame, loading the model first if need be (see `restore`).
 
         Batches larger than ``max_batch`` are split, and halved again whenever memory runs out. Raises `ModelError`,
-        whatever it was that the model raised, and `CodecError` for a frame whose picture is damaged.
+        whatever it was that the model raised.
         """
         model = self._model(name)
         if not frames:
@@ -167,8 +167,6 @@ class ModelPool:
             start = self._clock()
             try:
                 answers = model.run(batch)
-            except CodecError:
-                raise
             except Exception as error:  # a black box may raise anything
                 self._halve_batch(name, len(batch), error)
                 continue

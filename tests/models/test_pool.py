@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlink.models.base import Inference
-from camlink.models.images import picture_of
 from camlink.models.pool import RETRY_S, ModelPool
-from camlink.pipeline.errors import CodecError, ModelError
+from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
 from tests.models.tiny import MeanColour, picture
 
@@ -190,22 +188,6 @@ def test_a_model_that_cannot_be_loaded_keeps_no_other_from_it_and_is_told_of_onc
     broken.problem = None
     now_s += RETRY_S
     assert pool.run("broken", [picture()]) and pool.loaded == ("broken", "other")
-
-
-def test_a_picture_that_is_damaged_is_no_fault_of_the_model() -> None:
-    class Damaged:
-        shape = (4, 4, 3)
-
-        @property
-        def pixels(self) -> Any:
-            raise ValueError("a damaged picture")
-
-    class Looks(MeanColour):
-        def run(self, frames: Sequence[Frame]) -> list[Inference]:
-            return super().run([replace(f, picture=picture_of(f, "colour")) for f in frames])
-
-    with pytest.raises(CodecError, match=r'camera "a", frame 0: a damaged picture'):
-        ModelPool([Looks()]).run("colour", [replace(picture(), picture=Damaged())])
 
 
 def test_keeps_the_old_set_where_memory_runs_out_on_loading_a_new_one() -> None:
