@@ -38,6 +38,7 @@ from camlink.operators.snapshots import EnsembleBytes
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.records import (
+    EXECUTIONS,
     AdaptationEvent,
     FrameResult,
     LinkPromotion,
@@ -202,8 +203,8 @@ class AdaptationOperator(Operator):
         return Learnt(result.captured_at, result.executed(), read)
 
     def _maybe_relabel(self, camera: CameraLearning, result: FrameResult) -> Iterable[Record]:
-        executed = result.executed()
-        missing = tuple(m for m in self._specs if m not in executed)
+        executed, tried = result.executed(), {o.model for o in result.outputs if o.how in EXECUTIONS}
+        missing = tuple(m for m in self._specs if m not in tried)  # one that failed would fail again
         for output in result.outputs:
             if output.how == "linked":
                 camera.targets[output.model].sources = output.sources

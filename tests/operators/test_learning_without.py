@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from camlink.links.inputs import LinkInputs
 from camlink.models.base import OutputSpec
 from camlink.operators.adaptation import AdaptationOperator, LearningRules
-from camlink.operators.relabelling import NoRelabelling
+from camlink.operators.relabelling import NoRelabelling, PeriodicRelabelling
 from camlink.pipeline.records import (
     AdaptationEvent,
     Decision,
@@ -20,6 +21,7 @@ from camlink.pipeline.records import (
     ModelOutput,
     Purpose,
     Record,
+    RelabelRequest,
 )
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 
@@ -131,3 +133,11 @@ def test_under_mlink_a_dead_model_leaves_the_others_their_links() -> None:
     served = [o for r in records if isinstance(r, FrameResult) and r.purpose == "serve" for o in r.outputs if o.served]
     bags = [o for o in served if o.model == "bags" and o.captured_at > last.start]
     assert len(bags) > 200 and {o.how for o in bags} == {"linked"}
+
+
+def test_a_model_that_failed_on_a_frame_is_not_run_on_it_again() -> None:
+    operator = AdaptationOperator(SPECS, RULES, lambda: PeriodicRelabelling(timedelta(seconds=1), 5))
+    failed = ModelOutput("hall", 0, START, "a", None, "serve", "failed", served=False, reason="broken")
+    served = [result(i, "b", "serve") for i in range(40)]
+    asked = [r for s in served for r in operator.on_records([replace(s, outputs=(*s.outputs, failed))])]
+    assert {r.models for r in asked if isinstance(r, RelabelRequest)} == {("c",)}
