@@ -253,7 +253,7 @@ class LinkingOperator:
             ready.purpose,
             "linked",
             served=not shadow,
-            sources=tuple(values),
+            sources=tuple(s for s in values if s in in_force.ensemble.links),
             link_version=in_force.version,
             confidence=float(confidence),
             audit_probability=ready.audit_probability,
