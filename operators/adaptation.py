@@ -220,8 +220,9 @@ class AdaptationOperator(Operator):
 
     def _test(self, camera: CameraLearning, result: FrameResult, learnt: Learnt) -> Iterable[Record]:
         """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
-        for name in learnt.values:
-            target = camera.targets[name]
+        for name, target in camera.targets.items():
+            if name not in learnt.values:
+                continue
             others = {m: read for m, read in learnt.read.items() if m != name}
             served = {m: others[m] for m in target.sources or others if m in others}
             # Within a run of profile frames the last value is one frame old, which serving never enjoys.
