@@ -167,13 +167,13 @@ class ModelPool:
             start = self._clock()
             try:
                 answers = model.run(batch)
+                check_answers(model.spec, batch, answers)
             except Exception as error:  # a black box may raise anything
                 self._halve_batch(name, len(batch), error)
                 continue
             finally:
                 took_ms = (self._clock() - start) * 1000
                 self.busy_ms[name] += took_ms
-            check_answers(model.spec, batch, answers)
             self.executions[name] += len(batch)
             self.batch_sizes[name][len(batch)] += 1
             self.watch(name, len(batch), took_ms)

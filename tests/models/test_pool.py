@@ -337,3 +337,11 @@ class Broken(MeanColour):
 def test_stops_values_that_break_the_spec(model: Broken, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         ModelPool([model]).run("colour", [picture()])
+
+
+@pytest.mark.parametrize("answers", [None, [None], [[1.0, 2.0, 3.0]]])
+def test_stops_what_is_no_inference_at_all(answers: Any) -> None:
+    model = Broken([1, 2, 3])
+    model.answers = answers
+    with pytest.raises(ModelError, match='model "colour": (TypeError|AttributeError): '):
+        ModelPool([model]).run("colour", [picture()])
