@@ -343,5 +343,5 @@ def test_stops_values_that_break_the_spec(model: Broken, message: str) -> None:
 def test_stops_what_is_no_inference_at_all(answers: Any) -> None:
     model = Broken([1, 2, 3])
     model.answers = answers
-    with pytest.raises(ModelError, match='model "colour": (TypeError|AttributeError): '):
+    with pytest.raises(ModelError, match=r'model "colour": (TypeError|AttributeError): '):
         ModelPool([model]).run("colour", [picture()])
