@@ -67,9 +67,10 @@ class LinkInputs:
         values = {o.model: o.value for o in ran if o.value is not None}
         return self.read(values, {o.model: o.detections for o in ran}, captured_at, stats)
 
-    def stacked(self, frames: Sequence[Mapping[str, Array]]) -> SourceSamples:
-        """Put what was read of several frames together."""
-        return SourceSamples(self.sources, {m: np.stack([frame[m] for frame in frames]) for m in self.sources})
+    def stacked(self, frames: Sequence[Mapping[str, Array]], models: Sequence[str] | None = None) -> SourceSamples:
+        """Put what was read of several frames together, of some ``models`` or of all."""
+        chosen = self.sources if models is None else models
+        return SourceSamples(self.sources, {m: np.stack([frame[m] for frame in frames]) for m in chosen})
 
 
 def _source_spec(spec: OutputSpec, context: int, boxes: bool) -> OutputSpec:

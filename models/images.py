@@ -94,10 +94,15 @@ def imagenet_planes(pixels: Pixels, size: int, resize_to: int | None = None) -> 
 
 def picture_of(frame: Frame, model: str) -> Pixels:
     """Return the frame's pixels, or raise `ModelError` when there are none to look at (a recorded trace)."""
-    shape = frame.pixels.shape
+    try:
+        pixels = frame.pixels
+    except ValueError as error:
+        where = f'model "{model}": frame {frame.index} of camera "{frame.camera_id}"'
+        raise ModelError(f"{where} cannot be looked at: {error}") from error
+    shape = pixels.shape
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ModelError(
             f'model "{model}": frame {frame.index} of camera "{frame.camera_id}" has no picture, shape {shape}, '
             "wanted (H, W, 3); frames of a recorded trace can only be given to recorded models"
         )
-    return frame.pixels
+    return pixels

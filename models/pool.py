@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
+from typing import NoReturn
 
 from camlink.models.base import Inference, Model, OutputSpec, check_answers
 from camlink.models.device import ran_out
@@ -23,6 +24,7 @@ from camlink.pipeline.records import Frame
 log = logging.getLogger(__name__)
 
 _ROUNDING_GB = 1e-9
+RETRY_S = 10.0  # after which a model that could not be loaded is tried again
 
 
 class ModelPool:
@@ -53,6 +55,7 @@ class ModelPool:
         self._coming: dict[str, Future[None]] = {}  # being loaded beside
         self._before: tuple[str, ...] = ()  # what was asked for before: kept where memory runs out
         self._too_large: dict[str, str] = {}  # models that memory ran out on while loading, until the next decision
+        self._broken: dict[str, tuple[str, float]] = {}  # models that could not be loaded: why, and when to try again
         self.loads = 0
         self.busy_ms = dict.fromkeys(self.specs, 0.0)
         self.executions = dict.fromkeys(self.specs, 0)
@@ -114,33 +117,48 @@ class ModelPool:
         if wanted != self._wanted:
             self._before, self._wanted = self._wanted, wanted
         self._too_large.clear()
-        try:
-            self.restore()
-        except ModelError as error:
-            if not ran_out(error):
-                raise
+        self._broken = {name: (why, 0.0) for name, (why, _) in self._broken.items()}
+        if (error := self._load_wanted()) is not None:
             self._keep_old()
             raise ModelError(f"{error}; keeping {', '.join(self._before) or 'no model'}") from error
 
     def restore(self) -> None:
-        """Put out guests that `run` brought in, and load again what they displaced."""
+        """Put out guests that `run` brought in, and load again what they displaced, as far as that can be done."""
+        if (error := self._load_wanted()) is not None:
+            log.error("%s", error)
+
+    def _load_wanted(self) -> ModelError | None:
+        """Load what is wanted and nothing else; return the error where memory runs out.
+
+        What cannot be loaded for another reason is told of, and left to `run`, which tries again and says why.
+        """
         for name in [*self._coming, *self._loaded]:
             if name not in self._wanted:
                 self._unload(name)
         for name in self._wanted:
+            if name in self._too_large:
+                continue
             if self._loader is None or name in self._loaded:
-                self._load(name)
-            elif name not in self._coming and name not in self._too_large:
+                try:
+                    self._load(name)
+                except ModelError as error:
+                    if ran_out(error):
+                        return error
+            elif name not in self._coming:
                 self._coming[name] = self._loader.submit(self._load_anew, name)
+        return None
 
     def run(self, name: str, frames: Sequence[Frame]) -> list[Inference]:
         """Return one inference per frame, loading the model first if need be (see `restore`).
 
-        Batches larger than ``max_batch`` are split, and halved again whenever memory runs out. Raises `ModelError`.
+        Batches larger than ``max_batch`` are split, and halved again whenever memory runs out. Raises `ModelError`,
+        whatever it was that the model raised.
         """
         model = self._model(name)
         if not frames:
             return []
+        if name in self._too_large:  # no other has to go for it
+            raise ModelError(self._too_large[name])
         self._make_room_for(name)
         self._load(name)
         found: list[Inference] = []
@@ -149,13 +167,13 @@ class ModelPool:
             start = self._clock()
             try:
                 answers = model.run(batch)
-            except (ModelError, MemoryError, RuntimeError) as error:  # torch's out of memory is a RuntimeError
+                check_answers(model.spec, batch, answers)
+            except Exception as error:  # a black box may raise anything
                 self._halve_batch(name, len(batch), error)
                 continue
             finally:
                 took_ms = (self._clock() - start) * 1000
                 self.busy_ms[name] += took_ms
-            check_answers(model.spec, batch, answers)
             self.executions[name] += len(batch)
             self.batch_sizes[name][len(batch)] += 1
             self.watch(name, len(batch), took_ms)
@@ -172,12 +190,15 @@ class ModelPool:
         self.restore()
 
     def _arrive(self, name: str) -> None:
-        """Take in a model that was loaded beside, waiting for it if need be; where memory ran out, keep the old set."""
+        """Take in a model that was loaded beside, waiting for it if need be; where memory ran out, keep the old set.
+
+        One that cannot be loaded for another reason is left to `run`.
+        """
         try:
             self._coming.pop(name).result()
         except ModelError as error:
             if not ran_out(error):
-                raise
+                return
             log.error("%s; keeping %s", error, ", ".join(self._before) or "no model")
             self._keep_old()
             return
@@ -227,14 +248,25 @@ class ModelPool:
         self._loaded.append(name)
 
     def _load_anew(self, name: str) -> None:
-        """Load; where memory runs out, give back what was taken, and do not try again before the next decision."""
+        """Load; where memory runs out, give back what was taken, and do not try again before the next decision.
+
+        What cannot be loaded for another reason is told of once, and not tried again for `RETRY_S` either: it may take
+        long to fail.
+        """
         if name in self._too_large:
             raise ModelError(self._too_large[name])
+        why, again_s = self._broken.get(name, ("", 0.0))
+        if self._clock() < again_s:
+            raise ModelError(why)
         try:
             self._models[name].load()
-        except (ModelError, MemoryError, RuntimeError) as error:
+            self._broken.pop(name, None)
+        except Exception as error:
             if not ran_out(error):
-                raise
+                if name not in self._broken:
+                    log.error("%s; frames are to do without %s", _told(name, error), name)
+                self._broken[name] = (_told(name, error), self._clock() + RETRY_S)
+                _raise_model_error(name, error)
             self._models[name].unload()
             self._too_large[name] = f'model "{name}": out of memory while loading it'
             raise ModelError(self._too_large[name]) from error
@@ -249,12 +281,22 @@ class ModelPool:
         log.debug("model %s unloaded", name)
 
     def _halve_batch(self, name: str, size: int, error: Exception) -> None:
-        """Remember a smaller batch for ``name``; raise ``error`` if it was not memory, `ModelError` at size 1."""
+        """Remember a smaller batch for ``name``; raise `ModelError` if it was not memory, or at size 1."""
         if not ran_out(error):
-            raise error
+            _raise_model_error(name, error)
         if size == 1:
             raise ModelError(
                 f'model "{name}": out of memory on a single frame; lower the memory budget or give it a smaller input'
             ) from error
         self._batch[name] = size // 2
         log.warning("model %s: out of memory with %d frames; batches of %d from now on", name, size, size // 2)
+
+
+def _raise_model_error(name: str, error: Exception) -> NoReturn:
+    if isinstance(error, ModelError):
+        raise error
+    raise ModelError(_told(name, error)) from error
+
+
+def _told(name: str, error: Exception) -> str:
+    return str(error) if isinstance(error, ModelError) else f'model "{name}": {type(error).__name__}: {error}'

@@ -58,7 +58,7 @@ class RecordedModel:
         where = f'trace {self._source}: model "{self.spec.model}" has no output'
         if frame.camera_id not in self._answers:
             return f'{where} for camera "{frame.camera_id}"; it knows {", ".join(sorted(self._answers)) or "none"}'
-        return f'{where} for frame {frame.index} of camera "{frame.camera_id}"; replay the frames it was recorded from'
+        return f'{where} for frame {frame.index} of camera "{frame.camera_id}": it failed there, or was not recorded'
 
 
 @dataclass(frozen=True, slots=True)

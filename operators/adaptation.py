@@ -38,6 +38,7 @@ from camlink.operators.snapshots import EnsembleBytes
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.records import (
+    EXECUTIONS,
     AdaptationEvent,
     FrameResult,
     LinkPromotion,
@@ -53,7 +54,7 @@ GROWTH = 0.2  # retraining waits for this share of new frames, so that its cost 
 
 @dataclass(frozen=True)
 class LearningRules:
-    """When to train and how long to watch. All numbers count frames on which every model ran.
+    """When to train and how long to watch. All numbers count frames on which every model ran, or failed.
 
     ``trains``: whether anybody reads what links say; where nobody does, none are learnt, and no frame is kept.
     """
@@ -167,10 +168,12 @@ class AdaptationOperator(Operator):
             yield from self._maybe_relabel(camera, result)
             return
         learnt = self._read(result)
-        if result.frame_index in camera.pending:
+        if result.purpose == "relabel":
+            if result.frame_index not in camera.pending:
+                return  # the request was forgotten, or another's: nothing complete to learn from
             learnt = camera.pending.pop(result.frame_index).joined(learnt)
-        if len(learnt.values) < len(self._specs):
-            return  # a model failed, or the request was forgotten: nothing complete to learn from
+        if len(learnt.values) < 2:
+            return  # nothing that could be linked
         if result.purpose != "relabel":
             yield from self._test(camera, result, learnt)
         camera.last.update(result.captured_at, learnt.values)
@@ -200,8 +203,8 @@ class AdaptationOperator(Operator):
         return Learnt(result.captured_at, result.executed(), read)
 
     def _maybe_relabel(self, camera: CameraLearning, result: FrameResult) -> Iterable[Record]:
-        executed = result.executed()
-        missing = tuple(m for m in self._specs if m not in executed)
+        executed, tried = result.executed(), {o.model for o in result.outputs if o.how in EXECUTIONS}
+        missing = tuple(m for m in self._specs if m not in tried)  # one that failed would fail again
         for output in result.outputs:
             if output.how == "linked":
                 camera.targets[output.model].sources = output.sources
@@ -218,15 +221,17 @@ class AdaptationOperator(Operator):
     def _test(self, camera: CameraLearning, result: FrameResult, learnt: Learnt) -> Iterable[Record]:
         """Score versions on a frame that none of them has learnt from, and settle the duels that are complete."""
         for name, target in camera.targets.items():
+            if name not in learnt.values:
+                continue
             others = {m: read for m, read in learnt.read.items() if m != name}
             served = {m: others[m] for m in target.sources or others if m in others}
             # Within a run of profile frames the last value is one frame old, which serving never enjoys.
             recall = camera.last.of(name, result.captured_at) if result.purpose == "audit" else None
             for duel in (target.trial, target.watch):
-                if duel is not None:
-                    # Links learnt elsewhere may know none of the sources that are served now.
-                    known = all(served.keys() & version.ensemble.links.keys() for version in (duel.old, duel.new))
-                    duel.score(served if known else others, recall, learnt.values[name])
+                # Links learnt elsewhere, or while a model failed, may know none of the sources that are served now.
+                known = [] if duel is None else [v for v in (served, others) if duel.can_read(v)]
+                if duel is not None and known:
+                    duel.score(known[0], recall, learnt.values[name])
             if target.trial is not None and target.trial.is_settled(self._rules.shadow_frames):
                 yield from self._settle_trial(result, name, target, target.trial)
             elif target.watch is not None and target.watch.is_settled(self._rules.shadow_frames):
@@ -264,28 +269,35 @@ class AdaptationOperator(Operator):
             if first
             else camera.fresh >= max(rules.retrain_after_frames, GROWTH * len(camera.history))
         )
-        on_trial = any(t.trial is not None for t in camera.targets.values())
-        if not enough or on_trial or len(self._specs) < 2:
+        if not enough:
+            return
+        specs = {m: self._specs[m] for m in camera.working()}
+        complete = [frame for frame in camera.history if frame.values.keys() >= specs.keys()]
+        if len(specs) < 2 or len(complete) < min(len(camera.history), rules.first_train_frames):
+            return
+        if any(camera.targets[m].trial is not None for m in specs):
             return
         camera.fresh = 0
-        history = sorted(camera.history, key=lambda frame: frame.captured_at)  # relabelled frames come late
-        samples: dict[str, Array] = {m: np.stack([frame.values[m] for frame in history]) for m in self._specs}
-        read = self._inputs.stacked([frame.read for frame in history])
+        history = sorted(complete, key=lambda frame: frame.captured_at)  # relabelled frames come late
+        samples: dict[str, Array] = {m: np.stack([frame.values[m] for frame in history]) for m in specs}
+        read = self._inputs.stacked([frame.read for frame in history], list(specs))
         times_s = np.array([frame.captured_at.timestamp() for frame in history])
         number = 1 + max(t.last_number for t in camera.targets.values())
         try:
             ensembles = train_ensembles(
-                self._specs, samples, seed=rules.seed + number, times_s=times_s, kind=rules.kind, read=read
+                specs, samples, seed=rules.seed + number, times_s=times_s, kind=rules.kind, read=read
             )
         except LinkError as error:
             logger.warning('camera "%s": links not trained: %s', result.camera_id, error)
             return
+        absent = ", ".join(m for m in self._specs if m not in specs)
+        without = f", without {absent}, for want of any answer of late" if absent else ""
         for name, ensemble in ensembles.items():
             target = camera.targets[name]
             version = Version(number, ensemble)
             target.last_number = number
             scores = {"held_out": ensemble.held_out_agreement}
-            yield self._event(result, "trained", name, number, f"on {len(camera.history)} frames", scores)
+            yield self._event(result, "trained", name, number, f"on {len(history)} frames{without}", scores)
             if target.current is None:
                 yield from self._promote(result, name, target, version, "the first version", {})
             else:

@@ -93,7 +93,11 @@ class Gate:
             known.pop(camera_id, None)
 
     def snapshot(self, camera_id: str) -> bytes | None:
-        """Return what the camera's policy knows, between its frames; None for one that starts anew with the worker."""
+        """Return what the camera's policy knows, between its frames; None for one that starts anew with the worker.
+
+        Which models fail is no part of it: a restart may be what mends them, and so may another machine. One that
+        still fails is found out again within `TRIES` frames.
+        """
         policy = self._policies.get(camera_id)
         return policy.snapshot() if isinstance(policy, GoesOn) else None
 

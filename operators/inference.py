@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.operators.base import Operator, StateStore
 from camlink.operators.gate import Gate
+from camlink.operators.previews import Encode, Previews
 from camlink.operators.recent_frames import RecentFrames
 from camlink.operators.sampling import FramePlan, FramePlanner
 from camlink.pipeline.errors import ModelError
@@ -28,7 +29,6 @@ from camlink.pipeline.records import (
     Frame,
     ModelOutput,
     OutputReady,
-    Picture,
     Prospect,
     Record,
     RelabelRequest,
@@ -38,9 +38,6 @@ logger = logging.getLogger(__name__)
 
 DEFER_FRAMES = 16  # fully executed frames that wait for models to be loaded in turn
 OUTPUT_TTL_S = 120.0
-PREVIEW_EVERY = timedelta(seconds=10)  # of event time: how often a camera's picture is given for people to look at
-
-Encode = Callable[[Frame], bytes]
 
 
 def state_key(camera_id: str, frame_index: int, purpose: str) -> str:
@@ -72,7 +69,6 @@ class _Camera:
     decision: Decision | None = None
     neither: tuple[str, ...] = ()  # models that the decision neither executes nor predicts
     recent: RecentFrames = field(default_factory=RecentFrames)
-    pictured: datetime | None = None  # captured_at of the frame whose picture was given last
     latest: datetime | None = None  # captured_at of the frame that was planned last
 
 
@@ -93,7 +89,7 @@ class InferenceOperator(Operator):
         self._models = tuple(pool.specs)
         self._planner = planner
         self._state = state
-        self._encode = encode_picture
+        self._previews = Previews(encode_picture)
         self._cameras: dict[str, _Camera] = {}
         self._deferred: list[_Job] = []
         self._awaiting: list[_Job] = []  # for models that are being loaded beside
@@ -116,7 +112,7 @@ class InferenceOperator(Operator):
     def on_end(self) -> Iterable[Record]:
         awaiting, self._awaiting = self._awaiting, []
         yield from self._run_late(awaiting)
-        yield from self._run_deferred()
+        yield from self.run_deferred()
 
     def plan_of(self, camera_id: str) -> dict[str, int]:
         """Return where a camera's plan stands, for a snapshot."""
@@ -145,6 +141,7 @@ class InferenceOperator(Operator):
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""
         self._cameras.pop(camera_id, None)
+        self._previews.forget(camera_id)
         self._failing = {(camera, model) for camera, model in self._failing if camera != camera_id}
         if self._gate is not None:
             self._gate.forget(camera_id)
@@ -251,11 +248,11 @@ class InferenceOperator(Operator):
         later = [job for job in jobs if not loaded.issuperset(job.run)]
         learning = {job.frame.camera_id for job in self._deferred if job.plan.bootstrap}
         if any(job.frame.camera_id in learning and not job.plan.bootstrap for job in later):
-            yield from self._run_deferred()  # links are learnt from them: what comes now is to score these links
+            yield from self.run_deferred()  # links are learnt from them: what comes now is to score these links
         self._awaiting += [job for job in later if (loaded | coming).issuperset(job.run)]
         self._deferred += [job for job in later if not (loaded | coming).issuperset(job.run)]
         if len(self._deferred) >= DEFER_FRAMES or any(job.plan.profile_ends for job in self._deferred):
-            yield from self._run_deferred()
+            yield from self.run_deferred()
 
     def _run_arrived(self) -> Iterable[Record]:
         """Run the frames whose models have been loaded meanwhile; those that will not come are tried, and say why."""
@@ -264,7 +261,10 @@ class InferenceOperator(Operator):
             self._awaiting = [job for job in self._awaiting if job not in arrived]
             yield from self._run_late(arrived)
 
-    def _run_deferred(self) -> Iterable[Record]:
+    def run_deferred(self) -> Iterable[Record]:
+        """Run the frames that wait for models to be loaded in turn, however few they are."""
+        if not self._deferred:
+            return
         jobs, self._deferred = self._deferred, []
         yield from self._run_late(jobs)
         self._pool.restore()
@@ -363,25 +363,13 @@ class InferenceOperator(Operator):
             answers=job.answers,
             prospects=self._prospects(job),
         )
-        if self._encode is not None and self._is_pictured(job) and 0 not in frame.picture.shape:
-            yield Picture(frame.camera_id, frame.index, frame.captured_at, self._encode(frame), plan.purpose)
+        yield from self._previews.of(frame, plan, predicted=bool(job.predict))
 
     def _prospects(self, job: _Job) -> Mapping[str, Prospect]:
         """Return what the camera's policy expects of its models, when what is loaded is to be decided."""
         if self._gate is None or self._pool.fits_together or not job.plan.profile_ends:
             return {}
         return self._gate.prospects(job.frame.camera_id)
-
-    def _is_pictured(self, job: _Job) -> bool:
-        """Audit frames with predictions are, to show disagreements; others now and then, to show the camera."""
-        camera, at = self._camera(job.frame.camera_id), job.frame.captured_at
-        if job.plan.purpose == "relabel":
-            return False
-        due = camera.pictured is None or at - camera.pictured >= PREVIEW_EVERY
-        audited = job.plan.purpose == "audit" and bool(job.predict)
-        if due or audited:
-            camera.pictured = at
-        return due or audited
 
 
 def _waves(jobs: Sequence[_Job]) -> list[list[_Job]]:

@@ -6,7 +6,7 @@ A snapshot holds all of it, so that a camera whose worker died goes on in the mi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -61,6 +61,10 @@ class Duel:
             value, _ = version.ensemble.predict(sources, recall)
             scores.append(float(agreement(version.ensemble.target, value[None], executed[None])[0]))
 
+    def can_read(self, sources: Collection[str]) -> bool:
+        """Say whether both versions have a link from any of ``sources``."""
+        return all(not version.ensemble.links.keys().isdisjoint(sources) for version in (self.old, self.new))
+
     def margin(self) -> tuple[float, float]:
         """Return how much better the new version is, and the standard error of that."""
         difference = np.subtract(self.new_scores, self.old_scores)
@@ -93,7 +97,7 @@ class TargetLinks:
 
 @dataclass(frozen=True, eq=False)
 class Learnt:
-    """What models said on one frame, and what links read of it. Only frames with all models are learnt from."""
+    """What models said on one frame, and what links read of it, but for models that failed on it."""
 
     captured_at: datetime
     values: Mapping[str, Value]
@@ -116,22 +120,28 @@ class CameraLearning:
     pending: dict[int, Learnt] = field(default_factory=dict)  # to be relabelled: what executed when served
     has_started: bool = False  # links learnt elsewhere, where there are any, have had their turn
 
+    def working(self) -> list[str]:
+        """Return the models that answered on at least half of the frames since the last training."""
+        fresh = list(self.history)[-max(self.fresh, 1) :]
+        return [m for m in self.targets if 2 * sum(m in frame.values for frame in fresh) >= len(fresh)]
+
 
 def to_snapshot(
     camera: CameraLearning, specs: Mapping[str, OutputSpec], inputs: LinkInputs, payloads: EnsembleBytes
 ) -> bytes:
     """Return all that is known of a camera as bytes; `restore` reads them."""
-    parts = {
-        f"history/{model}": array_bytes([frame.values[model] for frame in camera.history], (spec.size,))
-        for model, spec in specs.items()
-    }
-    for model, size in _read_sizes(specs, inputs).items():
-        parts[f"read/{model}"] = array_bytes([frame.read[model] for frame in camera.history], (size,))
+    parts, read_sizes = {}, _read_sizes(specs, inputs)
+    for model, spec in specs.items():
+        said = [frame for frame in camera.history if model in frame.values]
+        parts[f"history/{model}"] = array_bytes([frame.values[model] for frame in said], (spec.size,))
+        if model in read_sizes:
+            parts[f"read/{model}"] = array_bytes([frame.read[model] for frame in said], (read_sizes[model],))
     for name, target in camera.targets.items():
         for version in _versions(target):
             parts[f"links/{name}/{version.number}"] = payloads.of(version.ensemble)
     told = {
         "times": [put_time(frame.captured_at) for frame in camera.history],
+        "failed": {m: [row for row, frame in enumerate(camera.history) if m not in frame.values] for m in specs},
         "fresh": camera.fresh,
         "last": camera.last.state(),
         "targets": {name: _told_of(target) for name, target in camera.targets.items()},
@@ -152,7 +162,8 @@ def restore(
     with reading():
         if set(told["targets"]) != set(specs):
             raise StateError(f"a snapshot of other models: {', '.join(told['targets'])}")
-        history = _history_of(get_times(told["times"]), snapshot.parts, specs, inputs)
+        failed = {m: {int(row) for row in told.get("failed", {}).get(m, ())} for m in specs}
+        history = _history_of(get_times(told["times"]), failed, snapshot.parts, specs, inputs)
         targets = {name: _target_of(name, told["targets"][name], snapshot.parts, payloads) for name in specs}
         last = LastExecuted.of_state(told["last"], sizes)
         fresh = int(told["fresh"])
@@ -195,17 +206,27 @@ def _read_sizes(specs: Mapping[str, OutputSpec], inputs: LinkInputs) -> dict[str
 
 
 def _history_of(
-    times: Sequence[datetime], parts: Mapping[str, bytes], specs: Mapping[str, OutputSpec], inputs: LinkInputs
+    times: Sequence[datetime],
+    failed: Mapping[str, Collection[int]],
+    parts: Mapping[str, bytes],
+    specs: Mapping[str, OutputSpec],
+    inputs: LinkInputs,
 ) -> list[Learnt]:
-    """Return the frames in a snapshot's ``parts``. Raises `StateError` for what is not of these models and inputs."""
+    """Return the frames in a snapshot's ``parts``. Raises `StateError` for what is not of these models and inputs.
 
-    def columns(kind: str, sizes: Mapping[str, int]) -> dict[str, Array]:
-        return {m: array_of(parts[f"{kind}/{m}"], len(times), (size,)) for m, size in sizes.items()}
+    ``failed``: model -> the rows on which it has no value.
+    """
+
+    def columns(kind: str, sizes: Mapping[str, int]) -> dict[str, dict[int, Array]]:
+        rows = {m: [row for row in range(len(times)) if row not in failed[m]] for m in sizes}
+        found = {m: array_of(parts[f"{kind}/{m}"], len(rows[m]), (size,)) for m, size in sizes.items()}
+        return {m: dict(zip(rows[m], found[m], strict=True)) for m in sizes}
 
     values = columns("history", {m: spec.size for m, spec in specs.items()})
     read = {**values, **columns("read", _read_sizes(specs, inputs))}
     return [
-        Learnt(at, {m: values[m][row] for m in specs}, {m: read[m][row] for m in specs}) for row, at in enumerate(times)
+        Learnt(at, *({m: column[row] for m, column in kind.items() if row in column} for kind in (values, read)))
+        for row, at in enumerate(times)
     ]
 
 

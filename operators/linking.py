@@ -21,7 +21,7 @@ from camlink.operators.oracle import OracleNode
 from camlink.operators.recall import LastExecuted
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.errors import LinkError, StateError
-from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, OutputReady, Record, Value
+from camlink.pipeline.records import FrameResult, How, LinkPromotion, ModelOutput, OutputReady, Record, Value
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +150,8 @@ class LinkingOperator:
             known = {row.model for row in rows if row.served}  # a shadow answers for nothing
             reasons = {m: ready.failed.get(m, lost or NOT_CHOSEN) for m in self._models}
             rows += [_abstain(ready, model, reasons[model]) for model in self._models if model not in known]
+        in_vain = {**ready.failed, **(dict.fromkeys(ready.ran, lost) if lost is not None else {})}
+        rows += [_without_value(ready, model, "failed", why, served=False) for model, why in in_vain.items()]
         last.update(ready.captured_at, executed)  # after predicting: a frame never tells its own answer
         if ready.purpose != "serve":
             checked.update(ready.captured_at, executed)
@@ -176,14 +178,14 @@ class LinkingOperator:
     ) -> list[ModelOutput]:
         """Return the answers of the policy that decides on every frame, if there is one; else what links predict.
 
-        Where a model did not answer on an audit frame, what stood beside it is served, as on any other frame.
+        Where a model did not answer on an audit frame, what stood beside it is served, as on any other frame; where
+        that was no answer either, it abstains because it failed.
         """
         if ready.answers:
             return [
-                row
-                if row.served or row.value is None or row.model in executed or is_on_trial(row)
-                else replace(row, served=True)
+                row if row.served or row.model in executed or is_on_trial(row) else replace(row, served=True)
                 for row in ready.answers
+                if row.served or row.model in executed or row.value is not None
             ]
         values = {m: v for m, v in read.items() if m not in ready.predict}
         made = [
@@ -251,7 +253,7 @@ class LinkingOperator:
             ready.purpose,
             "linked",
             served=not shadow,
-            sources=tuple(values),
+            sources=tuple(s for s in values if s in in_force.ensemble.links),
             link_version=in_force.version,
             confidence=float(confidence),
             audit_probability=ready.audit_probability,
@@ -263,6 +265,10 @@ def _key_of(ready: OutputReady) -> str:
 
 
 def _abstain(ready: OutputReady, model: str, reason: str, *, served: bool = True) -> ModelOutput:
+    return _without_value(ready, model, "abstained", reason, served=served)
+
+
+def _without_value(ready: OutputReady, model: str, how: How, reason: str, *, served: bool) -> ModelOutput:
     return ModelOutput(
         ready.camera_id,
         ready.frame_index,
@@ -270,7 +276,7 @@ def _abstain(ready: OutputReady, model: str, reason: str, *, served: bool = True
         model,
         None,
         ready.purpose,
-        "abstained",
+        how,
         served=served,
         audit_probability=ready.audit_probability,
         reason=reason,

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from camlink.operators.inference import InferenceOperator
+from camlink.operators.inference import DEFER_FRAMES, InferenceOperator
 from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, SnapshotKey, queued
 from camlink.operators.recent_frames import MOST_FRAMES
 from camlink.operators.snapshots import Snapshot, get_time, put_time, reading
@@ -18,6 +18,7 @@ from camlink.pipeline.records import Decision, Frame, FrameDropped, OutputReady,
 logger = logging.getLogger(__name__)
 
 LIVE_QUEUE = 8  # frames of a live camera that may wait to be run
+MOST_RUNNING = 2 * DEFER_FRAMES  # frames of a camera that may wait in the operator, for models to be loaded
 POLICY_S = 5.0  # between snapshots of a camera's policy: they are larger than the rest, and may be a little behind
 IDLE_S = 2.0  # without new frames, those that wait for models to be loaded in turn are run
 
@@ -80,7 +81,7 @@ class PacedInference:
         yield from self._release()
         yield from self._noted(self._operator.on_time(now))
         if self._seconds() - self._last_frame > IDLE_S and any(c.running for c in self._cameras.values()):
-            yield from self._noted(self._operator.on_end())
+            yield from self._noted(self._operator.run_deferred())
 
     def next_time(self) -> datetime | None:
         return EPOCH
@@ -191,6 +192,8 @@ class PacedInference:
                 yield FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "overload")
 
     def _may_go(self, name: str, camera: _Camera) -> bool:
+        if len(camera.running) >= MOST_RUNNING:
+            return False
         if camera.awaits is not None:
             decided = any(decision.start >= camera.awaits for decision in camera.decisions)
             if not decided and not camera.patience.is_over(name, "the decision of this period"):

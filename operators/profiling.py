@@ -7,7 +7,7 @@ kept per frame are the links' pre-activations, so that the ensemble of any subse
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -67,9 +67,10 @@ class LinkScorer:
             while recent and recent[0].captured_at < moment:
                 recent.popleft()
 
-    def frames(self) -> int:
-        """Return the number of scored frames of the target that has least."""
-        return min((len(recent) for recent in self._recent.values()), default=0)
+    def frames(self, targets: Collection[str] | None = None) -> int:
+        """Return the number of scored frames of the target, of some or of all, that has least."""
+        chosen = self._recent if targets is None else targets
+        return min((len(self._recent[target]) for target in chosen), default=0)
 
     def scores(self, until: datetime | None = None) -> CameraScores:
         """Return link scores as of now, or of ``until``. A link that was never scored counts 0: it is not trusted."""

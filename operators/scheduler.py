@@ -22,7 +22,15 @@ from camlink.operators.base import Operator
 from camlink.operators.gate import PER_FRAME_POLICIES, TRIES
 from camlink.operators.profiling import LinkScorer
 from camlink.operators.sampling import SamplingRules
-from camlink.operators.selection import Budget, CameraScores, Costs, Selection, expected_agreement, select
+from camlink.operators.selection import (
+    IN_VAIN,
+    Budget,
+    CameraScores,
+    Costs,
+    Selection,
+    expected_agreement,
+    select,
+)
 from camlink.operators.snapshots import EnsembleBytes, Snapshot, get_time, put_time, reading
 from camlink.operators.spending import AuditAccount
 from camlink.operators.targets import Standing, TargetOf, TargetWatch, no_targets, spared, trials
@@ -261,13 +269,16 @@ class SchedulerOperator(Operator):
         share = self._costs.time(chosen) / (self._costs.time(models) or 1.0)
         cost = f"{share:.0%} of the time of executing everything"
         if self._policy == "standalone":
-            return chosen, (), f"standalone: executes {_names(chosen)} ({cost}); nothing is predicted"
+            told = f"standalone: executes {_names(chosen)} ({cost}); nothing is predicted"
+            return chosen, (), f"{told}{_in_vain(camera.failing())}"
         left = tuple(m for m in models if m not in chosen)
         if not left:
             return chosen, (), f"executes all models ({cost})"
         if not chosen:
-            return chosen, left, "no model fits the budget: nothing can be executed, so nothing can be predicted"
-        frames = camera.scorer.frames()
+            why = "no model has answered" if len(camera.failing()) == len(models) else "no model fits the budget"
+            told = f"{why}: nothing can be executed, so nothing can be predicted"
+            return chosen, left, f"{told}{_in_vain(camera.failing())}"
+        frames = camera.scorer.frames([m for m in left if m not in camera.failing()])
         guesses = ", ".join(f"{m} {camera.scores.subset(chosen, m):.0%}" for m in left) if camera.scores else ""
         return (
             chosen,
@@ -308,7 +319,7 @@ def _below(not_met: Sequence[str], executed: Sequence[str]) -> str:
 
 
 def _in_vain(failing: Sequence[str]) -> str:
-    return f"; not executed, for want of any answer of late: {_names(failing)}" if failing else ""
+    return f"; not executed, {IN_VAIN}: {_names(failing)}" if failing else ""
 
 
 def _names(models: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ SubsetScore = Callable[[tuple[str, ...], str], float]  # executed sources, targe
 EXACT_UP_TO = 12  # models; enumeration of 4,096 subsets. Beyond, exact selection falls back to greedy
 _ROUNDING = 1e-9
 URGENCY = 1e6  # above any sum of agreements or activation probabilities
+IN_VAIN = "for want of any answer of late"  # stands in the reason of a decision that does without failing models
 NO_MODELS: Mapping[str, Collection[str]] = MappingProxyType({})
 
 

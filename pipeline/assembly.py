@@ -13,9 +13,10 @@ from camlink.operators.base import Operator, StateStore
 from camlink.operators.baselines.periodic import Periodic
 from camlink.operators.baselines.reducto import Reducto
 from camlink.operators.gate import PER_FRAME_POLICIES, Gate
-from camlink.operators.inference import Encode, InferenceOperator
+from camlink.operators.inference import InferenceOperator
 from camlink.operators.linking import LinkingOperator
 from camlink.operators.policy import FramePolicy, MakePolicy, PolicySetup
+from camlink.operators.previews import Encode
 from camlink.operators.relabelling import (
     NoRelabelling,
     PeriodicRelabelling,

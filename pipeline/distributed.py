@@ -15,12 +15,13 @@ from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator
 from camlink.operators.base import StateStore
-from camlink.operators.inference import Encode, InferenceOperator
+from camlink.operators.inference import InferenceOperator
 from camlink.operators.linking import LinkingOperator
 from camlink.operators.paced_inference import PacedInference
 from camlink.operators.paced_learning import PacedAdaptation, PacedScheduler
 from camlink.operators.paced_linking import PacedLinking
 from camlink.operators.pacing import HOLD_S, PacedOperator
+from camlink.operators.previews import Encode
 from camlink.operators.sampling import FramePlanner
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Costs

@@ -9,7 +9,7 @@ from camlink.models.base import OutputSpec
 from camlink.models.scores import agreement
 from camlink.operators.certificates import is_on_trial
 from camlink.pipeline.quantities import counted, learning_words
-from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, FrameResult, Record
+from camlink.pipeline.records import EXECUTIONS, CameraEvent, Decision, FrameDropped, FrameResult, Record
 
 AWAY = {"down": "down", "frozen": "frozen", "recovered": None, "thawed": None, "ended": None}  # what events come to
 
@@ -37,7 +37,7 @@ class Progress:
         """Count what has come."""
         for record in records:
             if isinstance(record, FrameResult):
-                self.executions += sum(o.how == "executed" for o in record.outputs)
+                self.executions += sum(o.how in EXECUTIONS for o in record.outputs)
                 self.frames += record.purpose != "relabel"
                 if record.purpose == "profile" and record.camera_id not in self._decided:
                     self._learning[record.camera_id] = self._learning.get(record.camera_id, 0) + 1

@@ -16,6 +16,7 @@ from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES, agreement
 from camlink.operators.certificates import ON_TRIAL
 from camlink.pipeline.errors import RequestError
+from camlink.pipeline.records import EXECUTIONS
 from camlink.pipeline.reports.notes import ALWAYS, percent, standing
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
@@ -41,7 +42,8 @@ def explain(results: RunResults, camera: str, frame: int, model: str) -> dict[st
     if served is None:
         return _dropped(results, camera, frame, model)
     decision = _decision(results, camera, served["captured_at"]) if served["purpose"] != "profile" else None
-    shadow = next((r for r in rows if not r["served"] and r["model"] == model and r["how"] != "executed"), None)
+    shadow = next((r for r in rows if not r["served"] and r["model"] == model and r["how"] not in EXECUTIONS), None)
+    failed = next((r["reason"] for r in rows if r["model"] == model and r["how"] == "failed"), None)
     facts = {
         "camera": camera,
         "frame": frame,
@@ -49,6 +51,7 @@ def explain(results: RunResults, camera: str, frame: int, model: str) -> dict[st
         "model": model,
         "purpose": _purpose(results, served),
         "answer": _answer(results, rows, served, spec),
+        "failed": failed,
         "audit": _audit(results, rows, served, shadow, spec),
         "decision": decision,
     }
@@ -81,6 +84,7 @@ def _dropped(results: RunResults, camera: str, frame: int, model: str) -> dict[s
             facts = {"camera": camera, "frame": frame, "model": model, "captured_at": at, "purpose": None}
             return facts | {
                 "answer": {"how": "dropped", "reason": reason},
+                "failed": None,
                 "audit": None,
                 "decision": None,
                 "text": text,
@@ -184,6 +188,8 @@ def _text(facts: Mapping[str, Any], served: Row) -> list[str]:
         f"It was {PURPOSES[facts['purpose']].format(chance=chance)}.",
         *_answer_text(facts["answer"], "Answer"),
     ]
+    if facts["failed"] is not None and facts["failed"] != facts["answer"]["reason"]:
+        lines.append(f"It was executed on this frame, and failed: {facts['failed']}")
     if facts["purpose"] == "serve":
         lines.append(f"It was not audited; the chance was {chance}.")
     audit = facts["audit"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,16 +19,20 @@ from camlink.models.pool import ModelPool
 from camlink.models.recorded import RecordedModel, Trace
 from camlink.models.scores import RULES, has_agreement
 from camlink.pipeline.embedded import Reading, ticks
-from camlink.pipeline.errors import TraceError
+from camlink.pipeline.errors import ModelError, TraceError
 from camlink.pipeline.ingest.base import CAMERA_ID
 from camlink.pipeline.ingest.names import camera_id_from
 from camlink.pipeline.progress import Progress
+from camlink.pipeline.quantities import counted
 from camlink.pipeline.records import STATISTICS, Frame, FrameDropped
 from camlink.pipeline.suggestions import suggest
 
 FRAME_COLUMNS = ("camera_id", "frame_index", "captured_at", *STATISTICS)
 OUTPUT_COLUMNS = ("camera_id", "frame_index", "model", "value", "detections")
 BATCH = 8
+MOST_IN_A_ROW = 50  # frames that a model may fail on before a recording ends
+
+logger = logging.getLogger(__name__)
 
 
 class TraceWriter:
@@ -37,7 +42,7 @@ class TraceWriter:
         if (folder / "trace.yaml").exists():
             raise TraceError(f"{folder} already holds a trace; choose another folder")
         self.frames = 0
-        self._folder = folder
+        self.folder = folder
         self._open = ExitStack()
         with self._told():
             folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +60,7 @@ class TraceWriter:
             self._open.close()
 
     def write(self, frame: Frame, values: Mapping[str, Inference]) -> None:
-        """Add one frame and what every model said of it."""
+        """Add one frame and what models said of it; one that failed has no row."""
         stats = frame.stats
         shown = [f"{getattr(stats, name):.6g}" if stats else "" for name in STATISTICS]
         with self._told():
@@ -70,7 +75,7 @@ class TraceWriter:
         try:
             yield
         except OSError as error:
-            raise TraceError(f"{self._folder}: a trace cannot be written here: {error.strerror}") from error
+            raise TraceError(f"{self.folder}: a trace cannot be written here: {error.strerror}") from error
 
     def _table(self, path: Path, columns: Sequence[str]) -> Any:
         writer = csv.writer(self._open.enter_context(path.open("w", newline="", encoding="utf-8")))
@@ -137,18 +142,64 @@ def record_trace(
     *,
     stop: Callable[[], bool] = lambda: False,
     on_tick: Callable[[], None] = lambda: None,
-) -> None:
-    """Run every model on every frame and write what they say. Dropped frames leave a gap in the index."""
+) -> Counter[str]:
+    """Run every model on every frame and write what they say. Dropped frames leave a gap in the index.
+
+    Returns on how many frames each model failed, those that ever did. Raises `ModelError` once one has failed on
+    `MOST_IN_A_ROW` frames; what was recorded until then, these included, is written.
+    """
+    attempts = _Attempts(pool)
     for group in ticks(readings, BATCH, one_per_camera=False):
         frames = [reading for reading in group if isinstance(reading, Frame)]
-        values = {model: pool.run(model, frames) for model in pool.specs}
+        values = {model: attempts.run(model, frames) for model in pool.specs}
         for i, frame in enumerate(frames):
-            trace.write(frame, {model: inferences[i] for model, inferences in values.items()})
+            said = {model: inferences[i] for model, inferences in values.items()}
+            trace.write(frame, {model: inference for model, inference in said.items() if inference is not None})
         progress.frames += sum(r.count if isinstance(r, FrameDropped) else isinstance(r, Frame) for r in group)
         progress.executions += len(frames) * len(values)
         on_tick()
+        attempts.check(trace)
         if stop():
-            return
+            break
+    return attempts.failed
+
+
+class _Attempts:
+    """Runs models on frames, so that one which fails now and then ends no recording of hours."""
+
+    def __init__(self, pool: ModelPool) -> None:
+        self._pool = pool
+        self.failed: Counter[str] = Counter()  # model -> frames
+        self._in_a_row: Counter[str] = Counter()
+        self._last: dict[str, ModelError] = {}
+
+    def run(self, model: str, frames: Sequence[Frame]) -> list[Inference | None]:
+        """Return what the model says of each frame, None where it fails: as a batch, and if that fails one by one."""
+        if not frames:
+            return []
+        try:
+            said: list[Inference | None] = [*self._pool.run(model, frames)]
+        except ModelError as error:
+            if len(frames) > 1:
+                return [inference for frame in frames for inference in self.run(model, [frame])]
+            if not self.failed[model]:  # once: it may fail now and then for days
+                logger.warning('camera "%s", frame %d: %s', frames[0].camera_id, frames[0].index, error)
+            self.failed[model] += 1
+            self._in_a_row[model] += 1
+            self._last[model] = error
+            return [None]
+        self._in_a_row[model] = 0
+        return said
+
+    def check(self, trace: TraceWriter) -> None:
+        """Raise `ModelError` for a model that has failed too often in a row."""
+        for model, frames in self._in_a_row.items():
+            if frames >= MOST_IN_A_ROW:
+                raise ModelError(
+                    f"{self._last[model]}; so it was on {frames} frames in a row, which ends the recording. Mend the "
+                    f"model, or leave {model} out (--models), and record into another folder; {trace.folder} keeps the "
+                    f"{counted(trace.frames, 'frame')} so far"
+                ) from self._last[model]
 
 
 def _boxes(inference: Inference) -> str:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Value = NDArray[np.float32]
 Purpose = Literal["serve", "profile", "audit", "relabel"]
-How = Literal["executed", "linked", "reused", "abstained"]
+How = Literal["executed", "linked", "reused", "abstained", "failed"]
+EXECUTIONS: tuple[How, ...] = ("executed", "failed")  # with and without an answer: both took the model's time
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,15 @@ class ModelOutput:
     """What is known of one model on one frame, and how it came about.
 
     ``served`` is True for the one output per (camera, frame, model) that a user of camlink gets; shadow predictions
-    on audit frames and executions on relabel frames are kept beside it with ``served=False``.
+    on audit frames and executions on relabel frames are kept beside it with ``served=False``, and so is the word that
+    the model was executed for nothing (``how="failed"``), beside what was answered in its place.
     """
 
     camera_id: str
     frame_index: int
     captured_at: datetime
     model: str
-    value: Value | None  # None when abstained
+    value: Value | None  # None when abstained or failed
     purpose: Purpose
     how: How
     served: bool = True
@@ -144,7 +146,7 @@ class ModelOutput:
     link_version: int | None = None
     confidence: float | None = None  # estimated agreement, 0..1
     audit_probability: float | None = None  # chance with which this frame was to be audited; None where none was due
-    reason: str | None = None  # why abstained, executed, or why a prediction is on trial
+    reason: str | None = None  # why abstained, failed, executed, or why a prediction is on trial
     detections: Detections | None = None
     # where models are loaded in turn: the latest frame of its camera that was answered before this was known
     known_after: datetime | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import camlink
 from camlink.links.store import LinkStore
 from camlink.models.pool import ModelPool
-from camlink.operators.inference import Encode
+from camlink.operators.previews import Encode
 from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets
 from camlink.pipeline.clock import WallClock
 from camlink.pipeline.config import SiteConfig

@@ -20,6 +20,7 @@ from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ALL, Ledger
 from camlink.operators.evidence import Evidence, certify
 from camlink.pipeline.records import (
+    EXECUTIONS,
     AdaptationEvent,
     CameraEvent,
     Decision,
@@ -86,6 +87,7 @@ class Telemetry:
         )  # whoever scrapes is another thread, and ledgers fold what they hold when read
         self._heard_of: set[str] = set()  # cameras of which it is known whether they are up
         self._gone: set[str] = set()  # let go; what they gave before may still come
+        self._budgets: set[str] = set()  # that decisions have used anything of
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"camlink_{name}", about, labels, registry=self.registry)
@@ -99,6 +101,7 @@ class Telemetry:
         self._frames = counter("frames", "Frames with all their outputs, by purpose", "camera", "purpose")
         self._outputs = counter("outputs", "Served outputs, by how they came about", "camera", "model", "how")
         self._executions = counter("executions", "Model executions for whatever purpose", "camera", "model", "purpose")
+        self._failed = counter("failed_executions", "Executions that gave no answer", "camera", "model")
         self._dropped = counter("dropped_frames", "Frames that never reached the models", "camera", "reason")
         self._learnt = counter("adaptation_events", "What the adaptation did", "camera", "kind")
         self._versions = gauge("link_version", "Version of the links in force", "camera", "model")
@@ -124,7 +127,9 @@ class Telemetry:
             elif isinstance(record, Decision):
                 self._decision(record)
             elif isinstance(record, LinkPromotion):
-                self._versions.labels(self._camera(record.camera_id), record.target).set(record.version)
+                camera = self._camera(record.camera_id)
+                if camera not in self._gone:
+                    self._versions.labels(camera, record.target).set(record.version)
             elif isinstance(record, AdaptationEvent):
                 self._learnt.labels(self._camera(record.camera_id), record.kind).inc()
             elif isinstance(record, CameraEvent) and record.kind in UP:
@@ -135,7 +140,8 @@ class Telemetry:
         return ()
 
     def watched(self, cameras: Collection[str]) -> None:
-        """Say which cameras there are by now: one that was let go is neither up nor down, and its last frame not late.
+        """Say which cameras there are by now: one that was let go is neither up nor down, its last frame is not late,
+        and it has no links nor a decision in force.
 
         What it has done stays counted.
         """
@@ -146,6 +152,9 @@ class Telemetry:
             self._last.remove(camera)
             for model in self._specs:
                 self._decided.remove(camera, model)
+                self._versions.remove(camera, model)
+            for name in self._budgets:
+                self._budget.remove(camera, name)
             self._target_states(camera, {})
             with self._counting:
                 self._ledgers.pop(camera, None)
@@ -191,8 +200,10 @@ class Telemetry:
         camera = self._camera(result.camera_id)
         self._frames.labels(camera, result.purpose).inc()
         for output in result.outputs:
-            if output.how == "executed":
+            if output.how in EXECUTIONS:
                 self._executions.labels(camera, output.model, output.purpose).inc()
+            if output.how == "failed":
+                self._failed.labels(camera, output.model).inc()
             if output.served:
                 self._outputs.labels(camera, output.model, output.how).inc()
         if result.purpose == "relabel" or camera in self._gone:
@@ -217,6 +228,7 @@ class Telemetry:
         for model in self._specs:
             self._decided.labels(camera, model).set(float(model in decision.execute))
         for name, value in decision.budget.items():
+            self._budgets.add(name)
             self._budget.labels(camera, name).set(value)
         if camera != OTHER:
             self._target_states(camera, decision.target_states)

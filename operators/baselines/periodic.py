@@ -45,9 +45,14 @@ class Periodic(Repeating[float]):
 
 
 def tune(setup: PolicySetup, samples: Mapping[str, Array]) -> dict[str, float]:
-    """Return each model's interval in frames, `NEVER` for one that need not run. Warm-up: model -> (n, size)."""
+    """Return each model's interval in frames, `NEVER` for one that need not run. Warm-up: model -> (n, size).
+
+    A model that others have samples beside, and itself has none, failed: it would run in vain.
+    """
     options = {
         m: interval_options(spec, samples.get(m, np.zeros((0, spec.size), np.float32)), setup.costs.time_ms[m])
+        if m in samples or not samples
+        else [Option(0.0, 0.0, NEVER)]
         for m, spec in setup.specs.items()
     }
     return {m: option.how for m, option in within_memory(options, setup.costs, setup.budget).items()}

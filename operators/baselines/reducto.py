@@ -88,7 +88,10 @@ def changes(warm_up: WarmUp) -> dict[str, NDArray[np.float64]]:
 def tune(
     setup: PolicySetup, samples: Mapping[str, Array], moved: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, Trigger]:
-    """Return each model's feature and threshold: the best together under the budget, on the warm-up."""
+    """Return each model's feature and threshold: the best together under the budget, on the warm-up.
+
+    A model that others have samples beside, and itself has none, failed: it would run in vain.
+    """
     if not samples:
         return dict.fromkeys(setup.specs, (FRAMES, 1.0))
     options = {
@@ -100,6 +103,8 @@ def tune(
             ),
             _never(spec, samples[m]),
         ]
+        if m in samples
+        else [Option(0.0, 0.0, NEVER)]
         for m, spec in setup.specs.items()
     }
     return {m: option.how for m, option in within_memory(options, setup.costs, setup.budget).items()}

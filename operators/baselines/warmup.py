@@ -16,7 +16,10 @@ MOST_FRAMES = 20_000  # of the warm-up that are kept, the newest: memory stays f
 
 
 class WarmUp:
-    """The newest fully executed frames: facts and values, in order."""
+    """The newest fully executed frames: facts and values, in order.
+
+    What is told of them leaves out models that failed on more than half, and frames on which any other one failed.
+    """
 
     def __init__(self, models: tuple[str, ...]) -> None:
         self.models = models
@@ -24,11 +27,11 @@ class WarmUp:
         self._values: deque[Mapping[str, Value]] = deque(maxlen=MOST_FRAMES)
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._whole())
 
     def add(self, frame: FrameFacts, executed: Mapping[str, Value]) -> None:
-        """Keep a frame on which all models ran; others are not kept."""
-        if all(m in executed for m in self.models):
+        """Keep a frame that all models ran on, if any of them gave a value."""
+        if executed:
             self._frames.append(frame)
             self._values.append(executed)
 
@@ -38,17 +41,26 @@ class WarmUp:
         self._values.clear()
 
     def samples(self) -> dict[str, Array]:
-        """Return model -> (n, size)."""
-        return {m: np.stack([v[m] for v in self._values]) for m in self.models} if self._values else {}
+        """Return model -> (n, size), of models that did not fail."""
+        whole = [values for _, values in self._whole()]
+        return {m: np.stack([v[m] for v in whole]) for m in self._working()} if whole else {}
 
     def times_s(self) -> NDArray[np.float64]:
         """Return the frames' event times (n,)."""
-        return np.array([f.time_s for f in self._frames], np.float64)
+        return np.array([f.time_s for f, _ in self._whole()], np.float64)
 
     def features(self) -> dict[str, NDArray[np.float64]]:
         """Return feature -> (n,) as they were seen; nothing where a frame had no statistics."""
-        stats = [f.stats for f in self._frames]
+        stats = [f.stats for f, _ in self._whole()]
         known = [s for s in stats if s is not None]
         if not known or len(known) < len(stats):
             return {}
         return {name: np.array([getattr(s, name) for s in known], np.float64) for name in STATISTICS}
+
+    def _working(self) -> list[str]:
+        return [m for m in self.models if 2 * sum(m in values for values in self._values) > len(self._values)]
+
+    def _whole(self) -> list[tuple[FrameFacts, Mapping[str, Value]]]:
+        working = set(self._working())
+        kept = zip(self._frames, self._values, strict=True)
+        return [(frame, values) for frame, values in kept if working and values.keys() >= working]

@@ -48,6 +48,9 @@ def record(
         stop_on_interrupt(lambda: None) as stopped,
         shown_progress(progress, total, say=lambda _: "") as tick,
     ):
-        record_trace(readings, pool, trace, progress, stop=stopped, on_tick=tick)
+        failed = record_trace(readings, pool, trace, progress, stop=stopped, on_tick=tick)
+    for model, frames in failed.items():
+        text = f"{model} failed on {counted(frames, 'frame')}, of which the trace has no output of it"
+        console.note_console().print(text, style="yellow", highlight=False)
     console.out_console().print(f"Trace of {counted(trace.frames, 'frame')}: {out}", highlight=False)
     raise typer.Exit(console.STOPPED if stopped() else console.DONE)

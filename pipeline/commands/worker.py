@@ -200,10 +200,10 @@ def results(
     from camlink.pipeline.bus.base import open_bus
     from camlink.pipeline.commands.alerting import sent_alerts
     from camlink.pipeline.commands.answering import told_answers
-    from camlink.pipeline.config.watch import ConfigWatch
+    from camlink.pipeline.config.watch import WatchedCameras
     from camlink.pipeline.distributed import await_cards
     from camlink.pipeline.graph import GRAPH
-    from camlink.pipeline.results.worker import ResultsWorker, described_cameras, header_of
+    from camlink.pipeline.results.worker import ResultsWorker, header_of
 
     site = _site(config)
     connection = open_bus(bus)
@@ -215,12 +215,12 @@ def results(
         listeners += closing.enter_context(told_answers(answers, facts.specs))
         if site.alerts.rules:
             listeners.append(closing.enter_context(sent_alerts(site, facts.specs, out, telemetry)).observe)
-        watch = ConfigWatch(config, site)
+        cameras = WatchedCameras(config, site, telemetry.watched if telemetry is not None else lambda present: None)
         worker = ResultsWorker(
             *(step, connection, out, dict(facts.specs), header_of(site, facts, out)),
-            describe=lambda: described_cameras(watch.look() or site),
+            describe=cameras.described,
             flush_s=flush_s,
-            listeners=listeners,
+            listeners=[*listeners, cameras.observe],
         )
         _serve("results", worker, health, stop, telemetry)
     connection.close()

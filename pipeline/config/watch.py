@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from camlink.pipeline.assembly import CameraFacts
 from camlink.pipeline.config import SiteConfig, config_file, load_config
 from camlink.pipeline.errors import ConfigError
+from camlink.pipeline.records import Record, RelabelRequest
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,41 @@ class WatchedFacts(Mapping[str, CameraFacts]):
 
     def __len__(self) -> int:
         return len(self._facts)
+
+
+class WatchedCameras:
+    """What the header of a run says of its cameras, as the file is now; ``tell`` hears at each edit which there are."""
+
+    def __init__(
+        self,
+        path: str,
+        site: SiteConfig,
+        tell: Callable[[Collection[str]], object],
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._watch = ConfigWatch(path, site, seconds)
+        self._site = site
+        self._tell = tell
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Return all cameras; the file is looked at at once."""
+        self._take(self._watch.look())
+        return described_cameras(self._site)
+
+    def observe(self, records: Sequence[Record]) -> tuple[RelabelRequest, ...]:
+        """Look at the file now and then: a listener that asks for nothing."""
+        self._take(self._watch.poll())
+        return ()
+
+    def _take(self, edited: SiteConfig | None) -> None:
+        if edited is not None:
+            self._site = edited
+            self._tell([camera.id for camera in edited.cameras])
+
+
+def described_cameras(site: SiteConfig) -> dict[str, dict[str, Any]]:
+    """Return what the header of a run says of a site's cameras."""
+    return {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}
 
 
 def _facts(site: SiteConfig) -> dict[str, CameraFacts]:

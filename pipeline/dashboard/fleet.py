@@ -16,10 +16,11 @@ from camlink.pipeline.dashboard.rollups import SECOND_US, CameraState, RunRollup
 from camlink.pipeline.dashboard.targets import targets, worst
 from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trusts_of_cameras
 from camlink.pipeline.reports.notes import dropped_sentence, missed_targets
+from camlink.pipeline.reports.spending import failed_sentence
 from camlink.pipeline.run_info import RunInfo
 
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
-DROPPED_MUCH = 0.01  # share of frames from which on a page says so at its top
+MUCH = 0.01  # share of frames dropped, or of executions failed, from which on a page says so at its top
 HOUR_US = 3600 * SECOND_US
 
 
@@ -148,11 +149,13 @@ class FleetView:
 
 
 def troubles(info: RunInfo, cameras: Sequence[CameraState], costs: Costs) -> list[str]:
-    """Say what was lost or missed: frames that no model saw, targets, the time budget."""
+    """Say what was lost or missed: executions that failed, frames that no model saw, targets, the time budget."""
     dropped = sum((camera.dropped for camera in cameras), Counter[str]())
     captured = sum(camera.frames() for camera in cameras) + dropped.total()
-    told = []
-    if dropped.total() >= DROPPED_MUCH * captured:
+    told, made = [], _made(cameras)
+    if sum(e["failed"] for e in made.values()) >= MUCH * sum(e["made"] for e in made.values()):
+        told.append(failed_sentence(made.items()))
+    if dropped.total() >= MUCH * captured:
         told.append(dropped_sentence({"dropped": dropped, "captured": captured}))
     told.append(missed_targets([(c.camera_id, entry) for c in cameras for entry in targets(info, c).values()]))
     return [*filter(None, told), *([costs.words] if costs.over_spent else [])]
@@ -176,6 +179,14 @@ def drawn_model(camera: CameraState) -> str:
 def _executions(cameras: Sequence[CameraState]) -> tuple[int, int]:
     models = [model for camera in cameras for model in camera.models.values()]
     return sum(model.executions for model in models), sum(model.served.total() for model in models)
+
+
+def _made(cameras: Sequence[CameraState]) -> dict[str, Counter[str]]:
+    """Return, by model, executions ``made`` and those of them that ``failed``."""
+    made: dict[str, Counter[str]] = {}
+    for name, model in (named for camera in cameras for named in camera.models.items()):
+        made.setdefault(name, Counter()).update(made=model.executions, failed=model.failed)
+    return made
 
 
 def _sorted(lines: list[Line], sort: str) -> list[Line]:

@@ -19,7 +19,8 @@ class ModelLine:
     facts: Mapping[str, Any]
     loaded: bool | None  # None: not told by this run
     served: Mapping[str, int]
-    executions: int
+    executions: int  # with or without an answer
+    failed: int  # of these, those without
     executed_share: float | None
     busy_ms: float | None  # measured per execution in this run
     batches: list[tuple[int, int, float]]  # frames in a batch, batches, share of the commonest
@@ -78,6 +79,7 @@ def _line(rollups: RunRollups, name: str) -> ModelLine:
         loaded=name in info.loaded if info.busy_ms else None,
         served=served,
         executions=executions,
+        failed=sum(state.failed for state in states),
         executed_share=executions / total if total else None,
         busy_ms=info.busy_ms[name] / frames if frames and info.busy_ms.get(name) else None,
         batches=[(size, count, count / most) for size, count in sorted(sizes.items())],

@@ -62,7 +62,8 @@ class ModelState:
     audit: AuditLedger
     series: dict[str, Buckets]
     served: Counter[str] = field(default_factory=Counter)  # by how
-    executions: int = 0  # for whatever purpose
+    executions: int = 0  # for whatever purpose, with or without an answer
+    failed: int = 0  # of these, those without
     frames_served: int = 0  # under a decision, audits left out: the frames that a time budget is for
     executed_when_served: int = 0  # on those
     relabelled: int = 0  # executions on frames that had been served without
@@ -85,10 +86,11 @@ class ModelState:
         for how in HOWS:
             self.served[how] += rows.served_count(how)
         self.executions += rows.executions_made
+        self.failed += rows.executions_failed
         budgeted = rows.served & (rows.purpose == "serve")
         self.frames_served += int(budgeted.sum())
-        self.executed_when_served += int((budgeted & (rows.how == "executed")).sum())
-        self.relabelled += int(((rows.purpose == "relabel") & (rows.how == "executed")).sum())
+        self.executed_when_served += int((rows.tried & (rows.purpose == "serve")).sum())
+        self.relabelled += int(((rows.purpose == "relabel") & rows.tried).sum())
         sums, values = bucket_rows(rows)
         drawn = rows.served | (rows.how == "executed")
         for buckets in self.series.values():

@@ -13,6 +13,7 @@ from camlink.pipeline.accuracy import Comparison, compare
 from camlink.pipeline.durable import write_text
 from camlink.pipeline.exports import known_day
 from camlink.pipeline.quantities import counted
+from camlink.pipeline.records import EXECUTIONS
 from camlink.pipeline.reports.certificates import camera_proof, daily_certificates
 from camlink.pipeline.reports.notes import (
     ANYTIME,
@@ -24,6 +25,7 @@ from camlink.pipeline.reports.notes import (
     standing,
 )
 from camlink.pipeline.reports.rows import CameraRows, read_camera
+from camlink.pipeline.reports.spending import failed_sentence
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.tables import print_table
 from camlink.pipeline.whole_answers import whole_answers
@@ -40,10 +42,10 @@ def daily_report(results: RunResults, day: date, cameras: Sequence[str] | None =
     """Return the day's report of some cameras, or of all: ``day``, ``fleet`` (their certificate of all outputs) and
     ``cameras``.
 
-    Each camera has ``models`` (served outputs by how, all executions, and the certificate of the predicted ones with
-    target and state), ``dropped`` by reason, ``decisions`` and ``events``; a model has ``whole_answers``, too. A camera
-    without any frame on that day is named in ``without_frames`` instead. Raises `ResultsError` when the run has
-    nothing of that day.
+    Each camera has ``models`` (served outputs by how, all executions, those of them that ``failed``, and the
+    certificate of the predicted outputs with target and state), ``dropped`` by reason, ``decisions`` and ``events``; a
+    model has ``whole_answers``, too. A camera without any frame on that day is named in ``without_frames`` instead.
+    Raises `ResultsError` when the run has nothing of that day.
     """
     known_day(results, day)
     proofs, told, audited, without = [], {}, [], []
@@ -108,13 +110,14 @@ def _is_on(moment: datetime, day: date) -> bool:
 
 
 def _counts(results: RunResults, camera_id: str, day: date) -> dict[str, dict[str, int]]:
-    """Return, per model of the run, served outputs by how, and executions for whatever purpose."""
+    """Return, per model of the run, served outputs by how, executions for whatever purpose, and those that failed."""
     sql = "SELECT model, how, served, count(*) AS rows FROM outputs GROUP BY ALL"
-    counts = {model: dict.fromkeys((*HOWS, "executions"), 0) for model in results.info.models}
+    counts = {model: dict.fromkeys((*HOWS, "executions", "failed"), 0) for model in results.info.models}
     for row in results.query(sql, "outputs", camera_id, day).to_pylist():
         if row["model"] in counts:
-            counts[row["model"]][row["how"]] += row["rows"] if row["served"] else 0
-            counts[row["model"]]["executions"] += row["rows"] if row["how"] == "executed" else 0
+            own = counts[row["model"]]
+            own[row["how"]] += row["rows"] if row["served"] or row["how"] == "failed" else 0
+            own["executions"] += row["rows"] if row["how"] in EXECUTIONS else 0
     return counts
 
 
@@ -144,7 +147,7 @@ def render_daily(report: Mapping[str, Any], *, today: date | None = None, linked
 
 
 def troubles(report: Mapping[str, Any]) -> list[str]:
-    """Say, in a sentence each, what a day lost or missed: frames that no model saw, and targets.
+    """Say, in a sentence each, what a day lost or missed: failed executions, frames that no model saw, and targets.
 
     Of a simulated trace it says so first.
     """
@@ -160,7 +163,12 @@ def troubles(report: Mapping[str, Any]) -> list[str]:
         for counts in camera["models"].values()
         if counts["certificate"] is not None
     ]
-    return [text for text in (SYNTHETIC if report["synthetic"] else "", lost, missed_targets(found)) if text]
+    made: dict[str, Counter[str]] = {}
+    for camera in cameras.values():
+        for name, counts in camera["models"].items():
+            made.setdefault(name, Counter()).update(made=counts["executions"], failed=counts["failed"])
+    told = (SYNTHETIC if report["synthetic"] else "", failed_sentence(made.items()), lost, missed_targets(found))
+    return [text for text in told if text]
 
 
 def write_daily(results: RunResults, report: Mapping[str, Any]) -> Path:

@@ -101,7 +101,7 @@ def _camera(rows: CameraRows, info: RunInfo, proof: CameraProof) -> Report:
         scored = [model.scores] if model.scores is not None else []
         agreement = _agreement([[each] for each in scored], proof.models.get(name), info)
         models[name] = {
-            "executions": _executions(model.executions_made, frames["per_model"][name]),
+            "executions": _executions(model, frames["per_model"][name]),
             "agreement": agreement,
             "whole_answers": _whole_answers(model.spec, scored),
             "noise_floor": asdict(floor) if (floor := model.noise_floor()) is not None else None,
@@ -251,16 +251,18 @@ def _sum_frames(parts: Sequence[Report], info: RunInfo) -> Report:
     }
 
 
-def _executions(made: int, frames: Report) -> Report:
+def _executions(model: ModelRows, frames: Report) -> Report:
     """Return one model's executions made of those possible on frames of which it is known what became of them."""
     possible = frames["captured"] - frames["in_flight"]
-    return _of_possible(made, possible, possible - sum(frames["dropped"].values()))
+    reached = possible - sum(frames["dropped"].values())
+    return _of_possible(model.executions_made, model.executions_failed, possible, reached)
 
 
-def _of_possible(made: int, possible: int, reached: int) -> Report:
-    """Dropped frames are no savings, so a second share leaves them out."""
+def _of_possible(made: int, failed: int, possible: int, reached: int) -> Report:
+    """Dropped frames are no savings, so a second share leaves them out; nor is an execution that ``failed``."""
     return {
         "made": made,
+        "failed": failed,
         "possible": possible,
         "saved_share": _saved(made, possible),
         "possible_without_drops": reached,
@@ -270,8 +272,8 @@ def _of_possible(made: int, possible: int, reached: int) -> Report:
 
 def _sum_executions(parts: Iterable[Report]) -> Report:
     kept = list(parts)
-    made, possible, reached = (int(sum(p[key] for p in kept)) for key in ("made", "possible", "possible_without_drops"))
-    return _of_possible(made, possible, reached)
+    keys = ("made", "failed", "possible", "possible_without_drops")
+    return _of_possible(*(int(sum(part[key] for part in kept)) for key in keys))
 
 
 def _saved(made: int, possible: int) -> float | None:

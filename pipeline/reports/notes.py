@@ -7,7 +7,7 @@ from typing import Any
 
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import deciding
-from camlink.pipeline.reports.spending import learning_frames, over_spent
+from camlink.pipeline.reports.spending import failed_sentence, learning_frames, over_spent
 
 BASELINE_WORDS = {
     "constant": "always answering the most common value",
@@ -275,13 +275,15 @@ def _happened(report: Mapping[str, Any]) -> str:
         f"camlink made {made['made']:,} of {made['possible_without_drops']:,} possible model executions "
         f"({percent(saved)} saved)."
     )
+    failed = failed_sentence((name, model["executions"]) for name, model in report["models"].items())
     if learning := learning_sentence(report):
-        return " ".join(filter(None, (learning, lost, *missed(report))))
+        return " ".join(filter(None, (learning, failed, lost, *missed(report))))
     abstained = report["abstentions"]
     silence = f"It gave no answer to {some_percent(abstained['share'])} of outputs." if abstained["served"] else ""
     guessed = any(report["frames"][how] for how in ("linked", "reused", "abstained"))
     told = (
         first,
+        failed,
         lost,
         silence,
         _agreement_sentence(report["agreement"], looks(report["run"]["complete"])) if guessed else OWN,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from camlink.models.base import OutputSpec
 from camlink.operators.certificates import ON_TRIAL
+from camlink.operators.selection import IN_VAIN
 from camlink.pipeline.accuracy import (
     ABSTAINED,
     EXECUTES,
@@ -24,6 +25,7 @@ from camlink.pipeline.accuracy import (
     noise_floor,
     score_audit,
 )
+from camlink.pipeline.records import EXECUTIONS
 from camlink.pipeline.reports.stretches import Stretches, stretches
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results.tables import microseconds
@@ -36,7 +38,7 @@ Strings = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class ModelRows:
-    """Rows of one camera and model by capture time; ``values`` (n, size) holds NaN where an output abstained."""
+    """Rows of one camera and model by capture time; ``values`` (n, size) holds NaN where there is no value."""
 
     spec: OutputSpec
     frame_index: NDArray[np.int64]
@@ -60,9 +62,19 @@ class ModelRows:
         return int((during & self.served & (self.how == "abstained")).sum())
 
     @property
+    def tried(self) -> NDArray[np.bool_]:
+        """Return which rows (n,) stand for an execution, be it one that failed."""
+        return np.isin(self.how, EXECUTIONS)
+
+    @property
     def executions_made(self) -> int:
-        """Return how often the model ran, for whatever purpose."""
-        return int((self.how == "executed").sum())
+        """Return how often the model ran, for whatever purpose, with or without an answer."""
+        return int(self.tried.sum())
+
+    @property
+    def executions_failed(self) -> int:
+        """Return how often it ran and gave nothing."""
+        return int((self.how == "failed").sum())
 
     def executions(self) -> Executions:
         """Return all executed values, for the baselines to know."""
@@ -84,8 +96,8 @@ class ModelRows:
         """
         audited = self.purpose == "audit"
         truth = np.flatnonzero(audited & self.served & (self.how == "executed") & ~np.isnan(self.probability))
-        tried = np.zeros(len(audited), bool) if self.on_trial is None else self.on_trial
-        shadows = np.flatnonzero(audited & ~self.served & (self.how != "executed") & ~tried)
+        on_trial = np.zeros(len(audited), bool) if self.on_trial is None else self.on_trial
+        shadows = np.flatnonzero(audited & ~self.served & ~self.tried & ~on_trial)
         predicted = np.zeros_like(self.values[truth])
         state = np.full(len(truth), EXECUTES, np.int8)
         at = {int(index): row for row, index in enumerate(self.frame_index[truth])}
@@ -138,9 +150,12 @@ class CameraRows:
         return stretches(np.concatenate(seen) if seen else np.zeros(0, np.int64))
 
     def without_executions(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return, for each time (n,), whether the decision in force let nothing execute at all."""
+        """Return, for each time (n,), whether the decision in force let nothing execute, and not as models failed."""
         found = decision_in_force(self.decisions, times_us)
-        let_nothing = [not (decision["execute"] or decision.get("per_frame")) for decision in self.decisions]
+        let_nothing = [
+            not (decision["execute"] or decision.get("per_frame") or IN_VAIN in decision["reason"])
+            for decision in self.decisions
+        ]
         idle = np.array([*let_nothing, False])  # [-1]: none in force
         return np.asarray(idle[found])
 

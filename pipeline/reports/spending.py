@@ -6,7 +6,7 @@ audit frames, on which every model runs, come on top, and so does what is run ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def _of_kind(rows: CameraRows, info: RunInfo, kind: str) -> Part:
         seconds = float(info.models[name].get("time_ms") or 0.0) / 1000.0
         chosen = _frames_of(kind, rows, model)
         frames.update(model.frame_index[chosen].tolist())
-        used += seconds * int((chosen & (model.how == "executed")).sum())
+        used += seconds * int((chosen & model.tried).sum())
         each += seconds
     return {"frames": len(frames), "model_seconds": used, "model_seconds_of_everything": each * len(frames)}
 
@@ -124,6 +124,22 @@ def latency_limit(info: RunInfo) -> float | None:
     """Return what models were to take on a frame at most, in ms; None: no limit."""
     asked = (info.config.get("budgets") or {}).get("latency_ms")
     return None if asked is None else float(asked)
+
+
+def failed_sentence(models: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Say how many executions, ``made`` for nothing, ``failed``, and of which models; empty where all gave an answer.
+
+    >>> failed_sentence([("persons", {"made": 40, "failed": 40}), ("bags", {"made": 30, "failed": 1})])
+    '41 executions failed and gave no answer: persons all 40, bags 1 of 30.'
+    """
+    counts = sorted(((name, e["failed"], e["made"]) for name, e in models if e["failed"]), key=lambda one: -one[1])
+    if not counts:
+        return ""
+    total = counted(sum(failed for _, failed, _ in counts), "execution")
+    each = ", ".join(
+        f"{name} {'all' if failed == made else f'{failed:,} of'} {made:,}" for name, failed, made in counts
+    )
+    return f"{total} failed and gave no answer: {each}."
 
 
 def asked_words(share: float) -> str:

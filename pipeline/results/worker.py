@@ -16,6 +16,7 @@ import camlink
 from camlink.links.store import LinkStore
 from camlink.models.base import OutputSpec
 from camlink.pipeline.bus.base import Bus
+from camlink.pipeline.config.watch import described_cameras
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.graph import Step, topic_of
@@ -220,8 +221,3 @@ def header_of(site: SiteConfig, facts: ModelFacts, out: Path) -> RunInfo:
         config=site.masked(),
         oracle=judged_oracle(site, facts.specs),
     )
-
-
-def described_cameras(site: SiteConfig) -> dict[str, dict[str, Any]]:
-    """Return what a header says of a site's cameras."""
-    return {c.id: {"domain": c.domain, "source": c.shown_source, "fps": c.fps} for c in site.cameras}

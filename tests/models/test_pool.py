@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camlink.models.base import Inference
-from camlink.models.pool import ModelPool
+from camlink.models.pool import RETRY_S, ModelPool
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import Frame
 from tests.models.tiny import MeanColour, picture
@@ -143,13 +143,51 @@ def test_an_out_of_memory_of_torch_shrinks_the_batch_too() -> None:
     assert model.batches == [5, 2, 2, 1]
 
 
-def test_another_error_of_a_model_is_not_taken_for_a_lack_of_memory() -> None:
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, ZeroDivisionError, OSError])
+def test_another_error_of_a_model_is_not_taken_for_a_lack_of_memory(error: type[Exception]) -> None:
     class Wrong(MeanColour):
         def run(self, frames: Sequence[Frame]) -> list[Inference]:
-            raise RuntimeError("shape mismatch")
+            raise error("shape mismatch")
 
-    with pytest.raises(RuntimeError, match="shape mismatch"):
+    with pytest.raises(ModelError, match=f'model "colour": {error.__name__}: shape mismatch') as told:
         ModelPool([Wrong()]).run("colour", [picture()])
+    assert isinstance(told.value.__cause__, error)
+
+
+class Unreadable(MeanColour):
+    """Its weights cannot be read until they are mended."""
+
+    problem: Exception | None = OSError("no such file")
+    attempts = 0
+
+    def load(self) -> None:
+        self.attempts += 1
+        if self.problem is not None:
+            raise self.problem
+        super().load()
+
+
+def test_a_model_that_cannot_be_loaded_keeps_no_other_from_it_and_is_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now_s = 0.0
+    broken, other = Unreadable("broken"), MeanColour("other")
+    pool = ModelPool([broken, other], clock=lambda: now_s)
+    for _ in range(3):
+        pool.set_loaded(["broken", "other"])
+        pool.restore()
+    assert pool.loaded == ("other",)
+    assert [r.message for r in caplog.records] == [
+        'model "broken": OSError: no such file; frames are to do without broken'
+    ]
+    for attempts in (broken.attempts, broken.attempts, broken.attempts + 1):
+        with pytest.raises(ModelError, match='model "broken": OSError: no such file'):
+            pool.run("broken", [picture()])
+        assert broken.attempts == attempts, "it may take long to find out that it cannot be loaded"
+        now_s += 0.6 * RETRY_S
+    broken.problem = None
+    now_s += RETRY_S
+    assert pool.run("broken", [picture()]) and pool.loaded == ("broken", "other")
 
 
 def test_keeps_the_old_set_where_memory_runs_out_on_loading_a_new_one() -> None:
@@ -171,6 +209,14 @@ def test_keeps_the_old_set_where_memory_runs_out_on_loading_a_new_one() -> None:
     assert pool.loaded == ("new",)
 
 
+class Promised(Future[Any]):
+    """What nobody may wait for: nothing would ever come."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        assert self.done(), "waited for what is still being loaded"
+        return super().result(timeout)
+
+
 class Later(Executor):
     """Runs what was submitted when it is told to, on this thread: no test waits for another."""
 
@@ -178,7 +224,7 @@ class Later(Executor):
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
+        future = Promised()
         self.waiting.append((future, lambda: fn(*args, **kwargs)))
         return future
 
@@ -186,7 +232,7 @@ class Later(Executor):
         for future, call in self.waiting:
             try:
                 future.set_result(call())
-            except ModelError as error:
+            except Exception as error:
                 future.set_exception(error)
         self.waiting = []
 
@@ -222,6 +268,19 @@ def test_keeps_the_old_set_where_memory_runs_out_beside() -> None:
     assert pool.loaded == ("a", "b")
     with pytest.raises(ModelError, match="out of memory while loading"):
         pool.run("c", [picture()])
+
+
+def test_a_model_that_cannot_be_loaded_beside_is_left_to_who_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    broken, loader = Unreadable("broken"), Later()
+    pool = ModelPool([broken, MeanColour("other")])
+    pool.load_beside(loader)
+    pool.set_loaded(["broken", "other"])
+    loader.work()
+    assert not pool.is_coming("broken") and not pool.is_coming("other")
+    assert pool.loaded == ("other",)
+    assert "frames are to do without broken" in caplog.text
+    with pytest.raises(ModelError, match='model "broken": OSError: no such file'):
+        pool.run("broken", [picture()])
 
 
 def test_closing_leaves_nothing_that_was_coming() -> None:
@@ -277,4 +336,12 @@ class Broken(MeanColour):
 )
 def test_stops_values_that_break_the_spec(model: Broken, message: str) -> None:
     with pytest.raises(ModelError, match=message):
+        ModelPool([model]).run("colour", [picture()])
+
+
+@pytest.mark.parametrize("answers", [None, [None], [[1.0, 2.0, 3.0]]])
+def test_stops_what_is_no_inference_at_all(answers: Any) -> None:
+    model = Broken([1, 2, 3])
+    model.answers = answers
+    with pytest.raises(ModelError, match=r'model "colour": (TypeError|AttributeError): '):
         ModelPool([model]).run("colour", [picture()])

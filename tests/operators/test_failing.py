@@ -1,22 +1,30 @@
-"""Models that go on failing: under policies that decide per period, they are no sources for others."""
+"""Models that go on failing, or cannot be loaded: they are no sources for others, end no run, are tried anew later."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pytest
 
 from camlink.links.train import train_ensembles
 from camlink.models.base import OutputSpec
+from camlink.models.pool import ModelPool
+from camlink.operators.gate import TRIES
+from camlink.operators.inference import InferenceOperator
 from camlink.operators.profiling import LinkScorer
-from camlink.operators.sampling import SamplingRules
+from camlink.operators.sampling import FramePlanner, SamplingRules
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Budget, CameraScores, Costs, select
 from camlink.operators.snapshots import Snapshot
-from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput
+from camlink.pipeline.assembly import gate_of, sampling_rules
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput, OutputReady, Record
+from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 
 RULES: dict[str, Any] = {
@@ -93,3 +101,81 @@ def test_links_are_scored_by_the_sources_that_answered() -> None:
     found = scorer.scores()
     assert found.subset(("a",), "c") == pytest.approx(1.0)
     assert found.subset(("b",), "c") == pytest.approx(0.5), "where it gave nothing, it told nothing"
+
+
+@pytest.mark.parametrize(
+    ("policy", "memory_gb"), [("all", None), ("camlink", None), ("camlink", 2.0), ("mlink", None), ("mlink", 2.0)]
+)
+def test_a_model_that_cannot_be_loaded_ends_no_run(policy: str, memory_gb: float | None) -> None:
+    class Gone(TinyModel):
+        def load(self) -> None:
+            raise OSError("no weights there")
+
+    models = [Gone.count("objects", people), TinyModel.count("persons", people), TinyModel.count("bags", people)]
+    budgets = {"memory_gb": memory_gb, **({} if policy == "all" else {"time_share": 0.7})}
+    records = run_frames(make_frames("hall", 300), models, **{**RULES, "budgets": budgets}, policy=policy)
+    served = [o for r in records if isinstance(r, FrameResult) for o in r.outputs if o.served]
+    assert Counter(o.model for o in served) == dict.fromkeys(("objects", "persons", "bags"), 300)
+    assert {o.how for o in served if o.model == "objects"} == {"abstained"}
+    assert sum(o.how == "executed" for o in served if o.model != "objects") > 150
+
+
+def test_another_worker_tries_a_model_anew_that_failed_on_the_first() -> None:
+    """Which models fail is in no snapshot: the restart may have been what mends them, and costs a few frames else."""
+    config = SiteConfig(models="building", policy="camlink", budgets={"time_share": 0.6}, audit={"fraction": 0.0})
+    rules = replace(sampling_rules(config), bootstrap_frames=30, profile_min_frames=0, profile_fraction=0.0)
+
+    def worker(fails: bool) -> InferenceOperator:
+        fails_on = frozenset(range(30, 900)) if fails else frozenset()
+        models = [TinyModel.count("persons", people, fails_on=fails_on), TinyModel.count("objects", people)]
+        pool = ModelPool(models)
+        gate = gate_of(config, pool)
+        return InferenceOperator(pool, lambda camera: FramePlanner(camera, rules, 1.0), MemoryState(), gate=gate)
+
+    def tried(operator: InferenceOperator, frames: Sequence[Frame]) -> list[str]:
+        """Return on each frame whether persons was executed, with or without success."""
+        ready = [r for frame in frames for r in operator.on_records([frame]) if isinstance(r, OutputReady)]
+        return ["ran" if "persons" in r.ran else "failed" if "persons" in r.failed else "" for r in ready]
+
+    first, second = worker(fails=True), worker(fails=False)
+    frames, both = make_frames("hall", 300), ("persons", "objects")
+    end = START + timedelta(hours=1)
+    decision = Decision("hall", START, end, (), both, both, {}, {}, {}, None, "", per_frame=True)
+    list(first.on_records(frames[:30]))
+    list(first.on_records([decision]))
+    assert Counter(tried(first, frames[30:150]))["failed"] == TRIES
+    policy = first.policy_of("hall")
+    assert policy is not None
+    second.resume("hall", first.plan_of("hall"))
+    second.resume_policy("hall", policy)
+    list(second.on_records([decision]))  # the one in force is read from the topic by each worker that starts
+    counts = Counter(tried(second, frames[150:]))
+    assert counts["ran"] > 20 and not counts["failed"]
+
+
+@pytest.mark.parametrize("policy", ["mlink", "mlink-exact", "standalone"])
+def test_where_no_model_answers_decisions_do_not_blame_the_budget(policy: str) -> None:
+    fails_on = frozenset(range(100, 900))
+    models = [TinyModel.count(name, people, fails_on=fails_on) for name in ("objects", "persons")]
+    rules = {**RULES, "budgets": {"time_share": 0.5}}
+    *_, last = (r for r in run_frames(make_frames("hall", 700), models, **rules, policy=policy) if is_decision(r))
+    assert last.execute == () and "budget" not in last.reason
+    assert "not executed, for want of any answer of late: objects, persons" in last.reason
+
+
+def is_decision(record: Record) -> TypeGuard[Decision]:
+    return isinstance(record, Decision)
+
+
+@pytest.mark.parametrize("policy", ["periodic", "reducto"])
+@pytest.mark.parametrize("dead", ["objects", "bags"])
+def test_baselines_are_tuned_on_the_models_that_answer(policy: str, dead: str) -> None:
+    """Else nothing is known of any: the first was executed on every frame, and the others never again."""
+    models = [
+        TinyModel.count(name, people, fails_on=frozenset(range(900) if name == dead else ()))
+        for name in ("objects", "persons", "bags")
+    ]
+    records = run_frames(make_frames("hall", 500), models, **RULES, policy=policy)
+    served = [o for r in records if isinstance(r, FrameResult) and r.purpose == "serve" for o in r.outputs if o.served]
+    frames, ran = len(served) // 3, Counter(o.model for o in served if o.how == "executed")
+    assert set(ran) == {"objects", "persons", "bags"} - {dead} and min(ran.values()) > frames / 20

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+import numpy as np
+import pytest
+
+from camlink.models.base import Inference
+from camlink.models.images import picture_of
 from camlink.models.pool import ModelPool
 from camlink.operators.inference import DEFER_FRAMES, InferenceOperator
+from camlink.operators.paced_inference import IDLE_S, LIVE_QUEUE, MOST_RUNNING, PacedInference
 from camlink.operators.sampling import FramePlanner, SamplingRules
-from camlink.pipeline.records import Decision, Frame, FrameResult, OutputReady, Record
+from camlink.pipeline.jpeg import JpegPicture, coded
+from camlink.pipeline.records import Decision, Frame, FrameDropped, FrameResult, OutputReady, Picture, Record
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
 from tests.models.test_pool import Greedy, Later
@@ -96,3 +104,75 @@ def test_outputs_of_models_that_had_to_be_loaded_say_which_frames_were_answered_
         assert after == audits[DEFER_FRAMES - 1].frame_index, "they run together, once there are enough"
         served = [i for i in answered if result.frame_index < i < after and i not in {r.frame_index for r in audits}]
         assert all(answered[i] < answered[result.frame_index] for i in served)
+
+
+def live(operator: InferenceOperator, seconds: Callable[[], float]) -> PacedInference:
+    worker = PacedInference(operator, seconds, in_step=False, drops_oldest=True)
+    for camera in ("hall", "yard"):
+        worker.resume(camera, {})
+    return worker
+
+
+def test_no_more_frames_wait_for_a_model_than_are_counted_as_dropped_else() -> None:
+    loader, now_s = Later(), 0.0
+    worker = live(site([Greedy(name) for name in "abc"], loader), lambda: now_s)
+    told = list(worker.on_records([decision("hall", ("a",), ("a", "c")), decision("yard", ("c",), ("a", "c"))]))
+    for index in range(200):
+        now_s += 0.1
+        came = [replace(frame, captured_at=START + timedelta(seconds=index)) for frame in frames(index)]
+        told += [*worker.on_records(came), *worker.on_time(START)]
+        assert len(worker.held()) <= MOST_RUNNING + LIVE_QUEUE
+    dropped = [(r.camera_id, r.first_index) for r in told if isinstance(r, FrameDropped)]
+    kept = [*range(MOST_RUNNING), *range(200 - LIVE_QUEUE, 200)]
+    assert dropped == [("yard", index) for index in range(200) if index not in kept]
+    assert [r.frame_index for r in told if isinstance(r, OutputReady)] == list(range(200)), "the hall waits for nothing"
+    loader.work()
+    for _ in range(LIVE_QUEUE + 1):
+        told += worker.on_time(START)
+    assert [r.frame_index for r in told if isinstance(r, OutputReady) and r.camera_id == "yard"] == kept
+    assert not worker.held()
+
+
+def test_a_camera_that_is_quiet_has_no_frame_waited_for_that_waits_for_a_model() -> None:
+    """Else the whole worker would wait for the loading, and the frames of all other cameras with it."""
+    loader, now_s = Later(), 0.0
+    worker = live(site([Greedy(name) for name in "abc"], loader), lambda: now_s)
+    list(worker.on_records([decision("yard", ("c",), ("a", "c"))]))
+    list(worker.on_records(frames(0)[1:]))
+    now_s = 10.0 * IDLE_S
+    assert list(worker.on_time(START)) == []
+    loader.work()
+    assert ran(worker.on_time(START)) == {"yard": ("c",)}
+
+
+@pytest.mark.parametrize("memory_gb", [None, 1.5], ids=["all fit", "loaded in turn"])
+def test_a_damaged_picture_costs_its_own_frame_its_answers_and_nothing_else(memory_gb: float | None) -> None:
+    """Where models are loaded in turn it took 15 other frames with it, which then kept the worker from committing."""
+
+    class Looks(TinyModel):
+        def run(self, frames: Sequence[Frame]) -> list[Inference]:
+            return super().run([replace(frame, picture=picture_of(frame, self.spec.model)) for frame in frames])
+
+    def encode(frame: Frame) -> bytes:
+        return bytes(coded(frame.pixels)[1])
+
+    whole = bytes(coded(np.zeros((64, 64, 3), np.uint8))[1])
+    damaged = JpegPicture(whole[:200], (64, 64, 3))
+    pool = ModelPool([Looks.count(name, lambda frame: 1) for name in "ab"], memory_gb)
+    rules, now_s = SamplingRules(timedelta(hours=1), 0.0, 5, 0.0, 100, 0), 0.0
+    planner = partial(FramePlanner, rules=rules, fps=1.0)
+    worker = PacedInference(InferenceOperator(pool, planner, MemoryState(), encode), lambda: now_s, in_step=False)
+    worker.resume("hall", {})
+    told: list[Record] = []
+    for frame in make_frames("hall", 40):
+        now_s += 1.0
+        shown = damaged if frame.index == 20 else JpegPicture.of(whole)
+        told += [*worker.on_records([replace(frame, picture=shown)]), *worker.on_time(START)]
+    now_s += 10.0
+    told += worker.on_time(START)
+    ready = {r.frame_index: r for r in told if isinstance(r, OutputReady)}
+    assert [i for i, r in sorted(ready.items()) if set(r.ran) == {"a", "b"}] == [i for i in range(40) if i != 20]
+    assert "cannot be looked at: a damaged" in ready[20].failed["a"] and set(ready[20].failed) == {"a", "b"}
+    pictured = [r.frame_index for r in told if isinstance(r, Picture)]
+    assert 3 <= len(pictured) <= 4 and 20 not in pictured, "and a preview now and then"
+    assert not worker.held() and not worker.refused()

@@ -1,4 +1,4 @@
-"""Linking where executed outputs were lost: each model has one served row, with the reason where it abstains."""
+"""Linking where models failed or executed outputs were lost: one served row each, with the reason where it abstains."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from camlink.links.train import train_ensembles
+from camlink.models.base import OutputSpec
 from camlink.operators.linking import LinkingOperator
-from camlink.pipeline.records import FrameResult, ModelOutput, OutputReady, Purpose
+from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, OutputReady, Purpose
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START
 
@@ -31,11 +33,18 @@ def without_outputs(ready: OutputReady) -> FrameResult:
 @pytest.mark.parametrize(
     ("purpose", "ran", "shown"),
     [
-        ("serve", ("persons",), {("objects", "reused", True), ("persons", "abstained", True)}),
+        (
+            "serve",
+            ("persons",),
+            {("objects", "reused", True), ("persons", "abstained", True), ("persons", "failed", False)},
+        ),
         (
             "audit",
             MODELS,
-            {("objects", "reused", False), ("objects", "abstained", True), ("persons", "abstained", True)},
+            {
+                *(("objects", "abstained", True), ("persons", "abstained", True)),
+                *(("objects", "failed", False), ("persons", "failed", False)),
+            },
         ),
     ],
 )
@@ -46,9 +55,26 @@ def test_answers_of_a_policy_stand_though_executed_outputs_were_lost(
     result = without_outputs(OutputReady("hall", 7, START, purpose, ran, predict=("objects",), answers=answers))
     rows = [(o.model, o.how, o.served) for o in result.outputs]
     assert (set(rows), len(rows)) == (shown, len(shown))
-    assert {o.reason for o in result.outputs if o.how == "abstained"} == {
+    assert {o.reason for o in result.outputs if o.how in ("abstained", "failed")} == {
         "executed output was lost before it could be used"
     }
+
+
+def test_a_prediction_names_the_models_that_it_was_made_from() -> None:
+    """Links that were learnt while a model failed know nothing of it when it answers again."""
+    specs = {name: OutputSpec(name, "vector", 1, "count") for name in ("objects", "persons", "bags")}
+    samples = {name: np.arange(60, dtype=np.float32)[:, None] % 4 for name in ("objects", "persons")}
+    (ensemble,) = train_ensembles({m: specs[m] for m in samples}, samples, seed=0, targets=["objects"]).values()
+    ran = tuple(
+        ModelOutput("hall", 7, START, m, np.ones(1, np.float32), "serve", "executed") for m in ("persons", "bags")
+    )
+    operator = LinkingOperator(tuple(specs), MemoryState())
+    assert not list(operator.on_records([LinkPromotion("hall", "objects", 1, START, ensemble.to_bytes())]))
+    ready = OutputReady("hall", 7, START, "serve", ("persons", "bags"), predict=("objects",), outputs=ran)
+    (result,) = operator.on_records([ready])
+    assert isinstance(result, FrameResult)
+    (linked,) = (o for o in result.outputs if o.how == "linked")
+    assert (linked.model, linked.sources) == ("objects", ("persons",))
 
 
 def test_a_model_that_failed_on_an_audit_frame_is_answered_for_as_on_any_other() -> None:
@@ -59,7 +85,10 @@ def test_a_model_that_failed_on_an_audit_frame_is_answered_for_as_on_any_other()
     )
     (result,) = LinkingOperator(MODELS[:1], MemoryState()).on_records([ready])
     assert isinstance(result, FrameResult)
-    assert [(o.how, o.served, o.reason) for o in result.outputs] == [("reused", True, None)]
+    assert [(o.how, o.served, o.reason) for o in result.outputs] == [
+        ("reused", True, None),
+        ("failed", False, "out of memory"),
+    ]
 
 
 def test_a_model_that_failed_on_an_audit_frame_abstains_where_nothing_answers_for_it() -> None:
@@ -70,4 +99,7 @@ def test_a_model_that_failed_on_an_audit_frame_abstains_where_nothing_answers_fo
     )
     (result,) = LinkingOperator(MODELS[:1], MemoryState()).on_records([ready])
     assert isinstance(result, FrameResult)
-    assert [(o.served, o.reason) for o in result.outputs] == [(False, None), (True, "out of memory")]
+    assert [(o.how, o.served, o.reason) for o in result.outputs] == [
+        ("abstained", True, "out of memory"),
+        ("failed", False, "out of memory"),
+    ], "one row of each kind: two that abstain would be one fact to the results log"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from camlink.pipeline.config import SiteConfig, load_config
-from camlink.pipeline.config.watch import ConfigWatch, WatchedFacts
+from camlink.pipeline.config.watch import ConfigWatch, WatchedCameras, WatchedFacts
 
 SITE = "models: building\ncameras:\n  - {id: hall, source: 'rtsp://u:hunter2@cam/1', fps: 1}\n"
 DOOR = "  - {id: door, source: 'rtsp://u:hunter2@cam/2', fps: 3}\n"
@@ -95,3 +95,26 @@ def test_facts_of_a_camera_that_was_added_are_found_when_it_is_first_seen(edited
     assert dict(facts).keys() == {"hall"} and facts.get("door") is None
     edited.write(SITE + DOOR)
     assert facts["door"].fps == 3.0 and len(facts) == 2
+
+
+def test_who_writes_results_hears_of_cameras_that_come_and_go(edited: Edited) -> None:
+    told: list[list[str]] = []
+    cameras = WatchedCameras(
+        str(edited.file), load_config(edited.file), lambda present: told.append([*present]), lambda: edited.now_s
+    )
+
+    def waits() -> None:
+        for _ in range(3):
+            edited.now_s += 1.01
+            assert cameras.observe(()) == ()
+
+    waits()
+    assert told == []
+    edited.write(SITE + DOOR)
+    waits()
+    assert told == [["hall", "door"]]
+    assert cameras.described()["door"] == {"domain": "default", "source": "rtsp://***@cam/2", "fps": 3.0}
+    edited.write(SITE)
+    assert cameras.described().keys() == {"hall"}, "looked at at once"
+    waits()
+    assert told == [["hall", "door"], ["hall"]]

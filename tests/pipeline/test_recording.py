@@ -11,10 +11,11 @@ import pytest
 from camlink.models.base import Inference, OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
+from camlink.models.trace_arrays import open_arrays
 from camlink.pipeline.commands import running
-from camlink.pipeline.errors import TraceError
+from camlink.pipeline.errors import ModelError, TraceError
 from camlink.pipeline.progress import Progress
-from camlink.pipeline.recording import TraceWriter, check_replayable, record_trace
+from camlink.pipeline.recording import MOST_IN_A_ROW, TraceWriter, check_replayable, record_trace
 from camlink.pipeline.records import Detections, Frame
 from camlink.pipeline.testing import TinyModel, make_frames
 
@@ -138,3 +139,34 @@ def test_names_of_a_trace_have_to_serve_as_folders_only_where_folders_are_named_
     check_replayable(trace, trace.models, named_folders=False)
     with pytest.raises(TraceError, match=r'camera "Süd 3" names folders here, .* such as "Sud-3-'):
         check_replayable(trace, trace.models, named_folders=True)
+
+
+def record_failing(folder: Path, fails_on: range, frames: int = 200) -> dict[str, int]:
+    failing = TinyModel.count("people", lambda frame: 1, fails_on=frozenset(fails_on))
+    pool = ModelPool([failing, TinyModel.count("light", lambda frame: 2)])
+    with TraceWriter(folder, pool) as trace:
+        return record_trace(make_frames("hall", frames), pool, trace, Progress(pool.specs))
+
+
+def test_a_recording_goes_on_where_a_model_fails(tmp_path: Path) -> None:
+    failures = range(21, 21 + MOST_IN_A_ROW - 1)
+    assert record_failing(tmp_path / "t", failures) == {"people": len(failures)}
+    trace = open_trace(tmp_path / "t")
+    assert [frame.index for frame in trace.frames] == list(range(200))
+    people, light = trace.model("people"), trace.model("light")
+    assert [f.index for f in trace.frames if not people.knows("hall", f.index)] == list(failures)
+    assert all(light.knows("hall", f.index) for f in trace.frames)
+    with pytest.raises(ModelError, match='no output for frame 21 of camera "hall": it failed there'):
+        people.run([trace.frames[21]])
+    arrays = open_arrays(tmp_path / "t")
+    assert len(arrays.cameras[0]) == 200 - len(failures)
+    assert any("49 frames left out" in note and "people on 49 frames" in note for note in arrays.notes)
+
+
+def test_a_recording_ends_where_a_model_goes_on_failing_and_keeps_what_it_has(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r'"people" fails on frame \d+, .* keeps the 72 frames so far'):
+        record_failing(tmp_path / "t", range(21, 200))
+    trace = open_trace(tmp_path / "t")
+    assert len(trace.frames) == 72, "whole batches"
+    assert sum(trace.model("people").knows("hall", f.index) for f in trace.frames) == 21
+    assert all(trace.model("light").knows("hall", f.index) for f in trace.frames)

@@ -343,7 +343,7 @@ def test_a_budget_that_no_model_fits_is_blamed_on_the_budget_and_not_on_links() 
 def test_only_a_decision_that_executes_nothing_means_that_nothing_fits() -> None:
     start = datetime(2026, 3, 2, tzinfo=UTC)
     decisions = [
-        {"start": start + timedelta(minutes=a), "end": start + timedelta(minutes=b), "execute": execute}
+        {"start": start + timedelta(minutes=a), "end": start + timedelta(minutes=b), "execute": execute, "reason": ""}
         for a, b, execute in ((1, 2, []), (3, 4, ["persons"]))
     ]
     camera = CameraRows("hall", {}, 0, decisions, [], [], [])

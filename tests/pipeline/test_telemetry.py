@@ -19,7 +19,7 @@ from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.certificates import Ledger
 from camlink.pipeline.health import Health
-from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, FrameResult, Record
+from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, FrameResult, LinkPromotion, Record
 from camlink.pipeline.telemetry import CAMERAS, OTHER, REASONS, TARGET_STATES, Telemetry
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
 
@@ -97,7 +97,9 @@ def test_agreement_is_stated_with_bounds_only_where_it_was_measured(records: lis
 
 def decided(camera: str, states: dict[str, str]) -> Decision:
     end = START + timedelta(minutes=1)
-    return Decision(camera, START, end, ("objects",), ("persons",), (), {}, {}, {}, None, "", target_states=states)
+    return Decision(
+        camera, START, end, ("objects",), ("persons",), (), {}, {"time_share": 0.5}, {}, None, "", target_states=states
+    )
 
 
 def target_states(telemetry: Telemetry) -> dict[tuple[str, ...], float]:
@@ -193,8 +195,11 @@ def test_a_camera_that_goes_down_and_comes_back_is_seen() -> None:
 
 
 def test_a_camera_that_was_let_go_is_neither_up_nor_late(records: list[Record]) -> None:
-    telemetry = told([*records, decided("hall", {"persons": "met"})])
-    present = ("camera_up", "last_frame", "decision_executes", "target_state", "agreement")
+    telemetry = told([*records, LinkPromotion("hall", "persons", 2, START, b""), decided("hall", {"persons": "met"})])
+    present = (
+        *("camera_up", "last_frame", "decision_executes", "decision_budget", "link_version", "target_state"),
+        "agreement",
+    )
 
     def told_of_hall() -> set[str]:
         names = {name.removeprefix("camlink_") for name, labels in samples(telemetry) if labels[:1] == ("hall",)}
@@ -206,7 +211,7 @@ def test_a_camera_that_was_let_go_is_neither_up_nor_late(records: list[Record]) 
     telemetry.observe([replace(late, camera_id="yard"), CameraEvent("hall", START, "ended", "let go")])
     assert not told_of_hall()
     assert samples(telemetry)["camlink_frames_total", ("hall", "serve")] > 0
-    telemetry.observe([late])  # what it gave before may still come
+    telemetry.observe([late, LinkPromotion("hall", "persons", 3, START, b"")])  # what it gave before may still come
     assert not told_of_hall()
     telemetry.watched(["hall", "yard"])
     telemetry.observe([late])

@@ -42,13 +42,18 @@ from camlink.pipeline.worker import Worker
 from tests.integration.test_in_step import RULES, Site, models, people
 
 
-def test_a_frame_that_breaks_a_model_adapter_is_put_aside_counted_and_costs_no_other() -> None:
-    def fragile(frame: Frame) -> int:
-        if frame.index in (20, 90):
-            raise ZeroDivisionError("an adapter's bug")
-        return people(frame)
+def test_a_frame_that_breaks_an_operator_is_put_aside_counted_and_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = FramePlanner.plan
 
-    tiny = [*models()[:2], TinyModel.count("bags", fragile)]
+    def fragile(self: FramePlanner, index: int, *args: Any) -> Any:
+        if index in (20, 90):
+            raise ZeroDivisionError("a bug")
+        return plan(self, index, *args)
+
+    monkeypatch.setattr(FramePlanner, "plan", fragile)
+    tiny = [*models()[:2], TinyModel.count("bags", people)]
     site = Site(SiteConfig(models="building", **{**RULES, "policy": "all"}), tiny, ("hall",))
     records = site.run(make_frames("hall", 150), random.Random(0))
     dropped = [r for r in records if isinstance(r, FrameDropped)]
@@ -60,8 +65,23 @@ def test_a_frame_that_breaks_a_model_adapter_is_put_aside_counted_and_costs_no_o
     assert set(served) == {(i, m) for i in range(150) if i not in (20, 90) for m in ("objects", "persons", "bags")}
     assert set(served.values()) == {1}
     assert [topic for topic, _, _ in site.bus.refused] == ["frames", "frames"]
-    assert "ZeroDivisionError: an adapter's bug" in site.bus.refused[0][2]
+    assert "ZeroDivisionError: a bug" in site.bus.refused[0][2]
     assert all(not worker._operator.held() for worker in site.workers.values()), "poison must not hold up the commit"
+
+
+def test_a_frame_that_breaks_a_model_adapter_costs_its_answer_and_no_other() -> None:
+    def fragile(frame: Frame) -> int:
+        if frame.index in (20, 90):
+            raise ZeroDivisionError("an adapter's bug")
+        return people(frame)
+
+    tiny = [*models()[:2], TinyModel.count("bags", fragile)]
+    site = Site(SiteConfig(models="building", **{**RULES, "policy": "all"}), tiny, ("hall",))
+    records = site.run(make_frames("hall", 150), random.Random(0))
+    assert not [r for r in records if isinstance(r, FrameDropped)] and not site.bus.refused
+    lost = [o for o in outputs(records) if o.how != "executed"]
+    assert [(o.frame_index, o.model, o.how) for o in lost] == [(20, "bags", "abstained"), (90, "bags", "abstained")]
+    assert {o.reason for o in lost} == {'model "bags": ZeroDivisionError: an adapter\'s bug'}
 
 
 def test_a_guard_hands_on_what_follows_from_the_rest_of_a_batch() -> None:
