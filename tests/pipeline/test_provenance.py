@@ -187,6 +187,30 @@ def test_an_abstention_says_why_and_makes_nothing_up(per_frame: list[Record], pe
     assert "Answer: nothing, abstained." in found["text"]
 
 
+def test_what_a_model_said_on_a_frame_that_ran_late_is_named_only_once_it_was_known(tmp_path: Path) -> None:
+    told = run_frames(
+        make_frames("hall", 300),
+        [TinyModel.count(name, lambda frame: frame.index) for name in ("objects", "persons")],
+        policy="camlink",
+        budgets={"memory_gb": 1.0},
+        audit={"fraction": 0.2},
+        links={"bootstrap_frames": 20},
+        adaptation={"policy": "off"},
+    )
+    outputs = (o for r in told if isinstance(r, FrameResult) for o in r.outputs)
+    late = next(o for o in outputs if o.known_after is not None and o.purpose == "audit")
+    run = written(told, tmp_path, {"objects": 1, "persons": 1})
+    after = next(f.index for f in make_frames("hall", 300) if f.captured_at == late.known_after)
+    assert after > late.frame_index + 1
+    named = {
+        frame: explain(run, "hall", frame, late.model)["answer"].get("last_executed", {}).get("frame")
+        for frame in range(late.frame_index + 1, after + 2)
+    }
+    early = [seen for frame, seen in named.items() if frame <= after and seen is not None]
+    assert early and max(early) < late.frame_index, "it had not run when these were answered"
+    assert named[after + 1] >= late.frame_index
+
+
 @pytest.mark.parametrize(
     ("camera", "frame", "model", "words"),
     [
