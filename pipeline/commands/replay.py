@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camlink.pipeline.commands import console
-from camlink.pipeline.commands.console import ConfigOption, DeviceOption, ModelsOption, RateOption, TimezoneOption
+from camlink.pipeline.commands.console import DeviceOption, ModelsOption, RateOption, TimezoneOption
 
 if TYPE_CHECKING:
     from camlink.pipeline.commands.earlier_run import EarlierRun
@@ -26,7 +26,14 @@ def replay(
     paths: Annotated[
         list[Path], typer.Argument(help="Clips, folders of clips or of stills, or a trace.", show_default=False)
     ],
-    config: ConfigOption = "building",
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="Configuration file, or a built-in name; not given: traffic for --models traffic, else building.",
+        ),
+    ] = None,
     models: ModelsOption = None,
     fps: RateOption = "5",
     period: Annotated[
@@ -70,13 +77,13 @@ def replay(
     """
     from camlink.pipeline.commands.earlier_run import EarlierRun, results_folder
     from camlink.pipeline.commands.replay_trace import replay_trace
-    from camlink.pipeline.commands.settings import load_settings
+    from camlink.pipeline.commands.settings import built_in_site, load_settings
     from camlink.pipeline.config import warnings_of
 
     rate, timezone = console.parse_fps(fps), console.parse_timezone(timezone)
     is_trace = len(paths) == 1 and (paths[0] / "trace.yaml").is_file()
     settings = load_settings(
-        config,
+        config or built_in_site(models),
         {
             "models": None if is_trace else models,
             "period": period,
