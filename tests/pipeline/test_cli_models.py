@@ -11,6 +11,7 @@ from camlink.models import building
 from camlink.pipeline.cli import app
 from camlink.pipeline.commands import running
 from camlink.pipeline.errors import RequestError
+from tests.pipeline.test_config_savings import measured
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +76,12 @@ def test_a_device_that_is_not_there_is_wrong_use() -> None:
     told = CliRunner().invoke(app, ["models", "profile", "--device", "cuda:3"])
     assert told.exit_code == 2
     assert "torch sees no CUDA device here" in told.output
+
+
+def test_the_list_says_what_models_cost_here_or_how_to_find_out(tmp_path: Path) -> None:
+    measured(tmp_path, 0.5)  # those of the set "building"
+    told = CliRunner(env={"COLUMNS": "200", "CAMLINK_CACHE": str(tmp_path)}).invoke(app, ["models", "list"])
+    assert told.exit_code == 0
+    costs = [line for line in told.output.splitlines() if line.startswith("costs here: ")]
+    assert costs[0].startswith("costs here: 10.0 ms a frame, 0.50 GB (onnxruntime on cpu with ")
+    assert costs[-1] == "costs here: not measured; a run measures them, or: camlink models profile condition"
