@@ -141,9 +141,7 @@ def _play_all(
     """Return the rows of all traces, for ``targets`` or else at budgets, what was noted (also on standard error), and
     whether Ctrl-C cut it short.
     """
-    from dataclasses import replace
-
-    from camlink.models.trace_arrays import check_folder, open_arrays
+    from camlink.models.trace_arrays import check_folder, names_of, open_arrays
     from camlink.pipeline.commands.steps import shown_steps
     from camlink.pipeline.lab.compare import compare as compared
     from camlink.pipeline.lab.compare import rows_of
@@ -167,7 +165,7 @@ def _play_all(
     try:
         with shown_steps(notes) as step:
             for path, name in called.items():
-                trace = replace(open_arrays(path, boxes=boxes, detections=not boxes), name=name)
+                trace = open_arrays(path, name=name, boxes=boxes, detections=not boxes)
                 for text in trace.notes:
                     note(text)
                 results = (
@@ -187,24 +185,6 @@ def _play_all(
         )
         return rows, said, True
     return rows, said, False
-
-
-def names_of(traces: Sequence[Path]) -> dict[Path, str]:
-    """Return each folder once, with the name its rows go by: its own, with those above it where two are called alike.
-
-    >>> list(names_of([Path("/a/hall"), Path("/b/hall"), Path("/b/yard"), Path("/b/yard")]).values())
-    ['a/hall', 'b/hall', 'yard']
-    """
-    parts = {path: path.resolve().parts for path in traces}
-    unique = dict.fromkeys(parts.values())
-
-    def name(own: Sequence[str]) -> str:
-        tails = (own[-n:] for n in range(1, len(own)))
-        short = (tail for tail in tails if sum(other[-len(tail) :] == tail for other in unique) == 1)
-        return "/".join(next(short, own))
-
-    first = {own: path for path, own in reversed(parts.items())}
-    return {first[own]: name(own) for own in unique}
 
 
 def _check_names(names: list[str]) -> None:
