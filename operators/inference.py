@@ -377,7 +377,7 @@ class InferenceOperator(Operator):
         camera, at = self._camera(job.frame.camera_id), job.frame.captured_at
         if job.plan.purpose == "relabel":
             return False
-        due = camera.pictured is None or at - camera.pictured >= PREVIEW_EVERY
+        due = camera.pictured is None or abs(at - camera.pictured) >= PREVIEW_EVERY  # a clock may be set back
         audited = job.plan.purpose == "audit" and bool(job.predict)
         if due or audited:
             camera.pictured = at

@@ -129,6 +129,17 @@ def test_a_frame_that_comes_late_after_midnight_begins_no_new_day() -> None:
     assert watch.certificates()["persons"].audits == 5
 
 
+def test_a_clock_that_is_set_back_by_days_begins_a_day_anew() -> None:
+    spec = models()[1].spec
+    watch = TargetWatch("hall", {"persons": spec}, lambda camera, model: 0.9, timedelta(hours=1))
+    for index, day in enumerate([400, 400, 0, 0, 0, 1, 1]):
+        at, value = START + timedelta(days=day), np.ones(1, np.float32)
+        truth = ModelOutput("hall", index, at, "persons", value, "audit", "executed")
+        shadow = ModelOutput("hall", index, at, "persons", value, "audit", "linked", served=False)
+        watch.observe(FrameResult("hall", index, at, "audit", (truth, shadow), 0.1))
+    assert watch.certificates()["persons"].audits == 2, "those of the last day"
+
+
 def scores(table: dict[tuple[str, ...], dict[str, float]]) -> CameraScores:
     return CameraScores({}, lambda sources, target: table.get(sources, {}).get(target, 0.0))
 
