@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,31 +15,20 @@ from camlink.operators.sampling import SamplingRules
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Budget, CameraScores, Costs, select
 from camlink.operators.snapshots import Snapshot
-from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput
+from camlink.pipeline.records import Decision, FrameResult, ModelOutput
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
-
-RULES: dict[str, Any] = {
-    "period": timedelta(minutes=5),
-    "links": {"bootstrap_frames": 40, "min_train_frames": 40},
-    "audit": {"fraction": 0.1},
-    "adaptation": {"policy": "off"},
-    "budgets": {"time_share": 0.4},
-}
-
-
-def people(frame: Frame) -> int:
-    return (frame.index // 12) % 4
+from tests.scenes import USUAL, groups
 
 
 @pytest.mark.parametrize("policy", ["mlink", "mlink-exact"])
 def test_the_next_decision_does_without_a_model_that_fails(policy: str) -> None:
     fails = frozenset(range(200, 900))
     models = [
-        TinyModel.count("objects", lambda f: [people(f), 1], size=2, time_ms=20.0),
-        TinyModel.count("persons", people, fails_on=fails),
-        TinyModel.count("bags", lambda f: people(f) // 2),
+        TinyModel.count("objects", lambda f: [groups(f), 1], size=2, time_ms=20.0),
+        TinyModel.count("persons", groups, fails_on=fails),
+        TinyModel.count("bags", lambda f: groups(f) // 2),
     ]
-    records = run_frames(make_frames("hall", 900), models, **RULES, policy=policy)
+    records = run_frames(make_frames("hall", 900), models, **USUAL, policy=policy)
     first, *later = [r for r in records if isinstance(r, Decision)]
     assert first.execute == ("persons",), "or it is not the one that matters"
     assert all("persons" not in decision.execute and decision.execute for decision in later)

@@ -11,22 +11,19 @@ import pytest
 from camlink.models.pool import ModelPool
 from camlink.pipeline.assembly import CameraFacts, build_embedded
 from camlink.pipeline.config import SiteConfig
-from camlink.pipeline.records import Decision, Frame, FrameResult, Picture, Record
+from camlink.pipeline.records import Decision, FrameResult, Picture, Record
 from camlink.pipeline.testing import TinyModel, make_frames
+from tests.scenes import crowd
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 RIGHT_FROM = 300  # the first frame that has its own time again
 AHEAD = range(280, RIGHT_FROM)
 
 
-def people(frame: Frame) -> int:
-    return frame.index * 7 // 20 % 6
-
-
 def run(ahead: timedelta, policy: str) -> list[Record]:
     frames = [replace(frame, picture=PIXELS) for frame in make_frames("hall", 700)]
     frames = [replace(f, captured_at=f.captured_at + ahead) if f.index in AHEAD else f for f in frames]
-    models = [TinyModel.count("objects", lambda f: [people(f), 1], size=2), TinyModel.count("persons", people)]
+    models = [TinyModel.count("objects", lambda f: [crowd(f), 1], size=2), TinyModel.count("persons", crowd)]
     config = SiteConfig(
         models="building",
         policy=policy,  # type: ignore[arg-type]

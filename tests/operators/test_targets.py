@@ -14,6 +14,7 @@ from camlink.operators.targets import Standing, TargetWatch, spared, trials
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput, Record
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
+from tests.scenes import crowd
 
 RULES: dict[str, Any] = {
     "period": timedelta(minutes=5),
@@ -27,20 +28,16 @@ RULES: dict[str, Any] = {
 TOMORROW = START + timedelta(days=1)
 
 
-def people(frame: Frame) -> int:
-    return frame.index * 7 // 20 % 6
-
-
 def models(**more: Any) -> list[TinyModel]:
     """What the action is (a count here) cannot be told from 300 to 2000; before and after it follows the persons."""
 
     def action(frame: Frame) -> int:
         astray = 300 <= frame.index < 2000
-        return frame.index * 7919 % 11 + 3 if astray else people(frame) // 2
+        return frame.index * 7919 % 11 + 3 if astray else crowd(frame) // 2
 
     return [
-        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
-        TinyModel.count("persons", people),
+        TinyModel.count("objects", lambda f: [crowd(f), crowd(f) % 2], size=2),
+        TinyModel.count("persons", crowd),
         TinyModel.count("action", action, **more),
     ]
 

@@ -15,22 +15,19 @@ from camlink.pipeline import provenance
 from camlink.pipeline.cli import app
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.provenance import explain
-from camlink.pipeline.records import Frame, FrameDropped, FrameResult, Record
+from camlink.pipeline.records import FrameDropped, FrameResult, Record
 from camlink.pipeline.results import ResultsLog, RunResults
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
-
-
-def people(frame: Frame) -> int:
-    return frame.index * 7 // 20 % 6
+from tests.scenes import crowd
 
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
     models = [
-        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
-        TinyModel.count("persons", people),
-        TinyModel.count("action", lambda f: people(f) // 2 if f.index < 300 else f.index * 7919 % 11 + 3),
+        TinyModel.count("objects", lambda f: [crowd(f), crowd(f) % 2], size=2),
+        TinyModel.count("persons", crowd),
+        TinyModel.count("action", lambda f: crowd(f) // 2 if f.index < 300 else f.index * 7919 % 11 + 3),
     ]
     frames = [f for f in make_frames("hall", 900) if f.index not in (500, 501)]
     return run_frames(
@@ -132,9 +129,9 @@ def test_a_dropped_frame_says_why(run: RunResults) -> None:
 def per_frame() -> list[Record]:
     """`policy: camlink`, which answers without links; one model fails at first, so that nothing is known of it."""
     models = [
-        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
-        TinyModel.count("persons", people, time_ms=30.0),
-        TinyModel.count("action", lambda f: people(f) // 2, fails_on=frozenset(range(150))),
+        TinyModel.count("objects", lambda f: [crowd(f), crowd(f) % 2], size=2),
+        TinyModel.count("persons", crowd, time_ms=30.0),
+        TinyModel.count("action", lambda f: crowd(f) // 2, fails_on=frozenset(range(150))),
     ]
     return run_frames(
         make_frames("hall", 400),
