@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.lab.compare import Result, Rules
 
 TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
+DEFAULT_TIMES = f"Without any budget: {', '.join(TIMES)}."
 MANY = ("--budget-gb", "--budget-time", "--latency-ms", "--policy", "--seed", "--target")
 
 
@@ -63,7 +64,7 @@ def compare(
     traces: Annotated[list[Path], typer.Argument(help="Trace folders, see `camlink record`.", show_default=False)],
     budget_time: Annotated[
         list[str] | None,
-        typer.Option(help='Time budgets as shares (0..1) of executing everything; "none": unlimited.'),
+        typer.Option(help=f'Time budgets as shares (0..1) of executing everything; "none": unlimited. {DEFAULT_TIMES}'),
     ] = None,
     target: Annotated[
         list[str] | None,
@@ -76,7 +77,9 @@ def compare(
     policy: Annotated[
         list[str] | None, typer.Option(help="Policies by name, or your own as module:Class; all when not given.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="Seeds; several give a mean and a spread.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Seeds; several give a mean and a spread. 0 when not given.")
+    ] = None,
     period: Annotated[
         str | None, typer.Option(help="How long a selection holds; 1h or a tenth of the trace when not given.")
     ] = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.ingest.base import SourceSpec
 
 
-PIXELS_ONLY = ("fps", "start", "realtime", "timezone")  # options that say how footage is read
+PIXELS_ONLY = ("fps", "start", "realtime", "timezone", "device")  # options that say how footage is read and looked at
 
 
 def replay(
@@ -67,12 +67,14 @@ def replay(
         bool, typer.Option(help="Shorten the learning and lengthen the period where footage is too short for them.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Results folder; runs/NAME-TIME when not given.", callback=console.writable)
+        Path | None,
+        typer.Option(help="Results folder; runs/NAME-TIME when not given.", callback=console.writable_folder),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete an earlier run in the results folder.")] = False,
 ) -> None:
     """Replay recorded footage through ingest, scheduler, models, links and adaptation; end with a report.
 
+    What no option says is as the configuration has it.
     Event time is that of the footage, so a replay at any speed decides alike, and one seed gives the same rows.
     """
     from camlink.pipeline.commands.earlier_run import EarlierRun, results_folder
@@ -113,7 +115,7 @@ def _refuse_options_for_pixels(context: typer.Context) -> None:
         given = context.get_parameter_source(str(parameter.name))
         if parameter.name in PIXELS_ONLY and given is not None and given.name != "DEFAULT":
             raise typer.BadParameter(
-                "a trace has its frames and their times already; leave this out, or replay the footage itself",
+                "a trace has frames, times and outputs already; leave this out, or replay the footage itself",
                 param_hint=parameter.opts[0],
             )
 

@@ -100,4 +100,5 @@ def _first_message(error: ValueError) -> str:
         choices = [word.strip("' ") for word in first["ctx"]["expected"].replace(" or ", ",").split(",")]
         given = str(first["input"])
         return f'{OPTIONS.get(key, key)}: "{given}" is not a choice here; {suggest(given, choices)}'
-    return f"{OPTIONS.get(key, key)}: {first['msg'].removeprefix('Value error, ')}"
+    said = first["msg"].removeprefix("Value error, ").replace("Input should", f"{first['input']} should")
+    return f"{OPTIONS.get(key, key)}: {said}"
