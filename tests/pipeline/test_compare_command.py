@@ -116,8 +116,7 @@ def test_a_memory_budget_that_all_models_fit_is_said_to_be_none_and_played_once(
 def test_a_memory_budget_below_the_smallest_model_leaves_the_reference_as_it_is(trace: Path) -> None:
     done = camlink("compare", str(trace), "--policy", "all", "periodic", "--budget-gb", "0.001", "--json")
     assert done.exit_code == 0 and "is less than the smallest model of a camera takes; none executes" in done.stderr
-    cost = {row["policy"]: row["cost"] for row in json.loads(done.stdout)}
-    assert cost == pytest.approx({"all": 1.0, "periodic": 0.0})
+    assert [row["cost"] for row in json.loads(done.stdout)] == pytest.approx([1.0, 0.0])
 
 
 def test_each_trace_and_memory_budget_is_a_table_of_80_columns_whose_best_are_starred(trace: Path) -> None:
