@@ -47,13 +47,12 @@ def build(
         return open_trace(definition.weights).model(definition.name)
     place, cache = machine.resolve(device), cache_folder(cache_dir)
     path = _weights_path(definition, cache, progress)
-    keys = [_key(definition, path, place, backend) for backend in backends(definition, place)]
-    known = [profile for key in keys if (profile := stored(key, cache)) is not None]
-    chosen = cheaper(known).key if known else keys[0]
-    runner = _runner(definition, path, place, chosen.backend, cache)
-    time_ms, memory_gb, profile = definition.time_ms, definition.memory_gb, stored(chosen, cache)
+    profile = _stored(definition, sha256_of(path), place, cache)
+    backend = backends(definition, place)[0] if profile is None else profile.key.backend
+    runner = _runner(definition, path, place, backend, cache)
+    time_ms, memory_gb = definition.time_ms, definition.memory_gb
     if profile is None and (time_ms is None or memory_gb is None):
-        profile = _measured(runner, chosen, path, cache, place)
+        profile = _measured(runner, _key(definition, sha256_of(path), place, backend), path, cache, place)
     elif not is_built_in(definition):
         try_out(runner)
     if profile is not None:
@@ -62,6 +61,18 @@ def build(
     assert time_ms is not None
     assert memory_gb is not None
     return PricedModel(runner, time_ms, memory_gb)
+
+
+def known_costs(definition: ModelDefinition, device: str = "auto", cache_dir: Path | None = None) -> CostProfile | None:
+    """Return the measured costs that `build` would take, or None; nothing is fetched or measured for it.
+
+    Raises `ModelError` for a device or a file of one's own that is not there.
+    """
+    if definition.adapter == "recorded":
+        return None
+    name = _weights_name(definition)
+    sha256 = REGISTRY[name].sha256 if name in REGISTRY else sha256_of(fetch(name))
+    return _stored(definition, sha256, machine.resolve(device), cache_folder(cache_dir))
 
 
 def pull(definition: ModelDefinition, cache_dir: Path | None = None, progress: Progress | None = None) -> list[Path]:
@@ -98,7 +109,7 @@ def measure_all(
     profiles = []
     for backend in backends(definition, place):
         runner = _runner(definition, path, place, backend, cache)
-        key = _key(definition, path, place, backend)
+        key = _key(definition, sha256_of(path), place, backend)
         before = stored(key, cache)
         profiles.append((_measured(runner, key, path, cache, place, batch_sizes), before))
     return profiles
@@ -137,8 +148,15 @@ def _class_names(definition: ModelDefinition, cache: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _key(definition: ModelDefinition, path: Path, place: str, backend: str) -> ProfileKey:
-    return ProfileKey(sha256_of(path), machine.described(place), backend, machine.threads(), definition.image_size)
+def _stored(definition: ModelDefinition, sha256: str, place: str, cache: Path) -> CostProfile | None:
+    """Return what was measured of the fastest backend, or None where none was."""
+    keys = [_key(definition, sha256, place, backend) for backend in backends(definition, place)]
+    known = [profile for key in keys if (profile := stored(key, cache)) is not None]
+    return cheaper(known) if known else None
+
+
+def _key(definition: ModelDefinition, sha256: str, place: str, backend: str) -> ProfileKey:
+    return ProfileKey(sha256, machine.described(place), backend, machine.threads(), definition.image_size)
 
 
 def _measured(

@@ -68,20 +68,22 @@ class TraceArrays:
     synthetic: bool = False
 
 
-def open_arrays(path: Path | str, *, boxes: bool = False, detections: bool = False) -> TraceArrays:
+def open_arrays(path: Path | str, *, name: str = "", boxes: bool = False, detections: bool = False) -> TraceArrays:
     """Read the trace folder ``path`` into arrays; with ``boxes``, detectors give their boxes instead of counts.
 
-    ``detections``: also read the boxes behind values. Raises `TraceError` with the file and line at fault.
+    ``name``: what it goes by, if not the folder's name; ``detections``: also read the boxes behind values. Raises
+    `TraceError` with the file and line at fault.
     """
     folder = Path(path)
     check_folder(folder)
+    name = name or folder.resolve().name
     models = read_models(folder)
     notes: tuple[str, ...] = ()
     boxed: list[str] = []
     if boxes:
         boxed = _boxed(folder, models)
         models = {m: _as_boxes(e) if m in boxed else e for m, e in models.items()}
-        notes = () if boxed else (f"trace {folder.resolve().name}: holds no boxes; counts are compared instead",)
+        notes = () if boxed else (f"trace {name}: holds no boxes; counts are compared instead",)
     specs = {m: e.spec for m, e in models.items()}
     rows = outputs = None
     try:
@@ -91,7 +93,7 @@ def open_arrays(path: Path | str, *, boxes: bool = False, detections: bool = Fal
         outputs = None
     if rows is None or outputs is None:
         rows, outputs = _checked(folder, specs, boxed, detections=detections)
-    return replace(_split(folder.resolve().name, models, rows, outputs, notes), synthetic=is_synthetic(folder))
+    return replace(_split(name, models, rows, outputs, notes), synthetic=is_synthetic(folder))
 
 
 def _boxed(folder: Path, models: Mapping[str, RecordedEntry]) -> list[str]:
@@ -100,6 +102,24 @@ def _boxed(folder: Path, models: Mapping[str, RecordedEntry]) -> list[str]:
     except NotPlain as error:
         open_trace(folder)  # names file and line
         raise TraceError(f"{folder}: {error}") from error
+
+
+def names_of(traces: Sequence[Path]) -> dict[Path, str]:
+    """Return each folder once, with the name it goes by: its own, with those above it where two are called alike.
+
+    >>> list(names_of([Path("/a/hall"), Path("/b/hall"), Path("/b/yard"), Path("/b/yard")]).values())
+    ['a/hall', 'b/hall', 'yard']
+    """
+    parts = {path: path.resolve().parts for path in traces}
+    unique = dict.fromkeys(parts.values())
+
+    def name(own: Sequence[str]) -> str:
+        tails = (own[-n:] for n in range(1, len(own)))
+        short = (tail for tail in tails if sum(other[-len(tail) :] == tail for other in unique) == 1)
+        return "/".join(next(short, own))
+
+    first = {own: path for path, own in reversed(parts.items())}
+    return {first[own]: name(own) for own in unique}
 
 
 def check_folder(folder: Path) -> None:

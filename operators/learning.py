@@ -257,6 +257,8 @@ def _target_of(name: str, told: Mapping[str, Any], parts: Mapping[str, bytes], p
         if named is None:
             return None
         old, new, old_scores, new_scores = named
+        if len(old_scores) != len(new_scores):
+            raise StateError(f"not a snapshot: {len(old_scores)} and {len(new_scores)} scores of the same frames")
         return Duel(version(old), version(new), [float(n) for n in old_scores], [float(n) for n in new_scores])
 
     return TargetLinks(

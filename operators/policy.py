@@ -39,7 +39,7 @@ class FrameFacts:
     """What is known of a frame before any model ran on it."""
 
     index: int
-    time_s: float  # event time; never falls from frame to frame of one camera
+    time_s: float  # event time; falls from frame to frame of one camera only where a clock was set back for good
     stats: FrameStats | None = None
 
 

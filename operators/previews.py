@@ -36,7 +36,7 @@ class Previews:
         if self._encode is None or plan.purpose == "relabel" or 0 in frame.picture.shape:
             return
         at, last = frame.captured_at, self._given.get(frame.camera_id)
-        due = last is None or at - last >= PREVIEW_EVERY
+        due = last is None or abs(at - last) >= PREVIEW_EVERY  # a clock may be set back
         if not due and not (plan.purpose == "audit" and predicted):
             return
         self._given[frame.camera_id] = at

@@ -10,26 +10,35 @@ from camlink.links.memory import Recall
 from camlink.operators.snapshots import get_times, get_values, put_time
 from camlink.pipeline.records import Value
 
+MOST_LATE = 64  # frames in a row that are older than one before: far more than wait for models to be loaded
+
 
 class LastExecuted:
     """The newest executed value per model. Without it, links predict from their sources alone.
 
     Under a tight memory budget full frames run late, when later ones have been served already. What they say is known
     from the next frame on that is newer than all before (`show`): frames that come late together must not tell each
-    other what no served frame among them knew, else audits would judge better answers than were served.
+    other what no served frame among them knew, else audits would judge better answers than were served. Where all
+    that comes is older than what was, the clock was set back: then what was known is forgotten.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[datetime, Value]] = {}
         self._newest: datetime | None = None
         self._late: list[tuple[datetime, Mapping[str, Value]]] = []
+        self._behind = 0  # frames in a row that were older than the newest
 
     def show(self, captured_at: datetime) -> None:
         """Begin with a frame."""
-        if self._newest is None or captured_at > self._newest:
-            self._newest = captured_at
-            late, self._late = self._late, []
-            for at, executed in late:
+        if self._newest is not None and captured_at <= self._newest:
+            self._behind += captured_at < self._newest
+            if self._behind <= MOST_LATE:
+                return
+            self._last = {}
+        self._newest, self._behind = captured_at, 0
+        late, self._late = self._late, []
+        for at, executed in late:
+            if at <= captured_at:  # all are, but where the clock was set back
                 self._take(at, executed)
 
     def of(self, model: str, now: datetime) -> Recall | None:

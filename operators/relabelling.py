@@ -72,7 +72,7 @@ class PeriodicRelabelling:
         now = result.captured_at
         if self._due is None:
             self._due = now + self._interval
-        elif now >= self._due:
+        elif now >= self._due or self._due - now > self._interval:  # the clock was set back
             self._due, self._left = now + self._interval, self._frames
         self._credit = min(self._credit + MOST_RELABELLED, float(self._frames))
         if not self._left or self._credit < 1.0:

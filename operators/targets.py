@@ -76,10 +76,11 @@ class TargetWatch:
         if result.purpose not in ("serve", "audit") or not self._recent.is_new(result.frame_index):
             return
         start = result.captured_at - (result.captured_at - EPOCH) % self._span
-        if self._start is not None and start > self._start:
+        if self._start is None:
+            self._start = start
+        elif start not in (self._start, self._start - self._span):  # a frame of the day before comes late: no new day
             self._failed = frozenset(m for m in self.not_met() if m in self._streams)
-            self._streams = {}
-        self._start = max(start, self._start or start)  # a frame of the day before may come late: no new day
+            self._start, self._streams = start, {}
         for model, judged in {**judge(result, self._specs), **_tried(result, self._specs)}.items():
             if judged is not None:
                 lost = result.purpose == "audit" and judged.sampled and judged.agreement is None

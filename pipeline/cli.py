@@ -23,7 +23,15 @@ from camlink.pipeline.commands.replay import replay
 from camlink.pipeline.commands.report import report
 from camlink.pipeline.commands.simulate import simulate
 from camlink.pipeline.commands.why import why
-from camlink.pipeline.errors import CamlinkError, ConfigError, RequestError, SourceError, TraceError, ZooError
+from camlink.pipeline.errors import (
+    CamlinkError,
+    ConfigError,
+    DashboardError,
+    RequestError,
+    SourceError,
+    TraceError,
+    ZooError,
+)
 
 app = typer.Typer(
     name="camlink",
@@ -51,12 +59,21 @@ app.add_typer(zoo.app, name="zoo")
 @app.command()
 def version() -> None:
     """Print camlink's version."""
-    typer.echo(camlink.__version__)
+    print_version(True)
+
+
+def print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(camlink.__version__)
+        raise typer.Exit
 
 
 @app.callback()
 def set_up(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log decisions, promotions and reconnects.")] = False,
+    shows_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print camlink's version.")
+    ] = False,
 ) -> None:
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -66,7 +83,7 @@ def main() -> None:
     """Run the command line; errors that camlink raises on purpose end in one plain message."""
     try:
         app()
-    except (ConfigError, RequestError, SourceError, TraceError, ZooError) as error:
+    except (ConfigError, DashboardError, RequestError, SourceError, TraceError, ZooError) as error:
         _fail(str(error), WRONG_USE)
     except CamlinkError as error:
         _fail(str(error), FAILED)

@@ -13,6 +13,7 @@
     │   └── RequestError   what is asked for is not there: a run, or a camera, model, frame or day of it
     ├── TraceError         a recorded trace is malformed
     ├── ZooError           a zoo's file cannot be read, or is of other models
+    ├── DashboardError     the dashboard cannot be served as asked
     ├── AlertError         an alert could not be delivered
     └── PolicyError        a policy cannot be made, or broke its contract: over budget, or a model that is not there
 
@@ -95,6 +96,10 @@ class TraceError(CamlinkError):
 
 class ZooError(CamlinkError):
     """A zoo's file cannot be read, or is of other models."""
+
+
+class DashboardError(CamlinkError):
+    """The dashboard cannot be served as asked."""
 
 
 class AlertError(CamlinkError):

@@ -89,7 +89,7 @@ class RunInfo:
                 if entries.get(key):
                     entries[key] = datetime.fromisoformat(entries[key])
             return cls(**entries)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RequestError(f"{file}: not found; is this the folder of a camlink run?") from error
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise RequestError(f"{file}: not a readable run header: {error}") from error

@@ -51,7 +51,10 @@ class _Watch:
 
 
 class AlertRules:
-    """Watches a site's cameras. Cameras' records come in order; different cameras' in any."""
+    """Watches a site's cameras. Cameras' records come in order; different cameras' in any.
+
+    A clock that is set back is a gap, as one that is set ahead: nothing waits for the time that was there before.
+    """
 
     def __init__(
         self,
@@ -78,9 +81,9 @@ class AlertRules:
         for (name, camera_id, _), watch in list(self._watches.items()):
             rule = next(rule for rule in self._rules if rule.name == name)
             if rule.when == "camera_down" and watch.since is not None and watch.pending is not None:
-                if now - watch.since >= rule.lasting and self._may_tell(rule, watch, now):
+                if abs(now - watch.since) >= rule.lasting and self._may_tell(rule, watch, now):
                     yield self._tell(watch, replace(watch.pending, at=now))
-            elif watch.pending is not None and now - watch.pending.at > CONFIRM_WITHIN:
+            elif watch.pending is not None and abs(now - watch.pending.at) > CONFIRM_WITHIN:
                 yield from self._unconfirmed(rule, camera_id, watch)
 
     def certificate(self, camera_id: str, model: str) -> Certificate | None:
@@ -110,7 +113,7 @@ class AlertRules:
         output = next((o for o in result.outputs if o.served and o.model == rule.model), None)
         if output is None or output.value is None or watch.pending is not None:
             return
-        if watch.last is not None and result.captured_at - watch.last > max(GAP, rule.lasting):
+        if watch.last is not None and abs(result.captured_at - watch.last) > max(GAP, rule.lasting):
             watch.reset()
         watch.last = result.captured_at
         value = self._value_of(rule, output.value)
@@ -185,7 +188,8 @@ class AlertRules:
                 watch.reset()
                 continue
             watch.since = watch.since or result.captured_at
-            if result.captured_at - watch.since >= rule.lasting and self._may_tell(rule, watch, result.captured_at):
+            lasted = abs(result.captured_at - watch.since)
+            if lasted >= rule.lasting and self._may_tell(rule, watch, result.captured_at):
                 detail = f"agreement of {model} is at most {found.high:.1%}, below the target of {target:.1%}"
                 yield self._tell(
                     watch,
@@ -209,7 +213,7 @@ class AlertRules:
                 )
 
     def _may_tell(self, rule: AlertRule, watch: _Watch, now: datetime) -> bool:
-        return watch.told is None or now - watch.told >= rule.cool_down
+        return watch.told is None or abs(now - watch.told) >= rule.cool_down
 
     @staticmethod
     def _tell(watch: _Watch, alert: Alert) -> Alert:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import threading
 import time
 from collections import deque
@@ -35,6 +36,8 @@ from camlink.pipeline.bus.kafka_client import (
 )
 from camlink.pipeline.bus.kafka_topics import LOOK, KafkaAddress, create_topics, generation
 from camlink.pipeline.errors import BusError
+
+logging.getLogger("kafka").setLevel(logging.CRITICAL)  # of a broker that is away the bus tells, once
 
 SETTLE_S = 5.0  # how long leaving may wait for a join under way
 LEAVE_S = 5.0  # and then for the broker to hear of it
@@ -318,4 +321,4 @@ def _translated(address: KafkaAddress, doing: str) -> Iterator[None]:
 
 
 def _said(error: KafkaError) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return str(error) or type(error).__name__  # its text begins with that name

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.lab.compare import Result, Rules
 
 TIMES = ("0.17", "0.25", "0.33", "0.5")  # of executing everything, where no budget is named
+DEFAULT_TIMES = f"Without any budget: {', '.join(TIMES)}."
 MANY = ("--budget-gb", "--budget-time", "--latency-ms", "--policy", "--seed", "--target")
 
 
@@ -63,7 +64,7 @@ def compare(
     traces: Annotated[list[Path], typer.Argument(help="Trace folders, see `camlink record`.", show_default=False)],
     budget_time: Annotated[
         list[str] | None,
-        typer.Option(help='Time budgets as shares (0..1) of executing everything; "none": unlimited.'),
+        typer.Option(help=f'Time budgets as shares (0..1) of executing everything; "none": unlimited. {DEFAULT_TIMES}'),
     ] = None,
     target: Annotated[
         list[str] | None,
@@ -76,7 +77,9 @@ def compare(
     policy: Annotated[
         list[str] | None, typer.Option(help="Policies by name, or your own as module:Class; all when not given.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="Seeds; several give a mean and a spread.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Seeds; several give a mean and a spread. 0 when not given.")
+    ] = None,
     period: Annotated[
         str | None, typer.Option(help="How long a selection holds; 1h or a tenth of the trace when not given.")
     ] = None,
@@ -141,9 +144,7 @@ def _play_all(
     """Return the rows of all traces, for ``targets`` or else at budgets, what was noted (also on standard error), and
     whether Ctrl-C cut it short.
     """
-    from dataclasses import replace
-
-    from camlink.models.trace_arrays import check_folder, open_arrays
+    from camlink.models.trace_arrays import check_folder, names_of, open_arrays
     from camlink.pipeline.commands.steps import shown_steps
     from camlink.pipeline.lab.compare import compare as compared
     from camlink.pipeline.lab.compare import rows_of
@@ -167,7 +168,7 @@ def _play_all(
     try:
         with shown_steps(notes) as step:
             for path, name in called.items():
-                trace = replace(open_arrays(path, boxes=boxes, detections=not boxes), name=name)
+                trace = open_arrays(path, name=name, boxes=boxes, detections=not boxes)
                 for text in trace.notes:
                     note(text)
                 results = (
@@ -187,24 +188,6 @@ def _play_all(
         )
         return rows, said, True
     return rows, said, False
-
-
-def names_of(traces: Sequence[Path]) -> dict[Path, str]:
-    """Return each folder once, with the name its rows go by: its own, with those above it where two are called alike.
-
-    >>> list(names_of([Path("/a/hall"), Path("/b/hall"), Path("/b/yard"), Path("/b/yard")]).values())
-    ['a/hall', 'b/hall', 'yard']
-    """
-    parts = {path: path.resolve().parts for path in traces}
-    unique = dict.fromkeys(parts.values())
-
-    def name(own: Sequence[str]) -> str:
-        tails = (own[-n:] for n in range(1, len(own)))
-        short = (tail for tail in tails if sum(other[-len(tail) :] == tail for other in unique) == 1)
-        return "/".join(next(short, own))
-
-    first = {own: path for path, own in reversed(parts.items())}
-    return {first[own]: name(own) for own in unique}
 
 
 def _check_names(names: list[str]) -> None:

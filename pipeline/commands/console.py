@@ -39,6 +39,13 @@ def writable(path: Path | None) -> Path | None:
     return path
 
 
+def writable_folder(path: Path | None) -> Path | None:
+    """Check a folder that a command is to write to, as `writable` does; it need not be there."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise typer.BadParameter(f"{path} is no folder; name one, or what is not there yet")
+    return writable(path)
+
+
 def writable_file(path: Path | None) -> Path | None:
     """Check a file that a command is to write, as `writable` does; make its folder when it is not there."""
     if path is not None and path.is_dir():

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import DONE, STOPPED, note_console, out_console, writable
+from camlink.pipeline.commands.console import DONE, STOPPED, note_console, out_console, writable_folder
+from camlink.pipeline.commands.worker_options import known_bus
 from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
@@ -22,9 +23,22 @@ PAPER_BYTES_PER_SITE = 2 * 88 * 32  # MLink extended, Sec. 6.6: 88 bytes a sampl
 _LINKS = {"fused": 4, "federated": 3, "local only": 2}  # -> place in a row of figures
 app = typer.Typer(help="Learn links over many sites whose outputs stay there: docs/links.md.", no_args_is_help=True)
 
-NameOption = Annotated[str, typer.Option("--name", help="The federation: letters, digits, '_', '.', '-'.")]
+
+def known_name(name: str) -> str:
+    """Check a name that travels and may name folders. Raises `typer.BadParameter` for another."""
+    from camlink.pipeline.ingest.base import CAMERA_ID
+
+    if not CAMERA_ID.fullmatch(name):
+        raise typer.BadParameter(f'"{name}" is not 1 to 64 letters, digits, "_", "." or "-"')
+    return name
+
+
+NameOption = Annotated[
+    str, typer.Option("--name", help="The federation: letters, digits, '_', '.', '-'.", callback=known_name)
+]
 BusOption = Annotated[
-    str, typer.Option("--bus", envvar="CAMLINK_BUS", help="kafka://HOST:PORT/SITE, the same for all.")
+    str,
+    typer.Option("--bus", envvar="CAMLINK_BUS", help="kafka://HOST:PORT/SITE, the same for all.", callback=known_bus),
 ]
 ModelsOption = Annotated[str | None, typer.Option("--models", help="Names, comma-separated; all when not given.")]
 TargetsOption = Annotated[str | None, typer.Option("--targets", help="Link to these models; to all when not given.")]
@@ -32,7 +46,7 @@ RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds of gradients.")]
 ClipOption = Annotated[float, typer.Option(min=1e-6, help="Longest gradient of a link that a site may send.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the links as they start.")]
 OutOption = Annotated[
-    Path, typer.Option("--out", help="Folder for the links: links.start of a configuration.", callback=writable)
+    Path, typer.Option("--out", help="Folder for the links: links.start of a configuration.", callback=writable_folder)
 ]
 
 
@@ -85,7 +99,9 @@ def site(
     frames: Annotated[Path, typer.Argument(help="A trace, or a results folder: the frames on which every model ran.")],
     out: OutOption,
     bus: BusOption,
-    site_name: Annotated[str, typer.Option("--site", help="This site's name: letters, digits, '_', '.', '-'.")],
+    site_name: Annotated[
+        str, typer.Option("--site", help="This site's name: letters, digits, '_', '.', '-'.", callback=known_name)
+    ],
     name: NameOption = "links",
     models: ModelsOption = None,
 ) -> None:

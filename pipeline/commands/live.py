@@ -18,7 +18,7 @@ from camlink.pipeline.commands.console import (
     note_console,
     print_note,
     print_warnings,
-    writable,
+    writable_folder,
 )
 from camlink.pipeline.commands.dashboard import TokenOption
 from camlink.pipeline.quantities import counted
@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 def run(
     config: Annotated[str, typer.Argument(help="Configuration file with cameras, or a built-in name such as webcam.")],
     out: Annotated[
-        Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.", callback=writable)
+        Path | None, typer.Option(help="Results folder; runs/SITE-TIME when not given.", callback=writable_folder)
     ] = None,
     device: DeviceOption = None,
     dashboard: Annotated[bool, typer.Option(help="Serve live pages and /metrics while running.")] = True,
     host: Annotated[
         str, typer.Option(help="Address of the dashboard; other than localhost it needs a token.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port of the dashboard; 8765, or a free one if taken.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the dashboard; 8765, or a free one if taken.")
+    ] = None,
     token: TokenOption = None,
     answers: AnswersOption = None,
 ) -> None:
@@ -51,10 +53,13 @@ def run(
     from camlink.pipeline.commands.answering import told_answers
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.config.watch import ConfigWatch
+    from camlink.pipeline.dashboard.server import door_to
     from camlink.pipeline.ingest import Roster, SourceSpec
     from camlink.pipeline.ingest.names import camera_id_from
     from camlink.pipeline.session import Camera, Listener, Session, check_free
 
+    if dashboard:
+        door_to(host, token)  # before models are measured
     site = _checked(config, device)
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
     check_free(folder)  # before models are measured, and before alerts that an earlier run left there are sent

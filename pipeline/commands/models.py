@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from camlink.pipeline.commands.console import note_console, out_console, print_note
+from camlink.pipeline.quantities import counted
+
+if TYPE_CHECKING:
+    from camlink.models.profile import CostProfile
 
 app = typer.Typer(no_args_is_help=True, help="The models of the catalogue: list, fetch weights, measure costs.")
 OTHERWISE = 1.3  # from here on, a model takes another time than it did
@@ -15,10 +19,11 @@ Names = Annotated[list[str] | None, typer.Argument(help="Models or sets; all whe
 
 @app.command("list")
 def list_models() -> None:
-    """List the catalogue: what each model is, what its output means, and its licence."""
+    """List the catalogue: what each model is, what its output means, its licence, and what it was measured to cost."""
     from rich.text import Text
 
     from camlink.models import catalogue
+    from camlink.models.building import known_costs
 
     console = out_console()
     for name in catalogue.names():
@@ -26,9 +31,18 @@ def list_models() -> None:
         in_sets = ", ".join(s for s, members in catalogue.sets().items() if name in members)
         console.print(Text(name, style="bold"), f" {d.task} of {', '.join(d.labels)}", highlight=False)
         licence = f"{d.licence} ({d.licence_note})" if d.licence_note else d.licence
-        console.print(f"in {in_sets}; {licence}. {d.description}\n", style="dim", highlight=False)
+        console.print(f"in {in_sets}; {licence}. {d.description}", style="dim", highlight=False)
+        console.print(f"{_costs(name, known_costs(d))}\n", highlight=False)
     console.print("YOLO weights are AGPL-3.0: a service that uses them must offer its source, or hold a licence.")
-    console.print("What they cost here, in ms a frame and GB of memory: camlink models profile")
+
+
+def _costs(name: str, measured: CostProfile | None) -> str:
+    """Say what a model costs on the device that would be chosen here."""
+    if measured is None:
+        return f"costs here: not measured; a run measures them, or: camlink models profile {name}"
+    key, day = measured.key, f"{measured.measured_at:%Y-%m-%d}"
+    on = f"{key.device} with {counted(key.threads, 'thread')}" if key.device == "cpu" else key.device
+    return f"costs here: {measured.time_ms:.1f} ms a frame, {measured.memory_gb:.2f} GB ({key.backend} on {on}, {day})"
 
 
 @app.command()

@@ -14,7 +14,7 @@ from camlink.pipeline.quantities import counted
 
 def record(
     paths: Annotated[list[Path], typer.Argument(help="Clips, folders of clips or of stills.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder of the trace, new or empty.", callback=console.writable)],
+    out: Annotated[Path, typer.Option(help="Folder of the trace, new or empty.", callback=console.writable_folder)],
     config: ConfigOption = "building",
     models: ModelsOption = None,
     fps: RateOption = "5",

@@ -11,7 +11,7 @@ import typer
 
 from camlink.pipeline.commands import console
 from camlink.pipeline.commands.answering import AnswersOption
-from camlink.pipeline.commands.console import ConfigOption, DeviceOption, ModelsOption, RateOption, TimezoneOption
+from camlink.pipeline.commands.console import DeviceOption, ModelsOption, RateOption, TimezoneOption
 
 if TYPE_CHECKING:
     from camlink.pipeline.commands.earlier_run import EarlierRun
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from camlink.pipeline.ingest.base import SourceSpec
 
 
-PIXELS_ONLY = ("fps", "start", "realtime", "timezone")  # options that say how footage is read
+PIXELS_ONLY = ("fps", "start", "realtime", "timezone", "device")  # options that say how footage is read and looked at
 
 
 def replay(
@@ -27,7 +27,14 @@ def replay(
     paths: Annotated[
         list[Path], typer.Argument(help="Clips, folders of clips or of stills, or a trace.", show_default=False)
     ],
-    config: ConfigOption = "building",
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="Configuration file, or a built-in name; not given: traffic for --models traffic, else building.",
+        ),
+    ] = None,
     models: ModelsOption = None,
     fps: RateOption = "5",
     period: Annotated[
@@ -67,24 +74,26 @@ def replay(
         bool, typer.Option(help="Shorten the learning and lengthen the period where footage is too short for them.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Results folder; runs/NAME-TIME when not given.", callback=console.writable)
+        Path | None,
+        typer.Option(help="Results folder; runs/NAME-TIME when not given.", callback=console.writable_folder),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete an earlier run in the results folder.")] = False,
     answers: AnswersOption = None,
 ) -> None:
     """Replay recorded footage through ingest, scheduler, models, links and adaptation; end with a report.
 
+    What no option says is as the configuration has it.
     Event time is that of the footage, so a replay at any speed decides alike, and one seed gives the same rows.
     """
     from camlink.pipeline.commands.earlier_run import EarlierRun, results_folder
     from camlink.pipeline.commands.replay_trace import replay_trace
-    from camlink.pipeline.commands.settings import load_settings
+    from camlink.pipeline.commands.settings import built_in_site, load_settings
     from camlink.pipeline.config import warnings_of
 
     rate, timezone = console.parse_fps(fps), console.parse_timezone(timezone)
     is_trace = len(paths) == 1 and (paths[0] / "trace.yaml").is_file()
     settings = load_settings(
-        config,
+        config or built_in_site(models),
         {
             "models": None if is_trace else models,
             "period": period,
@@ -116,7 +125,7 @@ def _refuse_options_for_pixels(context: typer.Context) -> None:
         given = context.get_parameter_source(str(parameter.name))
         if parameter.name in PIXELS_ONLY and given is not None and given.name != "DEFAULT":
             raise typer.BadParameter(
-                "a trace has its frames and their times already; leave this out, or replay the footage itself",
+                "a trace has frames, times and outputs already; leave this out, or replay the footage itself",
                 param_hint=parameter.opts[0],
             )
 

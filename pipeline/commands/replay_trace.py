@@ -22,9 +22,9 @@ def replay_trace(
     """Replay the trace at ``path``, or only the named models of it, and return the exit code."""
     from camlink.models.recorded import open_trace
     from camlink.models.trace_files import is_synthetic
-    from camlink.pipeline.assembly import check_budgets, pool_of
+    from camlink.pipeline.assembly import check_budgets
     from camlink.pipeline.commands.answering import told_answers
-    from camlink.pipeline.commands.running import run_and_report
+    from camlink.pipeline.commands.running import pool_under_budget, run_and_report
     from camlink.pipeline.config.checks import WITH_LINKS
     from camlink.pipeline.every_frame import EveryFrame
     from camlink.pipeline.footage import Footage, fit_rules, rate_of
@@ -40,7 +40,7 @@ def replay_trace(
         counts = Counter(frame.camera_id for frame in frames)
         config, changes = fit_rules(config, [Footage(camera, counts[camera], rate) for camera, rate in rates.items()])
         print_fitted(changes)
-    pool = pool_of(config, chosen)
+    pool = pool_under_budget(config, chosen)
     cameras = {camera: Camera("trace", str(path), rate) for camera, rate in rates.items()}
     check_budgets(config, pool)
     readings, every_frame = TraceReadings(frames), EveryFrame(chosen)

@@ -5,17 +5,26 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from camlink.pipeline.commands.console import DONE, FAILED, STOPPED, note_console, out_console, print_error
+from camlink.pipeline.commands.console import (
+    DONE,
+    FAILED,
+    STOPPED,
+    note_console,
+    out_console,
+    print_error,
+    print_warnings,
+)
 from camlink.pipeline.errors import CamlinkError, ConfigError, ModelError, WeightsError
 from camlink.pipeline.quantities import counted
 
 if TYPE_CHECKING:
+    from camlink.models.base import Model
     from camlink.models.pool import ModelPool
     from camlink.pipeline.config import SiteConfig
     from camlink.pipeline.embedded import Reading
@@ -35,7 +44,6 @@ def build_pool(config: SiteConfig) -> tuple[ModelPool, dict[str, dict[str, str]]
     or gives something else than it is said to.
     """
     from camlink.models import catalogue
-    from camlink.pipeline.assembly import pool_of
 
     notes = note_console()
     models, descriptions = [], {}
@@ -58,7 +66,20 @@ def build_pool(config: SiteConfig) -> tuple[ModelPool, dict[str, dict[str, str]]
         notes.print(f"model {definition.name}: {model.time_ms:.0f} ms a frame, {model.memory_gb:.2f} GB", style="dim")
         models.append(model)
         descriptions[definition.name] = {"description": definition.description, "licence": definition.licence}
-    return pool_of(config, models), descriptions
+    return pool_under_budget(config, models), descriptions
+
+
+def pool_under_budget(config: SiteConfig, models: Sequence[Model]) -> ModelPool:
+    """Return the models under the site's memory budget; warn where it holds them all and nothing else saves any cost.
+
+    Raises `ConfigError` where it is too small for them.
+    """
+    from camlink.pipeline.assembly import pool_of
+    from camlink.pipeline.config.warnings import memory_warnings
+
+    pool = pool_of(config, models)
+    print_warnings(memory_warnings(config, sum(model.memory_gb for model in models)))
+    return pool
 
 
 def encode_picture(frame: Frame) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from camlink.pipeline.config import SiteConfig, load_config
+from camlink.pipeline.config import SiteConfig, built_in_configs, load_config
 from camlink.pipeline.config.yaml_lines import KeyPath
 from camlink.pipeline.suggestions import suggest
 
@@ -24,6 +24,17 @@ OPTIONS = {  # by the key whose value they override
     "seed": "--seed",
     "device": "--device",
 }
+
+
+def built_in_site(models: str | None) -> str:
+    """Return the site of `camera_configs` that a replay takes where none is named: the one for what ``--models`` says.
+
+    >>> built_in_site("traffic"), built_in_site("objects,persons"), built_in_site(None)
+    ('traffic', 'building', 'building')
+    """
+    from camlink.models import catalogue
+
+    return models if models in catalogue.sets() and models in built_in_configs() else "building"
 
 
 def load_settings(name: str, changes: Mapping[str, Any]) -> SiteConfig:
@@ -94,4 +105,5 @@ def _first_message(error: ValueError) -> str:
         choices = [word.strip("' ") for word in first["ctx"]["expected"].replace(" or ", ",").split(",")]
         given = str(first["input"])
         return f'{OPTIONS.get(key, key)}: "{given}" is not a choice here; {suggest(given, choices)}'
-    return f"{OPTIONS.get(key, key)}: {first['msg'].removeprefix('Value error, ')}"
+    said = first["msg"].removeprefix("Value error, ").replace("Input should", f"{first['input']} should")
+    return f"{OPTIONS.get(key, key)}: {said}"

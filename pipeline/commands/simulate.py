@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from camlink.pipeline.commands.console import note_console, writable
+from camlink.pipeline.commands.console import note_console, writable_folder
 from camlink.pipeline.quantities import counted
+
+MOST_FRAMES = 20_000_000  # of a camera: 3 GB while it is made
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Trace folder to write.", show_default=False, callback=writable)],
+    out: Annotated[Path, typer.Argument(help="Trace folder to write.", show_default=False, callback=writable_folder)],
     cameras: Annotated[int, typer.Option(min=1, help="Number of cameras: streets, buildings and roads in turn.")] = 12,
     days: Annotated[float, typer.Option(min=0.01, max=36_500, help="Days, from a Monday on.")] = 7.0,
     every: Annotated[str, typer.Option(help="Time from frame to frame: 10s, 1min.")] = "10s",
@@ -30,6 +32,10 @@ def simulate(
         every_s = parse_duration(every).total_seconds()
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--every") from error
+    frames_each = days * 86_400.0 / every_s
+    if frames_each > MOST_FRAMES:
+        most = f"{frames_each:,.0f} frames of each camera are more than the {MOST_FRAMES:,} that are simulated"
+        raise typer.BadParameter(f"{most}; take longer steps or fewer days", param_hint="--every")
     if (out / "trace.yaml").exists() and not overwrite:
         raise TraceError(f"{out}: holds a trace already; name another folder, or add --overwrite")
     city = City(cameras, days, every_s, seed)

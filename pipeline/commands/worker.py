@@ -6,12 +6,23 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from camlink.pipeline.commands.answering import AnswersOption
-from camlink.pipeline.commands.console import known_device, note_console, print_note
+from camlink.pipeline.commands.console import note_console, print_note, writable_folder
+from camlink.pipeline.commands.worker_options import (
+    BusOption,
+    ConfigArgument,
+    DeviceOption,
+    HealthOption,
+    HoldOption,
+    ShareOption,
+    StateOption,
+    TraceOption,
+    WhenBehind,
+)
 
 if TYPE_CHECKING:
     from camlink.models.base import OutputSpec
@@ -27,24 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 app = typer.Typer(help="One step of the graph as a process: docs/distributed.md.", no_args_is_help=True)
-
-ConfigArgument = Annotated[str, typer.Argument(envvar="CAMLINK_CONFIG", help="Site configuration, the same for all.")]
-BusOption = Annotated[str, typer.Option("--bus", envvar="CAMLINK_BUS", help="kafka://HOST:PORT/SITE?partitions=12")]
-StateOption = Annotated[str, typer.Option("--state", envvar="CAMLINK_STATE", help="redis://HOST:PORT")]
-HEALTH = "Serve /healthz, /readyz, /metrics on HOST:PORT or a loopback PORT."
-HealthOption = Annotated[str | None, typer.Option("--health", envvar="CAMLINK_HEALTH", help=HEALTH)]
-DeviceOption = Annotated[
-    str | None, typer.Option(envvar="CAMLINK_DEVICE", help="auto, cpu, cuda or cuda:N.", callback=known_device)
-]
-HoldOption = Annotated[
-    float,
-    typer.Option("--hold-s", envvar="CAMLINK_HOLD_S", min=0.0, help="Longest wait for what other workers are to say."),
-]
-TraceOption = Annotated[
-    Path | None, typer.Option("--trace", help="Recorded outputs in place of cameras and models, as in a replay.")
-]
-
-WhenBehind = Literal["block", "drop-oldest"]
 
 
 class Runs(Protocol):
@@ -71,9 +64,7 @@ def ingest(
     bus: BusOption,
     state: StateOption,
     replay: Annotated[bool, typer.Option(help="Read the cameras' files once, at full speed, as recorded.")] = False,
-    share: Annotated[
-        str, typer.Option(help="I/N: of N ingest workers this is the I-th, from 1, with its cameras.")
-    ] = "1/1",
+    share: ShareOption = "1/1",
     trace: TraceOption = None,
     health: HealthOption = None,
 ) -> None:
@@ -189,7 +180,12 @@ def scheduler(
 def results(
     config: ConfigArgument,
     bus: BusOption,
-    out: Annotated[Path, typer.Option(envvar="CAMLINK_OUT", help="Results folder; one that exists is gone on with.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            envvar="CAMLINK_OUT", help="Results folder; one that exists is gone on with.", callback=writable_folder
+        ),
+    ],
     flush_s: Annotated[
         float, typer.Option(min=0.1, help="Seconds between writes; each makes one file per camera.")
     ] = 10.0,
@@ -242,10 +238,8 @@ def _without_models(step: str, config: str, bus: str, state: str, hold_s: float,
 
 
 def _site(config: str) -> SiteConfig:
-    """Read the configuration. The Kafka client's own news is left out: of a broker that is away the bus tells once."""
     from camlink.pipeline.config import load_config
 
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     return load_config(config)
 
 
@@ -369,7 +363,5 @@ def _readings(
 def _shared(site: SiteConfig, share: str) -> list[SourceSpec]:
     from camlink.pipeline.ingest.roster import is_in_share
 
-    number, _, of = share.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise typer.BadParameter(f'"{share}" is no share; write I/N, such as 2/3', param_hint="--share")
-    return [camera.source_spec() for camera in site.cameras if is_in_share(camera.id, int(number), int(of))]
+    number, of = map(int, share.split("/"))
+    return [camera.source_spec() for camera in site.cameras if is_in_share(camera.id, number, of)]

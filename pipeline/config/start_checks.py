@@ -25,6 +25,23 @@ def check_start(config: SiteConfig) -> None:
         raise ConfigError([config.problem_at(path, message) for path, message in faults])
 
 
+def known_memory_gb(config: SiteConfig) -> float | None:
+    """Return what all models take together, as stated or measured before on this machine; None where one is unknown."""
+    needed_gb = 0.0
+    for definition in config.model_definitions():
+        taken_gb = definition.memory_gb
+        if taken_gb is None:
+            try:
+                measured = building.known_costs(definition, config.device)
+            except ModelError:  # a device or a file that is not there is told of as what is wrong
+                return None
+            if measured is None:
+                return None
+            taken_gb = measured.memory_gb
+        needed_gb += taken_gb
+    return needed_gb
+
+
 def start_faults(config: SiteConfig) -> Iterator[Found]:
     """Yield by key what is missing or does not fit: a device, weights, labels, a trace, links, a zoo, budgets."""
     definitions = config.model_definitions()

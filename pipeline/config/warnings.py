@@ -3,7 +3,7 @@
 Links that adaptation trains answer under `mlink` and `mlink-exact`. Others do not answer by them, so that none are
 trained and no frames are executed for links to learn from. Without a budget, and for `camlink` without a target, every
 policy executes every model on every frame; only `all` says so by its name. So does a camera of which a period brings
-hardly more frames than it profiles.
+hardly more frames than it profiles, and a memory budget that holds all models, alone.
 """
 
 from __future__ import annotations
@@ -29,35 +29,62 @@ def warnings_of(site: SiteConfig) -> list[Problem]:
     return _in_order(site, (*_unlimited(site), *_unbound(site), *_alone(site), *_profiled(site), *_unread(site)))
 
 
+def memory_warnings(site: SiteConfig, needed_gb: float) -> list[Problem]:
+    """Return what is to be told once it is known what all models take in memory together."""
+    if not _has_memory_budget_alone(site) or needed_gb > (site.budgets.memory_gb or 0.0):
+        return []
+    message = f"all models fit, {needed_gb:.2f} GB together, and there is no other budget, {_saved_nothing(site)}"
+    return [site.problem_at(("budgets", "memory_gb"), message)]
+
+
 def config_warnings(path: str | Path) -> list[Problem]:
     """Return `warnings_of` the sound part of a file; nothing where it is not known what its policy is to be.
 
-    A missing budget is not told of where something was wrong, which may have been it.
+    A missing budget is not told of where something was wrong, which may have been it. Where it is known what the models
+    take, `memory_warnings` are among them.
     """
+    from camlink.pipeline.config.start_checks import known_memory_gb
+
     read = read_config(path)
     gone = read.origin.left_out
     if read.sound is None or gone.touches("policy"):
         return []
-    return _in_order(read.sound, _unread(read.sound)) if gone.paths else warnings_of(read.sound)
+    if gone.paths:
+        return _in_order(read.sound, _unread(read.sound))
+    needed_gb = known_memory_gb(read.sound) if _has_memory_budget_alone(read.sound) else None
+    roomy = [] if needed_gb is None else memory_warnings(read.sound, needed_gb)
+    return sorted([*warnings_of(read.sound), *roomy], key=_line)
 
 
 def _in_order(site: SiteConfig, found: Iterable[Found]) -> list[Problem]:
-    problems = [site.problem_at(path, message) for path, message in found]
-    return sorted(problems, key=lambda problem: problem.line or 0)
+    return sorted((site.problem_at(path, message) for path, message in found), key=_line)
+
+
+def _line(problem: Problem) -> int:
+    return problem.line or 0
 
 
 def _unlimited(site: SiteConfig) -> Iterator[Found]:
-    budgets = site.budgets
-    if site.policy == "all" or any((budgets.time_share, budgets.memory_gb, budgets.latency_ms)):
-        return
-    camlink = site.policy == "camlink"
-    if camlink and any((site.target_agreement, site.targets, *(camera.target_agreement for camera in site.cameras))):
-        return
-    yield (
-        ("budgets",),
-        f"{site.shown_policy()} has no budget{' and no target' if camlink else ''}, so every model executes on every "
-        f"frame and nothing is saved; set budgets.time_share, such as 0.4{', or target_agreement' if camlink else ''}",
-    )
+    if site.budgets.memory_gb is None and not _saves(site):
+        target = " and no target" if site.policy == "camlink" else ""
+        yield ("budgets",), f"{site.shown_policy()} has no budget{target}, {_saved_nothing(site)}"
+
+
+def _has_memory_budget_alone(site: SiteConfig) -> bool:
+    return site.budgets.memory_gb is not None and not _saves(site)
+
+
+def _saves(site: SiteConfig) -> bool:
+    """Say whether anything but a memory budget keeps models from executing on every frame, or nothing is meant to."""
+    if site.policy == "all" or site.budgets.time_share or site.budgets.latency_ms:
+        return True
+    targets = (site.target_agreement, site.targets, *(camera.target_agreement for camera in site.cameras))
+    return site.policy == "camlink" and any(targets)
+
+
+def _saved_nothing(site: SiteConfig) -> str:
+    advice = ", or target_agreement" if site.policy == "camlink" else ""
+    return f"so every model executes on every frame and nothing is saved; set budgets.time_share, such as 0.4{advice}"
 
 
 def _unbound(site: SiteConfig) -> Iterator[Found]:

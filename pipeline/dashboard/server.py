@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from camlink.pipeline.dashboard.auth import Door, is_local
-from camlink.pipeline.errors import CamlinkError
+from camlink.pipeline.errors import DashboardError
 
 if TYPE_CHECKING:
     from camlink.pipeline.dashboard.app import Metrics
@@ -21,10 +21,6 @@ logger = logging.getLogger(__name__)
 
 PORT = 8765
 EVERY_ADDRESS = ("0.0.0.0", "::")
-
-
-class DashboardError(CamlinkError):
-    """The dashboard cannot be served as asked."""
 
 
 class DashboardMissing(DashboardError):
@@ -50,14 +46,7 @@ class Dashboard:
     ) -> None:
         """``port`` None: `PORT`, or a free one if that is taken."""
         app_module, uvicorn = _libraries()
-        if token is None and not is_local(host):
-            raise DashboardError(
-                f"the dashboard shows cameras, so bound to {host} it needs a token: set CAMLINK_DASHBOARD_TOKEN"
-            )
-        try:
-            self.door = Door(token)
-        except ValueError as error:
-            raise DashboardError(str(error)) from error
+        self.door = door_to(host, token)
         from camlink.pipeline.dashboard.library import Library
 
         self._socket = _listen(host, port)
@@ -90,6 +79,18 @@ class Dashboard:
         if self._thread is not None:
             self._thread.join(10)
         self._socket.close()
+
+
+def door_to(host: str, token: str | None) -> Door:
+    """Return who is let in. Raises `DashboardError` for a token that is too short, or missing where others come."""
+    if token is None and not is_local(host):
+        raise DashboardError(
+            f"the dashboard shows cameras, so bound to {host} it needs a token: set CAMLINK_DASHBOARD_TOKEN"
+        )
+    try:
+        return Door(token)
+    except ValueError as error:
+        raise DashboardError(str(error)) from error
 
 
 def _reachable(host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -12,7 +13,12 @@ from datetime import datetime, timedelta
 from camlink.pipeline.ingest.base import Reading, SourceSpec
 from camlink.pipeline.ingest.framing import FrameCounter, seal
 from camlink.pipeline.ingest.vigilance import FrozenRule
+from camlink.pipeline.quantities import format_duration
 from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, Pixels
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_AFTER_S = 60.0  # until then a clock that was set back may catch up with a camera's last frame
 
 
 class Channel:
@@ -30,7 +36,7 @@ class Channel:
         first_index: int = 0,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``seconds`` measures for how long a picture stands still, which a clock that is set must not disturb."""
+        """``seconds`` measures how long a picture stands still, and the clock is behind, whatever that is set to."""
         self._spec, self._seconds = spec, seconds
         self._counter = FrameCounter(spec.camera_id, spec.crop, with_stats, first_index)
         self._frozen = FrozenRule(frozen_after_s)
@@ -38,6 +44,7 @@ class Channel:
         self._readings: deque[Reading] = deque()
         self._token = 0
         self._last_at: datetime | None = None
+        self._behind_since_s: float | None = None  # the clock has not reached the last frame's time since then
         self._changed = threading.Condition()
 
     def accepts(self, token: int) -> bool:
@@ -99,11 +106,31 @@ class Channel:
             return self._changed.wait_for(lambda: bool(self._readings), timeout_s)
 
     def _advance(self, now: datetime) -> datetime:
-        """Return ``now``, or just after the last frame's time if the machine's clock was set back."""
-        if self._last_at is not None:
-            now = max(now, self._last_at + timedelta(microseconds=1))
+        """Return ``now``, or just after the last frame's time while the machine's clock is behind that.
+
+        A clock that stays behind is followed, for it had been ahead: else no time would pass until it is there again.
+        """
+        last = self._last_at
+        if last is not None and now <= last and not self._is_left_behind(last - now):
+            now = last + timedelta(microseconds=1)
+        else:
+            self._behind_since_s = None
         self._last_at = now
         return now
+
+    def _is_left_behind(self, behind: timedelta) -> bool:
+        seconds = self._seconds()
+        if self._behind_since_s is None:
+            self._behind_since_s = seconds
+        since_s = seconds - self._behind_since_s
+        if since_s < FOLLOW_AFTER_S:
+            return False
+        logger.warning(
+            'camera "%s": for %.0f s the clock has been behind its last frame, by %s now; following the clock: frames '
+            "since it was set back are dated alike, those before may be dated too late",
+            *(self._spec.camera_id, since_s, format_duration(behind)),
+        )
+        return True
 
     def _put(self, reading: Reading) -> None:
         self._readings.append(reading)

@@ -44,12 +44,21 @@ def discover(path: Path, *, fps: float | None, timezone: str, camera_id: str | N
         raise SourceError(f"there is no file or folder {mask_url(path)}{advice}")
     finds = list(_search(path, timezone) if path.is_dir() else _file(path, timezone))
     if not finds:
-        raise SourceError(f"{path}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) and no images found")
+        raise SourceError(
+            f"{path}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) and no images found{_instead(path)}"
+        )
     specs = [
         SourceSpec(camera, tuple(str(find.path) for find in group), fps=fps, timezone=timezone)
         for camera, group in sorted(_by_camera(finds).items())
     ]
     return specs if camera_id is None else [_chosen(specs, camera_id, path)]
+
+
+def _instead(path: Path) -> str:
+    """Say what a folder without footage holds, where that is something of camlink's."""
+    if (path / "trace.yaml").is_file():
+        return "; it is a trace, which `camlink replay` and `compare` take by itself"
+    return "; it holds a run's results, see `camlink report`" if (path / "run.json").is_file() else ""
 
 
 def _search(folder: Path, timezone: str) -> Iterable[_Find]:

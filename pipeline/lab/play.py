@@ -99,6 +99,7 @@ class _Player:
     ) -> None:
         self._camera, self._policy, self._in_blocks, self._cut = camera, policy, in_blocks, cut
         self._where = f'policy "{name}" on camera "{camera.camera_id}"'
+        self._bound = bound
         self._models = tuple(setup.specs)
         self._specs = setup.specs
         self._place = {m: i for i, m in enumerate(self._models)}
@@ -183,7 +184,7 @@ class _Player:
             if model not in self._place or model in executed:
                 wrong = "has executed already" if model in executed else f"is not one of {', '.join(self._models)}"
                 raise PolicyError(f'{self._where}: on frame {self._camera.index[row]} chose "{model}", which {wrong}')
-            if not purse.affords(model):
+            if self._bound and not purse.affords(model):
                 raise PolicyError(self._overspent(row, model))
             purse.spend(model)
             place = self._place[model]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from camlink.models.base import OutputSpec
-from camlink.models.trace_arrays import CameraTrace, open_arrays
+from camlink.models.trace_arrays import CameraTrace, check_folder, names_of, open_arrays
 from camlink.operators.experience import Shown, experience_of
 from camlink.operators.zoo import Experience, Zoo
 from camlink.pipeline.errors import TraceError
@@ -22,13 +22,17 @@ def build_zoo(
 ) -> Zoo:
     """Return a zoo of all cameras of these traces, by their newest frames, ``most`` of each.
 
-    ``note`` is told what is left out, ``step`` which camera is played. Raises `TraceError` for traces that cannot be
-    read, that are given twice, or that hold other models than the first one.
+    Folders of one name are told apart, and one that is given twice is taken once. ``note`` is told what is left out,
+    ``step`` which camera is played. Raises `TraceError` for traces that cannot be read, or that hold other models than
+    the first one.
     """
     specs: dict[str, OutputSpec] = {}
-    learnt: dict[str, Experience] = {}
-    for path in paths:
-        trace = open_arrays(path, detections=True)
+    learnt: list[Experience] = []
+    called = names_of(list(paths))
+    for path in called:
+        check_folder(path)  # all of them, before any is played
+    for path, called_so in called.items():
+        trace = open_arrays(path, name=called_so, detections=True)
         for text in trace.notes:
             note(text)
         for camera in usable_cameras(trace, note):
@@ -39,11 +43,9 @@ def build_zoo(
                 raise TraceError(
                     f"{path}: {name} has other models ({here}) than the first camera of this zoo ({there})"
                 )
-            if name in learnt:
-                raise TraceError(f"{path}: {name} is in the zoo already; name each trace once")
             step(f"{name}: {min(len(camera), most or len(camera)):,} frames")
-            learnt[name] = experience_of(name, shown(camera, most), specs, costs_of(trace, camera))
-    return Zoo(specs, tuple(learnt.values()))
+            learnt.append(experience_of(name, shown(camera, most), specs, costs_of(trace, camera)))
+    return Zoo(specs, tuple(learnt))
 
 
 def shown(camera: CameraTrace, most: int | None = None) -> list[Shown]:

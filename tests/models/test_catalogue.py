@@ -105,7 +105,7 @@ def test_on_cpu_the_backend_measured_to_be_faster_is_taken(tmp_path: Path, monke
     monkeypatch.setattr(building, "_yolo", lambda d, path, place, backend, cache: taken.append(backend) or Named(d))
     build(entry, "cpu", tmp_path)
     for backend, ms in (("onnxruntime", 60.0), ("torch", 40.0)):
-        key = building._key(entry, weights, "cpu", backend)
+        key = building._key(entry, building.sha256_of(weights), "cpu", backend)
         profile = building.measure(Named(entry), key, [picture()], (1,))
         building.store(replace(profile, ms_by_batch={1: ms}), tmp_path)
         assert stored(key, tmp_path) is not None

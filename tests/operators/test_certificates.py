@@ -19,6 +19,7 @@ from camlink.pipeline.reports.rows import read_camera
 from camlink.pipeline.results import ResultsLog, RunResults
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
+from tests.scenes import crowd
 
 RULES: dict[str, Any] = {
     "period": timedelta(minutes=5),
@@ -29,16 +30,12 @@ RULES: dict[str, Any] = {
 }
 
 
-def people(frame: Frame) -> int:
-    return frame.index * 7 // 20 % 6
-
-
 def models(**more: Any) -> list[TinyModel]:
     """Bags follow persons only until frame 400, so that predictions are right first and wrong later."""
     return [
-        TinyModel.count("objects", lambda f: [people(f), f.index % 2], size=2),
-        TinyModel.count("persons", people),
-        TinyModel.count("bags", lambda f: people(f) * 2 if f.index > 400 else people(f) // 2, **more),
+        TinyModel.count("objects", lambda f: [crowd(f), f.index % 2], size=2),
+        TinyModel.count("persons", crowd),
+        TinyModel.count("bags", lambda f: crowd(f) * 2 if f.index > 400 else crowd(f) // 2, **more),
     ]
 
 

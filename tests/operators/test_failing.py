@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 import pytest
@@ -26,29 +26,18 @@ from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput, OutputReady, Record
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
-
-RULES: dict[str, Any] = {
-    "period": timedelta(minutes=5),
-    "links": {"bootstrap_frames": 40, "min_train_frames": 40},
-    "audit": {"fraction": 0.1},
-    "adaptation": {"policy": "off"},
-    "budgets": {"time_share": 0.4},
-}
-
-
-def people(frame: Frame) -> int:
-    return (frame.index // 12) % 4
+from tests.scenes import USUAL, groups
 
 
 @pytest.mark.parametrize("policy", ["mlink", "mlink-exact"])
 def test_the_next_decision_does_without_a_model_that_fails(policy: str) -> None:
     fails = frozenset(range(200, 900))
     models = [
-        TinyModel.count("objects", lambda f: [people(f), 1], size=2, time_ms=20.0),
-        TinyModel.count("persons", people, fails_on=fails),
-        TinyModel.count("bags", lambda f: people(f) // 2),
+        TinyModel.count("objects", lambda f: [groups(f), 1], size=2, time_ms=20.0),
+        TinyModel.count("persons", groups, fails_on=fails),
+        TinyModel.count("bags", lambda f: groups(f) // 2),
     ]
-    records = run_frames(make_frames("hall", 900), models, **RULES, policy=policy)
+    records = run_frames(make_frames("hall", 900), models, **USUAL, policy=policy)
     first, *later = [r for r in records if isinstance(r, Decision)]
     assert first.execute == ("persons",), "or it is not the one that matters"
     assert all("persons" not in decision.execute and decision.execute for decision in later)
@@ -111,9 +100,9 @@ def test_a_model_that_cannot_be_loaded_ends_no_run(policy: str, memory_gb: float
         def load(self) -> None:
             raise OSError("no weights there")
 
-    models = [Gone.count("objects", people), TinyModel.count("persons", people), TinyModel.count("bags", people)]
+    models = [Gone.count("objects", groups), TinyModel.count("persons", groups), TinyModel.count("bags", groups)]
     budgets = {"memory_gb": memory_gb, **({} if policy == "all" else {"time_share": 0.7})}
-    records = run_frames(make_frames("hall", 300), models, **{**RULES, "budgets": budgets}, policy=policy)
+    records = run_frames(make_frames("hall", 300), models, **{**USUAL, "budgets": budgets}, policy=policy)
     served = [o for r in records if isinstance(r, FrameResult) for o in r.outputs if o.served]
     assert Counter(o.model for o in served) == dict.fromkeys(("objects", "persons", "bags"), 300)
     assert {o.how for o in served if o.model == "objects"} == {"abstained"}
@@ -127,7 +116,7 @@ def test_another_worker_tries_a_model_anew_that_failed_on_the_first() -> None:
 
     def worker(fails: bool) -> InferenceOperator:
         fails_on = frozenset(range(30, 900)) if fails else frozenset()
-        models = [TinyModel.count("persons", people, fails_on=fails_on), TinyModel.count("objects", people)]
+        models = [TinyModel.count("persons", groups, fails_on=fails_on), TinyModel.count("objects", groups)]
         pool = ModelPool(models)
         gate = gate_of(config, pool)
         return InferenceOperator(pool, lambda camera: FramePlanner(camera, rules, 1.0), MemoryState(), gate=gate)
@@ -156,8 +145,8 @@ def test_another_worker_tries_a_model_anew_that_failed_on_the_first() -> None:
 @pytest.mark.parametrize("policy", ["mlink", "mlink-exact", "standalone"])
 def test_where_no_model_answers_decisions_do_not_blame_the_budget(policy: str) -> None:
     fails_on = frozenset(range(100, 900))
-    models = [TinyModel.count(name, people, fails_on=fails_on) for name in ("objects", "persons")]
-    rules = {**RULES, "budgets": {"time_share": 0.5}}
+    models = [TinyModel.count(name, groups, fails_on=fails_on) for name in ("objects", "persons")]
+    rules = {**USUAL, "budgets": {"time_share": 0.5}}
     *_, last = (r for r in run_frames(make_frames("hall", 700), models, **rules, policy=policy) if is_decision(r))
     assert last.execute == () and "budget" not in last.reason
     assert "not executed, for want of any answer of late: objects, persons" in last.reason
@@ -172,10 +161,10 @@ def is_decision(record: Record) -> TypeGuard[Decision]:
 def test_baselines_are_tuned_on_the_models_that_answer(policy: str, dead: str) -> None:
     """Else nothing is known of any: the first was executed on every frame, and the others never again."""
     models = [
-        TinyModel.count(name, people, fails_on=frozenset(range(900) if name == dead else ()))
+        TinyModel.count(name, groups, fails_on=frozenset(range(900) if name == dead else ()))
         for name in ("objects", "persons", "bags")
     ]
-    records = run_frames(make_frames("hall", 500), models, **RULES, policy=policy)
+    records = run_frames(make_frames("hall", 500), models, **USUAL, policy=policy)
     served = [o for r in records if isinstance(r, FrameResult) and r.purpose == "serve" for o in r.outputs if o.served]
     frames, ran = len(served) // 3, Counter(o.model for o in served if o.how == "executed")
     assert set(ran) == {"objects", "persons", "bags"} - {dead} and min(ran.values()) > frames / 20

@@ -22,26 +22,16 @@ from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import ConfigError
 from camlink.pipeline.records import Decision, Frame, FrameResult, Purpose, Record, Value
 from camlink.pipeline.testing import TinyModel, make_frames, outputs, run_frames
+from tests.scenes import USUAL, groups
 
-RULES: dict[str, Any] = {
-    "period": timedelta(minutes=5),
-    "links": {"bootstrap_frames": 40, "min_train_frames": 40},
-    "audit": {"fraction": 0.1},
-    "adaptation": {"policy": "off"},
-    "budgets": {"time_share": 0.4},
-    "policy": "camlink",
-}
-
-
-def people(frame: Frame) -> int:
-    return (frame.index // 12) % 4
+RULES: dict[str, Any] = USUAL | {"policy": "camlink"}
 
 
 def models(**more: Any) -> list[TinyModel]:
     return [
-        TinyModel.count("objects", lambda f: [people(f), 1], size=2, time_ms=20.0),
-        TinyModel.count("persons", people),
-        TinyModel.count("bags", lambda f: people(f) // 2, **more),
+        TinyModel.count("objects", lambda f: [groups(f), 1], size=2, time_ms=20.0),
+        TinyModel.count("persons", groups),
+        TinyModel.count("bags", lambda f: groups(f) // 2, **more),
     ]
 
 
@@ -152,7 +142,7 @@ def lonely(frame: Frame) -> int:
 
 @pytest.mark.parametrize("policy", ["camlink", "mlink-exact"])
 def test_where_not_all_models_fit_audits_judge_what_is_served_and_nothing_fresher(policy: str) -> None:
-    functions = {"objects": people, "persons": people, "bags": lonely}
+    functions = {"objects": groups, "persons": groups, "bags": lonely}
     tiny = [TinyModel.count(name, function) for name, function in functions.items()]
     rules = RULES | {"budgets": {"memory_gb": 1.0}, "policy": policy}
     records = run_frames(make_frames("hall", 3000), tiny, **rules)
@@ -169,7 +159,7 @@ def test_where_not_all_models_fit_audits_judge_what_is_served_and_nothing_freshe
 
 
 def test_where_not_all_models_fit_one_that_is_not_loaded_is_learnt_of_on_full_frames() -> None:
-    functions = {"objects": people, "persons": people, "bags": lambda frame: 3 - people(frame)}
+    functions = {"objects": groups, "persons": groups, "bags": lambda frame: 3 - groups(frame)}
     tiny = [TinyModel.count(name, function) for name, function in functions.items()]
     rules = RULES | {"budgets": {"memory_gb": 1.0, "time_share": 0.34}}
     records = run_frames(make_frames("hall", 600), tiny, **rules)

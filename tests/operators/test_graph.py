@@ -25,27 +25,16 @@ from camlink.pipeline.records import (
     Record,
 )
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
+from tests.scenes import USUAL, crowd
 
-RULES = {
-    "period": timedelta(minutes=5),
-    "links": {"bootstrap_frames": 40, "min_train_frames": 40},
-    "audit": {"fraction": 0.1},
-    "adaptation": {"policy": "off"},
-    "budgets": {"time_share": 0.4},
-    "policy": "mlink-exact",
-}
-
-
-def people(frame: Frame) -> int:
-    """A crowd that swells and shrinks, in a pattern that no clock time gives away."""
-    return (frame.index * 7 // 20) % 6
+RULES = USUAL | {"policy": "mlink-exact"}
 
 
 def models(**more: object) -> list[TinyModel]:
     return [
-        TinyModel.count("objects", lambda f: [people(f), f.index % 2], size=2),
-        TinyModel.count("persons", people),
-        TinyModel.count("bags", lambda f: people(f) // 2, **more),  # type: ignore[arg-type]
+        TinyModel.count("objects", lambda f: [crowd(f), f.index % 2], size=2),
+        TinyModel.count("persons", crowd),
+        TinyModel.count("bags", lambda f: crowd(f) // 2, **more),  # type: ignore[arg-type]
     ]
 
 
@@ -65,7 +54,7 @@ def test_linked_outputs_are_right_where_links_can_know() -> None:
     records = run_frames(frames, models(), **RULES)
     linked = [o for o in outputs(records) if o.how == "linked" and o.model in ("persons", "bags")]
     assert len(linked) > 500
-    truth = {"persons": people, "bags": lambda f: people(f) // 2}
+    truth = {"persons": crowd, "bags": lambda f: crowd(f) // 2}
     right = [abs(float(o.value[0]) - truth[o.model](frames[o.frame_index])) < 0.5 for o in linked]  # type: ignore[index]
     assert np.mean(right) > 0.8
     assert all(o.sources and o.link_version and 0 <= (o.confidence or 0) <= 1 for o in linked)
@@ -286,7 +275,7 @@ def test_links_relearn_after_the_scene_has_changed() -> None:
     """From frame 600 on, each object comes with two bags instead of half a one: the old link is wrong everywhere."""
 
     def bags(frame: Frame) -> int:
-        return people(frame) // 2 if frame.index < 600 else 2 * people(frame)
+        return crowd(frame) // 2 if frame.index < 600 else 2 * crowd(frame)
 
     tiny = [*models()[:2], TinyModel.count("bags", bags)]
     adaptation = {"policy": "periodic", "interval": timedelta(seconds=60), "frames": 10}

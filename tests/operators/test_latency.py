@@ -32,6 +32,7 @@ from camlink.pipeline.records import Decision, Frame, FrameDropped, FrameResult,
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
+from tests.scenes import groups
 
 COSTS = Costs({"a": 10.0, "b": 30.0, "c": 50.0}, {"a": 1.0, "b": 1.0, "c": 1.0})
 TIME_MS = {"objects": 40.0, "persons": 20.0, "bags": 20.0}
@@ -46,10 +47,6 @@ RULES: dict[str, Any] = {
 }
 
 
-def people(frame: Frame) -> int:
-    return (frame.index // 12) % 4
-
-
 def models(clock: ManualClock | None = None, slower: float = 1.0) -> list[TinyModel]:
     """Return counters that take their time by ``clock``, or ``slower`` times as long as they cost."""
 
@@ -61,7 +58,7 @@ def models(clock: ManualClock | None = None, slower: float = 1.0) -> list[TinyMo
 
         return run
 
-    answers = {"objects": people, "persons": people, "bags": lambda f: people(f) // 2}
+    answers = {"objects": groups, "persons": groups, "bags": lambda f: groups(f) // 2}
     return [TinyModel.count(m, taking(TIME_MS[m], answer), time_ms=TIME_MS[m]) for m, answer in answers.items()]
 
 

@@ -128,6 +128,7 @@ def test_links_that_were_promoted_after_the_snapshot_stand() -> None:
         (lambda data: data.replace(b'"format":1', b'"format":9'), "format 9"),
         (lambda data: data.replace(b'"persons"', b'"parsons"'), "other models"),
         (lambda data: data.replace(b'"times":[17', b'"times":[9e'), "not a snapshot"),
+        (lambda data: data.replace(b"[1,2,[0.5],[1.0]]", b"[1,2,[0.5],[1,0]]"), "1 and 2 scores of the same frames"),
     ],
 )
 def test_what_is_no_snapshot_is_refused_and_changes_nothing(damage: Any, said: str) -> None:

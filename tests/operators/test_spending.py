@@ -14,6 +14,7 @@ from camlink.operators.evidence import Certificate, certify
 from camlink.operators.spending import LEAST, MOST, AuditAccount
 from camlink.pipeline.records import Decision, Frame, FrameResult
 from camlink.pipeline.testing import TinyModel, make_frames, run_frames
+from tests.scenes import crowd
 
 NARROW, WIDE = Certificate(0.99, 0.98, 1.0, 900, 9000), Certificate(0.7, 0.4, 0.9, 20, 900)
 
@@ -42,17 +43,13 @@ def test_no_camera_is_audited_beyond_its_share_but_for_a_period_that_grew(period
     assert spent <= 0.05 * frames + 0.05 * MOST * longest
 
 
-def people(frame: Frame) -> int:
-    return frame.index * 7 // 20 % 6
-
-
 def test_a_run_records_the_chances_it_used_and_its_certificate_stays_true() -> None:
     def bags(frame: Frame) -> int:
-        return people(frame) // 2 if frame.index % 1500 < 900 else 9
+        return crowd(frame) // 2 if frame.index % 1500 < 900 else 9
 
     models = [
-        TinyModel.count("objects", lambda f: [people(f), f.index % 2], size=2),
-        TinyModel.count("persons", people),
+        TinyModel.count("objects", lambda f: [crowd(f), f.index % 2], size=2),
+        TinyModel.count("persons", crowd),
         TinyModel.count("bags", bags),
     ]
     records = run_frames(

@@ -14,6 +14,7 @@ from camlink.operators.targets import Standing, TargetWatch, spared, trials
 from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Decision, Frame, FrameResult, ModelOutput, Record
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
+from tests.scenes import crowd
 
 RULES: dict[str, Any] = {
     "period": timedelta(minutes=5),
@@ -27,20 +28,16 @@ RULES: dict[str, Any] = {
 TOMORROW = START + timedelta(days=1)
 
 
-def people(frame: Frame) -> int:
-    return frame.index * 7 // 20 % 6
-
-
 def models(**more: Any) -> list[TinyModel]:
     """What the action is (a count here) cannot be told from 300 to 2000; before and after it follows the persons."""
 
     def action(frame: Frame) -> int:
         astray = 300 <= frame.index < 2000
-        return frame.index * 7919 % 11 + 3 if astray else people(frame) // 2
+        return frame.index * 7919 % 11 + 3 if astray else crowd(frame) // 2
 
     return [
-        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
-        TinyModel.count("persons", people),
+        TinyModel.count("objects", lambda f: [crowd(f), crowd(f) % 2], size=2),
+        TinyModel.count("persons", crowd),
         TinyModel.count("action", action, **more),
     ]
 
@@ -127,6 +124,17 @@ def test_a_frame_that_comes_late_after_midnight_begins_no_new_day() -> None:
     for index, second in enumerate([0, 10, 20, -5, 30]):
         watch.observe(audited(index, second))
     assert watch.certificates()["persons"].audits == 5
+
+
+def test_a_clock_that_is_set_back_by_days_begins_a_day_anew() -> None:
+    spec = models()[1].spec
+    watch = TargetWatch("hall", {"persons": spec}, lambda camera, model: 0.9, timedelta(hours=1))
+    for index, day in enumerate([400, 400, 0, 0, 0, 1, 1]):
+        at, value = START + timedelta(days=day), np.ones(1, np.float32)
+        truth = ModelOutput("hall", index, at, "persons", value, "audit", "executed")
+        shadow = ModelOutput("hall", index, at, "persons", value, "audit", "linked", served=False)
+        watch.observe(FrameResult("hall", index, at, "audit", (truth, shadow), 0.1))
+    assert watch.certificates()["persons"].audits == 2, "those of the last day"
 
 
 def scores(table: dict[tuple[str, ...], dict[str, float]]) -> CameraScores:

@@ -74,6 +74,19 @@ def test_a_camera_is_left_alone_while_it_cools_down_but_others_are_not() -> None
     assert [alert.camera_id for alert in both] == ["hall", "yard"]
 
 
+def test_a_clock_that_is_set_back_silences_no_rule_until_it_is_there_again() -> None:
+    ahead, now = [result(36000 + second, 9) for second in range(10)], counts(*[9] * 10)
+    early, late = watch(rule(), *ahead, *now)
+    assert (early.at, late.at) == (START + timedelta(seconds=36003), START + timedelta(seconds=3))  # type: ignore[union-attr]
+    assert [found.at for found in watch(rule(), *ahead[:2], *now)] == [START + timedelta(seconds=3)]  # type: ignore[union-attr]
+    down = rule(when="camera_down", model=None, above=None)
+    events = [CameraEvent("hall", START + timedelta(hours=10), "down", "no frame")]
+    (told,) = watch(down, *events, *(replace(one, camera_id="yard") for one in now))
+    assert isinstance(told, Alert) and told.camera_id == "hall"
+    asks = watch(rule(confirm=True), *(result(36000 + s, 9, how="linked") for s in range(5)), *counts(*[9] * 9))
+    assert [type(found) for found in asks] == [RelabelRequest, Alert]
+
+
 def test_a_rule_about_some_cameras_is_about_those() -> None:
     assert watch(rule(cameras=["yard"]), *counts(9, 9, 9, 9)) == []
 

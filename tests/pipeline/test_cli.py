@@ -14,18 +14,20 @@ import cv2
 import numpy as np
 import pytest
 
+from camlink.models import catalogue
 from camlink.models.pool import ModelPool
 from camlink.models.recorded import open_trace
 from camlink.pipeline.commands import running
 from camlink.pipeline.commands.console import FAILED
 from camlink.pipeline.commands.record import record
 from camlink.pipeline.commands.running import run_and_report
-from camlink.pipeline.config import Budgets, SiteConfig
+from camlink.pipeline.config import Budgets, SiteConfig, load_config
 from camlink.pipeline.errors import ModelError, TraceError
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.recording import TraceWriter, record_trace
 from camlink.pipeline.records import Frame
 from camlink.pipeline.results import RunResults
+from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames
 
@@ -101,6 +103,19 @@ def test_two_replays_with_one_seed_leave_identical_rows(
     options = ("--config", "demo", "--period", "60s", "--out", str(folder / "again"))
     assert camlink("replay", str(folder / "trace"), *options).returncode == 0
     assert rows(folder / "again") == rows(folder / "run")
+
+
+@pytest.mark.parametrize(("models", "site"), [("traffic", "traffic"), ("persons,vehicles", "building")])
+def test_a_set_of_models_is_replayed_under_the_budget_of_its_built_in_site(
+    tmp_path: Path, models: str, site: str
+) -> None:
+    pool = ModelPool([TinyModel.count(name, lambda f: f.index % 3) for name in catalogue.sets()["traffic"]])
+    with TraceWriter(tmp_path / "trace", pool) as trace:
+        record_trace(make_frames("road", 60), pool, trace, Progress(pool.specs))
+    done = camlink("replay", str(tmp_path / "trace"), "--models", models, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    config = RunInfo.load(tmp_path / "run").config
+    assert (config["site"], config["budgets"]["time_share"]) == (site, load_config(site).budgets.time_share)
 
 
 def rows(run: Path) -> list[tuple[object, ...]]:

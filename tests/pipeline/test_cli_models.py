@@ -13,6 +13,7 @@ from camlink.models.profile import CostProfile, ProfileKey
 from camlink.pipeline.cli import app
 from camlink.pipeline.commands import running
 from camlink.pipeline.errors import RequestError
+from tests.pipeline.test_config_savings import measured
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +102,12 @@ def test_a_cost_that_replaces_quite_another_one_is_told(
     done = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["models", "profile", "objects"])
     assert done.exit_code == 0 and "36.2" in done.stdout
     assert (f"objects by onnxruntime took {before} ms a frame before. Budgets go by the new" in done.stderr) == told
+
+
+def test_the_list_says_what_models_cost_here_or_how_to_find_out(tmp_path: Path) -> None:
+    measured(tmp_path, 0.5)  # those of the set "building"
+    told = CliRunner(env={"COLUMNS": "200", "CAMLINK_CACHE": str(tmp_path)}).invoke(app, ["models", "list"])
+    assert told.exit_code == 0
+    costs = [line for line in told.output.splitlines() if line.startswith("costs here: ")]
+    assert costs[0].startswith("costs here: 10.0 ms a frame, 0.50 GB (onnxruntime on cpu with ")
+    assert costs[-1] == "costs here: not measured; a run measures them, or: camlink models profile condition"

@@ -114,6 +114,12 @@ def test_a_memory_budget_that_all_models_fit_is_said_to_be_none_and_played_once(
     assert "in the one pair of trace and budget" in page.read_text()
 
 
+def test_a_memory_budget_below_the_smallest_model_leaves_the_reference_as_it_is(trace: Path) -> None:
+    done = camlink("compare", str(trace), "--policy", "all", "periodic", "--budget-gb", "0.001", "--json")
+    assert done.exit_code == 0 and "is less than the smallest model of a camera takes; none executes" in done.stderr
+    assert [row["cost"] for row in json.loads(done.stdout)] == pytest.approx([1.0, 0.0])
+
+
 def test_each_trace_and_memory_budget_is_a_table_of_80_columns_whose_best_are_starred(trace: Path) -> None:
     held = max(entry.memory_gb for entry in open_arrays(trace).models.values())
     asked = ["compare", str(trace), "--budget-gb", f"{held}", "none", "--policy", "all", "standalone", "periodic"]

@@ -271,7 +271,7 @@ def test_keys_of_links_are_warned_of_where_answers_are_not_by_links(tmp_path: Pa
     [
         UNREAD + "policy: mlink\n",
         UNREAD + "policy: mlink-exact\n",
-        "links: {bootstrap_frames: 50}\nbudgets: {memory_gb: 1}\n",
+        "links: {bootstrap_frames: 50}\nbudgets: {time_share: 0.5}\n",
         "adaptation: {policy: off}\nbudgets: {latency_ms: 60}\n",  # what it asks for is what happens
         "target_agreement: 0.9\n",
         "targets: {persons: 0.9}\n",

@@ -25,7 +25,7 @@ from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.dashboard.targets import targets
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.exports import export_results
-from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, FrameStats
+from camlink.pipeline.records import CameraEvent, FrameDropped, FrameStats
 from camlink.pipeline.reports import build_report, headline, write_report
 from camlink.pipeline.reports.certificates import camera_proof, deciding
 from camlink.pipeline.reports.daily import daily_report, render_daily
@@ -35,6 +35,7 @@ from camlink.pipeline.reports.terminal import target_lines
 from camlink.pipeline.results import RunInfo, RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import TinyModel, make_frames
+from tests.scenes import crowd
 
 START = datetime(2026, 1, 5, 23, 50, tzinfo=UTC)  # ten minutes before midnight
 BOUNDS = ("estimate", "low", "high")
@@ -42,17 +43,13 @@ MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 STILL, MOVING = FrameStats(0.0, 0.1, 100.0), FrameStats(0.2, 0.1, 100.0)
 
 
-def people(frame: Frame) -> int:
-    return frame.index * 7 // 20 % 6
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fifteen minutes about midnight on two cameras; actions cannot be told from frame 150 on."""
     models = [
-        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
-        TinyModel.count("persons", people),
-        TinyModel.count("action", lambda f: people(f) // 2 if f.index < 150 else f.index * 7919 % 11 + 3),
+        TinyModel.count("objects", lambda f: [crowd(f), crowd(f) % 2], size=2),
+        TinyModel.count("persons", crowd),
+        TinyModel.count("action", lambda f: crowd(f) // 2 if f.index < 150 else f.index * 7919 % 11 + 3),
     ]
     config = SiteConfig(
         models="building",

@@ -9,9 +9,9 @@ import pytest
 
 from camlink.pipeline.dashboard.health import health_of
 from camlink.pipeline.dashboard.rollups import CameraState
-from camlink.pipeline.ingest.base import SourceSpec
+from camlink.pipeline.ingest.base import Reading, SourceSpec
 from camlink.pipeline.ingest.channel import Channel
-from camlink.pipeline.records import CameraEvent, Pixels
+from camlink.pipeline.records import CameraEvent, Frame, Pixels
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.testing import START
 
@@ -27,12 +27,19 @@ class Played:
         self.now, self.second = START, 0.0
         self.channel = Channel(SourceSpec("hall", ("x",)), 4.0, False, seconds=lambda: self.second)
 
+    def show(self, shade: int) -> list[Reading]:
+        self.now, self.second = self.now + timedelta(seconds=1), self.second + 1.0
+        self.channel.frame(0, picture(shade), self.now)
+        return list(iter(self.channel.take, None))
+
     def play(self, shade: int, seconds: int) -> list[str]:
-        for _ in range(seconds):
-            self.now, self.second = self.now + timedelta(seconds=1), self.second + 1.0
-            self.channel.frame(0, picture(shade), self.now)
-        readings = iter(self.channel.take, None)
+        readings = [reading for _ in range(seconds) for reading in self.show(shade)]
         return [reading.kind for reading in readings if isinstance(reading, CameraEvent)]
+
+    def frames(self, seconds: int) -> list[Frame]:
+        """Play pictures that move."""
+        readings = [reading for second in range(seconds) for reading in self.show(second % 2)]
+        return [reading for reading in readings if isinstance(reading, Frame)]
 
     def recover(self) -> None:
         self.channel.event(0, CameraEvent("hall", self.now, "recovered", "after 1 s and 1 attempts"))
@@ -67,3 +74,27 @@ def test_a_frozen_camera_that_is_slow_as_well_stays_frozen() -> None:
     camera = CameraState("hall", {})
     camera.events.extend({"kind": kind, "detail": ""} for kind in ("frozen", "slow"))
     assert health_of(camera, RunInfo("r", "1", 0, "all", {}, {}, START), START).state == "frozen"
+
+
+def test_a_clock_that_stays_behind_the_last_frame_is_followed_after_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    played = Played()
+    played.frames(3)
+    played.now += timedelta(hours=10)
+    ahead = played.frames(3)[-1].captured_at
+    played.now -= timedelta(hours=10)
+    waiting = played.frames(60)
+    assert all(ahead < frame.captured_at < ahead + timedelta(seconds=1) for frame in waiting) and not caplog.messages
+    followed = played.frames(3)
+    assert [frame.captured_at for frame in followed] == [START + timedelta(seconds=s) for s in (67, 68, 69)]
+    assert [frame.index for frame in followed] == [66, 67, 68]
+    (told,) = caplog.messages
+    assert told.startswith('camera "hall": for 60 s the clock has been behind its last frame, by 9h58min59s now')
+
+
+def test_a_clock_that_is_set_back_by_less_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    played = Played()
+    before = played.frames(2)
+    played.now -= timedelta(seconds=30)
+    times = [frame.captured_at for frame in before + played.frames(40)]
+    assert times == sorted(set(times)) and times[-1] == played.now
+    assert not caplog.messages

@@ -15,22 +15,19 @@ from camlink.pipeline import provenance
 from camlink.pipeline.cli import app
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.provenance import explain
-from camlink.pipeline.records import Frame, FrameDropped, FrameResult, Record
+from camlink.pipeline.records import FrameDropped, FrameResult, Record
 from camlink.pipeline.results import ResultsLog, RunResults
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
-
-
-def people(frame: Frame) -> int:
-    return frame.index * 7 // 20 % 6
+from tests.scenes import crowd
 
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
     models = [
-        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
-        TinyModel.count("persons", people),
-        TinyModel.count("action", lambda f: people(f) // 2 if f.index < 300 else f.index * 7919 % 11 + 3),
+        TinyModel.count("objects", lambda f: [crowd(f), crowd(f) % 2], size=2),
+        TinyModel.count("persons", crowd),
+        TinyModel.count("action", lambda f: crowd(f) // 2 if f.index < 300 else f.index * 7919 % 11 + 3),
     ]
     frames = [f for f in make_frames("hall", 900) if f.index not in (500, 501)]
     return run_frames(
@@ -132,9 +129,9 @@ def test_a_dropped_frame_says_why(run: RunResults) -> None:
 def per_frame() -> list[Record]:
     """`policy: camlink`, which answers without links; one model fails at first, so that nothing is known of it."""
     models = [
-        TinyModel.count("objects", lambda f: [people(f), people(f) % 2], size=2),
-        TinyModel.count("persons", people, time_ms=30.0),
-        TinyModel.count("action", lambda f: people(f) // 2, fails_on=frozenset(range(150))),
+        TinyModel.count("objects", lambda f: [crowd(f), crowd(f) % 2], size=2),
+        TinyModel.count("persons", crowd, time_ms=30.0),
+        TinyModel.count("action", lambda f: crowd(f) // 2, fails_on=frozenset(range(150))),
     ]
     return run_frames(
         make_frames("hall", 400),
@@ -185,6 +182,30 @@ def test_an_abstention_says_why_and_makes_nothing_up(per_frame: list[Record], pe
     assert found["answer"]["value"] is None
     assert row.reason and f"  reason: {row.reason}" in found["text"]
     assert "Answer: nothing, abstained." in found["text"]
+
+
+def test_what_a_model_said_on_a_frame_that_ran_late_is_named_only_once_it_was_known(tmp_path: Path) -> None:
+    told = run_frames(
+        make_frames("hall", 300),
+        [TinyModel.count(name, lambda frame: frame.index) for name in ("objects", "persons")],
+        policy="camlink",
+        budgets={"memory_gb": 1.0},
+        audit={"fraction": 0.2},
+        links={"bootstrap_frames": 20},
+        adaptation={"policy": "off"},
+    )
+    outputs = (o for r in told if isinstance(r, FrameResult) for o in r.outputs)
+    late = next(o for o in outputs if o.known_after is not None and o.purpose == "audit")
+    run = written(told, tmp_path, {"objects": 1, "persons": 1})
+    after = next(f.index for f in make_frames("hall", 300) if f.captured_at == late.known_after)
+    assert after > late.frame_index + 1
+    named = {
+        frame: explain(run, "hall", frame, late.model)["answer"].get("last_executed", {}).get("frame")
+        for frame in range(late.frame_index + 1, after + 2)
+    }
+    early = [seen for frame, seen in named.items() if frame <= after and seen is not None]
+    assert early and max(early) < late.frame_index, "it had not run when these were answered"
+    assert named[after + 1] >= late.frame_index
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from camlink.pipeline.dashboard.costs import costs_of
 from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.progress import Progress
 from camlink.pipeline.provenance import explain
-from camlink.pipeline.records import CameraEvent, Frame, FrameDropped, FrameResult, ModelOutput
+from camlink.pipeline.records import CameraEvent, FrameDropped, FrameResult, ModelOutput
 from camlink.pipeline.reports import build_report, headline, print_report, write_report
 from camlink.pipeline.reports.daily import daily_report, render_daily, troubles
 from camlink.pipeline.reports.data import survey
@@ -33,19 +33,16 @@ from camlink.pipeline.reports.spending import budget_words, over_spent, shown_ad
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames
+from tests.scenes import crowd
 
 BOOTSTRAP, FRAMES = 40, 400
-
-
-def people(frame: Frame) -> int:
-    return (frame.index * 7 // 20) % 6
 
 
 def run(out: Path, dropped: int = 0, **settings: Any) -> dict[str, Any]:
     """Run one camera at one frame per second; its last ``dropped`` frames never reach a model."""
     models = [
-        TinyModel.count("persons", people, time_ms=20.0),
-        TinyModel.count("objects", people, time_ms=30.0),
+        TinyModel.count("persons", crowd, time_ms=20.0),
+        TinyModel.count("objects", crowd, time_ms=30.0),
         TinyModel.count("action", lambda f: f.index * 7919 % 5, time_ms=50.0),
     ]
     rules: dict[str, Any] = {
@@ -149,7 +146,7 @@ def test_frames_that_no_model_saw_are_in_the_headline(tmp_path: Path) -> None:
 
 
 def test_dropped_frames_are_no_savings_while_a_run_goes_on() -> None:
-    model = TinyModel.count("persons", people)
+    model = TinyModel.count("persons", crowd)
     at = make_frames("hall", 1)[0].captured_at
     value = np.ones(1, np.float32)
     served = [
@@ -163,7 +160,7 @@ def test_dropped_frames_are_no_savings_while_a_run_goes_on() -> None:
 
 
 def test_cameras_that_are_away_are_named_while_a_run_goes_on() -> None:
-    model = TinyModel.count("persons", people)
+    model = TinyModel.count("persons", crowd)
     at = make_frames("hall", 1)[0].captured_at
     progress = Progress({"persons": model.spec})
     progress.observe([CameraEvent("hall", at, "down", "port closed"), CameraEvent("gate", at, "frozen", "")])

@@ -58,9 +58,25 @@ def test_a_zoo_is_built_from_traces_and_says_what_is_in_it(trace: Path, zoo: Pat
     assert [camera.frames for camera in build_zoo([trace], print, most=40).cameras] == [40, 40]
 
 
+def test_traces_in_folders_of_one_name_are_told_apart_and_one_given_twice_is_taken_once(
+    trace: Path, tmp_path: Path
+) -> None:
+    models = {name: RecordedEntry(spec, 30.0, 0.5) for name, spec in SPECS.items()}
+    other = write_arrays(tmp_path / "tuesday" / "halls", models, [building(1)])
+    told: list[str] = []
+    zoo = build_zoo([trace, other, trace], told.append)
+    above = trace.parent.name
+    assert [camera.camera_id for camera in zoo.cameras] == [
+        f"{above}/halls/hall-1",
+        f"{above}/halls/hall-2",
+        "tuesday/halls/hall-1",
+    ]
+    assert told[-1].startswith("trace tuesday/halls: no pixel_change")
+
+
 def test_what_cannot_be_one_zoo_is_refused(trace: Path, tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="halls/hall-1 is in the zoo already"):
-        build_zoo([trace, trace], print)
+    with pytest.raises(TraceError, match="nowhere: no such trace folder"):
+        build_zoo([trace, tmp_path / "nowhere"], lambda _: pytest.fail("played before all were looked at"))
     made = random_trace(1, 40, 2)
     other = write_arrays(tmp_path / "other", made.models, made.cameras)
     with pytest.raises(TraceError, match=r"other/cam has other models \(m0, m1\)"):
