@@ -11,7 +11,7 @@ import pytest
 from camlink.models.pool import ModelPool
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.dashboard.costs import costs_of
-from camlink.pipeline.dashboard.fleet import FleetView, troubles
+from camlink.pipeline.dashboard.fleet import troubles
 from camlink.pipeline.dashboard.models import models_view
 from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.provenance import explain
@@ -75,7 +75,7 @@ def test_what_was_spent_on_failures_is_held_against_the_budget_on_every_page(tmp
     assert costs.served == pytest.approx(report["cost"]["parts"]["serve"]["share"])
     told = f"{failed['failed']} executions failed and gave no answer: persons all {failed['failed']}."
     assert told in troubles(rollups.info, list(rollups.cameras.values()), costs)
-    (line, _) = models_view(FleetView(rollups), rollups).lines
+    (line, _) = models_view(rollups).lines
     assert (line.executions, line.failed) == (failed["made"], failed["failed"])
     day = daily_report(RunResults(tmp_path / "run"), START.date())
     assert told in troubles_of_day(day)
