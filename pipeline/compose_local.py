@@ -119,6 +119,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="Stop after so long; 0 runs until Ctrl-C.")] = 0.0,
 ) -> None:
     """Start the services of docker-compose.yml as local processes."""
+    from camlink.pipeline.commands.running import stop_on_interrupt
     from camlink.pipeline.config import load_config
 
     load_config(str(site))  # one word about what is wrong with it, in place of one in each service's log
@@ -128,10 +129,9 @@ def main(
         typer.echo(f"{', '.join(local.processes)} started; logs and results in {out}")
         started = time.monotonic()
         try:
-            while not local.failed() and (not seconds or time.monotonic() - started < seconds):
-                time.sleep(0.2)
-        except KeyboardInterrupt:
-            typer.echo("stopping")
+            with stop_on_interrupt(lambda: None) as stop:  # also where Ctrl-C is ignored, as by nohup
+                while not (stop() or local.failed()) and (not seconds or time.monotonic() - started < seconds):
+                    time.sleep(0.2)
         finally:
             failed = local.failed()  # before the others are stopped for it
             codes = local.stop()
