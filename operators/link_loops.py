@@ -1,4 +1,4 @@
-"""The loops of links, compiled as one: what sources tell of a target (`pooled`), and learning from it (`learn`).
+"""Links in loops: what sources tell of a target (`pooled`), and learning it (`newton`, `learn_levels`, `learn_moves`).
 
 A source is passed as a tuple, of its tables towards the target and what it said (`Heard`), a pool as another one
 (`Held`); F features: P0's and the target's own, then three per source (`camlink.operators.link_evidence`).

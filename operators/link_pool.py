@@ -63,6 +63,7 @@ class Pool:
     def start_from(self, first: Array, alike: float) -> None:
         """Put what was learnt on another beginning: on ``first`` (F,), as far as that is ``alike``, 0..1."""
         beginning = self._first + alike * (first - self._first)
+        # Of the curvature only the lower triangle is kept up.
         curvature = np.tril(self._curvature) + np.tril(self._curvature, -1).T
         moved = np.linalg.solve(curvature + np.diag(self._firm), self._firm * (beginning - self._first))
         self._first, self.weights = beginning, np.minimum(np.maximum(self.weights + moved, 0.0), HEAVIEST)

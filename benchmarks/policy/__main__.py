@@ -36,6 +36,7 @@ from camlink.pipeline.records import Detections, Value
 SHARES = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
 BASELINES = ("standalone", "periodic", "reducto", "drls", "mlink", "mlink-exact")
 PERIODS = 10
+FOR_GOOD = 1e12  # how firmly weights are held that are never to change
 
 
 class Myopic(PerFrame):
@@ -128,7 +129,6 @@ class _FirmLinks(LinkEvidence):
         return pool
 
 
-FOR_GOOD = 1e12  # how firmly weights are held that are never to change
 Make = Callable[[CameraTrace, PolicySetup, Split], FramePolicy]
 
 
