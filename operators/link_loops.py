@@ -1,4 +1,4 @@
-"""Links in loops: what sources tell of a target (`pooled`), and learning it (`newton`, `learn_levels`, `learn_moves`).
+"""The loops of links: what sources tell of a target (`pooled`), and learning it (`newton`, `learn_levels` and others).
 
 A source is passed as a tuple, of its tables towards the target and what it said (`Heard`), a pool as another one
 (`Held`); F features: P0's and the target's own, then three per source (`camlink.operators.link_evidence`).
