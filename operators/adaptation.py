@@ -39,6 +39,7 @@ from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import LinkError
 from camlink.pipeline.records import (
     EXECUTIONS,
+    NOT_FULL,
     AdaptationEvent,
     FrameResult,
     LinkPromotion,
@@ -164,7 +165,7 @@ class AdaptationOperator(Operator):
         camera = self._camera(result.camera_id)
         if self._start and not camera.has_started:
             yield from self._begin(camera, result)
-        if result.purpose == "serve":
+        if result.purpose in NOT_FULL:
             yield from self._maybe_relabel(camera, result)
             return
         learnt = self._read(result)

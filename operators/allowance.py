@@ -35,7 +35,8 @@ class Allowance:
         self.frames = 0
         self.spent_ms = 0.0
         self.loads = 0
-        self._per_frame = budget.long_run_ms(costs)
+        self._per_frame = self._given = budget.long_run_ms(costs)
+        self._forgone_ms = 0.0  # of what the budget allowed, kept back by `limit`
         self._latency = budget.latency_limit()
         self._on_frame_ms = 0.0  # spent on this frame
         self._measured_ms: float | None = None  # what is left of this frame by the clock
@@ -50,6 +51,7 @@ class Allowance:
             "time_ms": dict(self.costs.time_ms),
             "frames": self.frames,
             "spent_ms": self.spent_ms,
+            "forgone_ms": self._forgone_ms,
             "loads": self.loads,
             "loaded": list(self._loaded),
         }
@@ -59,13 +61,30 @@ class Allowance:
         if any(state[key] != self.state()[key] for key in ("per_frame_ms", "time_ms")):
             return False
         self.frames, self.spent_ms, self.loads = int(state["frames"]), float(state["spent_ms"]), int(state["loads"])
+        self._forgone_ms = float(state.get("forgone_ms", 0.0))
         self._loaded = dict.fromkeys(map(str, state["loaded"]))
         return True
+
+    def limit(self, share: float) -> None:
+        """Give no more than ``share`` of executing everything per frame from here on, whatever the budget allows.
+
+        When that becomes less than the budget, no more stays of what was saved than executing everything once takes.
+        """
+        everything_ms, was_limited = self.costs.time(self.costs.models), self._given < self._per_frame
+        self._per_frame = min(self._per_frame, everything_ms)  # more there is not to execute
+        self._given = min(self._per_frame, share * everything_ms)
+        if self._given < self._per_frame and not was_limited:
+            self._forgone_ms += max(0.0, self.left_ms - everything_ms)
+
+    @property
+    def per_frame_ms(self) -> float:
+        """What may be spent per frame in the long run, in ms, from here on."""
+        return self._given
 
     @property
     def left_ms(self) -> float:
         """What may be spent now in the long run, in ms."""
-        return self._per_frame * self.frames - self.spent_ms
+        return self._per_frame * self.frames - self._forgone_ms - self.spent_ms
 
     @property
     def room_ms(self) -> float:
@@ -81,6 +100,8 @@ class Allowance:
         """Add what one more frame allows."""
         self.frames += 1
         self._on_frame_ms = 0.0
+        if self._given < self._per_frame:
+            self._forgone_ms += self._per_frame - self._given
 
     def within(self, left_ms: float) -> None:
         """Say what is left of this frame by the clock: waiting before counts, and what models took in truth."""

@@ -26,7 +26,7 @@ from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES, agreement
 from camlink.operators.evidence import Evidence, combined, known, observe
 from camlink.pipeline.clock import EPOCH
-from camlink.pipeline.records import FrameResult, ModelOutput
+from camlink.pipeline.records import JUDGED, FrameResult, ModelOutput
 
 ALL = ""  # no model has an empty name
 ON_TRIAL = "on trial"  # how the reason of a shadow begins that is not served because its target is not met
@@ -114,7 +114,7 @@ class Ledger:
 
     def observe(self, result: FrameResult) -> None:
         """Take one frame's outputs; those of profile and relabel frames, and repeats, say nothing here."""
-        if result.purpose not in ("serve", "audit"):
+        if result.purpose not in JUDGED:
             return
         if not self._recent.setdefault(result.camera_id, RecentFrames()).is_new(result.frame_index):
             return

@@ -20,6 +20,7 @@ from camlink.operators.policy import (
     LooksAhead,
     MindsFailures,
     MindsLatency,
+    MindsTime,
     ReadsDetections,
 )
 from camlink.operators.sampling import FramePlan
@@ -51,11 +52,19 @@ class Gate:
         self._decisions: dict[str, Decision] = {}
         self._failures: dict[str, Counter[str]] = {}  # camera -> model -> failures in a row
         self._told: set[str] = set()  # cameras whose frames are too old
+        self._share = 1.0  # of executing everything, that the machine has time for
 
     @property
     def is_limited(self) -> bool:
         """Whether there is a limit on each frame, so that nothing executes on one but what its policy chooses."""
         return self._latency_ms is not None
+
+    def limit(self, share: float) -> None:
+        """Have policies choose no more than ``share`` of executing everything: the machine has no time for more."""
+        self._share = share
+        for policy in self._policies.values():
+            if isinstance(policy, MindsTime):
+                policy.limit(share)
 
     def decide(self, decision: Decision) -> None:
         """Take in which models are loaded, and which of them have to execute for their targets."""
@@ -103,10 +112,16 @@ class Gate:
 
     def resume(self, camera_id: str, snapshot: bytes) -> None:
         """Let the camera's policy go on from its snapshot. Raises `StateError`; it then starts anew."""
-        policy = self._make(camera_id)
+        policy = self._new(camera_id)
         if isinstance(policy, GoesOn):
             policy.resume(snapshot)
             self._policies[camera_id] = policy
+
+    def _new(self, camera_id: str) -> FramePolicy:
+        policy = self._make(camera_id)
+        if self._share < 1.0 and isinstance(policy, MindsTime):
+            policy.limit(self._share)
+        return policy
 
     def begin(self, frame: Frame) -> None:
         """Show the camera's next frame to its policy."""
@@ -204,7 +219,7 @@ class Gate:
 
     def _policy(self, camera_id: str) -> FramePolicy:
         if camera_id not in self._policies:
-            self._policies[camera_id] = self._make(camera_id)
+            self._policies[camera_id] = self._new(camera_id)
         return self._policies[camera_id]
 
 

@@ -13,20 +13,22 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from camlink.models.base import Inference
 from camlink.models.pool import ModelPool
 from camlink.operators.base import Operator, StateStore
+from camlink.operators.frame_jobs import Job, waves
 from camlink.operators.gate import Gate
 from camlink.operators.previews import Encode, Previews
 from camlink.operators.recent_frames import RecentFrames
 from camlink.operators.sampling import FramePlan, FramePlanner
+from camlink.operators.throttle import Throttle
 from camlink.pipeline.errors import ModelError
 from camlink.pipeline.records import (
     AdaptationEvent,
     Decision,
     Frame,
+    FrameDropped,
     ModelOutput,
     OutputReady,
     Prospect,
@@ -43,24 +45,6 @@ OUTPUT_TTL_S = 120.0
 def state_key(camera_id: str, frame_index: int, purpose: str) -> str:
     """Return the key under which the outputs of one frame wait; relabelled ones stand beside the served ones."""
     return f"{camera_id}/{frame_index}/{'relabel' if purpose == 'relabel' else 'serve'}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    """One frame to be processed: which models run on it, and what to say about it afterwards."""
-
-    frame: Frame
-    plan: FramePlan
-    run: tuple[str, ...]
-    predict: tuple[str, ...] = ()
-    abstain: tuple[str, ...] = ()
-    trial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    asks: bool = False  # the policy that decides on every frame
-    answers: tuple[ModelOutput, ...] = ()  # of a policy that decides on every frame
-    done: tuple[ModelOutput, ...] = ()  # what ran before the job had to wait
-    failed: Mapping[str, str] = field(default_factory=dict)
-    put_off: Any = None  # what the policy has to know of it, to learn from what executes later
-    known_after: datetime | None = None  # the latest frame of its camera when it no longer had to wait
 
 
 @dataclass
@@ -82,26 +66,32 @@ class InferenceOperator(Operator):
         state: StateStore,
         encode_picture: Encode | None = None,
         gate: Gate | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
-        """``gate``: the policies that decide on every frame, where there are such."""
+        """``gate``: the policies that decide on every frame, where there are such; ``throttle``: for live ones, what
+        the machine has time for.
+        """
         self._pool = pool
-        self._gate = gate
+        self._gate, self._throttle = gate, throttle
         self._models = tuple(pool.specs)
         self._planner = planner
         self._state = state
         self._previews = Previews(encode_picture)
         self._cameras: dict[str, _Camera] = {}
-        self._deferred: list[_Job] = []
-        self._awaiting: list[_Job] = []  # for models that are being loaded beside
+        self._deferred: list[Job] = []
+        self._awaiting: list[Job] = []  # for models that are being loaded beside
         self._failing: set[tuple[str, str]] = set()  # cameras with models that failed on their last frame, as was told
 
     def on_records(self, records: Sequence[Record]) -> Iterable[Record]:
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         for record in records:
             if isinstance(record, Decision):
                 self._decide(record)
             elif isinstance(record, Frame):
-                jobs.append(self._plan(record))
+                if record.overtaken and not self._can_answer(record.camera_id):
+                    yield FrameDropped(record.camera_id, record.index, 1, record.captured_at, "overload")
+                else:
+                    jobs.append(self._plan(record))
             elif isinstance(record, RelabelRequest):
                 yield from self._relabel(record, jobs)
         yield from self._process(jobs)
@@ -165,21 +155,29 @@ class InferenceOperator(Operator):
         if self._gate is not None:
             self._gate.decide(decision)
 
-    def _plan(self, frame: Frame) -> _Job:
+    def _can_answer(self, camera_id: str) -> bool:
+        """Say whether a frame can be answered without a model: not while earlier ones wait to be learnt from."""
+        learns = {job.frame.camera_id for job in (*self._deferred, *self._awaiting) if job.plan.purpose == "profile"}
+        return self._gate is not None and camera_id not in learns
+
+    def _plan(self, frame: Frame) -> Job:
         camera = self._camera(frame.camera_id)
         decision, camera.latest = camera.decision, frame.captured_at
-        plan = camera.planner.plan(frame.index, frame.captured_at, decision.audit_share if decision else None)
+        share = decision.audit_share if decision else None
+        plan = camera.planner.plan(frame.index, frame.captured_at, share, overtaken=frame.overtaken)
+        if frame.overtaken:  # what is served is judged on audit frames as on any others
+            return Job(frame, plan, self._models if plan.purpose == "audit" else (), self._models, asks=True)
         if plan.purpose == "profile" or decision is None:
-            return _Job(frame, plan, self._models)
+            return Job(frame, plan, self._models)
         # even where all models have to execute, a limit on each frame may keep some of them from it
         asks = self._gate is not None and (bool(decision.predict) or self._gate.is_limited)
         if plan.purpose == "audit":
-            return _Job(frame, plan, self._models, decision.predict, camera.neither, decision.trial, asks)
+            return Job(frame, plan, self._models, decision.predict, camera.neither, decision.trial, asks)
         if decision.predict or asks:
             camera.recent.keep(frame)
-        return _Job(frame, plan, decision.execute, decision.predict, camera.neither, decision.trial, asks)
+        return Job(frame, plan, decision.execute, decision.predict, camera.neither, decision.trial, asks)
 
-    def _relabel(self, request: RelabelRequest, jobs: list[_Job]) -> Iterable[Record]:
+    def _relabel(self, request: RelabelRequest, jobs: list[Job]) -> Iterable[Record]:
         frame = self._camera(request.camera_id).recent.take(request.frame_index)
         if frame is None:
             detail = f"frame {request.frame_index} was gone when it was to be relabelled"
@@ -188,9 +186,9 @@ class InferenceOperator(Operator):
             at = request.captured_at
             yield OutputReady(request.camera_id, request.frame_index, at, "relabel", ran=(), predict=())
         else:
-            jobs.append(_Job(frame, FramePlan("relabel"), request.models))
+            jobs.append(Job(frame, FramePlan("relabel"), request.models))
 
-    def _process(self, jobs: Sequence[_Job]) -> Iterable[Record]:
+    def _process(self, jobs: Sequence[Job]) -> Iterable[Record]:
         if self._gate is not None:
             yield from self._process_gated(self._gate, jobs)
         elif self._pool.fits_together:
@@ -198,13 +196,15 @@ class InferenceOperator(Operator):
         else:
             yield from self._process_in_turn(jobs)
 
-    def _process_gated(self, gate: Gate, jobs: Sequence[_Job]) -> Iterable[Record]:
+    def _process_gated(self, gate: Gate, jobs: Sequence[Job]) -> Iterable[Record]:
         """Take the frames one per camera at a time: what a policy learns from one, it knows on the next."""
-        for wave in _waves(jobs):
+        for wave in waves(jobs):
             asked = self._ask(gate, wave)
             yield from self._run(asked) if self._pool.fits_together else self._process_in_turn(asked)
+            if self._throttle is not None and self._throttle.see(job.plan.purpose for job in wave):
+                gate.limit(self._throttle.share)
 
-    def _ask(self, gate: Gate, jobs: Sequence[_Job]) -> list[_Job]:
+    def _ask(self, gate: Gate, jobs: Sequence[Job]) -> list[Job]:
         """Let the policies choose and answer; what they choose runs here, the rest of a full frame later."""
         outputs: list[list[ModelOutput]] = [[] for _ in jobs]
         failed: list[dict[str, str]] = [{} for _ in jobs]
@@ -212,16 +212,20 @@ class InferenceOperator(Operator):
         for i, job in enumerate(jobs):
             if job.plan.purpose != "relabel" and (self._pool.fits_together or i in asked):
                 gate.begin(job.frame)
-        open_ = dict(asked)
+        open_ = {i: job for i, job in asked.items() if not job.frame.overtaken}
+        if self._throttle is not None:
+            self._throttle.choosing(len(open_))
         while open_:
             choices = {i: gate.choose(job.frame, outputs[i]) for i, job in open_.items()}
             for model in self._models:
                 places = [i for i, choice in choices.items() if choice == model]
                 self._run_model(model, jobs, outputs, failed, places)
             open_ = {i: job for i, job in open_.items() if choices[i] is not None and choices[i] not in failed[i]}
+        if self._throttle is not None:
+            self._throttle.chose(o.model for found in outputs for o in found)
         return [self._answered(gate, job, outputs[i], failed[i]) if i in asked else job for i, job in enumerate(jobs)]
 
-    def _answered(self, gate: Gate, job: _Job, outputs: Sequence[ModelOutput], failed: Mapping[str, str]) -> _Job:
+    def _answered(self, gate: Gate, job: Job, outputs: Sequence[ModelOutput], failed: Mapping[str, str]) -> Job:
         ran = {o.model for o in outputs}
         left = tuple(m for m in self._models if m not in ran)
         answers = gate.answer(job.frame, job.plan, outputs, [m for m in left if m not in failed], job.trial)
@@ -240,7 +244,7 @@ class InferenceOperator(Operator):
             put_off=put_off,
         )
 
-    def _process_in_turn(self, jobs: Sequence[_Job]) -> Iterable[Record]:
+    def _process_in_turn(self, jobs: Sequence[Job]) -> Iterable[Record]:
         yield from self._run_arrived()
         coming = {model for model in self._models if self._pool.is_coming(model)}
         loaded = set(self._pool.loaded)
@@ -269,10 +273,10 @@ class InferenceOperator(Operator):
         yield from self._run_late(jobs)
         self._pool.restore()
 
-    def _run_late(self, jobs: Sequence[_Job]) -> Iterable[Record]:
+    def _run_late(self, jobs: Sequence[Job]) -> Iterable[Record]:
         yield from self._run([replace(j, known_after=self._camera(j.frame.camera_id).latest) for j in jobs])
 
-    def _run(self, jobs: Sequence[_Job]) -> Iterable[Record]:
+    def _run(self, jobs: Sequence[Job]) -> Iterable[Record]:
         if not jobs:
             return
         outputs = [list(job.done) for job in jobs]
@@ -286,7 +290,7 @@ class InferenceOperator(Operator):
                 self._gate.tell(job.frame.camera_id, (o.model for o in done), reasons)
             yield from self._announce(job, tuple(done), reasons)
 
-    def _learn(self, gate: Gate, job: _Job, done: Sequence[ModelOutput]) -> None:
+    def _learn(self, gate: Gate, job: Job, done: Sequence[ModelOutput]) -> None:
         """Tell the camera's policy what executed on a frame."""
         camera_id = job.frame.camera_id
         if self._pool.fits_together:
@@ -300,7 +304,7 @@ class InferenceOperator(Operator):
     def _run_model(
         self,
         model: str,
-        jobs: Sequence[_Job],
+        jobs: Sequence[Job],
         outputs: Sequence[list[ModelOutput]],
         failed: Sequence[dict[str, str]],
         places: Sequence[int],
@@ -344,7 +348,7 @@ class InferenceOperator(Operator):
         alone = [self._infer(model, {place: frame}, failed) for place, frame in frames.items()]
         return {place: inference for found in alone for place, inference in found.items()}
 
-    def _announce(self, job: _Job, outputs: tuple[ModelOutput, ...], failed: Mapping[str, str]) -> Iterable[Record]:
+    def _announce(self, job: Job, outputs: tuple[ModelOutput, ...], failed: Mapping[str, str]) -> Iterable[Record]:
         frame, plan = job.frame, job.plan
         self._state.put(state_key(frame.camera_id, frame.index, plan.purpose), outputs, OUTPUT_TTL_S)
         yield OutputReady(
@@ -365,21 +369,8 @@ class InferenceOperator(Operator):
         )
         yield from self._previews.of(frame, plan, predicted=bool(job.predict))
 
-    def _prospects(self, job: _Job) -> Mapping[str, Prospect]:
+    def _prospects(self, job: Job) -> Mapping[str, Prospect]:
         """Return what the camera's policy expects of its models, when what is loaded is to be decided."""
         if self._gate is None or self._pool.fits_together or not job.plan.profile_ends:
             return {}
         return self._gate.prospects(job.frame.camera_id)
-
-
-def _waves(jobs: Sequence[_Job]) -> list[list[_Job]]:
-    """Deal the jobs into waves with each camera once in a wave at most, its frames in order."""
-    waves: list[list[_Job]] = []
-    taken: dict[str, int] = {}
-    for job in jobs:
-        place = taken.get(job.frame.camera_id, 0)
-        taken[job.frame.camera_id] = place + 1
-        if place == len(waves):
-            waves.append([])
-        waves[place].append(job)
-    return waves

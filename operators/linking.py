@@ -21,7 +21,7 @@ from camlink.operators.oracle import OracleNode
 from camlink.operators.recall import LastExecuted
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.errors import LinkError, StateError
-from camlink.pipeline.records import FrameResult, How, LinkPromotion, ModelOutput, OutputReady, Record, Value
+from camlink.pipeline.records import NOT_FULL, FrameResult, How, LinkPromotion, ModelOutput, OutputReady, Record, Value
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class LinkingOperator:
         in_vain = {**ready.failed, **(dict.fromkeys(ready.ran, lost) if lost is not None else {})}
         rows += [_without_value(ready, model, "failed", why, served=False) for model, why in in_vain.items()]
         last.update(ready.captured_at, executed)  # after predicting: a frame never tells its own answer
-        if ready.purpose != "serve":
+        if ready.purpose not in NOT_FULL:
             checked.update(ready.captured_at, executed)
         return FrameResult(
             ready.camera_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from camlink.operators.inference import DEFER_FRAMES, InferenceOperator
@@ -47,7 +48,7 @@ class PacedInference:
         hold_s: float = HOLD_S,
         drops_oldest: bool = False,
     ) -> None:
-        """``drops_oldest``: of a camera with more than `LIVE_QUEUE` frames waiting, only the newest are run."""
+        """``drops_oldest``: of a camera with more than `LIVE_QUEUE` frames waiting, models run on the newest."""
         self._drops_oldest = drops_oldest
         self._operator = operator
         self._guard = Guard(operator)
@@ -184,12 +185,20 @@ class PacedInference:
                 return  # newer frames may have come meanwhile
 
     def _overload(self) -> Iterable[Record]:
-        """Drop what live cameras have sent beyond what can be run, oldest first, before it is planned."""
-        for camera in self._cameras.values() if self._drops_oldest else ():
-            while len(camera.queue) > LIVE_QUEUE:
-                frame = camera.queue.popleft()
-                assert isinstance(frame, Frame)
-                yield FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "overload")
+        """Hand on what live cameras have sent beyond what can be run, oldest first, to be answered without running.
+
+        Where a camera's frames have to wait, they are dropped.
+        """
+        while crowds := [c for c in self._cameras.items() if len(c[1].queue) > LIVE_QUEUE and self._drops_oldest]:
+            batch: list[Record] = []
+            for name, camera in crowds:
+                if self._may_go(name, camera):
+                    batch += self._next(camera, overtaken=True)
+                else:
+                    frame = camera.queue.popleft()
+                    assert isinstance(frame, Frame)
+                    yield FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "overload")
+            yield from self._noted(self._guard.on_records(batch))
 
     def _may_go(self, name: str, camera: _Camera) -> bool:
         if len(camera.running) >= MOST_RUNNING:
@@ -205,10 +214,11 @@ class PacedInference:
             camera.ahead.clear()
         return True
 
-    def _next(self, camera: _Camera) -> list[Record]:
+    def _next(self, camera: _Camera, *, overtaken: bool = False) -> list[Record]:
         """Return a camera's next frame, after the decision that is in force for it (those start before it)."""
         frame = camera.queue.popleft()
         assert isinstance(frame, Frame)
+        frame = replace(frame, overtaken=overtaken)
         due = [decision for decision in camera.decisions if decision.start < frame.captured_at]
         camera.decisions = [decision for decision in camera.decisions if decision.start >= frame.captured_at]
         camera.running[frame.index] = frame
@@ -217,7 +227,9 @@ class PacedInference:
 
     def _noted(self, records: Iterable[Record]) -> Iterable[Record]:
         for record in records:
-            if isinstance(record, OutputReady) and record.purpose != "relabel":
+            if isinstance(record, FrameDropped):  # overtaken, and not to be answered
+                self._camera(record).running.pop(record.first_index, None)
+            elif isinstance(record, OutputReady) and record.purpose != "relabel":
                 camera = self._camera(record)
                 camera.running.pop(record.frame_index, None)
                 camera.ahead.append(record.captured_at)

@@ -13,7 +13,7 @@ from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.snapshots import Snapshot, reading
 from camlink.pipeline.clock import EPOCH
 from camlink.pipeline.errors import StateError
-from camlink.pipeline.records import Decision, FrameResult, LinkPromotion, Record, RelabelRequest, Settled
+from camlink.pipeline.records import NOT_FULL, Decision, FrameResult, LinkPromotion, Record, RelabelRequest, Settled
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class PacedAdaptation(_Paced):
         assert isinstance(result, FrameResult)
         if not camera.repeats(result):
             camera.hand_on(result)
-            camera.has_learnt |= result.purpose != "serve"
+            camera.has_learnt |= result.purpose not in NOT_FULL
             for record in self._guard.on_records([result]):
                 if isinstance(record, RelabelRequest) and self._in_step:
                     self._ask(camera, result)
@@ -282,13 +282,13 @@ class PacedScheduler(_Paced):
                 camera.promotions = [p for p in camera.promotions if p.at >= result.captured_at]
                 camera.hand_on(result)
                 given = self._guard.on_records([*due, result])
-                camera.has_learnt |= result.purpose != "serve" or bool(due) or bool(given)
+                camera.has_learnt |= result.purpose not in NOT_FULL or bool(due) or bool(given)
                 yield from given
 
     def _may_go(self, name: str, camera: _Camera) -> bool:
         result = camera.queue[0]
         assert isinstance(result, FrameResult)
-        if not self._in_step or result.purpose == "serve" or camera.seen is None:
+        if not self._in_step or result.purpose in NOT_FULL or camera.seen is None:
             return True
         if camera.settled is not None and camera.settled >= camera.seen:
             return True

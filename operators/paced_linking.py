@@ -8,7 +8,7 @@ from datetime import datetime
 from camlink.operators.linking import LinkingOperator
 from camlink.operators.pacing import CROWDED, HOLD_S, Guard, PacedCamera, Refused, Seconds, SnapshotKey, queued
 from camlink.pipeline.clock import EPOCH
-from camlink.pipeline.records import FrameResult, LinkPromotion, OutputReady, Record, Settled
+from camlink.pipeline.records import NOT_FULL, FrameResult, LinkPromotion, OutputReady, Record, Settled
 
 FrameKey = tuple[int, bool]  # index, relabelled
 
@@ -135,7 +135,7 @@ class PacedLinking:
         assert isinstance(ready, OutputReady)
         is_quiet = camera.quiet_until is not None and ready.captured_at < camera.quiet_until
         may_be_relabelled = self._relabels and ready.purpose == "serve" and not is_quiet
-        if self._in_step and (ready.purpose != "serve" or may_be_relabelled):
+        if self._in_step and (ready.purpose not in NOT_FULL or may_be_relabelled):
             camera.waits_for, camera.waits_always = ready.captured_at, may_be_relabelled
             camera.patience.start()
         return self._running(camera, ready)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from camlink.operators.base import Operator
 from camlink.operators.snapshots import get_times, put_time, reading
-from camlink.pipeline.records import Frame, FrameResult, Record
+from camlink.pipeline.records import NOT_FULL, Frame, FrameResult, Record
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class PacedCamera:
 
 def _kind(record: Frame | FrameResult) -> str:
     """Frames on which every model runs may be overtaken, where models are loaded in turn; each kind keeps its order."""
-    return "full" if isinstance(record, FrameResult) and record.purpose != "serve" else "served"
+    return "full" if isinstance(record, FrameResult) and record.purpose not in NOT_FULL else "served"
 
 
 def _index(record: Frame | FrameResult) -> int:

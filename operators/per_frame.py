@@ -56,8 +56,8 @@ class PerFrame:
         self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
         self._models = {m: KnownModel(m, s, setup.costs.time_ms[m], belief_of(s)) for m, s in setup.specs.items()}
         self._total_ms = max(setup.costs.time(setup.costs.models), _TINY)
-        pays_after = self._total_ms / max(setup.budget.long_run_ms(setup.costs), _TINY)  # frames, for everything
-        self._look_again = max(LOOK_AGAIN[0], PAID_BEFORE * pays_after)
+        paid_ms = max(setup.budget.long_run_ms(setup.costs), _TINY)
+        self._look_again = max(LOOK_AGAIN[0], PAID_BEFORE * self._total_ms / paid_ms)
         self._allowed: frozenset[str] | None = None
         self._required: frozenset[str] = frozenset()
         self._scene = Scene()
@@ -66,9 +66,8 @@ class PerFrame:
         self._learnt_links = 0  # frames that links could learn from
         self._frame = FrameFacts(-1, 0.0)
         self._now: Moment = self._scene.now
-        self._price = 0.0
+        self._price, self._until_fit = 0.0, 0
         self._aims = Aims(setup)
-        self._until_fit = 0
         self._gone: dict[str, float] = {}  # of this frame
         self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
         self._knowns: dict[str, Known] = {}  # of this frame
@@ -89,6 +88,10 @@ class PerFrame:
             self._until_fit = 0  # other models use the budget up at another price
         self._allowed, self._required = frozenset(models), frozenset(required)
         self._unloaded.allow(models)
+
+    def limit(self, share: float) -> None:
+        """Choose no more than ``share`` of executing everything, whatever the budget: there is no time for more."""
+        self._allowance.limit(share)
 
     def prospects(self) -> dict[str, Prospect]:
         """Return what is expected of each model that ever executed, for the choice of those that are loaded."""
@@ -335,15 +338,13 @@ class PerFrame:
         """Return the price per ms at which the loaded models use the budget up, or targets are just met."""
         if self._aims:
             return self._aims.look(outlooks)
-        limit = self._setup.budget.long_run_ms(self._setup.costs)
+        limit = self._allowance.per_frame_ms
         loaded = [o for n, o in outlooks.items() if self._allowed is None or n in self._allowed]
         return 0.0 if isinf(limit) else Prices(loaded).for_time(limit)
 
     def _price_now(self) -> float:
-        if self._aims:
-            return 0.0  # each model has its own, or the mean of all has one
-        if self._setup.budget.time_share is None:
-            return self._price
+        if self._aims or isinf(self._allowance.per_frame_ms):
+            return 0.0  # each model has its own, or the mean of all has one; or nothing is limited
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
 
     def _candidates(self, executed: Mapping[str, Value]) -> list[str]:

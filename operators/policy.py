@@ -164,6 +164,15 @@ class MindsLatency(Protocol):
 
 
 @runtime_checkable
+class MindsTime(Protocol):
+    """A policy that is told how much a live machine has time for; others choose by their budget alone."""
+
+    def limit(self, share: float) -> None:
+        """Say that no more than ``share`` of executing everything is to be chosen from here on; between frames."""
+        ...
+
+
+@runtime_checkable
 class MindsFailures(Protocol):
     """A policy that is told which models it chose in vain; of others, models that go on failing are kept away."""
 

@@ -91,21 +91,24 @@ class FramePlanner:
         self._bootstrap_left = self._profile_left = 0
         self._period = self._rules.period_start(decided)
 
-    def plan(self, frame_index: int, captured_at: datetime, audit_share: float | None = None) -> FramePlan:
+    def plan(
+        self, frame_index: int, captured_at: datetime, audit_share: float | None = None, *, overtaken: bool = False
+    ) -> FramePlan:
         """Return the plan for the camera's next frame, audited with chance ``audit_share`` (None: as the rules say).
 
-        Frames must come in order.
+        One that was ``overtaken`` is none to learn from, but audited with the same chance as any other. Frames must
+        come in order.
         """
         start = self._rules.period_start(captured_at)
         if start != self._period:
             self._period, self._profile_left = start, self._per_period
-        if self._bootstrap_left:
+        if self._bootstrap_left and not overtaken:
             self._bootstrap_left -= 1
             return FramePlan("profile", bootstrap=True)
-        if self._profile_left:
+        if self._profile_left and not overtaken:
             self._profile_left -= 1
             return FramePlan("profile", profile_ends=not self._profile_left)
         rate = self._rules.audit_fraction if audit_share is None else audit_share
         if unit_hash(self._rules.seed, self._camera_id, frame_index) < rate:
             return FramePlan("audit", audit_probability=rate)
-        return FramePlan("serve", audit_probability=rate)
+        return FramePlan("overtaken" if overtaken else "serve", audit_probability=rate)

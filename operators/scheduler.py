@@ -34,7 +34,7 @@ from camlink.operators.selection import (
 from camlink.operators.snapshots import EnsembleBytes, Snapshot, get_time, put_time, reading
 from camlink.operators.spending import AuditAccount
 from camlink.operators.targets import Standing, TargetOf, TargetWatch, no_targets, spared, trials
-from camlink.pipeline.records import Decision, FrameResult, LinkPromotion, Prospect, Record
+from camlink.pipeline.records import JUDGED, Decision, FrameResult, LinkPromotion, Prospect, Record
 
 if TYPE_CHECKING:
     from camlink.operators.loaded_set import LoadedSet
@@ -172,11 +172,11 @@ class SchedulerOperator(Operator):
             if values:
                 read = self._inputs.of_outputs(result.outputs, result.captured_at, result.stats)
                 camera.scorer.observe(result.captured_at, values, camera.ensembles, read)
-        if result.purpose in ("serve", "audit"):
+        if result.purpose in JUDGED:
             camera.watch.observe(result)
             camera.audits.observe(result.audit_probability or 0.0)
         period = self._rules.period_start(result.captured_at)
-        overdue = result.purpose in ("serve", "audit") and (camera.decided is None or camera.decided < period)
+        overdue = result.purpose == "serve" and (camera.decided is None or camera.decided < period)
         if result.profile_ends or overdue:
             camera.decided = period
             camera.scorer.forget_before(period - self._rules.period)

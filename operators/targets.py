@@ -24,7 +24,7 @@ from camlink.operators.evidence import Certificate, TargetState, certify
 from camlink.operators.selection import CameraScores, Costs
 from camlink.operators.snapshots import get_time, put_time, reading
 from camlink.pipeline.clock import EPOCH
-from camlink.pipeline.records import Decision, FrameResult
+from camlink.pipeline.records import JUDGED, Decision, FrameResult
 
 DAY = timedelta(days=1)
 MIN_AUDITS = 30
@@ -73,7 +73,7 @@ class TargetWatch:
 
     def observe(self, result: FrameResult) -> None:
         """Take one frame's outputs."""
-        if result.purpose not in ("serve", "audit") or not self._recent.is_new(result.frame_index):
+        if result.purpose not in JUDGED or not self._recent.is_new(result.frame_index):
             return
         start = result.captured_at - (result.captured_at - EPOCH) % self._span
         if self._start is None:

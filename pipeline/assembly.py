@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from camlink.operators.relabelling import (
 from camlink.operators.sampling import FramePlanner, SamplingRules
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Budget, Costs
+from camlink.operators.throttle import Throttle
 from camlink.pipeline.bus.memory import MemoryBus
 from camlink.pipeline.clock import Clock, StreamClock
 from camlink.pipeline.config import SiteConfig
@@ -52,11 +54,15 @@ def build_embedded(
     encode_picture: Encode | None = None,
     tick: int = 1,
     live_clock: Clock | None = None,
+    seconds: Callable[[], float] = time.monotonic,
 ) -> EmbeddedPipeline:
-    """Return the whole graph in one process, over memory; ``live_clock``: that by which live frames are captured."""
+    """Return the whole graph in one process, over memory; ``live_clock``: that by which live frames are captured.
+
+    ``seconds``: by which it is found what the machine has time for, where frames are live.
+    """
     clock = StreamClock()
     state = MemoryState(now_s=lambda: clock.now().timestamp())
-    operators = build_operators(config, pool, cameras, state, encode_picture, live_clock)
+    operators = build_operators(config, pool, cameras, state, encode_picture, live_clock, seconds)
     return EmbeddedPipeline(operators, MemoryBus(), sink, clock, tick)
 
 
@@ -67,6 +73,7 @@ def build_operators(
     state: StateStore,
     encode_picture: Encode | None = None,
     live_clock: Clock | None = None,
+    seconds: Callable[[], float] = time.monotonic,
 ) -> dict[str, Operator]:
     """Return the operators of the graph by the names of its steps."""
     rules = sampling_rules(config)
@@ -77,7 +84,10 @@ def build_operators(
         return FramePlanner(camera_id, rules, cameras.get(camera_id, unknown).fps)
 
     return {
-        "inference": InferenceOperator(pool, planner, state, encode_picture, gate_of(config, pool, live_clock)),
+        "inference": InferenceOperator(
+            *(pool, planner, state, encode_picture, gate_of(config, pool, live_clock)),
+            throttle=None if live_clock is None else throttle_of(config, pool, seconds),
+        ),
         "linking": LinkingOperator(
             tuple(pool.specs),
             state,
@@ -115,6 +125,14 @@ def gate_of(config: SiteConfig, pool: ModelPool, live_clock: Clock | None = None
         return policy(setup)
 
     return Gate(make, latency_ms=budget.latency_ms, clock=live_clock)
+
+
+def throttle_of(config: SiteConfig, pool: ModelPool, seconds: Callable[[], float]) -> Throttle | None:
+    """Return what finds out how much of executing everything this machine has time for, where that is minded."""
+    if config.policy != "camlink":
+        return None
+    costs = costs_of(pool)
+    return Throttle(costs.time_ms, lambda: sum(pool.busy_ms.values()), seconds, config.budgets.time_share)
 
 
 def _per_frame(name: str) -> MakePolicy:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from camlink.models.scores import RULES
 from camlink.operators.evidence import Evidence, gathered, known
 from camlink.pipeline.accuracy import ABSTAINED, EXECUTES, Counted
+from camlink.pipeline.records import JUDGED
 
 if TYPE_CHECKING:
     from camlink.pipeline.reports.rows import CameraRows, ModelRows
@@ -47,8 +48,8 @@ class Answers:
 
 
 def answers(rows: ModelRows) -> Answers:
-    """Return what the rows say of each frame that was served under a decision."""
-    chosen = np.flatnonzero(rows.served & np.isin(rows.purpose, ("serve", "audit")))
+    """Return what the rows say of each frame whose answers count."""
+    chosen = np.flatnonzero(rows.served & np.isin(rows.purpose, JUDGED))
     how, audited = rows.how[chosen], rows.purpose[chosen] == "audit"
     agreement = np.where(how == "executed", 1.0, np.where(how == "abstained", 0.0, np.nan))
     sampled, executes = np.isin(how, ("linked", "reused")), how == "executed"

@@ -35,6 +35,7 @@ from camlink.pipeline.assembly import (
     relabel_policy,
     relabels,
     sampling_rules,
+    throttle_of,
 )
 from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.clock import Clock, WallClock
@@ -118,7 +119,8 @@ def inference(
 
     drops = behind == "drop-oldest"
     gate = gate_of(config, pool, (clock or WallClock()) if drops and not recorded else None)
-    operator = InferenceOperator(pool, planner, state, encode_picture, gate)
+    throttle = throttle_of(config, pool, seconds) if drops else None
+    operator = InferenceOperator(pool, planner, state, encode_picture, gate, throttle)
     in_step = is_in_step(config, ModelFacts.of_pool(pool))
     return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=drops)
 

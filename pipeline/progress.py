@@ -21,6 +21,7 @@ class Progress:
     specs: Mapping[str, OutputSpec]
     frames: int = 0  # served or dropped
     dropped: int = 0  # of these, those that no model saw
+    overtaken: int = 0  # of these, those answered without a model as the next frame was there already
     executions: int = 0
     audit_frames: int = 0
     agreement_sum: float = 0.0
@@ -39,6 +40,7 @@ class Progress:
             if isinstance(record, FrameResult):
                 self.executions += sum(o.how in EXECUTIONS for o in record.outputs)
                 self.frames += record.purpose != "relabel"
+                self.overtaken += record.purpose == "overtaken"
                 if record.purpose == "profile" and record.camera_id not in self._decided:
                     self._learning[record.camera_id] = self._learning.get(record.camera_id, 0) + 1
                 if record.purpose == "audit":

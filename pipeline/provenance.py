@@ -16,7 +16,7 @@ from camlink.models.base import OutputSpec
 from camlink.models.scores import RULES, agreement
 from camlink.operators.certificates import ON_TRIAL
 from camlink.pipeline.errors import RequestError
-from camlink.pipeline.records import EXECUTIONS
+from camlink.pipeline.records import EXECUTIONS, NOT_FULL
 from camlink.pipeline.reports.notes import ALWAYS, percent, standing
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
@@ -28,6 +28,7 @@ PURPOSES = {
     "profile": "a profile frame, one of the first of its period: every model runs, to see what each tells of others",
     "audit": "an audit frame, drawn with a chance of {chance}: every model runs, what would have been served is kept",
     "serve": "an ordinary frame",
+    "overtaken": "overtaken: the machine was behind, and the camera's next frame was there already, so no model ran",
 }
 
 
@@ -70,7 +71,8 @@ def _purpose(results: RunResults, served: Row) -> str:
     """Return why the frame was processed: as its row says, but for bootstrap frames, which are stored as profile."""
     if served["purpose"] != "profile":
         return str(served["purpose"])
-    sql = f"SELECT count(DISTINCT frame_index) FROM outputs WHERE served AND captured_at < '{served['captured_at']}'"
+    earlier = f"purpose = 'profile' AND captured_at < '{served['captured_at']}'"
+    sql = f"SELECT count(DISTINCT frame_index) FROM outputs WHERE {earlier}"
     before = results.query(sql, "outputs", served["camera_id"]).column(0)[0].as_py()
     return "bootstrap" if before < results.info.bootstrap_frames() else "profile"
 
@@ -191,7 +193,7 @@ def _text(facts: Mapping[str, Any], served: Row) -> list[str]:
     ]
     if facts["failed"] is not None and facts["failed"] != facts["answer"]["reason"]:
         lines.append(f"It was executed on this frame, and failed: {facts['failed']}")
-    if facts["purpose"] == "serve":
+    if facts["purpose"] in NOT_FULL:
         lines.append(f"It was not audited; the chance was {chance}.")
     audit = facts["audit"]
     if audit and audit["prediction"]:
@@ -200,7 +202,8 @@ def _text(facts: Mapping[str, Any], served: Row) -> list[str]:
         lines.append(f"Agreement with the model itself: {percent(audit['agreement'])}.")
     decision = facts["decision"]
     if decision is None:
-        return [*lines, "No decision was in force: every model ran."]
+        every = "" if facts["purpose"] == "overtaken" else ": every model ran"
+        return [*lines, f"No decision was in force{every}."]
     lines.append(f"Decision of {decision['start']}: {decision['reason']}.")
     state = decision["target_states"].get(facts["model"])
     if state is not None:

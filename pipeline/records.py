@@ -10,7 +10,7 @@ Shapes and units are stated once, here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Value = NDArray[np.float32]
-Purpose = Literal["serve", "profile", "audit", "relabel"]
+Purpose = Literal["serve", "profile", "audit", "relabel", "overtaken"]
+NOT_FULL = ("serve", "overtaken")  # frames on which not every model runs
+JUDGED = (*NOT_FULL, "audit")  # frames whose answers count towards accuracy
 How = Literal["executed", "linked", "reused", "abstained", "failed"]
 EXECUTIONS: tuple[How, ...] = ("executed", "failed")  # with and without an answer: both took the model's time
 
@@ -78,6 +80,7 @@ class Frame:
     picture: FramePicture  # as it came; models read `pixels`
     stats: FrameStats | None = None
     decode_s: float | None = None  # it took to decode, with the unsampled pictures before it; None: unknown
+    overtaken: bool = False  # the camera's next frame is there already: no model is to run on this one just to serve
 
     @property
     def pixels(self) -> Pixels:
@@ -91,8 +94,7 @@ class Frame:
         """Return this frame for keeping: where its picture came coded, without what it was decoded to."""
         if isinstance(self.picture, np.ndarray):
             return self
-        coded = self.picture.undecoded()
-        return Frame(self.camera_id, self.index, self.captured_at, coded, self.stats, self.decode_s)
+        return replace(self, picture=self.picture.undecoded())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ from camlink.pipeline.quantities import counted
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
     from camlink.pipeline.config import SiteConfig
+    from camlink.pipeline.ingest.roster import Open
     from camlink.pipeline.telemetry import Telemetry
 
 
@@ -94,7 +96,8 @@ def run(
                 telemetry.watched([camera.id for camera in site.cameras])
             return [camera.source_spec() for camera in site.cameras]
 
-        roster = Roster([camera.source_spec() for camera in site.cameras], edits=edited, tell=print_note)
+        specs = [camera.source_spec() for camera in site.cameras]
+        roster = Roster(specs, edits=edited, open_source=_opening(site), tell=print_note)
         note_console().print(f"{counted(len(site.cameras), 'camera')}; Ctrl-C ends with a report in {folder}")
         readings = telemetry.timed(roster) if telemetry else roster
         code = run_and_report(session, readings, roster.captured, None, folder, on_stop=roster.close)
@@ -115,6 +118,15 @@ def _checked(config: str, device: str | None) -> SiteConfig:
     print_warnings(warnings_of(site))
     check_start(site)
     return site
+
+
+def _opening(site: SiteConfig) -> Open:
+    """Return what opens cameras: where a policy can answer for frames that no model runs on, some may wait for that."""
+    from camlink.operators.gate import PER_FRAME_POLICIES
+    from camlink.operators.paced_inference import LIVE_QUEUE
+    from camlink.pipeline.ingest.roster import open_live_source
+
+    return partial(open_live_source, waiting=LIVE_QUEUE if site.policy in PER_FRAME_POLICIES else 1)
 
 
 def _tell_demand(site: SiteConfig, pool: ModelPool) -> None:

@@ -225,7 +225,8 @@ def facts(progress: Progress) -> str:
     """
     if not progress.frames:
         return f"no frame yet{_away(progress)}"
-    lost = f", {progress.dropped:,} dropped" if progress.dropped else ""
+    lost = f", {progress.overtaken:,} overtaken" if progress.overtaken else ""
+    lost += f", {progress.dropped:,} dropped" if progress.dropped else ""
     if progress.all_learning:
         return f"{progress.learning}{lost}{_away(progress)}"
     agreement = "not measured yet" if progress.agreement is None else f"{progress.agreement:.0%}"

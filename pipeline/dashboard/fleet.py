@@ -16,7 +16,7 @@ from camlink.pipeline.dashboard.rollups import SECOND_US, CameraState, RunRollup
 from camlink.pipeline.dashboard.targets import targets, worst
 from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trusts_of_cameras
 from camlink.pipeline.reports.notes import dropped_sentence, missed_targets
-from camlink.pipeline.reports.spending import failed_sentence
+from camlink.pipeline.reports.spending import failed_sentence, overtaken_sentence
 from camlink.pipeline.run_info import RunInfo
 
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
@@ -157,6 +157,9 @@ def troubles(info: RunInfo, cameras: Sequence[CameraState], costs: Costs) -> lis
         told.append(failed_sentence(made.items()))
     if dropped.total() >= MUCH * captured:
         told.append(dropped_sentence({"dropped": dropped, "captured": captured}))
+    overtaken = sum(max((model.overtaken for model in camera.models.values()), default=0) for camera in cameras)
+    if overtaken >= MUCH * captured:
+        told.append(overtaken_sentence(overtaken, captured - dropped.total()))
     told.append(missed_targets([(c.camera_id, entry) for c in cameras for entry in targets(info, c).values()]))
     return [*filter(None, told), *([costs.words] if costs.over_spent else [])]
 

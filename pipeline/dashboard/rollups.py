@@ -66,6 +66,7 @@ class ModelState:
     failed: int = 0  # of these, those without
     frames_served: int = 0  # under a decision, audits left out: the frames that a time budget is for
     executed_when_served: int = 0  # on those
+    overtaken: int = 0  # frames answered without a model as the next one was there already
     relabelled: int = 0  # executions on frames that had been served without
     seen: dict[str, SeenFrames] = field(default_factory=dict)
     link_version: int | None = None
@@ -89,6 +90,7 @@ class ModelState:
         self.failed += rows.executions_failed
         budgeted = rows.served & (rows.purpose == "serve")
         self.frames_served += int(budgeted.sum())
+        self.overtaken += int((rows.served & (rows.purpose == "overtaken")).sum())
         self.executed_when_served += int((rows.tried & (rows.purpose == "serve")).sum())
         self.relabelled += int(((rows.purpose == "relabel") & rows.tried).sum())
         sums, values = bucket_rows(rows)

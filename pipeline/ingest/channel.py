@@ -1,4 +1,4 @@
-"""What lies between a camera's reading thread and those who use its frames: one newest frame, never a backlog."""
+"""What lies between a camera's reading thread and those who use its frames: the newest frames, never a backlog."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from camlink.pipeline.ingest.base import Reading, SourceSpec
@@ -22,9 +23,10 @@ FOLLOW_AFTER_S = 60.0  # until then a clock that was set back may catch up with 
 
 
 class Channel:
-    """A thread-safe, ordered hand-over that holds at most one frame: the newest wins.
+    """A thread-safe, ordered hand-over that holds at most ``waiting`` frames: the newest win.
 
-    A frame overwritten before it was taken becomes a `FrameDropped` ("overload"), so indexes stay accounted for.
+    A frame overwritten before it was taken becomes a `FrameDropped` ("overload"), so indexes stay accounted for. One
+    that is taken when the next is there already says so (`Frame.overtaken`).
     Readers write with a token; after `revoke` a reader that hung and comes back to life is no longer heard.
     """
 
@@ -35,9 +37,10 @@ class Channel:
         with_stats: bool,
         first_index: int = 0,
         seconds: Callable[[], float] = time.monotonic,
+        waiting: int = 1,
     ) -> None:
         """``seconds`` measures how long a picture stands still, and the clock is behind, whatever that is set to."""
-        self._spec, self._seconds = spec, seconds
+        self._spec, self._seconds, self._most_waiting = spec, seconds, waiting
         self._counter = FrameCounter(spec.camera_id, spec.crop, with_stats, first_index)
         self._frozen = FrozenRule(frozen_after_s)
         self._is_told_frozen = False
@@ -98,7 +101,10 @@ class Channel:
     def take(self) -> Reading | None:
         """Return the oldest reading not yet taken, or None."""
         with self._changed:
-            return self._readings.popleft() if self._readings else None
+            reading = self._readings.popleft() if self._readings else None
+            if isinstance(reading, Frame) and any(isinstance(after, Frame) for after in self._readings):
+                return replace(reading, overtaken=True)
+            return reading
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until there may be something to take, at most ``timeout_s``; return whether there is."""
@@ -138,10 +144,9 @@ class Channel:
 
     def _put_frame(self, pixels: Pixels, at: datetime, decode_s: float | None) -> None:
         index, self._counter.captured = self._counter.captured, self._counter.captured + 1
-        for place, reading in enumerate(self._readings):
-            if isinstance(reading, Frame):
-                self._overwrite(place, reading)
-                break
+        waiting = [(place, reading) for place, reading in enumerate(self._readings) if isinstance(reading, Frame)]
+        if len(waiting) >= self._most_waiting:
+            self._overwrite(*waiting[0])
         self._put(Frame(self._spec.camera_id, index, at, pixels, self._counter.measure(pixels), decode_s))
 
     def _overwrite(self, place: int, frame: Frame) -> None:

@@ -81,14 +81,18 @@ class LiveSource:
         seconds: Callable[[], float] = time.monotonic,
         run: Callable[[Reader, float], Runner] = ThreadRunner,
         wait: Callable[[float], object] | None = None,
+        waiting: int = 1,
     ) -> None:
-        """``first_index``: of its first frame, for a camera that goes on where another source left off."""
+        """``first_index``: of its first frame, for a camera that goes on where another source left off.
+
+        ``waiting``: how many frames may wait to be taken; of more, the oldest are dropped.
+        """
         self.camera_id = spec.camera_id
         self.captured = 0
         self._clock = clock
         self._limits = limits or LiveLimits()
         frozen_after_s = spec.frozen_after_s or self._limits.frozen_after_s
-        self._channel = Channel(spec, frozen_after_s, with_stats, first_index, seconds)
+        self._channel = Channel(spec, frozen_after_s, with_stats, first_index, seconds, waiting)
         self._outage = Outage(spec, address, self._limits, seed)
         self._run = run
         self._wait = wait or self._channel.wait

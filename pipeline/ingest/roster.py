@@ -25,9 +25,12 @@ Edits = Callable[[], "Iterable[SourceSpec] | None"]
 _CLOCK = WallClock()
 
 
-def open_live_source(spec: SourceSpec, first_index: int) -> LiveSource:
-    """Open a live camera whose frames count from ``first_index``. Raises `SourceError` if it cannot be live."""
-    return LiveSource(spec, address_of(spec), clock=_CLOCK, first_index=first_index)
+def open_live_source(spec: SourceSpec, first_index: int, waiting: int = 1) -> LiveSource:
+    """Open a live camera whose frames count from ``first_index``, and of which so many may be ``waiting``.
+
+    Raises `SourceError` if it cannot be live.
+    """
+    return LiveSource(spec, address_of(spec), clock=_CLOCK, first_index=first_index, waiting=waiting)
 
 
 class Roster:
@@ -63,18 +66,26 @@ class Roster:
     def __iter__(self) -> Iterator[Reading | None]:
         """Yield readings as they come, in turn, so that a camera that is down holds up no other.
 
-        After each round comes None: what has come should not wait for more. Ends when closed, or when all cameras were
-        files that have been played. Closes all at the end, or when the iteration is given up.
+        After each round comes None: what has come should not wait for more. The newest frames of all cameras come
+        together, after those that they overtook. Ends when closed, or when all cameras were files that have been
+        played. Closes all at the end, or when the iteration is given up.
         """
         with ExitStack() as stack:
             stack.callback(self.close)
             while not self._closed:
                 before = sum(self._captured.values())
                 yield from self._edited()
+                newest, overtaken = [], False
                 for source in list(self._sources.values()):
-                    reading = source.poll()
-                    if reading is not None:
+                    while (reading := source.poll()) is not None:
+                        if isinstance(reading, Frame) and not reading.overtaken:
+                            newest.append(reading)
+                            break
+                        overtaken |= isinstance(reading, Frame)
                         yield self._counted(reading)
+                if overtaken:
+                    yield None
+                yield from map(self._counted, newest)
                 yield None
                 if self._sources and all(source.is_finished for source in self._sources.values()):
                     return

@@ -18,7 +18,7 @@ from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.calibrated import ABOUT, calibrated_lines
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
-from camlink.pipeline.reports.spending import KINDS, asked_words, failed_sentence, over_spent, shown_adds
+from camlink.pipeline.reports.spending import KINDS, asked_words, failed_sentence, over_spent, overtaken_in, shown_adds
 from camlink.pipeline.reports.strip import decision_strip
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
@@ -76,6 +76,7 @@ class Page:
                 looks=self._looks,
                 ending=notes.ending(report),
                 dropped=notes.dropped_sentence(report["frames"]),
+                overtaken=overtaken_in(report["cost"]["parts"]),
                 failed=failed_sentence((name, model["executions"]) for name, model in report["models"].items()),
                 kinds=KINDS,
                 adds=shown_adds(report["cost"]["parts"]),

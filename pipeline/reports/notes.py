@@ -7,7 +7,7 @@ from typing import Any
 
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import deciding
-from camlink.pipeline.reports.spending import failed_sentence, learning_frames, over_spent
+from camlink.pipeline.reports.spending import failed_sentence, learning_frames, over_spent, overtaken_in
 
 BASELINE_WORDS = {
     "constant": "always answering the most common value",
@@ -291,6 +291,7 @@ def _happened(report: Mapping[str, Any]) -> str:
         first,
         failed,
         lost,
+        overtaken_in(report["cost"]["parts"]),
         silence,
         _agreement_sentence(report["agreement"], looks(report["run"]["complete"])) if guessed else OWN,
         *missed(report),

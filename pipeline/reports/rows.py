@@ -25,7 +25,7 @@ from camlink.pipeline.accuracy import (
     noise_floor,
     score_audit,
 )
-from camlink.pipeline.records import EXECUTIONS
+from camlink.pipeline.records import EXECUTIONS, JUDGED
 from camlink.pipeline.reports.stretches import Stretches, stretches
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results.tables import microseconds
@@ -136,9 +136,9 @@ class CameraRows:
 
     @cached_property
     def bootstrap_until_us(self) -> int:
-        """Return when its bootstrap frames were over: the capture time of the first frame after them."""
-        served = [model.times_us[model.served] for model in self.models.values()]
-        times = np.unique(np.concatenate(served)) if served else np.zeros(0, np.int64)
+        """Return when its bootstrap frames were over: the capture time of the first profile frame after them."""
+        full = [model.times_us[model.purpose == "profile"] for model in self.models.values()]
+        times = np.unique(np.concatenate(full)) if full else np.zeros(0, np.int64)
         if not times.size:
             return 0
         return int(times[self.bootstrap_frames]) if self.bootstrap_frames < times.size else int(times[-1]) + 1
@@ -166,7 +166,7 @@ class CameraRows:
             return np.zeros(0)
         promised = [decision["expected_agreement"] for decision in self.decisions]
         values = np.array([np.nan if value is None else value for value in promised] + [np.nan], np.float64)
-        chosen = first.served & np.isin(first.purpose, ("serve", "audit"))
+        chosen = first.served & np.isin(first.purpose, JUDGED)
         found = values[decision_in_force(self.decisions, first.times_us[chosen])]
         return np.asarray(found[~np.isnan(found)])
 

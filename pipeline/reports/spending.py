@@ -1,7 +1,8 @@
 """What a run's frames cost, by why models ran on them, beside the budget that was asked for.
 
 A time budget limits what decisions execute, so it is to be held against served frames alone. Bootstrap, profile and
-audit frames, on which every model runs, come on top, and so does what is run again on relabelled ones.
+audit frames, on which every model runs, come on top, and so does what is run again on relabelled ones. On overtaken
+frames nothing runs: they allow for nothing either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from camlink.pipeline.reports.rows import CameraRows, ModelRows
 from camlink.pipeline.run_info import RunInfo
 
 Part = dict[str, Any]
-KINDS = {"serve": "served", "bootstrap": "bootstrap", "profile": "profile", "audit": "audit", "relabel": "relabelled"}
+KINDS = {
+    "serve": "served",
+    "overtaken": "overtaken",
+    "bootstrap": "bootstrap",
+    "profile": "profile",
+    "audit": "audit",
+    "relabel": "relabelled",
+}
 SLACK = 0.005  # of the time share; what rounding may bring
 
 
@@ -112,6 +120,29 @@ def still_learning(parts: Mapping[str, Part], of: int, *, ended: bool) -> str:
     first = f"It {'ended while it was' if ended else 'is'} still learning"
     within = f", within a camera's first {counted(of, 'frame')}" if of >= seen else ""
     return f"{first}{within}: every model ran on all {seen:,}, so nothing could be predicted or measured."
+
+
+def overtaken_in(parts: Mapping[str, Part]) -> str:
+    """Return `overtaken_sentence` of what all cameras spent."""
+    frames = sum(part["frames"] for kind, part in parts.items() if kind != "relabel")
+    return overtaken_sentence(parts["overtaken"]["frames"], frames)
+
+
+def overtaken_sentence(overtaken: int, frames: int) -> str:
+    """Say on how many of the ``frames`` no model could run; empty where there was none.
+
+    >>> overtaken_sentence(280, 1000)
+    '280 of 1,000 frames (28.0 %) were overtaken: the machine was behind, so they were answered without a model.'
+    """
+    if not overtaken:
+        return ""
+    told = f"{overtaken:,} of {counted(frames, 'frame')} ({100 * overtaken / frames:.1f} %)"
+    were = (
+        "was overtaken: the machine was behind, so it was"
+        if overtaken == 1
+        else ("were overtaken: the machine was behind, so they were")
+    )
+    return f"{told} {were} answered without a model."
 
 
 def time_budget(info: RunInfo) -> float | None:

@@ -18,7 +18,7 @@ from camlink.pipeline.ingest.live import LiveSource
 from camlink.pipeline.ingest.order import Order
 from camlink.pipeline.ingest.reader import Reader
 from camlink.pipeline.ingest.roster import is_in_share
-from camlink.pipeline.records import Frame
+from camlink.pipeline.records import Frame, FrameDropped
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -58,7 +58,8 @@ class StepRunner:
 class Site:
     """A roster whose cameras all give frames, and whose edits are queued by the test."""
 
-    def __init__(self, *specs: SourceSpec) -> None:
+    def __init__(self, *specs: SourceSpec, waiting: int = 1) -> None:
+        self.waiting = waiting
         self.clock = ManualClock(START)
         self.opened: list[SourceSpec] = []
         self.runners: dict[str, StepRunner] = {}
@@ -80,6 +81,7 @@ class Site:
             str(spec.sources[0]),
             clock=self.clock,
             first_index=first_index,
+            waiting=self.waiting,
             open_feed=self.feed,
             run=lambda reader, delay_s: self.run(spec.camera_id, reader, delay_s),
         )
@@ -194,6 +196,20 @@ def test_a_new_camera_that_cannot_be_live_is_reported_and_the_others_go_on(caplo
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == [
         'camera "door": there is no file clip.mp4; going on without it'
     ]
+
+
+def test_the_newest_frames_of_all_cameras_come_together_after_those_that_they_overtook() -> None:
+    site = Site(camera("hall"), camera("yard"), waiting=3)
+    for runner in site.runners.values():
+        for _ in range(9):
+            runner.reader.step()  # four pictures
+    readings = iter(site.roster)
+    overtaken, newest = list(iter_until_none(readings)), list(iter_until_none(readings))
+    assert [(r.camera_id, r.overtaken) for r in newest if isinstance(r, Frame)] == [("hall", False), ("yard", False)]
+    assert all(r.overtaken for r in overtaken if isinstance(r, Frame))
+    for name in ("hall", "yard"):
+        assert indexes(overtaken, name) == [1, 2] and indexes(newest, name) == [3]
+        assert sum(r.count for r in overtaken if isinstance(r, FrameDropped) and r.camera_id == name) == 1
 
 
 def test_closing_ends_the_iteration() -> None:
