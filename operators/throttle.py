@@ -5,9 +5,9 @@ many cameras there are and on how well their frames share batches. Where it cann
 dealt with, and a policy that went on choosing as before would leave every other frame without a choice at all. Told of
 less, it spends that little where it matters most, on all frames.
 
-Every few seconds there is an estimate: of the time that passed, `BUSY` may be used; what full frames (audits) took of it
-cannot be chosen, nor can what frames take beside models, and what is left is for all frames alike, those too on which
-nothing could be chosen. What is beside models shows where frames had to wait: nobody was idle then.
+Every few seconds there is an estimate: of the time that passed, `BUSY` may be used; what full frames took of it, such
+as audits, cannot be chosen, nor can what frames take beside models. What is left is for all frames alike, those too on
+which nothing could be chosen. What is beside models shows where frames had to wait: nobody was idle then.
 """
 
 from __future__ import annotations

@@ -54,15 +54,15 @@ def build_embedded(
     encode_picture: Encode | None = None,
     tick: int = 1,
     live_clock: Clock | None = None,
-    seconds: Callable[[], float] = time.monotonic,
+    throttle: Throttle | None = None,
 ) -> EmbeddedPipeline:
-    """Return the whole graph in one process, over memory; ``live_clock``: that by which live frames are captured.
+    """Return the whole graph in one process, over memory.
 
-    ``seconds``: by which it is found what the machine has time for, where frames are live.
+    For live frames, ``live_clock``: that by which they are captured; ``throttle``: what the machine has time for.
     """
     clock = StreamClock()
     state = MemoryState(now_s=lambda: clock.now().timestamp())
-    operators = build_operators(config, pool, cameras, state, encode_picture, live_clock, seconds)
+    operators = build_operators(config, pool, cameras, state, encode_picture, live_clock, throttle)
     return EmbeddedPipeline(operators, MemoryBus(), sink, clock, tick)
 
 
@@ -73,7 +73,7 @@ def build_operators(
     state: StateStore,
     encode_picture: Encode | None = None,
     live_clock: Clock | None = None,
-    seconds: Callable[[], float] = time.monotonic,
+    throttle: Throttle | None = None,
 ) -> dict[str, Operator]:
     """Return the operators of the graph by the names of its steps."""
     rules = sampling_rules(config)
@@ -85,8 +85,7 @@ def build_operators(
 
     return {
         "inference": InferenceOperator(
-            *(pool, planner, state, encode_picture, gate_of(config, pool, live_clock)),
-            throttle=None if live_clock is None else throttle_of(config, pool, seconds),
+            pool, planner, state, encode_picture, gate_of(config, pool, live_clock), throttle
         ),
         "linking": LinkingOperator(
             tuple(pool.specs),
@@ -127,7 +126,7 @@ def gate_of(config: SiteConfig, pool: ModelPool, live_clock: Clock | None = None
     return Gate(make, latency_ms=budget.latency_ms, clock=live_clock)
 
 
-def throttle_of(config: SiteConfig, pool: ModelPool, seconds: Callable[[], float]) -> Throttle | None:
+def throttle_of(config: SiteConfig, pool: ModelPool, seconds: Callable[[], float] = time.monotonic) -> Throttle | None:
     """Return what finds out how much of executing everything this machine has time for, where that is minded."""
     if config.policy != "camlink":
         return None

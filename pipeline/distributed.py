@@ -25,6 +25,7 @@ from camlink.operators.previews import Encode
 from camlink.operators.sampling import FramePlanner
 from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.selection import Costs
+from camlink.operators.throttle import Throttle
 from camlink.pipeline.assembly import (
     CameraFacts,
     budget_of,
@@ -35,7 +36,6 @@ from camlink.pipeline.assembly import (
     relabel_policy,
     relabels,
     sampling_rules,
-    throttle_of,
 )
 from camlink.pipeline.bus.base import Bus
 from camlink.pipeline.clock import Clock, WallClock
@@ -105,12 +105,14 @@ def inference(
     behind: Literal["block", "drop-oldest"] = "block",
     clock: Clock | None = None,
     recorded: bool = False,
+    throttle: Throttle | None = None,
 ) -> PacedInference:
     """Return inference for one process with its own models; ``hold_s`` bounds what it waits for others.
 
     ``behind``: whether frames that it does not keep up with wait, or the oldest of each camera are dropped, as those of
     live cameras are to be; by ``clock``, this machine's where none is given, a latency limit then counts their waiting,
     unless they are ``recorded``: since when these were captured says nothing of how long they have waited.
+    ``throttle``: what the machine has time for, where frames do not wait.
     """
     rules, unknown = sampling_rules(config), CameraFacts(fps=None)
 
@@ -119,7 +121,6 @@ def inference(
 
     drops = behind == "drop-oldest"
     gate = gate_of(config, pool, (clock or WallClock()) if drops and not recorded else None)
-    throttle = throttle_of(config, pool, seconds) if drops else None
     operator = InferenceOperator(pool, planner, state, encode_picture, gate, throttle)
     in_step = is_in_step(config, ModelFacts.of_pool(pool))
     return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=drops)

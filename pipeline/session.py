@@ -15,7 +15,7 @@ import camlink
 from camlink.links.store import LinkStore
 from camlink.models.pool import ModelPool
 from camlink.operators.previews import Encode
-from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets
+from camlink.pipeline.assembly import CameraFacts, build_embedded, check_budgets, throttle_of
 from camlink.pipeline.clock import WallClock
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import Reading
@@ -81,11 +81,13 @@ class Session:
         self.progress = Progress(pool.specs)
         self._listeners = tuple(listeners)
         self._facts = {camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()}
+        self.throttle = throttle_of(config, pool) if live else None
         self._pipeline = build_embedded(
             *(config, pool, self._facts, self._receive),
             encode_picture=encode_picture,
             tick=tick,
             live_clock=WallClock() if live else None,
+            throttle=self.throttle,
         )
         self.info = RunInfo(
             name=out.name,

@@ -35,6 +35,7 @@ from camlink.pipeline.records import (
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from camlink.operators.throttle import Throttle
     from camlink.pipeline.embedded import Reading
 
 CAMERAS = 1000
@@ -176,6 +177,12 @@ class Telemetry:
         from prometheus_client import Gauge
 
         Gauge(f"camlink_{name}", about, registry=self.registry).set_function(value)
+
+    def machine(self, throttle: Throttle | None) -> None:
+        """Add what the machine has time for, where that is minded."""
+        if throttle is not None:
+            about = "Share of executing every model on every frame that the machine has time for, at most 1"
+            self.gauge("machine_time_share", about, lambda: throttle.share)
 
     def worker(self, step: str, counts: Callable[[], Mapping[str, int]], age_s: Callable[[], float]) -> None:
         """Add what a worker counts of itself, and how long ago its loop last went round."""

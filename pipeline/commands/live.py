@@ -85,6 +85,8 @@ def run(
             live=True,
             listeners=listeners,
         )
+        if telemetry is not None:
+            telemetry.machine(session.throttle)
         watch = ConfigWatch(config, site)
 
         def edited() -> list[SourceSpec] | None:

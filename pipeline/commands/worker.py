@@ -101,7 +101,7 @@ def inference(
             "--when-behind",
             envvar="CAMLINK_WHEN_BEHIND",
             help="More frames than can be run: block lets them wait on the bus, as a replay should; "
-            "drop-oldest keeps each camera's newest and counts the others as dropped, as live cameras need.",
+            "drop-oldest runs models on each camera's newest; the others are answered without a model, or dropped.",
         ),
     ] = "block",
     health: HealthOption = None,
@@ -110,6 +110,7 @@ def inference(
     from concurrent.futures import ThreadPoolExecutor
 
     from camlink.pipeline import distributed
+    from camlink.pipeline.assembly import throttle_of
     from camlink.pipeline.clock import SteadyClock
     from camlink.pipeline.commands.running import encode_picture
     from camlink.pipeline.commands.settings import on_device
@@ -120,11 +121,13 @@ def inference(
     pool.take_at_most(batch)
     with ThreadPoolExecutor(1, "loading") as loader, _connected(bus, state) as (connection, store):
         pool.load_beside(loader)
+        throttle = throttle_of(site, pool) if behind == "drop-oldest" else None
         operator = distributed.inference(
             *(site, pool, cameras, store, encode_picture),
             hold_s=hold_s,
             behind=behind,
             recorded=trace is not None,
+            throttle=throttle,
         )
         for card in distributed.ModelFacts.of_pool(pool).cards():
             connection.publish(topic_of(card), card)
@@ -134,6 +137,7 @@ def inference(
             pool.watch = telemetry.batch
             telemetry.gauge("models_loaded_gb", "Memory of the models that are loaded", lambda: pool.loaded_gb)
             telemetry.gauge("model_loads", "Times a model was brought into memory", lambda: pool.loads)
+            telemetry.machine(throttle)
         gathering = {"batch": batch, "batch_wait_s": batch_wait_ms / 1000, "drains": behind == "drop-oldest"}
         worker = _worker("inference", operator, connection, store, SteadyClock(), **gathering)
         _serve("inference", worker, health, telemetry=telemetry)

@@ -17,8 +17,7 @@ from camlink.models.pool import ModelPool
 from camlink.operators.allowance import Allowance
 from camlink.operators.selection import Budget, Costs
 from camlink.operators.throttle import BUSY, LEAST, Throttle
-from camlink.pipeline.assembly import CameraFacts, build_embedded
-from camlink.pipeline.clock import WallClock
+from camlink.pipeline.assembly import CameraFacts, build_embedded, throttle_of
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.records import Frame, FrameDropped, FrameResult, FrameStats, Record
 from camlink.pipeline.testing import TinyModel, make_frames, outputs
@@ -188,10 +187,8 @@ def live(frames: list[Frame], people: list[int], demand: float, *, throttled: bo
         model.takes = take
     pool = ModelPool(models, clock=lambda: now_s[0])
     config = SiteConfig(models="building", **USUAL | {"policy": "camlink", "budgets": {"time_share": 1.0}})
-    clock = WallClock() if throttled else None
-    pipeline = build_embedded(
-        config, pool, {"hall": CameraFacts(1.0)}, records.extend, live_clock=clock, seconds=lambda: now_s[0]
-    )
+    throttle = throttle_of(config, pool, lambda: now_s[0]) if throttled else None
+    pipeline = build_embedded(config, pool, {"hall": CameraFacts(1.0)}, records.extend, throttle=throttle)
 
     def readings() -> Iterator[Frame | None]:
         """Frames come once a second, and wait for the one before."""

@@ -1,4 +1,4 @@
-"""What cameras ask of the machine: told at the start, and warned of where frames will have to be dropped."""
+"""What cameras ask of the machine: told at the start, and warned of where it has no time for that."""
 
 from __future__ import annotations
 
@@ -51,18 +51,31 @@ def test_everything_at_all_times_and_no_time_budget_promise_nothing_for_later() 
 
 
 @pytest.mark.parametrize(
-    ("cameras", "key", "said"),
+    ("policy", "cameras", "key", "said"),
     [
-        (5, None, None),
-        (6, ("cameras",), "12 frames a second with every model take 1.2 s of each second: while cameras learn"),
-        (20, ("budgets", "time_share"), "40 frames a second take 1.7 s .* lower budgets.time_share to 0.21, look"),
-        (200, ("cameras",), "after cameras have learnt, too: .* as long as this runs; look at fewer"),
+        ("mlink", 5, None, None),
+        ("mlink", 6, "cameras", "every model take 1.2 s of each second: while cameras learn, .* be dropped"),
+        ("mlink", 20, "time_share", "take 1.8 s of .* be dropped .* lower budgets.time_share to 0.17, look"),
+        ("mlink", 200, "cameras", "after cameras have learnt, too: .* as long as this runs; look at fewer"),
+        ("periodic", 6, None, None),
+        ("periodic", 20, "time_share", "answered without a model for as .*; lower .* to 0.21, look"),
+        ("camlink", 6, None, None),
+        ("camlink", 20, "time_share", "take 1.7 s .* a budgets.time_share of about 0.21, and no more"),
+        ("camlink", 200, "cameras", "be answered without a model for as long as this runs; look at fewer"),
     ],
 )
-def test_more_than_a_second_of_models_a_second_is_warned_of(cameras: int, key: Any, said: str | None) -> None:
-    found = list(demand_warnings(demand_of(site(cameras), COSTS)))
-    assert [path for path, _ in found] == ([key] if key else [])
+def test_more_than_a_second_of_models_a_second_is_warned_of(
+    policy: str, cameras: int, key: str | None, said: str | None
+) -> None:
+    found = list(demand_warnings(demand_of(site(cameras, policy=policy), COSTS)))
+    assert [path[-1] for path, _ in found] == ([key] if key else [])
     assert said is None or re.search(said, found[0][1])
+
+
+def test_who_asks_for_all_that_there_is_time_for_is_told_what_becomes_of_the_rest_and_not_warned() -> None:
+    demand = demand_of(site(20, budgets={"time_share": 1.0}), COSTS)
+    assert demand.words.endswith("; some will be answered without a model")
+    assert list(demand_warnings(demand)) == []
 
 
 def test_the_share_that_a_warning_names_is_one_that_fits() -> None:
@@ -85,4 +98,4 @@ def test_a_start_says_it_before_a_camera_is_opened(tmp_path: Path, monkeypatch: 
     done = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["run", "x", "--no-dashboard", "--out", str(tmp_path / "r")])
     assert isinstance(done.exception, Opened)
     assert "2 frames a second: models take 1.8 s of each second while cameras learn, 1.6 s after that" in done.stderr
-    assert "warning: " in done.stderr and "lower budgets.time_share to 0.53" in done.stderr
+    assert "warning: " in done.stderr and "a budgets.time_share of about 0.53" in done.stderr

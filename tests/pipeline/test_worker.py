@@ -47,10 +47,10 @@ def test_a_frame_that_breaks_an_operator_is_put_aside_counted_and_costs_no_other
 ) -> None:
     plan = FramePlanner.plan
 
-    def fragile(self: FramePlanner, index: int, *args: Any) -> Any:
+    def fragile(self: FramePlanner, index: int, *args: Any, **more: Any) -> Any:
         if index in (20, 90):
             raise ZeroDivisionError("a bug")
-        return plan(self, index, *args)
+        return plan(self, index, *args, **more)
 
     monkeypatch.setattr(FramePlanner, "plan", fragile)
     tiny = [*models()[:2], TinyModel.count("bags", people)]
