@@ -13,7 +13,7 @@ from camlink.pipeline.run_info import RunInfo
 STALE_AFTER_S = 60.0  # or ten frames of a slow camera, whichever is longer
 LASTING = ("down", "frozen")  # events that describe a state until another event ends it
 PASSING = ("resolution", "corrupt", "slow", "steady")  # events that neither begin nor end such a state
-ORDER = ("down", "silent", "frozen", "no frames", "live", "ended")  # worst first
+ORDER = ("down", "silent", "frozen", "no frames", "live", "stopped", "ended")  # worst first
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ def health_of(camera: CameraState, info: RunInfo, now: datetime) -> Health:
         return Health(event["kind"], "bad", str(event["detail"]), last)
     if info.finished_at is not None or (event is not None and event["kind"] == "ended"):
         return Health("ended", "plain", "the run has ended", last)
+    if info.stopped_by is not None:
+        return Health("stopped", "plain", "results are not written any more: that was stopped", last)
     if last is None:
         return Health("no frames", "fair", "no frame has come yet", None)
     age_s = (now - datetime.fromtimestamp(last / 1e6, UTC)).total_seconds()

@@ -200,6 +200,11 @@ def ending(report: Mapping[str, Any]) -> dict[str, str] | None:
     if run["finished_at"] is None:
         waiting = frames["in_flight"]
         flight = f", up to {waiting:,} of a camera still on their way" if waiting else ""
+        if run["stopped_by"]:
+            return {
+                "kind": "stopped",
+                "text": f"Its results were stopped by {run['stopped_by']} after {count}{flight}.",
+            }
         return {"kind": "going_on", "text": f"Still running, or killed: {count} read so far{flight}."}
     if run["complete"]:
         return None

@@ -72,20 +72,24 @@ class ResultsWorker:
         self._out = out
         self._describe = describe
         self._asked: set[str] = set()  # cameras that nobody could describe
-        self.info = header
+        self.info = replace(header, stopped_by=None)
         self._flush_s = flush_s
         self._seconds = seconds
         self._due = seconds() + flush_s
         self._failing = False
         self._subscription = bus.subscribe(step.shares, group=step.name)
         self.beat = seconds()
-        header.save(out)
+        self.info.save(out)
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Write until ``stop`` says so; then make everything durable, commit, and leave the group."""
+        """Write until ``stop`` says so; then make everything durable, commit, and leave the group.
+
+        The header then says that this was stopped, not that the run is over: another start goes on with it.
+        """
         try:
             while not stop():
                 self.once(0.1)
+            self.info = replace(self.info, stopped_by="the user")
             self.checkpoint()
         finally:
             self._subscription.close()

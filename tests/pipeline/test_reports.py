@@ -204,6 +204,11 @@ def test_only_a_run_that_is_still_going_on_may_have_frames_on_their_way(tmp_path
     [
         ({"stopped_by": "the user"}, "stopped", "Stopped by the user after 1,500 frames."),
         ({"stopped_by": "an error"}, "failed", "Ended early by an error after 1,500 frames"),
+        (
+            {"finished_at": None, "stopped_by": "the user"},
+            "stopped",
+            "Its results were stopped by the user after 1,500",
+        ),
         ({"finished_at": None}, "going_on", "1,500 frames read so far, up to 2 of a camera still on their way."),
     ],
 )

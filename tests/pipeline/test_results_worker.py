@@ -12,6 +12,8 @@ import pytest
 from pyarrow.parquet import ParquetFile
 
 from camlink.pipeline.bus.memory import MemoryBus
+from camlink.pipeline.dashboard.health import health_of
+from camlink.pipeline.dashboard.rollups import CameraState
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.records import FrameResult, ModelOutput, RelabelRequest
@@ -121,3 +123,20 @@ def test_frames_that_a_bus_has_lost_are_counted_and_those_that_come_again_are_no
         results.checkpoint()
     drops = RunResults(tmp_path).drops().to_pylist()
     assert [(row["first_index"], row["count"], row["reason"]) for row in drops] == [(8, 4, "lost with the bus")]
+
+
+def test_a_run_whose_results_were_stopped_says_so_until_they_go_on(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    worker = ResultsWorker(GRAPH[-1], bus, tmp_path, {}, HEADER)
+    bus.publish("results", result(0))
+    worker.once()
+    worker.checkpoint()
+    assert RunInfo.load(tmp_path).stopped_by is None, "it may be killed from here on"
+    worker.run(stop=lambda: True)
+    stopped = RunInfo.load(tmp_path)
+    assert stopped.stopped_by == "the user" and stopped.finished_at is None, "another start goes on with it"
+    camera = CameraState("hall", {})
+    assert health_of(camera, stopped, START).state == "stopped"
+    again = ResultsWorker(GRAPH[-1], MemoryBus(), tmp_path, {}, stopped)
+    assert RunInfo.load(tmp_path).stopped_by is None
+    assert health_of(camera, again.info, START).state == "no frames"
