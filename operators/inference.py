@@ -166,6 +166,7 @@ class InferenceOperator(Operator):
         share = decision.audit_share if decision else None
         plan = camera.planner.plan(frame.index, frame.captured_at, share, overtaken=frame.overtaken)
         if frame.overtaken:  # what is served is judged on audit frames as on any others
+            camera.recent.keep(frame)
             return Job(frame, plan, self._models if plan.purpose == "audit" else (), self._models, asks=True)
         if plan.purpose == "profile" or decision is None:
             return Job(frame, plan, self._models)

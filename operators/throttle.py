@@ -84,7 +84,7 @@ class Throttle:
         seen.took_ms += learnt * full_ms
         seen.full_ms += (1.0 - learnt) * full_ms
         seen.frames += came.total()
-        seen.passed_ms += 1000.0 * (now_s - self._last_s)
+        seen.passed_ms += 1000.0 * min(now_s - self._last_s, EVERY_S)  # a night without frames says nothing of the day
         if came["overtaken"]:  # it had to wait, so that what passed before it was no idle time
             seen.gaps_ms += self._gap_ms
             seen.after += self._last_frames

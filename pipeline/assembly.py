@@ -157,10 +157,11 @@ def targets_of(config: SiteConfig, camera_id: str, models: Iterable[str]) -> dic
 
 def sampling_rules(config: SiteConfig) -> SamplingRules:
     """Return which frames are profiled and audited. Links cannot be judged, nor are they needed, for one model."""
+    fraction, least = config.profile_frames
     return SamplingRules(
         period=config.period,
-        profile_fraction=config.profile.fraction,
-        profile_min_frames=config.profile.min_frames,
+        profile_fraction=fraction,
+        profile_min_frames=least,
         audit_fraction=config.audit.fraction,
         audit_spend=config.audit.spend,
         bootstrap_frames=config.links.bootstrap_frames,

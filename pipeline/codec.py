@@ -60,6 +60,7 @@ class FrameOnTheWay:
     jpeg: memoryview
     stats: FrameStats | None
     decode_s: float | None
+    overtaken: bool
 
 
 _OUTPUTS_KIND = 255
@@ -163,13 +164,14 @@ def _within(data: bytes, kind: int, limit: int, advice: str) -> bytes:
 def _on_the_way(frame: Frame, squeeze: int) -> FrameOnTheWay:
     shape, coded = jpeg.coded(frame.picture, squeeze)
     return FrameOnTheWay(
-        frame.camera_id, frame.index, frame.captured_at, shape, memoryview(coded), frame.stats, frame.decode_s
+        *(frame.camera_id, frame.index, frame.captured_at, shape, memoryview(coded)),
+        *(frame.stats, frame.decode_s, frame.overtaken),
     )
 
 
 def _arrived(sent: FrameOnTheWay) -> Frame:
     picture = jpeg.arrived(sent.shape, sent.jpeg)
-    return Frame(sent.camera_id, sent.index, sent.captured_at, picture, sent.stats, sent.decode_s)
+    return Frame(sent.camera_id, sent.index, sent.captured_at, picture, sent.stats, sent.decode_s, sent.overtaken)
 
 
 def _open(data: bytes) -> tuple[int, memoryview]:

@@ -78,7 +78,7 @@ def fit_rules(config: SiteConfig, footage: Sequence[Footage]) -> tuple[SiteConfi
 
     Cameras with too few frames to ever be predicted on set no rules for the others; a sentence names them.
     """
-    needed = LEAST_BOOTSTRAP + config.profile.min_frames
+    needed = LEAST_BOOTSTRAP + config.profile_frames[1]
     short = {f.camera_id: f.frames for f in footage if f.frames and f.frames <= needed}
     notes = [_too_short(short, needed)] if short else []
     others = [f for f in footage if f.camera_id not in short]
@@ -132,11 +132,12 @@ def _fit_audit(config: SiteConfig, frames: int) -> tuple[SiteConfig, list[str]]:
 
 def _fit_profile(config: SiteConfig, frames: int, fps: float) -> tuple[SiteConfig, list[str]]:
     """Keep a share of a long period from being most of a short clip."""
-    profiled = config.profile.fraction * fps * config.period.total_seconds()
-    allowed = max(config.profile.min_frames, round(PROFILE_SHARE * frames))
+    share, least = config.profile_frames
+    profiled = share * fps * config.period.total_seconds()
+    allowed = max(least, round(PROFILE_SHARE * frames))
     if round(profiled) <= allowed:
         return config, []
-    fraction = config.profile.fraction * allowed / profiled
+    fraction = share * allowed / profiled
     opens = f"a period opens with {counted(allowed, 'profile frame')} instead of {profiled:.0f}"
     note = f"{opens}, since the footage ends before it"
     return config.model_copy(update={"profile": config.profile.model_copy(update={"fraction": fraction})}), [note]
@@ -144,7 +145,8 @@ def _fit_profile(config: SiteConfig, frames: int, fps: float) -> tuple[SiteConfi
 
 def _fit_period(config: SiteConfig, fps: float, captured: Sequence[Sequence[datetime]]) -> tuple[SiteConfig, list[str]]:
     """Give slow cameras a period that is long beside its profile frames; ``captured``: what is known of their times."""
-    wanted = FRAMES_PER_PERIOD * config.profile.min_frames
+    least_profiled = config.profile_frames[1]
+    wanted = FRAMES_PER_PERIOD * least_profiled
     least = max([timedelta(seconds=wanted / fps), *(_holding(times, wanted, config.period) for times in captured)])
     if config.period >= least:
         return config, []
@@ -152,7 +154,7 @@ def _fit_period(config: SiteConfig, fps: float, captured: Sequence[Sequence[date
     period = timedelta(hours=hours)
     note = (
         f"a decision holds for {format_duration(period)} instead of {format_duration(config.period)}, since a period "
-        f"would hold fewer than {FRAMES_PER_PERIOD} times its {config.profile.min_frames} profile frames"
+        f"would hold fewer than {FRAMES_PER_PERIOD} times its {counted(least_profiled, 'profile frame')}"
     )
     return config.model_copy(update={"period": period}), [note]
 

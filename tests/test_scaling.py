@@ -28,10 +28,10 @@ def test_the_page_says_what_was_measured_and_what_was_assumed(repository: Path) 
 
 
 def test_assumptions_that_the_code_decides_are_the_codes() -> None:
-    assumed, site = Assumed(), SiteConfig(models="building")
+    assumed, site = Assumed(), SiteConfig(models="building", policy="mlink")
     assert assumed.outputs_ttl_s == OUTPUT_TTL_S
     assert assumed.frames_kept_s * 1000 == RETENTION_MS["frames"]
-    assert assumed.profile == site.profile.fraction
+    assert assumed.profile == site.profile_frames[0]
     assert assumed.audit == site.audit.fraction
     interval_s = site.adaptation.interval.total_seconds()
     assert assumed.relabel == pytest.approx(site.adaptation.frames / interval_s, abs=1e-3)

@@ -257,10 +257,16 @@ class Budgets(Section):
 
 
 class ProfileConfig(Section):
-    """Frames at the start of a period on which every model runs, to score the links."""
+    """Frames at the start of a period on which every model runs, to score the links, or to choose what is loaded."""
 
-    fraction: Share = Field(default=0.01, description="Share (0..1) of a period's frames.")
-    min_frames: int = Field(default=10, ge=1, description="At least so many frames, for cameras with few of them.")
+    fraction: Share | None = Field(
+        default=None,
+        description="Share (0..1) of a period's frames. By default 0.01; 0 where a policy decides on every frame "
+        "and there is no memory budget, for then there is nothing to score and nothing to choose.",
+    )
+    min_frames: int | None = Field(
+        default=None, ge=1, description="At least so many frames, for cameras with few of them: 10, or there 1."
+    )
 
 
 class AuditConfig(Section):

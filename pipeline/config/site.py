@@ -101,7 +101,7 @@ class SiteConfig(Section):
     )
     budgets: Budgets = Field(default=Budgets(), description="What the models may cost.")
     period: Duration = Field(default=timedelta(hours=1), description="Event time for which one decision holds.")
-    profile: ProfileConfig = Field(default=ProfileConfig(), description="Frames that score the links.")
+    profile: ProfileConfig = Field(default=ProfileConfig(), description="Frames that open a period.")
     audit: AuditConfig = Field(default=AuditConfig(), description="Frames that measure accuracy.")
     target_agreement: Share | None = Field(
         default=None,
@@ -198,6 +198,19 @@ class SiteConfig(Section):
         is_default = self._origin.file and not self.states("policy")
         return f"policy {self.policy}" + (" (the default)" if is_default else "")
 
+    @property
+    def profile_frames(self) -> tuple[float, int]:
+        """Share of a period's frames on which every model runs first, and how many they are at least."""
+        from camlink.operators.gate import PER_FRAME_POLICIES
+
+        needless = self.policy in PER_FRAME_POLICIES and self.budgets.memory_gb is None
+        fraction, least = (0.0, 1) if needless else (0.01, 10)
+        asked = self.profile
+        return (
+            fraction if asked.fraction is None else asked.fraction,
+            least if asked.min_frames is None else asked.min_frames,
+        )
+
     def target_of(self, camera_id: str, model: str) -> float | None:
         """Return the agreement that predictions of a model on a camera must reach; None where none is asked."""
         own = next((c.target_agreement for c in self.cameras if c.id == camera_id), None)
@@ -225,6 +238,7 @@ class SiteConfig(Section):
     def masked(self) -> dict[str, Any]:
         """Return plain JSON data without passwords, for run.json and pages."""
         data = self.model_dump(mode="json")
+        data["profile"] = dict(zip(("fraction", "min_frames"), self.profile_frames, strict=True))
         for camera, shown in zip(data["cameras"], self.cameras, strict=True):
             camera["source"] = shown.source if isinstance(shown.source, int) else shown.shown_source
         for places in (data["alerts"], *data["alerts"]["rules"]):

@@ -109,7 +109,7 @@ def _profiled(site: SiteConfig) -> Iterator[Found]:
     slowest, camera = min(enumerate(site.cameras), key=lambda each: each[1].fps, default=(0, None))
     if site.policy == "all" or camera is None:
         return
-    frames, least = camera.fps * site.period.total_seconds(), site.profile.min_frames
+    frames, (_, least) = camera.fps * site.period.total_seconds(), site.profile_frames
     if frames < 2 * least:
         period = timedelta(hours=ceil(FRAMES_PER_PERIOD * least / camera.fps / 3600.0))
         yield (

@@ -102,6 +102,16 @@ def test_a_machine_that_is_freed_gives_all_again_and_one_that_cannot_keep_up_nex
     assert machine.throttle.share == pytest.approx(LEAST)
 
 
+def test_a_night_without_frames_says_nothing_of_what_there_is_time_for_by_day() -> None:
+    machine = Machine(0.3)
+    machine.work(60.0)
+    found = machine.throttle.share
+    machine.now_s += 8 * 3600.0
+    machine.seen = int(machine.now_s * machine.frames_s)
+    machine.work(10.0)
+    assert found <= machine.throttle.share < 1.3 * found
+
+
 def test_while_cameras_learn_it_is_found_out_what_they_may_choose_after_that() -> None:
     machine = Machine(0.3)
     for _ in range(100):

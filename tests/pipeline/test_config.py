@@ -334,7 +334,9 @@ def test_a_source_that_stands_where_an_id_belongs_is_told_without_its_password(t
 
 def test_masked_is_plain_json_that_loads_again() -> None:
     config = load_config("building")
-    assert SiteConfig.model_validate(json.loads(json.dumps(config.masked()))) == config
+    loaded = SiteConfig.model_validate(json.loads(json.dumps(config.masked())))
+    assert loaded.profile_frames == config.profile_frames, "said, where the file leaves it to the policy"
+    assert loaded.model_copy(update={"profile": config.profile}) == config
 
 
 def test_own_models_become_definitions_beside_those_of_the_catalogue() -> None:

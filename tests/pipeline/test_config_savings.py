@@ -23,8 +23,8 @@ def told(folder: Path, fps: str, more: str = "") -> list[str]:
 
 
 def test_a_camera_of_which_a_period_holds_hardly_more_than_profile_frames_is_warned_of(tmp_path: Path) -> None:
-    (warning,) = told(tmp_path, "4/h")
-    assert warning.startswith('6: camera "hall": fps: 4 frames come in a period of 1h, and every model executes on')
+    (warning,) = told(tmp_path, "4/h", "profile: {min_frames: 10}\n")
+    assert warning.startswith('7: camera "hall": fps: 4 frames come in a period of 1h, and every model executes on')
     assert warning.endswith("set period: 13h")
 
 
@@ -33,7 +33,9 @@ def test_a_budget_that_policy_all_knows_nothing_of_is_all_that_it_is_told_of(tmp
     assert warning.startswith("3: budgets.time_share: policy all executes every model on every frame")
 
 
-@pytest.mark.parametrize(("fps", "more"), [("20/h", ""), ("4/h", "period: 13h\n")])
+@pytest.mark.parametrize(
+    ("fps", "more"), [("20/h", ""), ("4/h", ""), ("4/h", "period: 13h\nprofile: {min_frames: 10}\n")]
+)
 def test_of_others_there_is_nothing_to_tell(tmp_path: Path, fps: str, more: str) -> None:
     assert told(tmp_path, fps, more) == []
 

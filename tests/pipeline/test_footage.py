@@ -10,7 +10,7 @@ from camlink.pipeline.footage import Footage, fit_rules, rate_of
 from camlink.pipeline.testing import START, make_frames
 
 LONG = Footage("hall", 100_000, 1.0)
-SITE = SiteConfig(models="building")
+SITE = SiteConfig(models="building", policy="mlink")
 
 
 def test_long_footage_changes_nothing() -> None:
@@ -21,12 +21,26 @@ def test_a_short_clip_leaves_most_of_its_frames_to_be_predicted() -> None:
     config, notes = fit_rules(SITE, [LONG, Footage("yard", 250, 25.0)])
     assert config.links.bootstrap_frames == 37
     assert config.links.min_train_frames <= 37
-    assert config.profile.fraction * 25 * config.period.total_seconds() <= 0.05 * 250 + 1
+    assert config.profile_frames[0] * 25 * config.period.total_seconds() <= 0.05 * 250 + 1
     assert config.audit.fraction == 0.08
     assert len(notes) == 3
     assert "37 frames" in notes[0]
     assert "8.0% of frames are audited instead of 2.0%" in notes[1]
     assert "instead of 900" in notes[2]
+
+
+def test_policies_that_score_no_links_need_no_longer_period_and_shorten_no_profile() -> None:
+    anew = SiteConfig(models="building")
+    config, notes = fit_rules(anew, [Footage("yard", 250, 25.0)])
+    assert config.profile_frames == (0.0, 1) and len(notes) == 2
+    config, notes = fit_rules(anew, [Footage("2701", 74, 1 / 600)])
+    assert config.period < fit_rules(SITE, [Footage("2701", 74, 1 / 600)])[0].period
+    _, (note,) = fit_rules(anew, [Footage("short", 21, 1.0)])
+    assert "more than 21 are needed" in note
+    told = SiteConfig.model_validate({"models": "building", "profile": {"min_frames": 4}})
+    assert told.profile_frames == (0.0, 4), "what is said holds"
+    tight = SiteConfig.model_validate({"models": "building", "budgets": {"memory_gb": 1}})
+    assert tight.profile_frames == (0.01, 10), "what is loaded is chosen by what is known of all models"
 
 
 def test_a_camera_with_too_few_frames_is_named_and_sets_no_rules_for_the_others() -> None:
@@ -60,7 +74,7 @@ def test_a_site_that_audits_nothing_is_left_at_that() -> None:
 
 def test_stills_hours_apart_get_a_period_that_holds_several_times_their_profile_frames() -> None:
     config, notes = fit_rules(SITE, [Footage("checkpoint", 65, 1 / 7200)])
-    assert config.period >= timedelta(seconds=5 * SITE.profile.min_frames * 7200)
+    assert config.period >= timedelta(seconds=5 * SITE.profile_frames[1] * 7200)
     assert any("a decision holds for" in note for note in notes)
 
 

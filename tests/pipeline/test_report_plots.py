@@ -291,7 +291,7 @@ def test_the_legend_names_predicted_marks_also_where_the_first_model_has_none() 
 
 
 def test_the_frames_before_the_first_decision_are_bootstrap_first_and_then_profiling() -> None:
-    rows = camera({"a": model_rows(COUNT, np.ones((60, 2)))})
+    rows = camera({"a": replace(model_rows(COUNT, np.ones((60, 2))), purpose=np.full(60, "profile"))})
     later = rows.decisions[0] | {"start": START + timedelta(seconds=50)}
     figure = decision_strip(replace(rows, decisions=[later], bootstrap_frames=40))
     assert figure is not None

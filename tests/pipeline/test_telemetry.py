@@ -18,6 +18,7 @@ import pytest
 from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.certificates import Ledger
+from camlink.operators.throttle import Throttle
 from camlink.pipeline.health import Health
 from camlink.pipeline.records import CameraEvent, Decision, FrameDropped, FrameResult, LinkPromotion, Record
 from camlink.pipeline.telemetry import CAMERAS, OTHER, REASONS, TARGET_STATES, Telemetry
@@ -66,6 +67,7 @@ def full(records: Iterable[Record]) -> Telemetry:
     telemetry.batch("persons", 2, 5.0)
     telemetry.gauge("models_loaded_gb", "", lambda: 1.0)  # as `camlink run` and the inference worker add them
     telemetry.gauge("model_loads", "", lambda: 1.0)
+    telemetry.machine(Throttle({"persons": 5.0}, lambda: 0.0, lambda: 0.0))
     telemetry.worker("linking", lambda: {"taken": 7}, lambda: 0.5)
     return telemetry
 
