@@ -35,7 +35,7 @@ class Allowance:
         self.frames = 0
         self.spent_ms = 0.0
         self.loads = 0
-        self._per_frame = self._given = budget.long_run_ms(costs)
+        self._budget_ms = self._per_frame = self._given = budget.long_run_ms(costs)
         self._forgone_ms = 0.0  # of what the budget allowed, kept back by `limit`
         self._latency = budget.latency_limit()
         self._on_frame_ms = 0.0  # spent on this frame
@@ -47,7 +47,7 @@ class Allowance:
     def state(self) -> dict[str, Any]:
         """Return what was spent, and of which budget, for a snapshot."""
         return {
-            "per_frame_ms": None if isinf(self._per_frame) else self._per_frame,
+            "per_frame_ms": None if isinf(self._budget_ms) else self._budget_ms,
             "time_ms": dict(self.costs.time_ms),
             "frames": self.frames,
             "spent_ms": self.spent_ms,

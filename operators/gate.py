@@ -112,13 +112,12 @@ class Gate:
 
     def resume(self, camera_id: str, snapshot: bytes) -> None:
         """Let the camera's policy go on from its snapshot. Raises `StateError`; it then starts anew."""
-        policy = self._new(camera_id)
+        policy = self._make(camera_id)
         if isinstance(policy, GoesOn):
             policy.resume(snapshot)
-            self._policies[camera_id] = policy
+            self._policies[camera_id] = self._limited(policy)
 
-    def _new(self, camera_id: str) -> FramePolicy:
-        policy = self._make(camera_id)
+    def _limited(self, policy: FramePolicy) -> FramePolicy:
         if self._share < 1.0 and isinstance(policy, MindsTime):
             policy.limit(self._share)
         return policy
@@ -219,7 +218,7 @@ class Gate:
 
     def _policy(self, camera_id: str) -> FramePolicy:
         if camera_id not in self._policies:
-            self._policies[camera_id] = self._new(camera_id)
+            self._policies[camera_id] = self._limited(self._make(camera_id))
         return self._policies[camera_id]
 
 

@@ -218,12 +218,11 @@ class PacedInference:
         """Return a camera's next frame, after the decision that is in force for it (those start before it)."""
         frame = camera.queue.popleft()
         assert isinstance(frame, Frame)
-        frame = replace(frame, overtaken=overtaken)
         due = [decision for decision in camera.decisions if decision.start < frame.captured_at]
         camera.decisions = [decision for decision in camera.decisions if decision.start >= frame.captured_at]
-        camera.running[frame.index] = frame
+        camera.running[frame.index] = frame  # as it came: what is held is known by that
         camera.hand_on(frame)
-        return [*due[-1:], frame]
+        return [*due[-1:], replace(frame, overtaken=True) if overtaken else frame]
 
     def _noted(self, records: Iterable[Record]) -> Iterable[Record]:
         for record in records:

@@ -176,7 +176,10 @@ class SchedulerOperator(Operator):
             camera.watch.observe(result)
             camera.audits.observe(result.audit_probability or 0.0)
         period = self._rules.period_start(result.captured_at)
-        overdue = result.purpose == "serve" and (camera.decided is None or camera.decided < period)
+        if camera.decided is None:
+            overdue = result.purpose == "serve"  # while a camera learns, frames may be overtaken, and audited
+        else:
+            overdue = camera.decided < period and result.purpose in ("serve", "audit")
         if result.profile_ends or overdue:
             camera.decided = period
             camera.scorer.forget_before(period - self._rules.period)

@@ -6,16 +6,17 @@ dealt with, and a policy that went on choosing as before would leave every other
 less, it spends that little where it matters most, on all frames.
 
 Every few seconds there is an estimate: of the time that passed, `BUSY` may be used; what full frames took of it, such
-as audits, cannot be chosen, nor can what frames take beside models. What is left is for all frames alike, those too on
-which nothing could be chosen. What is beside models shows where frames had to wait: nobody was idle then.
+as audits, cannot be chosen, nor can what passed beside models, which shows where frames had to wait: nobody was idle
+then. What is left is for all frames alike, those too on which nothing could be chosen.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass
+from statistics import median_low
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ EVERY_S, FEWEST = 5.0, 50  # the share is found anew so often, where there were 
 KEPT = 0.7  # of what was seen before: audits are few, and one takes long
 FASTEST = 0.7, 1.25  # that the share changes by at once
 LEAST = 0.01
+GAPS = 51
 
 
 @dataclass
@@ -34,8 +36,7 @@ class _Seen:
     took_ms: float = 0.0  # the same by the clock
     full_ms: float = 0.0  # what all else took that models did
     passed_ms: float = 0.0
-    gaps_ms: float = 0.0  # before waves of frames that had to wait
-    after: float = 0.0  # frames of the waves before those
+    beside_ms: float = 0.0  # what passed beside models
 
 
 class Throttle:
@@ -56,14 +57,15 @@ class Throttle:
         self.share = 1.0
         self._is_told = False
         self._seen = _Seen()
-        self._last_s, self._last_frames = seconds(), 0  # when the last wave ended, and how many frames it had
+        self._last_s, self._was_behind = seconds(), False  # when the last wave ended, and whether it had to wait
         self._due_s = self._last_s + EVERY_S
         self._gap_ms = self._until_ms = 0.0
-        self._beside_ms = 0.0  # what a frame takes beside models
+        self._gaps_ms = deque[float](maxlen=GAPS)  # before waves that had to wait: nobody was idle then
+        self._usual_ms = 0.0  # of these
 
     def choosing(self, frames: int) -> None:
         """Take in that policies are about to choose on so many frames of a wave."""
-        self._gap_ms = 1000.0 * (self._seconds() - self._last_s)
+        self._gap_ms = 1000.0 * min(self._seconds() - self._last_s, EVERY_S)
         self._until_ms = self._busy_ms()
         self._seen.chosen += frames
 
@@ -85,10 +87,12 @@ class Throttle:
         seen.full_ms += (1.0 - learnt) * full_ms
         seen.frames += came.total()
         seen.passed_ms += 1000.0 * min(now_s - self._last_s, EVERY_S)  # a night without frames says nothing of the day
-        if came["overtaken"]:  # it had to wait, so that what passed before it was no idle time
-            seen.gaps_ms += self._gap_ms
-            seen.after += self._last_frames
-        self._last_s, self._last_frames = now_s, came.total()
+        if came["overtaken"] or self._was_behind:  # the newest frames come right after those that they overtook
+            self._gaps_ms.append(self._gap_ms)
+            seen.beside_ms += self._gap_ms
+        else:
+            seen.beside_ms += min(self._gap_ms, self._usual_ms)
+        self._last_s, self._was_behind = now_s, came["overtaken"] > 0
         if now_s < self._due_s or seen.frames < FEWEST or not seen.chosen:
             return False
         before, self.share = self.share, self._next(seen)
@@ -103,9 +107,8 @@ class Throttle:
         return self._until_ms - before
 
     def _next(self, seen: _Seen) -> float:
-        if seen.after:
-            self._beside_ms = seen.gaps_ms / seen.after
-        left_ms = max(0.0, (BUSY * seen.passed_ms - seen.full_ms) / seen.frames - self._beside_ms)
+        self._usual_ms = median_low(self._gaps_ms) if self._gaps_ms else 0.0  # one that was long says nothing of others
+        left_ms = max(0.0, BUSY * seen.passed_ms - seen.full_ms - seen.beside_ms) / seen.frames
         least, most = (change * self.share for change in FASTEST)
         if seen.took_ms:
             used = seen.cost_ms / (seen.chosen * sum(self._time_ms.values()))  # of executing everything
@@ -116,7 +119,7 @@ class Throttle:
 
     def _tell(self, before: float) -> None:
         """Say, once, that less executes than was asked for."""
-        if self._asked is not None and self.share < self._asked <= before and not self._is_told:
+        if self._asked is not None and self.share < self._asked < 1.0 and self._asked <= before and not self._is_told:
             self._is_told = True
             logger.warning(
                 "this machine has no time for the %.0f %% of executing every model on every frame that "

@@ -128,9 +128,9 @@ def gate_of(config: SiteConfig, pool: ModelPool, live_clock: Clock | None = None
 
 def throttle_of(config: SiteConfig, pool: ModelPool, seconds: Callable[[], float] = time.monotonic) -> Throttle | None:
     """Return what finds out how much of executing everything this machine has time for, where that is minded."""
-    if config.policy != "camlink":
-        return None
     costs = costs_of(pool)
+    if config.policy != "camlink" or not costs.time(costs.models):
+        return None
     return Throttle(costs.time_ms, lambda: sum(pool.busy_ms.values()), seconds, config.budgets.time_share)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.selection import Costs
+from camlink.operators.throttle import BUSY
 from camlink.pipeline.assembly import relabels, sampling_rules
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.config.checks import Found
@@ -43,7 +44,7 @@ class Demand:
     @property
     def fitting_share(self) -> float:
         """The highest time share, in full per cents, that leaves no more than a second per second; 0: there is none."""
-        left = 1.0 - self.always
+        left = (BUSY if self.policy == "camlink" else 1.0) - self.always
         return max(0, int(100.0 * left / (self.full - self.always))) / 100.0 if self.full > self.always else 0.0
 
 
@@ -74,7 +75,7 @@ def demand_warnings(demand: Demand) -> Iterator[Found]:
     is time for was asked for, those after it too, as well as can be.
     """
     served, per_frame, frames = demand.served, demand.policy in PER_FRAME_POLICIES, f"{demand.frames_s:.3g} frames"
-    if demand.full <= 1.0 or (per_frame and (served is None or served <= 1.0)):
+    if demand.full <= 1.0 or (per_frame and (demand.policy == "camlink" if served is None else served <= 1.0)):
         return
     if served is None or served <= 1.0:
         yield (

@@ -15,6 +15,7 @@ from camlink.models.base import OutputSpec
 from camlink.models.pool import ModelPool
 from camlink.operators.adaptation import AdaptationOperator
 from camlink.operators.base import StateStore
+from camlink.operators.gate import PER_FRAME_POLICIES
 from camlink.operators.inference import InferenceOperator
 from camlink.operators.linking import LinkingOperator
 from camlink.operators.paced_inference import PacedInference
@@ -109,9 +110,9 @@ def inference(
 ) -> PacedInference:
     """Return inference for one process with its own models; ``hold_s`` bounds what it waits for others.
 
-    ``behind``: whether frames that it does not keep up with wait, or the oldest of each camera are dropped, as those of
-    live cameras are to be; by ``clock``, this machine's where none is given, a latency limit then counts their waiting,
-    unless they are ``recorded``: since when these were captured says nothing of how long they have waited.
+    ``behind``: whether frames that it does not keep up with wait, or models run on each camera's newest, as for live
+    ones; by ``clock``, this machine's where none is given, a latency limit then counts their waiting, unless they are
+    ``recorded``: since when these were captured says nothing of how long they have waited.
     ``throttle``: what the machine has time for, where frames do not wait.
     """
     rules, unknown = sampling_rules(config), CameraFacts(fps=None)
@@ -122,7 +123,8 @@ def inference(
     drops = behind == "drop-oldest"
     gate = gate_of(config, pool, (clock or WallClock()) if drops and not recorded else None)
     operator = InferenceOperator(pool, planner, state, encode_picture, gate, throttle)
-    in_step = is_in_step(config, ModelFacts.of_pool(pool))
+    waits = not drops or config.policy not in PER_FRAME_POLICIES  # what these learn, they learn here
+    in_step = waits and is_in_step(config, ModelFacts.of_pool(pool))
     return PacedInference(operator, seconds, in_step=in_step, hold_s=hold_s, drops_oldest=drops)
 
 

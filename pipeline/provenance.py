@@ -71,10 +71,14 @@ def _purpose(results: RunResults, served: Row) -> str:
     """Return why the frame was processed: as its row says, but for bootstrap frames, which are stored as profile."""
     if served["purpose"] != "profile":
         return str(served["purpose"])
-    earlier = f"purpose = 'profile' AND captured_at < '{served['captured_at']}'"
-    sql = f"SELECT count(DISTINCT frame_index) FROM outputs WHERE {earlier}"
-    before = results.query(sql, "outputs", served["camera_id"]).column(0)[0].as_py()
-    return "bootstrap" if before < results.info.bootstrap_frames() else "profile"
+    before = (
+        f"SELECT count(DISTINCT frame_index) FROM outputs WHERE captured_at < '{served['captured_at']}' AND purpose = "
+    )
+    full, others = (
+        results.query(f"{before}'{purpose}'", "outputs", served["camera_id"]).column(0)[0].as_py()
+        for purpose in ("profile", "serve")
+    )
+    return "bootstrap" if not others and full < results.info.bootstrap_frames() else "profile"
 
 
 def _dropped(results: RunResults, camera: str, frame: int, model: str) -> dict[str, Any]:

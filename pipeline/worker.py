@@ -48,7 +48,7 @@ class Worker:
     ) -> None:
         """Take records as they come; or up to ``batch`` at once, for which the first waits ``batch_wait_s`` at most.
 
-        ``drains``: take all that has come before any of it is dealt with, for an operator that drops the oldest.
+        ``drains``: take all that has come before any of it is dealt with, for an operator that runs the newest.
         """
         self.counts: Counter[str] = Counter()
         self._drains = drains

@@ -157,7 +157,7 @@ def troubles(info: RunInfo, cameras: Sequence[CameraState], costs: Costs) -> lis
         told.append(failed_sentence(made.items()))
     if dropped.total() >= MUCH * captured:
         told.append(dropped_sentence({"dropped": dropped, "captured": captured}))
-    overtaken = sum(max((model.overtaken for model in camera.models.values()), default=0) for camera in cameras)
+    overtaken = sum(camera.overtaken for camera in cameras)
     if overtaken >= MUCH * captured:
         told.append(overtaken_sentence(overtaken, captured - dropped.total()))
     told.append(missed_targets([(c.camera_id, entry) for c in cameras for entry in targets(info, c).values()]))

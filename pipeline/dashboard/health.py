@@ -49,7 +49,7 @@ def learning_of(camera: CameraState, info: RunInfo) -> str:
     """Say how far a camera is with the frames before its first decision; empty for one that has come past them."""
     if not camera.frames() or camera.decisions or any(model.frames_served for model in camera.models.values()):
         return ""
-    return learning_words(camera.frames(), info.learning_frames(camera.camera_id))
+    return learning_words(camera.frames() - camera.overtaken, info.learning_frames(camera.camera_id))
 
 
 def _fps(camera: CameraState, info: RunInfo) -> float | None:

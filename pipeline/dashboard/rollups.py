@@ -157,6 +157,11 @@ class CameraState:
         known = max((model.served.total() for model in self.models.values()), default=0)
         return known + sum(rows.frames for rows in self.new)
 
+    @property
+    def overtaken(self) -> int:
+        """On how many frames nothing ran, as the next one was there already."""
+        return max((model.overtaken for model in self.models.values()), default=0)
+
     def meet(self, rows: Unsorted) -> None:
         """Take note of new rows, to be worked in later."""
         self.new.append(rows)

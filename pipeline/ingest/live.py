@@ -92,6 +92,10 @@ class LiveSource:
         self._clock = clock
         self._limits = limits or LiveLimits()
         frozen_after_s = spec.frozen_after_s or self._limits.frozen_after_s
+        together_s = (
+            waiting / spec.fps if waiting > 1 and spec.fps else 0.0
+        )  # those that may wait come in so long a time
+        self._stale_after_s = max(self._limits.stale_after_s, together_s)
         self._channel = Channel(spec, frozen_after_s, with_stats, first_index, seconds, waiting)
         self._outage = Outage(spec, address, self._limits, seed)
         self._run = run
@@ -160,7 +164,7 @@ class LiveSource:
         return self._runner
 
     def _unless_stale(self, frame: Frame) -> Reading:
-        if (self._clock.now() - frame.captured_at).total_seconds() <= self._limits.stale_after_s:
+        if (self._clock.now() - frame.captured_at).total_seconds() <= self._stale_after_s:
             return frame
         return FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "stale")
 

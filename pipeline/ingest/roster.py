@@ -73,23 +73,18 @@ class Roster:
         with ExitStack() as stack:
             stack.callback(self.close)
             while not self._closed:
-                before = sum(self._captured.values())
+                had = sum(self._captured.values())
                 yield from self._edited()
-                newest, overtaken = [], False
-                for source in list(self._sources.values()):
-                    while (reading := source.poll()) is not None:
-                        if isinstance(reading, Frame) and not reading.overtaken:
-                            newest.append(reading)
-                            break
-                        overtaken |= isinstance(reading, Frame)
-                        yield self._counted(reading)
-                if overtaken:
+                readings = [_parted(list(iter(source.poll, None))) for source in list(self._sources.values())]
+                earlier = [reading for before, _ in readings for reading in before]
+                yield from map(self._counted, earlier)
+                if any(isinstance(reading, Frame) for reading in earlier):
                     yield None
-                yield from map(self._counted, newest)
+                yield from (self._counted(reading) for _, newest in readings for reading in newest)
                 yield None
                 if self._sources and all(source.is_finished for source in self._sources.values()):
                     return
-                if sum(self._captured.values()) == before:
+                if sum(self._captured.values()) == had:
                     self._wait(IDLE_S)
 
     def captured(self) -> Mapping[str, int]:
@@ -141,6 +136,12 @@ class Roster:
         elif isinstance(reading, FrameDropped):
             self._captured[reading.camera_id] += reading.count
         return reading
+
+
+def _parted(readings: list[Reading]) -> tuple[list[Reading], list[Reading]]:
+    """Return what came before a camera's newest frame, and what came from that on."""
+    newest = next((i for i in reversed(range(len(readings))) if isinstance(readings[i], Frame)), len(readings))
+    return readings[:newest], readings[newest:]
 
 
 def is_in_share(camera_id: str, number: int, of: int) -> bool:

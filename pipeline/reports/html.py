@@ -18,7 +18,15 @@ from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports import notes, plots
 from camlink.pipeline.reports.calibrated import ABOUT, calibrated_lines
 from camlink.pipeline.reports.rows import CameraRows, ModelRows
-from camlink.pipeline.reports.spending import KINDS, asked_words, failed_sentence, over_spent, overtaken_in, shown_adds
+from camlink.pipeline.reports.spending import (
+    KINDS,
+    asked_words,
+    failed_sentence,
+    learning_sentence,
+    over_spent,
+    overtaken_in,
+    shown_adds,
+)
 from camlink.pipeline.reports.strip import decision_strip
 from camlink.pipeline.reports.words import value_words
 from camlink.pipeline.results import RunResults
@@ -72,7 +80,7 @@ class Page:
                 name=notes.run_words(report["run"]["name"], synthetic=report["run"]["synthetic"]),
                 config=self._results.info.config,
                 headline=notes.headline(report),
-                learning=bool(notes.learning_sentence(report)),
+                learning=bool(learning_sentence(report)),
                 looks=self._looks,
                 ending=notes.ending(report),
                 dropped=notes.dropped_sentence(report["frames"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from camlink.pipeline.quantities import counted
 from camlink.pipeline.reports.certificates import deciding
-from camlink.pipeline.reports.spending import failed_sentence, learning_frames, over_spent, overtaken_in
+from camlink.pipeline.reports.spending import failed_sentence, learning_sentence, over_spent, overtaken_in
 
 BASELINE_WORDS = {
     "constant": "always answering the most common value",
@@ -302,17 +302,6 @@ def _happened(report: Mapping[str, Any]) -> str:
         *missed(report),
     )
     return " ".join(filter(None, told))
-
-
-def learning_sentence(report: Mapping[str, Any]) -> str:
-    """Say that nothing could be saved as no camera has a decision yet; empty where any has come that far."""
-    frames = learning_frames(report["cost"]["parts"])
-    if not frames:
-        return ""
-    ended = report["run"]["finished_at"] is not None
-    first = "The run ended while cameras were still learning" if ended else "The cameras are still learning"
-    so_far = f"all {counted(frames, 'frame')} {'were' if ended else 'so far are'} bootstrap or profile frames"
-    return f"{first}: {so_far}, on which every model runs, so nothing could be saved yet."
 
 
 def dropped_sentence(frames: Mapping[str, Any]) -> str:

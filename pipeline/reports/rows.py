@@ -136,12 +136,15 @@ class CameraRows:
 
     @cached_property
     def bootstrap_until_us(self) -> int:
-        """Return when its bootstrap frames were over: the capture time of the first profile frame after them."""
-        full = [model.times_us[model.purpose == "profile"] for model in self.models.values()]
-        times = np.unique(np.concatenate(full)) if full else np.zeros(0, np.int64)
-        if not times.size:
-            return 0
-        return int(times[self.bootstrap_frames]) if self.bootstrap_frames < times.size else int(times[-1]) + 1
+        """Return when its bootstrap frames were over: when a profile frame came after so many, or one was served."""
+        full, served = (self._times_of(purpose) for purpose in ("profile", "serve"))
+        if self.bootstrap_frames < full.size:
+            return int(min(full[self.bootstrap_frames], *served[:1]))
+        return int(served[0]) if served.size else int(full[-1]) + 1 if full.size else 0
+
+    def _times_of(self, purpose: str) -> NDArray[np.int64]:
+        found = [model.times_us[model.purpose == purpose] for model in self.models.values()]
+        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
     @cached_property
     def stretches(self) -> Stretches:

@@ -94,23 +94,31 @@ def shown_adds(parts: Mapping[str, Part]) -> dict[str, str]:
 
 
 def learning_frames(parts: Mapping[str, Part]) -> int:
-    """Return on how many frames every model ran before the first decision, where no other frames came; else 0.
+    """Return on how many frames every model ran to learn from, where none was served under a decision yet; else 0.
 
     >>> learning_frames({"bootstrap": {"frames": 45}, "profile": {"frames": 5}, "serve": {"frames": 0}})
     50
     """
-    first = ("bootstrap", "profile")
-    return (
-        0
-        if any(parts[kind]["frames"] for kind in parts if kind not in first)
-        else sum(parts[kind]["frames"] for kind in first)
-    )
+    return 0 if parts["serve"]["frames"] else parts["bootstrap"]["frames"] + parts["profile"]["frames"]
+
+
+def learning_sentence(report: Mapping[str, Any]) -> str:
+    """Say that nothing could be saved as no camera has a decision yet; empty where any has come that far."""
+    frames = learning_frames(report["cost"]["parts"])
+    if not frames:
+        return ""
+    ended = report["run"]["finished_at"] is not None
+    first = "The run ended while cameras were still learning" if ended else "The cameras are still learning"
+    if overtaken := overtaken_in(report["cost"]["parts"]):
+        return f"{first}: every model ran on {counted(frames, 'frame')}, to learn from. {overtaken}"
+    so_far = f"all {counted(frames, 'frame')} {'were' if ended else 'so far are'} bootstrap or profile frames"
+    return f"{first}: {so_far}, on which every model runs, so nothing could be saved yet."
 
 
 def still_learning(parts: Mapping[str, Part], of: int, *, ended: bool) -> str:
     """Explain a camera that has no decision yet; empty for any other. ``of``: on how many frames it is to learn.
 
-    >>> parts = {"bootstrap": {"frames": 10}, "profile": {"frames": 0}, "serve": {"frames": 0}}
+    >>> parts = {kind: {"frames": 10 * (kind == "bootstrap")} for kind in KINDS}
     >>> still_learning(parts, 20, ended=True).split(":")[0]
     "It ended while it was still learning, within a camera's first 20 frames"
     """
@@ -119,6 +127,8 @@ def still_learning(parts: Mapping[str, Part], of: int, *, ended: bool) -> str:
         return ""
     first = f"It {'ended while it was' if ended else 'is'} still learning"
     within = f", within a camera's first {counted(of, 'frame')}" if of >= seen else ""
+    if parts["overtaken"]["frames"]:
+        return f"{first}{within}: every model ran on {seen:,}, and the others were overtaken."
     return f"{first}{within}: every model ran on all {seen:,}, so nothing could be predicted or measured."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
@@ -16,9 +17,16 @@ from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import PolicySetup
 from camlink.operators.sampling import FramePlanner, SamplingRules
 from camlink.operators.selection import Budget, Costs
+from camlink.pipeline.assembly import CameraFacts
+from camlink.pipeline.bus.memory import MemoryBus
+from camlink.pipeline.clock import ManualClock
+from camlink.pipeline.config import SiteConfig
+from camlink.pipeline.distributed import inference as process
+from camlink.pipeline.graph import GRAPH
 from camlink.pipeline.records import Decision, Frame, FrameDropped, FrameResult, OutputReady, Record
 from camlink.pipeline.state.memory import MemoryState
 from camlink.pipeline.testing import START, TinyModel, make_frames, outputs, run_frames
+from camlink.pipeline.worker import Worker
 from tests.scenes import USUAL, groups
 
 RULES = USUAL | {"policy": "camlink"}
@@ -86,6 +94,36 @@ def test_none_is_answered_while_what_came_before_waits_to_be_learnt_from() -> No
     for result in results(records, "overtaken"):
         waiting = [r for r in results(records, "profile") if r.frame_index < result.frame_index]
         assert all(records.index(r) < records.index(result) for r in waiting)
+
+
+@pytest.mark.parametrize("behind", ["block", "drop-oldest"])
+def test_between_processes_frames_that_wait_for_models_are_delivered_again_after_a_crash(
+    behind: Literal["block", "drop-oldest"],
+) -> None:
+    """A bus knows what is held by the very objects that it delivered."""
+    config = SiteConfig(models="building", **RULES | {"budgets": {"time_share": 0.4, "memory_gb": 1.0}})
+    bus, state = MemoryBus(), MemoryState()
+    operator = process(config, ModelPool(models(), 1.0), {"hall": CameraFacts(1.0)}, state, behind=behind)
+    worker = Worker(GRAPH[1], operator, bus, state, ManualClock(), seconds=lambda: 0.0)
+    for frame in make_frames("hall", 5):
+        bus.publish("frames", frame)
+    worker.once()
+    worker.checkpoint()
+    assert [f.index for f in operator.held() if isinstance(f, Frame)] == list(range(5))
+    worker._subscription.rewind()  # type: ignore[attr-defined]  # a crash
+    assert [f.index for f in worker._subscription.poll() if isinstance(f, Frame)] == list(range(5))
+
+
+@pytest.mark.parametrize("policy", PER_FRAME_POLICIES)
+def test_between_processes_a_long_backlog_is_answered_however_late_others_settle_it(policy: str) -> None:
+    config = SiteConfig(models="building", **RULES | {"policy": policy})
+    worker = process(config, ModelPool(models()), {"hall": CameraFacts(1.0)}, MemoryState(), behind="drop-oldest")
+    worker.resume("hall", {})
+    told = list(worker.on_records(make_frames("hall", 200)))
+    for _ in range(LIVE_QUEUE):
+        told += worker.on_time(START)
+    assert [r.frame_index for r in told if isinstance(r, OutputReady)] == list(range(200))
+    assert not any(isinstance(r, FrameDropped) for r in told)
 
 
 def inference() -> PacedInference:

@@ -112,6 +112,18 @@ def test_a_night_without_frames_says_nothing_of_what_there_is_time_for_by_day() 
     assert found <= machine.throttle.share < 1.3 * found
 
 
+@pytest.mark.parametrize("full_s", [0.02, 0.05])
+@pytest.mark.parametrize("stall_s", [0.25, 2.0, 30.0])
+def test_a_machine_that_stalls_once_gives_all_again_within_a_minute(full_s: float, stall_s: float) -> None:
+    """What held it up says nothing of what frames take beside models, though frames had to wait."""
+    machine = Machine(full_s)
+    machine.work(60.0)
+    machine.now_s += stall_s
+    assert machine.work(5.0)["overtaken"] > 0
+    machine.work(60.0)
+    assert machine.throttle.share == 1.0
+
+
 def test_while_cameras_learn_it_is_found_out_what_they_may_choose_after_that() -> None:
     machine = Machine(0.3)
     for _ in range(100):
@@ -120,6 +132,14 @@ def test_while_cameras_learn_it_is_found_out_what_they_may_choose_after_that() -
         machine._take(0.3)
         machine.throttle.see(["profile", "overtaken", "overtaken"])
     assert machine.throttle.share == pytest.approx(BUSY / 3, rel=0.05)
+
+
+def test_who_asked_for_all_that_there_is_time_for_is_not_told_that_it_is_less(caplog: pytest.LogCaptureFixture) -> None:
+    machine = Machine(0.3)
+    machine.throttle = Throttle(COSTS, lambda: machine.busy_ms, lambda: machine.now_s, 1.0)
+    with caplog.at_level(logging.WARNING):
+        machine.work(60.0)
+    assert machine.throttle.share < 0.5 and not caplog.messages
 
 
 def test_that_less_executes_than_was_asked_for_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -158,8 +178,22 @@ def test_an_allowance_under_a_limit_never_gives_more_than_budget_or_limit(
         assert purse.left_ms <= given - purse.spent_ms + total + 1e-6
     again = Allowance(costs, Budget(time_share=share))
     again.limit(0.5)
-    if again.resume(purse.state()):
+    if again.resume(purse.state()) and purse.frames:
         assert again.left_ms <= purse.left_ms + 1e-6
+
+
+def test_what_was_saved_is_known_after_a_restart_whatever_there_was_time_for() -> None:
+    costs = Costs(COSTS, {"persons": 1.0, "bags": 1.0})
+    for share in (None, 0.5):
+        purse = Allowance(costs, Budget(time_share=share))
+        for _ in range(50):
+            purse.next_frame()
+        purse.limit(0.3)
+        purse.next_frame()
+        again = Allowance(costs, Budget(time_share=share))
+        assert again.resume(purse.state()) and again.frames == 51
+        again.limit(0.3)
+        assert again.left_ms <= 40.0 + 1e-6, "a new worker may be as slow as the one before"
 
 
 class Slow(TinyModel):

@@ -60,7 +60,7 @@ def test_everything_at_all_times_and_no_time_budget_promise_nothing_for_later() 
         ("periodic", 6, None, None),
         ("periodic", 20, "time_share", "answered without a model for as .*; lower .* to 0.21, look"),
         ("camlink", 6, None, None),
-        ("camlink", 20, "time_share", "take 1.7 s .* a budgets.time_share of about 0.21, and no more"),
+        ("camlink", 20, "time_share", "take 1.7 s .* a budgets.time_share of about 0.18, and no more"),
         ("camlink", 200, "cameras", "be answered without a model for as long as this runs; look at fewer"),
     ],
 )
@@ -81,7 +81,7 @@ def test_who_asks_for_all_that_there_is_time_for_is_told_what_becomes_of_the_res
 def test_the_share_that_a_warning_names_is_one_that_fits() -> None:
     demand = demand_of(site(20), COSTS)
     told = Demand(demand.frames_s, demand.full, demand.always, demand.fitting_share)
-    assert told.served is not None and 0.98 < told.served <= 1.0
+    assert told.served is not None and 0.88 < told.served <= 0.9
 
 
 def test_a_start_says_it_before_a_camera_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +98,4 @@ def test_a_start_says_it_before_a_camera_is_opened(tmp_path: Path, monkeypatch: 
     done = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["run", "x", "--no-dashboard", "--out", str(tmp_path / "r")])
     assert isinstance(done.exception, Opened)
     assert "2 frames a second: models take 1.8 s of each second while cameras learn, 1.6 s after that" in done.stderr
-    assert "warning: " in done.stderr and "a budgets.time_share of about 0.53" in done.stderr
+    assert "warning: " in done.stderr and "a budgets.time_share of about 0.47" in done.stderr

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -210,6 +212,18 @@ def test_the_newest_frames_of_all_cameras_come_together_after_those_that_they_ov
     for name in ("hall", "yard"):
         assert indexes(overtaken, name) == [1, 2] and indexes(newest, name) == [3]
         assert sum(r.count for r in overtaken if isinstance(r, FrameDropped) and r.camera_id == name) == 1
+
+
+def test_a_camera_that_is_as_fast_as_its_frames_are_answered_keeps_no_other_waiting() -> None:
+    site = Site(camera("hall"), camera("yard"), waiting=3)
+    came: Counter[tuple[str, bool]] = Counter()
+    for reading in islice(iter(site.roster), 60):
+        for _ in range(2):
+            site.runners["hall"].reader.step()
+        site.runners["yard"].reader.step()
+        if isinstance(reading, Frame):
+            came[reading.camera_id, reading.overtaken] += 1
+    assert came["hall", False] >= 5 and came["yard", False] >= 5
 
 
 def test_closing_ends_the_iteration() -> None:

@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from camlink.models.pool import ModelPool
+from camlink.pipeline.clock import ManualClock
 from camlink.pipeline.commands.running import facts
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.dashboard.fleet import FleetView
 from camlink.pipeline.dashboard.rollups import RunRollups
 from camlink.pipeline.ingest.base import SourceSpec
 from camlink.pipeline.ingest.channel import Channel
+from camlink.pipeline.ingest.live import LiveSource
 from camlink.pipeline.provenance import explain
 from camlink.pipeline.records import Frame, FrameDropped
 from camlink.pipeline.reports import build_report, headline, write_report
+from camlink.pipeline.reports.rows import ModelRows, read_camera
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames
+from tests.live_bench import HandRunner
 
 
 def channel(waiting: int) -> Channel:
@@ -82,3 +86,45 @@ def test_why_says_that_no_model_ran(tmp_path: Path) -> None:
     assert "No decision was in force." in first["text"], "before the first one, not every model runs on these"
     learnt = [explain(results, "hall", frame, "persons")["purpose"] for frame in (0, 117, 120)]
     assert learnt == ["bootstrap", "bootstrap", "profile"]
+
+
+def test_a_camera_that_still_learns_is_told_to_be_learning_though_some_frames_were_overtaken(tmp_path: Path) -> None:
+    session = run(tmp_path / "run", frames=90)
+    report = build_report(tmp_path / "run")
+    assert "still learning: every model ran on 30 frames, to learn from. 60 of 90 frames" in headline(report)
+    assert "every model ran on 30, and the others were overtaken" in report["cameras"]["hall"]["learning"]
+    assert facts(session.progress).startswith("learning: 30 of 41 frames, 60 overtaken")
+    rollups = RunRollups(tmp_path / "run")
+    rollups.refresh()
+    (line,) = FleetView(rollups).fleet(datetime.now(UTC)).lines
+    assert line.learning == "learning: 30 of 41 frames"
+
+
+def test_profile_frames_of_a_camera_that_goes_on_are_none_of_its_first(tmp_path: Path) -> None:
+    """A results folder may begin when a camera has long learnt."""
+    run(tmp_path / "run", frames=400)
+    rows = read_camera(RunResults(tmp_path / "run"), "hall")
+    assert rows.bootstrap_until_us == rows.models["persons"].times_us[120]
+    for model in rows.models.values():
+        late = model.times_us > rows.bootstrap_until_us
+        model.purpose[late] = np.where(model.frame_index[late] % 50, "serve", "profile")
+    later = replace(rows, models={n: _from(m, rows.bootstrap_until_us) for n, m in rows.models.items()})
+    full = later.models["persons"].times_us[later.models["persons"].purpose == "profile"]
+    assert (full < later.bootstrap_until_us).sum() == 0 < len(full)
+
+
+def _from(model: ModelRows, since_us: int) -> ModelRows:
+    kept = model.times_us > since_us
+    columns = ("frame_index", "times_us", "values", "how", "purpose", "served", "probability")
+    return replace(model, **{name: getattr(model, name)[kept] for name in columns})
+
+
+def test_frames_that_may_wait_are_not_stale_before_the_last_of_them_has_come() -> None:
+    clock = ManualClock(START)
+    spec = SourceSpec("hall", ("rtsp://192.0.2.1/1",), fps=1.0)
+    source = LiveSource(spec, "x", clock=clock, waiting=8, run=HandRunner)
+    for second in range(8):
+        source._channel.frame(source._channel._token, np.full((6, 8, 3), second, np.uint8), clock.now())
+        clock.advance(1.0)
+    readings = list(iter(source.poll, None))
+    assert [reading.overtaken for reading in readings if isinstance(reading, Frame)] == 7 * [True] + [False]
