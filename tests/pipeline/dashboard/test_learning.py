@@ -21,7 +21,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("learning")
     for name, hall, yard in (("early", 40, 90), ("later", 40, 140), ("learnt", 140, 140)):
         cameras = {HALL: make_frames(HALL, hall), YARD: make_frames(YARD, yard)}
-        write_run(folder / name, cameras, policy=request.param, target_agreement=None)
+        write_run(folder / name, cameras, policy=request.param, target_agreement=None, profile={"fraction": 0.01})
     with client(folder) as opened:
         yield opened
 
