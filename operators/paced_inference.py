@@ -187,18 +187,22 @@ class PacedInference:
     def _overload(self) -> Iterable[Record]:
         """Hand on what live cameras have sent beyond what can be run, oldest first, to be answered without running.
 
-        Where a camera's frames have to wait, they are dropped.
+        Where a camera's frames have to wait, and not only for a decision, they are dropped.
         """
         while crowds := [c for c in self._cameras.items() if len(c[1].queue) > LIVE_QUEUE and self._drops_oldest]:
             batch: list[Record] = []
-            for name, camera in crowds:
-                if self._may_go(name, camera):
+            for _, camera in crowds:
+                if self._has_room(camera):
                     batch += self._next(camera, overtaken=True)
                 else:
                     frame = camera.queue.popleft()
                     assert isinstance(frame, Frame)
                     yield FrameDropped(frame.camera_id, frame.index, 1, frame.captured_at, "overload")
             yield from self._noted(self._guard.on_records(batch))
+
+    def _has_room(self, camera: _Camera) -> bool:
+        """Say whether no frames have to be dealt with before another may come, decisions apart."""
+        return len(camera.running) < MOST_RUNNING and not (self._in_step and len(camera.ahead) >= MOST_FRAMES)
 
     def _may_go(self, name: str, camera: _Camera) -> bool:
         if len(camera.running) >= MOST_RUNNING:

@@ -126,6 +126,19 @@ def test_between_processes_a_long_backlog_is_answered_however_late_others_settle
     assert not any(isinstance(r, FrameDropped) for r in told)
 
 
+def test_between_processes_frames_are_answered_while_a_decision_is_waited_for() -> None:
+    config = SiteConfig(models="building", **RULES | {"links": {"bootstrap_frames": 1}})
+    worker = process(config, ModelPool(models()), {"hall": CameraFacts(1.0)}, MemoryState(), behind="drop-oldest")
+    worker.resume("hall", {})
+    told = [record for frame in make_frames("hall", 2) for record in worker.on_records([frame])]
+    assert [r.profile_ends for r in told if isinstance(r, OutputReady)] == [False, True]
+    late = list(worker.on_records(make_frames("hall", 30, first=2)))
+    answered = [r for r in late if isinstance(r, OutputReady)]
+    assert [r.frame_index for r in answered] == list(range(2, 32 - LIVE_QUEUE))
+    assert {r.purpose for r in answered} == {"overtaken", "audit"}
+    assert not any(isinstance(r, FrameDropped) for r in late) and len(worker.held()) == LIVE_QUEUE
+
+
 def inference() -> PacedInference:
     """Return inference as a process of its own, with a policy that may execute everything."""
     pool = ModelPool(models())
