@@ -92,10 +92,8 @@ class LiveSource:
         self._clock = clock
         self._limits = limits or LiveLimits()
         frozen_after_s = spec.frozen_after_s or self._limits.frozen_after_s
-        together_s = (
-            waiting / spec.fps if waiting > 1 and spec.fps else 0.0
-        )  # those that may wait come in so long a time
-        self._stale_after_s = max(self._limits.stale_after_s, together_s)
+        span_s = waiting / spec.fps if waiting > 1 and spec.fps else 0.0  # in which those that may wait have come
+        self._stale_after_s = max(self._limits.stale_after_s, span_s)
         self._channel = Channel(spec, frozen_after_s, with_stats, first_index, seconds, waiting)
         self._outage = Outage(spec, address, self._limits, seed)
         self._run = run

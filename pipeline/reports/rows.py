@@ -139,7 +139,7 @@ class CameraRows:
         """Return when its bootstrap frames were over: when a profile frame came after so many, or one was served."""
         full, served = (self._times_of(purpose) for purpose in ("profile", "serve"))
         if self.bootstrap_frames < full.size:
-            return int(min(full[self.bootstrap_frames], *served[:1]))
+            return int(min([full[self.bootstrap_frames], *served[:1]]))
         return int(served[0]) if served.size else int(full[-1]) + 1 if full.size else 0
 
     def _times_of(self, purpose: str) -> NDArray[np.int64]:
