@@ -27,7 +27,8 @@ from camlink.pipeline.quantities import counted
 if TYPE_CHECKING:
     from camlink.models.pool import ModelPool
     from camlink.pipeline.config import SiteConfig
-    from camlink.pipeline.ingest.roster import Open
+    from camlink.pipeline.ingest.roster import Edits, Roster
+    from camlink.pipeline.session import Camera
     from camlink.pipeline.telemetry import Telemetry
 
 
@@ -56,9 +57,9 @@ def run(
     from camlink.pipeline.commands.running import build_pool, encode_picture, run_and_report
     from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.dashboard.server import door_to
-    from camlink.pipeline.ingest import Roster, SourceSpec
+    from camlink.pipeline.ingest import SourceSpec
     from camlink.pipeline.ingest.names import camera_id_from
-    from camlink.pipeline.session import Camera, Listener, Session, check_free
+    from camlink.pipeline.session import Listener, Session, check_free
 
     if dashboard:
         door_to(host, token)  # before models are measured
@@ -68,9 +69,6 @@ def run(
     pool, descriptions = build_pool(site)
     _tell_demand(site, pool)
 
-    def cameras_of(site: SiteConfig) -> dict[str, Camera]:
-        return {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
-
     with ExitStack() as serving:
         telemetry = serving.enter_context(_served(folder, pool, host, port, token)) if dashboard else None
         listeners: list[Listener] = [telemetry.observe] if telemetry else []
@@ -78,7 +76,7 @@ def run(
         if site.alerts.rules:
             listeners.append(serving.enter_context(sent_alerts(site, pool.specs, folder, telemetry)).observe)
         session = Session(
-            *(site, pool, cameras_of(site), folder),
+            *(site, pool, _cameras_of(site), folder),
             model_notes=descriptions,
             encode_picture=encode_picture,
             tick=min(len(site.cameras), 16),
@@ -93,13 +91,12 @@ def run(
             site = watch.poll()
             if site is None:
                 return None
-            session.update_cameras(site, cameras_of(site))
+            session.update_cameras(site, _cameras_of(site))
             if telemetry is not None:
                 telemetry.watched([camera.id for camera in site.cameras])
             return [camera.source_spec() for camera in site.cameras]
 
-        specs = [camera.source_spec() for camera in site.cameras]
-        roster = Roster(specs, edits=edited, open_source=_opening(site), tell=print_note)
+        roster = _roster(site, edited)
         note_console().print(f"{counted(len(site.cameras), 'camera')}; Ctrl-C ends with a report in {folder}")
         readings = telemetry.timed(roster) if telemetry else roster
         code = run_and_report(session, readings, roster.captured, None, folder, on_stop=roster.close)
@@ -122,13 +119,21 @@ def _checked(config: str, device: str | None) -> SiteConfig:
     return site
 
 
-def _opening(site: SiteConfig) -> Open:
-    """Return what opens cameras: where a policy can answer for frames that no model runs on, some may wait for that."""
+def _cameras_of(site: SiteConfig) -> dict[str, Camera]:
+    """Return what a run says of each camera."""
+    from camlink.pipeline.session import Camera
+
+    return {c.id: Camera(c.domain, c.shown_source, c.fps) for c in site.cameras}
+
+
+def _roster(site: SiteConfig, edits: Edits) -> Roster:
+    """Open the cameras; where a policy can answer for frames that no model runs on, some may wait for that."""
     from camlink.operators.gate import PER_FRAME_POLICIES
     from camlink.operators.paced_inference import LIVE_QUEUE
-    from camlink.pipeline.ingest.roster import open_live_source
+    from camlink.pipeline.ingest.roster import Roster, open_live_source
 
-    return partial(open_live_source, waiting=LIVE_QUEUE if site.policy in PER_FRAME_POLICIES else 1)
+    opened = partial(open_live_source, waiting=LIVE_QUEUE if site.policy in PER_FRAME_POLICIES else 1)
+    return Roster([c.source_spec() for c in site.cameras], edits=edits, open_source=opened, tell=print_note)
 
 
 def _tell_demand(site: SiteConfig, pool: ModelPool) -> None:
