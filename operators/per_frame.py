@@ -21,15 +21,15 @@ from math import exp, inf, isinf
 
 from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
-from camlink.operators.belief import Frequencies, Guess, Levels, blended
-from camlink.operators.known_model import KnownModel, PutOff, Told, belief_of
+from camlink.operators.belief import Guess, Levels
+from camlink.operators.frame_guesses import FrameGuesses
+from camlink.operators.known_model import KnownModel, PutOff, belief_of
 from camlink.operators.link_evidence import LinkEvidence, Source
-from camlink.operators.link_pool import Known
 from camlink.operators.newcomer import Newcomer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.recalibration import AUDITED
-from camlink.operators.scene import Moment, Scene
+from camlink.operators.scene import Scene
 from camlink.operators.snapshots import reading
 from camlink.operators.unloaded import LINK_WEIGHT, LINKS_BACK, Unloaded
 from camlink.operators.worth import Outlook, Prices
@@ -37,7 +37,6 @@ from camlink.pipeline.errors import StateError
 from camlink.pipeline.records import Detections, Prospect, Value
 
 WEIGH_ALL, WEIGH_EVERY = 300, 4  # frames that links' weights learn from: the first ones, then every 4th, for four
-MOST_SOURCES = 2  # that links are read from at once
 FIT_EVERY = 25  # frames
 FIRST_STEPS = 25  # of fitting, when the policy is first asked
 CAUTION = 0.3  # how strongly credit lowers the price: by exp(-CAUTION) per frame's worth of executing everything
@@ -62,22 +61,21 @@ class PerFrame:
         self._required: frozenset[str] = frozenset()
         self._scene = Scene()
         self._newcomer = Newcomer(setup.zoo, setup.camera_id) if setup.zoo is not None else None
-        self._links = LinkEvidence(setup.specs) if links else None
+        self._links = self._new_links() if links else None
         self._learnt_links = 0  # frames that links could learn from
-        self._frame = FrameFacts(-1, 0.0)
-        self._now: Moment = self._scene.now
         self._price, self._until_fit = 0.0, 0
         self._aims = Aims(setup)
-        self._gone: dict[str, float] = {}  # of this frame
-        self._guesses: dict[tuple[str, ...], Guess] = {}  # of this frame: target and the sources heard
-        self._knowns: dict[str, Known] = {}  # of this frame
-        self._alone: dict[str, Frequencies] = {}  # of this frame, by what a model's own outputs tell
-        self._detections: Mapping[str, Detections] = {}  # of this frame
-        self._told: dict[tuple[str, ...], Frequencies] = {}  # of this frame, by links: as the guesses
-        self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
-        self._others = {n: tuple(m for m in self._models if m != n) for n in self._models} if links else {}
-        self._asked = False
         self._unloaded = Unloaded(setup, self._models, self._links)
+        self._frame = self._new_guesses()
+        self._detections: Mapping[str, Detections] = {}  # of this frame
+        self._stated: dict[str, Guess] = {}  # of this frame: what was answered, or would have been without executing
+        self._asked = False
+
+    def _new_links(self) -> LinkEvidence:
+        return LinkEvidence(self._setup.specs)
+
+    def _new_guesses(self) -> FrameGuesses:
+        return FrameGuesses(self._models, self._links, self._unloaded)
 
     def allow(self, models: Collection[str], required: Collection[str] = ()) -> None:
         """Say which models may be chosen, those that are loaded, and which of them must be on every frame.
@@ -128,7 +126,7 @@ class PerFrame:
                 raise StateError(f"a policy's snapshot of other models: {state['models']}, here {self._shapes()}")
             if (state["links"] is None) != (self._links is None):
                 raise StateError("a policy's snapshot with links for one without, or the other way round")
-            readings = {n: self._read(n, {}) for n in self._models}
+            readings = {n: m.belief.last for n, m in self._models.items()}
             for name, model in self._models.items():
                 model.resume(state["known"][name], readings)
             self._scene.resume(state["scene"])
@@ -153,14 +151,8 @@ class PerFrame:
 
     def begin(self, frame: FrameFacts) -> None:
         """Take in the next frame."""
-        self._frame = frame
-        self._now = self._scene.add(frame)
-        self._see_what_is_gone()
-        self._guesses, self._knowns, self._alone, self._told, self._stated = {}, {}, {}, {}, {}
-        self._detections, self._asked = {}, False
-
-    def _see_what_is_gone(self) -> None:
-        self._gone = {n: m.freshness.gone(self._now.since(m.past[-1].at)) for n, m in self._models.items() if m.past}
+        self._frame.begin(self._scene.add(frame), frame.time_s)
+        self._stated, self._detections, self._asked = {}, {}, False
 
     def choose(self, executed: Mapping[str, Value]) -> str | None:
         """Return the model that is worth most per millisecond, if that is above the price and can be paid."""
@@ -169,30 +161,30 @@ class PerFrame:
         candidates = self._candidates(executed)
         if not any(map(self._allowance.affords, candidates)):
             return None
+        self._frame.hear(executed)
         best, best_worth = None, 0.0
         for name in candidates:
-            worth = self._worth(name, executed) / max(self._models[name].time_ms, _TINY)
+            worth = self._worth(name) / max(self._models[name].time_ms, _TINY)
             if worth > best_worth and (not self._aims or worth >= self._aims.price(name)):
                 best, best_worth = name, worth
         if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
             return None
         self._allowance.spend(best)
         if self._models[best].past:
-            self._stated[best] = self._guess(best, executed)
+            self._stated[best] = self._frame.guess(best)
         return best
 
     def answer(self, executed: Mapping[str, Value]) -> dict[str, Answer]:
         """Answer for models that did not execute; those that never have abstain."""
-        answers = {}
+        frame, answers = self._frame, {}
+        frame.hear(executed)
         for name, model in self._models.items():
             if name in executed or not model.past:
                 continue
-            guess = self._guess(name, executed)
-            sources = self._sources(name, executed)
-            self._stated[name] = guess
-            if sources:
-                model.told = Told(self._now, self._told[name, *sources])
-            linked = () if model.belief.repeats else sources
+            guess = self._stated[name] = frame.guess(name)
+            if (told := frame.told(name)) is not None:
+                model.told = told
+            linked = () if model.belief.repeats else frame.sources(name)
             confidence = 1.0 - model.recalibration(guess.wrong)
             answers[name] = Answer(guess.value, "linked" if linked else "reused", confidence, linked)
         if self._aims:
@@ -210,28 +202,30 @@ class PerFrame:
     def learn(self, executed: Mapping[str, Value], *, chosen: bool) -> None:
         """Learn from what was executed: a few models, or all of them."""
         self._hold_against(executed, self._stated, 1.0 if chosen else AUDITED)
-        now = {n: self._read(n, executed) for n in self._models}
+        frame = self._frame
+        frame.hear(executed)
+        now = frame.levels()
         if len(executed) == len(self._models):
             self._unloaded.add(now)
         if self._links is not None and len(executed) > 1:
             self._learn_links(self._links, executed, now, chosen)
         for name, value in executed.items():
             model, found = self._models[name], self._detections.get(name)
-            before = self._known_now(name) if model.past else None
-            sure = model.learn_own(self._now, self._frame.time_s, value, found, before, chosen=chosen)
-            model.learn(self._now, value, now, sure, chosen)
+            before = frame.known(name) if model.past else None
+            sure = model.learn_own(frame.now, frame.time_s, value, found, before, chosen=chosen)
+            model.learn(frame.now, value, now, sure, chosen)
         self._until_fit -= 1
 
     def put_off(self) -> PutOff:
         """Return what `learn_late` has to know of this frame; after `answer`."""
-        return PutOff(self._now, self._frame.time_s, dict(self._stated))
+        return PutOff(self._frame.now, self._frame.time_s, dict(self._stated))
 
     def learn_late(self, frame: PutOff, executed: Mapping[str, Value], detections: Mapping[str, Detections]) -> None:
         """Learn from an earlier frame on which all models executed after all, when later ones had come already.
 
         Of those that have not executed since: models that are not loaded, and had to wait for it.
         """
-        now = {n: self._read(n, executed) for n in executed}
+        now = {n: b.levels(b.read(v)) for n, v in executed.items() for b in (self._models[n].belief,)}
         if len(now) == len(self._models):
             self._unloaded.add(now)
         for name, value in executed.items():
@@ -240,7 +234,7 @@ class PerFrame:
                 continue
             self._hold_against({name: value}, frame.stated, AUDITED)
             known = model.known(frame.at, frame.time_s, model.past[-1]) if model.past else None
-            if known is not None and self._links is not None and (heard := self._sources(name, now)):
+            if known is not None and self._links is not None and (heard := self._frame.sources_of(name, now)):
                 sources = {s: Source(now[s], model.past[-1].others[s]) for s in heard}
                 self._links.learn(name, known, sources, now[name])
             sure = model.learn_own(frame.at, frame.time_s, value, detections.get(name), known, chosen=False)
@@ -255,44 +249,18 @@ class PerFrame:
         backs = (1,) if chosen else (1, LINKS_BACK[self._learnt_links % len(LINKS_BACK)])
         every = WEIGH_EVERY if self._learnt_links > WEIGH_ALL else 1
         frames = every if self._learnt_links % every == 0 else 0
+        frame = self._frame
         for name in executed:
             model = self._models[name]
-            heard = self._sources(name, executed)
+            heard = frame.sources(name)
             for back in backs if heard else ():
                 if back > len(model.past):
                     break
                 then = model.past[-back]
-                known = self._known_now(name) if back == 1 else model.known(self._now, self._frame.time_s, then)
+                known = frame.known(name) if back == 1 else model.known(frame.now, frame.time_s, then)
                 sources = {s: Source(now[s], then.others[s]) for s in heard}
                 weight = 1.0 if chosen else LINK_WEIGHT
                 links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1, frames=frames)
-
-    def _read(self, name: str, executed: Mapping[str, Value]) -> Levels:
-        """Return the levels of what a model said last, this frame included."""
-        belief = self._models[name].belief
-        return belief.levels(belief.read(executed[name])) if name in executed else belief.last
-
-    def _sources(self, name: str, executed: Collection[str]) -> tuple[str, ...]:
-        """Return the models whose outputs on this frame tell of ``name``: few, the first ones of the configuration."""
-        if name in self._unloaded.guides:
-            return tuple([m for m in self._unloaded.guides[name] if m in executed])
-        if not executed or name not in self._others:
-            return ()
-        return tuple([m for m in self._others[name] if m in executed][:MOST_SOURCES])
-
-    def _known_now(self, name: str) -> Known:
-        """Return what is known of a model on this frame without links."""
-        if name not in self._knowns:
-            model = self._models[name]
-            self._knowns[name] = model.known(self._now, self._frame.time_s, model.past[-1], self._gone[name])
-        return self._knowns[name]
-
-    def _chances(self, name: str) -> Frequencies:
-        """Return P(level) of a model on this frame from what is known of it without links."""
-        if name not in self._alone:
-            known, model = self._known_now(name), self._models[name]
-            self._alone[name] = model.own.chances(known) if known.tells else model.belief.chances(self._fresh(name))
-        return self._alone[name]
 
     def _hold_against(self, executed: Mapping[str, Value], stated: Mapping[str, Guess], weight: float) -> None:
         """Learn how far to believe what was answered, or would have been, from what was executed."""
@@ -323,7 +291,7 @@ class PerFrame:
                 model.freshness.fit(steps)
         if self._newcomer is not None:
             self._start_from(self._newcomer, steps)
-        self._see_what_is_gone()
+        self._frame.see_what_is_gone()
         return {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
 
     def _start_from(self, newcomer: Newcomer, steps: int) -> None:
@@ -351,50 +319,11 @@ class PerFrame:
         allowed, has_room = self._allowed or (), self._allowance.has_room
         return [m for m in self._models if m in allowed and m not in executed and has_room(m)]
 
-    def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
-        model = self._models[name]
+    def _worth(self, name: str) -> float:
+        model, frame = self._models[name], self._frame
         if name in self._required or not model.past or model.outlook is None:
             return inf  # where nothing is known yet, to know something is worth any price
-        if self._is_overdue(model):
-            return MUCH
-        return model.outlook.worth(self._guess(name, executed).wrong, self._gone[name])
-
-    def _is_overdue(self, model: KnownModel) -> bool:
-        """Say whether it has not executed for so long that what is known of it may be so no more."""
-        waited = self._now.steps - model.past[-1].at.steps
-        return waited > self._look_again and waited > LOOK_AGAIN[1] * self._now.steps
-
-    def _fresh(self, name: str) -> float:
-        return self._models[name].freshness.steady * (1.0 - self._gone[name])
-
-    def _guess(self, name: str, executed: Mapping[str, Value]) -> Guess:
-        sources = self._sources(name, executed)
-        key = (name, *sources)
-        if key not in self._guesses:
-            linked = sources or name in self._unloaded.guides
-            self._guesses[key] = self._linked(name, sources, executed) if linked else self._unlinked(name)
-        return self._guesses[key]
-
-    def _unlinked(self, name: str) -> Guess:
-        model = self._models[name]
-        if model.told is not None:
-            holds = 1.0 - model.freshness.gone(self._now.since(model.told.at))
-            return model.belief.settle(self._as_far_as(holds, model.told.chances, name), self._fresh(name))
-        return model.belief.settle(self._chances(name), self._fresh(name))
-
-    def _linked(self, name: str, sources: tuple[str, ...], executed: Mapping[str, Value]) -> Guess:
-        model = self._models[name]
-        belief, then = model.belief, model.past[-1]
-        assert self._links is not None
-        asked = sources or self._unloaded.guides[name]
-        heard = {s: Source(self._read(s, executed), then.others[s]) for s in asked}
-        chances = self._links.chances(name, self._known_now(name), heard)
-        if sources:
-            self._told[name, *sources] = chances
-        else:
-            chances = self._as_far_as(min(self._fresh(s) for s in asked), chances, name)
-        return belief.settle(chances, self._fresh(name))
-
-    def _as_far_as(self, holds: float, told: Frequencies, name: str) -> Frequencies:
-        """Return P(level) of what links ``told`` on an earlier frame, as far as that still ``holds``."""
-        return blended(holds, told, self._chances(name))
+        waited = frame.waited[name]
+        if waited > self._look_again and waited > LOOK_AGAIN[1] * frame.now.steps:
+            return MUCH  # it has not executed for so long that what is known of it may be so no more
+        return model.outlook.worth(frame.guess(name).wrong, frame.gone[name])

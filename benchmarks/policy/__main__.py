@@ -23,6 +23,7 @@ import numpy as np
 from camlink.models.trace_arrays import CameraTrace, open_arrays
 from camlink.operators.belief import Frequencies, Guess
 from camlink.operators.leveled import Leveled
+from camlink.operators.frame_guesses import FrameGuesses
 from camlink.operators.link_evidence import LinkEvidence
 from camlink.operators.link_pool import OWN, Pool
 from camlink.operators.own_evidence import OwnEvidence
@@ -75,8 +76,14 @@ class Repeating(PerFrame):
 class Forgetting(PerFrame):
     """Takes outputs to have gone stale at once: never reuses them, answers by links and usual values."""
 
-    def _see_what_is_gone(self) -> None:
-        self._gone = {name: 1.0 for name, model in self._models.items() if model.past}
+    def _new_guesses(self) -> FrameGuesses:
+        return _AllGone(self._models, self._links, self._unloaded)
+
+
+class _AllGone(FrameGuesses):
+    def see_what_is_gone(self) -> None:
+        super().see_what_is_gone()
+        self.gone = dict.fromkeys(self.gone, 1.0)
 
 
 class Unsure(PerFrame):
@@ -100,9 +107,8 @@ class _NothingOwn(OwnEvidence):
 class WithoutDelta(PerFrame):
     """Links only say what goes with what, not how far the target moves when the source does."""
 
-    def __init__(self, setup: PolicySetup) -> None:
-        super().__init__(setup)
-        self._links = _StillLinks(setup.specs)
+    def _new_links(self) -> LinkEvidence:
+        return _StillLinks(self._setup.specs)
 
 
 class _StillLinks(LinkEvidence):
@@ -116,9 +122,8 @@ class _StillLinks(LinkEvidence):
 class Uncalibrated(PerFrame):
     """Believes links as much as in the beginning, whether they prove right or not."""
 
-    def __init__(self, setup: PolicySetup) -> None:
-        super().__init__(setup)
-        self._links = _FirmLinks(setup.specs)
+    def _new_links(self) -> LinkEvidence:
+        return _FirmLinks(self._setup.specs)
 
 
 class _FirmLinks(LinkEvidence):
