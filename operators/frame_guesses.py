@@ -73,7 +73,7 @@ class FrameGuesses:
     def levels(self) -> dict[str, Levels]:
         """Return what each model said last, this frame included."""
         said = self.said
-        return {name: said[name] if name in said else model.belief.last for name, model in self._models.items()}
+        return {name: said.get(name, model.belief.last) for name, model in self._models.items()}
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Return the models whose outputs on this frame tell of ``name``."""

@@ -14,8 +14,8 @@ and what is served stays calibrated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,8 @@ from camlink.operators.link_loops import (
     SOURCE_MOVES,
     Heard,
     PairTables,
-    learn_levels,
-    learn_moves,
+    learn_pair,
+    of_source,
     pooled,
     read,
 )
@@ -39,6 +39,7 @@ from camlink.operators.policy_state import State, array
 from camlink.operators.usual import highest
 
 Array = NDArray[np.float64]
+K, V = TypeVar("K"), TypeVar("V")
 Tables = Mapping[tuple[str, str], tuple[Array, Array, Array]]  # source, target -> level, apart, moved (`Pair`)
 Beginnings = Mapping[tuple[str, ...], tuple[Array, float]]  # target, *sources -> weights (`Pool`), how far alike
 
@@ -65,12 +66,11 @@ class Pair:
         self.level: Array = np.zeros((entries, 4, 4))
         self.apart: Array = np.zeros((entries, 2 * REACH + 1))
         self.moved: Array = np.zeros((entries, 2 * SOURCE_MOVES + 1, 2 * MOVES + 1))
+        self._bind()
 
-    @property
-    def tables(self) -> PairTables:
-        """All of it as the loops read it."""
+    def _bind(self) -> None:
         kinds = self._counts, self._ordered, self._source_ordered
-        return self.level, self.apart, self.moved, self._channels, *kinds
+        self.tables: PairTables = self.level, self.apart, self.moved, self._channels, *kinds  # as the loops read it
 
     def make_room(self, source: Source, said: Levels) -> None:
         """Tell apart at least these levels of the source, and of the target what it ``said``."""
@@ -80,6 +80,7 @@ class Pair:
         more = max(0, source_level + 1 - self.level.shape[1]), max(0, level + 1 - self.level.shape[2])
         if any(more):
             self.level = np.pad(self.level, ((0, 0), (0, more[0]), (0, more[1])))
+            self._bind()
 
     def start_from(self, level: Array, apart: Array, moved: Array) -> None:
         """Add tables like these here, of any number of levels: they count as frames learnt from."""
@@ -96,6 +97,7 @@ class Pair:
         """Take up what `state` told. Raises `StateError`."""
         self.level = array(state["level"], self.level, free=(1, 2))
         self.apart, self.moved = array(state["apart"], self.apart), array(state["moved"], self.moved)
+        self._bind()
 
 
 def _is_ordered(spec: OutputSpec) -> bool:
@@ -112,17 +114,28 @@ def channels(source: OutputSpec, target: OutputSpec, entries: int) -> Levels:
     return np.array([places.get(label, other) for label in labels], np.intp)
 
 
+class _Made(dict[K, V]):
+    """A dictionary that makes what is not there when it is asked for."""
+
+    def __init__(self, make: Callable[[K], V]) -> None:
+        self._make = make
+
+    def __missing__(self, key: K) -> V:
+        made = self[key] = self._make(key)
+        return made
+
+
 class LinkEvidence:
     """Links between all models of one camera."""
 
     def __init__(self, specs: Mapping[str, OutputSpec]) -> None:
-        self._specs = specs
-        self.pairs: dict[tuple[str, str], Pair] = {}  # source, target
-        self.pools: dict[tuple[str, ...], Pool] = {}  # target, *sources
+        self.pairs = _Made[tuple[str, str], Pair](lambda names: Pair(specs[names[0]], specs[names[1]]))  # source, target
+        self.pools = _Made[tuple[str, ...], Pool](lambda names: self._new_pool(len(names) - 1))  # target, *sources
 
     def chances(self, target: str, known: Known, sources: Mapping[str, Source]) -> Frequencies:
         """Return P(level) of ``target`` (E, levels), given at least one source."""
-        return self._pooled(target, known, sources, self._heard(target, sources))[0]
+        heard, pool = self._heard(target, sources), self.pools[target, *sources]
+        return pooled(known.features, known.usual, known.last, heard, pool.weights)[0]
 
     def learn(
         self,
@@ -142,28 +155,27 @@ class LinkEvidence:
         """
         heard = self._heard(target, sources)
         if frames and not only_moves and highest(said) < known.usual.shape[1]:
-            own, (_, features) = 1 + OWN, self._pooled(target, known, sources, heard)
+            pool = self.pools[target, *sources]
+            features = pooled(known.features, known.usual, known.last, heard, pool.weights)[1]
             for i, name in enumerate(sources if len(sources) > 1 else ()):
-                alone = np.concatenate((features[:own], features[own + 3 * i : own + 3 * i + 3]))
-                self._pool(target, (name,)).learn(alone, said, weight, frames)
-            self._pool(target, sources).learn(features, said, weight, frames)
+                self.pools[target, name].learn(of_source(features, 1 + OWN, i), said, weight, frames)
+            pool.learn(features, said, weight, frames)
         for name, told in zip(sources, heard, strict=True):
-            if not only_moves and not learn_levels(told, said):
-                pair = self._pair(name, target)
+            if not learn_pair(told, known.last, said, weight, only_moves):
+                pair = self.pairs[name, target]
                 pair.make_room(sources[name], said)
-                learn_levels((pair.tables, *told[1:]), said)
-            learn_moves(told, known.last, said, weight)
+                learn_pair((pair.tables, *told[1:]), known.last, said, weight, only_moves)
 
     def levels(self, source: str, target: str) -> Array:
         """Return how often ``target`` has said which level beside each of ``source`` (entries, source's, target's)."""
-        return self._pair(source, target).level
+        return self.pairs[source, target].level
 
     def start_from(self, pairs: Tables, pools: Beginnings) -> None:
         """Begin with what other cameras have learnt, beside what was learnt here so far."""
         for (source, target), tables in pairs.items():
-            self._pair(source, target).start_from(*tables)
+            self.pairs[source, target].start_from(*tables)
         for (target, *sources), (first, alike) in pools.items():
-            self._pool(target, sources).start_from(first, alike)
+            self.pools[target, *sources].start_from(first, alike)
 
     def state(self) -> State:
         """Return all tables and weights, for a snapshot."""
@@ -175,28 +187,13 @@ class LinkEvidence:
     def resume(self, state: State) -> None:
         """Take up what `state` told. Raises `StateError`, and `KeyError` for models that are not there."""
         for source, target, told in state["pairs"]:
-            self._pair(source, target).resume(told)
+            self.pairs[source, target].resume(told)
         for *names, told in state["pools"]:
-            self._pool(names[0], names[1:]).resume(told)
-
-    def _pooled(
-        self, target: str, known: Known, sources: Iterable[str], heard: tuple[Heard, ...]
-    ) -> tuple[Frequencies, Array]:
-        return pooled(known.features, known.usual, known.last, heard, self._pool(target, sources).weights)
+            self.pools[tuple(names)].resume(told)
 
     def _heard(self, target: str, sources: Mapping[str, Source]) -> tuple[Heard, ...]:
-        return tuple([(self._pair(name, target).tables, source.now, source.then) for name, source in sources.items()])
-
-    def _pair(self, source: str, target: str) -> Pair:
-        if (source, target) not in self.pairs:
-            self.pairs[source, target] = Pair(self._specs[source], self._specs[target])
-        return self.pairs[source, target]
-
-    def _pool(self, target: str, sources: Iterable[str]) -> Pool:
-        key = (target, *sources)
-        if key not in self.pools:
-            self.pools[key] = self._new_pool(len(key) - 1)
-        return self.pools[key]
+        pairs = self.pairs
+        return tuple([(pairs[name, target].tables, source.now, source.then) for name, source in sources.items()])
 
     def _new_pool(self, sources: int) -> Pool:
         return Pool(sources)

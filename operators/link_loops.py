@@ -1,4 +1,4 @@
-"""The loops of links: what sources tell of a target (`pooled`), and learning it (`newton`, `learn_levels` and others).
+"""The loops of links: what sources tell of a target (`pooled`), and learning it (`newton`, `learn_pair`).
 
 A source is passed as a tuple, of its tables towards the target and what it said (`Heard`), a pool as another one
 (`Held`); F features: P0's and the target's own, then three per source (`camlink.operators.link_evidence`).
@@ -53,33 +53,42 @@ def pooled(
 
 
 @compiled
-def learn_levels(source: Heard, said: Levels) -> bool:
-    """Learn what the target ``said`` (E,) beside a source, unless its tables have no room for it: return False then."""
-    (level, apart, _, channels, _, _, _), now, _ = source
-    heard = read(now, channels)
-    if _highest(said) >= level.shape[2] or _highest(heard) >= level.shape[1]:
-        return False
-    for e in range(len(said)):
-        for i in range(level.shape[1]):
-            for j in range(level.shape[2]):
-                level[e, i, j] *= FADE
-        for i in range(apart.shape[1]):
-            apart[e, i] *= FADE
-        level[e, heard[e], said[e]] += 1.0
-        apart[e, _within(said[e] - heard[e], REACH)] += 1.0
-    return True
+def of_source(features: Array, own: int, source: int) -> Array:
+    """Return the features (own + 3, E * levels) of one of several sources, beside the target's ``own``."""
+    alone = np.empty((own + 3, features.shape[1]))
+    for f in range(own + 3):
+        row = f if f < own else f + 3 * source
+        for i in range(features.shape[1]):
+            alone[f, i] = features[row, i]
+    return alone
 
 
 @compiled
-def learn_moves(source: Heard, last: Levels, said: Levels, weight: float) -> None:
-    """Learn how far the target and a source moved since ``last`` (E,), on a frame that counts for ``weight``."""
-    (_, _, moved, channels, _, ordered, source_ordered), now, then = source
-    moves, fade = _moves(read(now, channels), read(then, channels), source_ordered), FADE**weight
+def learn_pair(source: Heard, last: Levels, said: Levels, weight: float, only_moves: bool) -> bool:
+    """Learn what the target ``said`` (E,) beside a source, and how far both moved since ``last`` (E,).
+
+    The moves count for ``weight``, and are all that is learnt where ``only_moves``. Learns nothing, and returns False,
+    where the tables have no room for the levels.
+    """
+    (level, apart, moved, channels, _, ordered, source_ordered), now, then = source
+    heard = read(now, channels)
+    if not only_moves and (_highest(said) >= level.shape[2] or _highest(heard) >= level.shape[1]):
+        return False
+    moves, fade = _moves(heard, read(then, channels), source_ordered), FADE**weight
     for e in range(len(said)):
+        if not only_moves:
+            for i in range(level.shape[1]):
+                for j in range(level.shape[2]):
+                    level[e, i, j] *= FADE
+            for i in range(apart.shape[1]):
+                apart[e, i] *= FADE
+            level[e, heard[e], said[e]] += 1.0
+            apart[e, _within(said[e] - heard[e], REACH)] += 1.0
         for i in range(moved.shape[1]):
             for j in range(moved.shape[2]):
                 moved[e, i, j] *= fade
         moved[e, moves[e], _move(said[e], last[e], ordered, MOVES)] += weight
+    return True
 
 
 @compiled

@@ -22,8 +22,8 @@ import numpy as np
 
 from camlink.models.trace_arrays import CameraTrace, open_arrays
 from camlink.operators.belief import Frequencies, Guess
-from camlink.operators.leveled import Leveled
 from camlink.operators.frame_guesses import FrameGuesses
+from camlink.operators.leveled import Leveled
 from camlink.operators.link_evidence import LinkEvidence
 from camlink.operators.link_pool import OWN, Pool
 from camlink.operators.own_evidence import OwnEvidence
@@ -43,9 +43,9 @@ FOR_GOOD = 1e12  # how firmly weights are held that are never to change
 class Myopic(PerFrame):
     """Values this frame only, not those that will reuse what it executes."""
 
-    def _worth(self, name: str, executed: Mapping[str, Value]) -> float:
-        worth = super()._worth(name, executed)
-        return worth if worth == float("inf") else self._guess(name, executed).wrong
+    def _worth(self, name: str) -> float:
+        worth = super()._worth(name)
+        return worth if worth == float("inf") else self._frame.guess(name).wrong
 
 
 class Blind(PerFrame):
