@@ -123,6 +123,13 @@ class Allowance:
         """Say whether ``model`` may be executed now."""
         return self.price(model) <= self.left_ms + self._slack and self.has_room(model) and self.fits(model)
 
+    def choices(self, models: Iterable[str]) -> list[str]:
+        """Return those of ``models`` that have room on this frame; none where not one of them is afforded."""
+        room, left = self.room_ms + self._slack, self.left_ms + self._slack
+        prices = {m: self.price(m) for m in models} if self.load_ms else self.costs.time_ms
+        found = [m for m in models if prices[m] <= room]
+        return found if any([prices[m] <= left and self.fits(m) for m in found]) else []
+
     def affords_all(self, models: tuple[str, ...]) -> bool:
         """Say whether all of ``models`` may be executed on this frame; loading is priced for all not in memory."""
         price = sum(self.price(m) for m in models)

@@ -46,15 +46,14 @@ class Pool:
         self._firm = np.array([CERTAIN[0]] + [CERTAIN[1]] * (OWN + 3 * sources))
         self.weights = self._first.copy()
         self._curvature = np.zeros((len(self.weights), len(self.weights)))
+        self._bind()
+
+    def _bind(self) -> None:
+        self.held: Held = self.weights, self._curvature, self._first, self._firm  # `newton` writes the first two of
 
     def mix(self, features: Array, entries: int) -> Frequencies:
         """Return P(level) (E, levels) from ``features`` (F, E * levels)."""
         return mix(self.weights, features, entries)
-
-    @property
-    def held(self) -> Held:
-        """The arrays that `newton` reads, and writes the first two of."""
-        return self.weights, self._curvature, self._first, self._firm
 
     def learn(self, features: Array, said: Levels, weight: float, frames: int = 1) -> None:
         """Take a Newton step on the surprise at what was said (E,), on a frame that stands for so many."""
@@ -67,6 +66,7 @@ class Pool:
         curvature = np.tril(self._curvature) + np.tril(self._curvature, -1).T
         moved = np.linalg.solve(curvature + np.diag(self._firm), self._firm * (beginning - self._first))
         self._first, self.weights = beginning, np.minimum(np.maximum(self.weights + moved, 0.0), HEAVIEST)
+        self._bind()
 
     def state(self) -> State:
         """Return the weights, where they began and what they were learnt from, for a snapshot."""
@@ -77,3 +77,4 @@ class Pool:
         self.weights = array(state["weights"], self.weights)
         self._curvature = array(state["curvature"], self._curvature)
         self._first = array(state["first"], self._first)
+        self._bind()

@@ -58,6 +58,7 @@ class PerFrame:
         paid_ms = max(setup.budget.long_run_ms(setup.costs), _TINY)
         self._look_again = max(LOOK_AGAIN[0], PAID_BEFORE * self._total_ms / paid_ms)
         self._allowed: frozenset[str] | None = None
+        self._choosable: list[str] = []  # those, in order
         self._required: frozenset[str] = frozenset()
         self._scene = Scene()
         self._newcomer = Newcomer(setup.zoo, setup.camera_id) if setup.zoo is not None else None
@@ -84,8 +85,12 @@ class PerFrame:
         """
         if self._allowed is not None and self._allowed != frozenset(models):
             self._until_fit = 0  # other models use the budget up at another price
-        self._allowed, self._required = frozenset(models), frozenset(required)
+        self._required = frozenset(required)
+        self._choose_among(frozenset(models))
         self._unloaded.allow(models)
+
+    def _choose_among(self, models: frozenset[str]) -> None:
+        self._allowed, self._choosable = models, [m for m in self._models if m in models]
 
     def limit(self, share: float) -> None:
         """Choose no more than ``share`` of executing everything, whatever the budget: there is no time for more."""
@@ -136,7 +141,8 @@ class PerFrame:
             if self._allowance.resume(state["purse"]):
                 self._price, self._until_fit = float(state["price"]), int(state["until_fit"])
                 self._aims.resume(state["aims"])
-            self._allowed = None if state["allowed"] is None else frozenset(state["allowed"])
+            if state["allowed"] is not None:
+                self._choose_among(frozenset(state["allowed"]))
             self._required = frozenset(state["required"])
             self._unloaded.resume(state["unloaded"])
             if self._newcomer is not None:
@@ -158,14 +164,15 @@ class PerFrame:
         """Return the model that is worth most per millisecond, if that is above the price and can be paid."""
         if not self._asked:
             self._ask()
-        candidates = self._candidates(executed)
-        if not any(map(self._allowance.affords, candidates)):
+        candidates = self._allowance.choices([m for m in self._choosable if m not in executed])
+        if not candidates:
             return None
-        self._frame.hear(executed)
+        frame, models, aims = self._frame, self._models, self._aims
+        frame.hear(executed)
         best, best_worth = None, 0.0
         for name in candidates:
-            worth = self._worth(name) / max(self._models[name].time_ms, _TINY)
-            if worth > best_worth and (not self._aims or worth >= self._aims.price(name)):
+            worth = self._worth(name) / max(models[name].time_ms, _TINY)
+            if worth > best_worth and (not aims or worth >= aims.price(name)):
                 best, best_worth = name, worth
         if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
             return None
@@ -277,11 +284,11 @@ class PerFrame:
         if self._until_fit <= 0 or any(m.past and m.outlook is None for m in self._models.values()):
             outlooks = self._look()
             if self._allowed is None:
-                self._allowed = self._unloaded.choose(outlooks)
+                self._choose_among(self._unloaded.choose(outlooks))
             self._price = self._set_price(outlooks)
             self._until_fit = FIT_EVERY
         if self._allowed is None:
-            self._allowed = self._unloaded.choose({})
+            self._choose_among(self._unloaded.choose({}))
 
     def _look(self) -> dict[str, Outlook]:
         """Find out how long outputs last by what was seen so far; return the outlook of each model that executed."""
@@ -314,10 +321,6 @@ class PerFrame:
         if self._aims or isinf(self._allowance.per_frame_ms):
             return 0.0  # each model has its own, or the mean of all has one; or nothing is limited
         return self._price * exp(CAUTION * (CREDIT - self._allowance.left_ms / self._total_ms))
-
-    def _candidates(self, executed: Mapping[str, Value]) -> list[str]:
-        allowed, has_room = self._allowed or (), self._allowance.has_room
-        return [m for m in self._models if m in allowed and m not in executed and has_room(m)]
 
     def _worth(self, name: str) -> float:
         model, frame = self._models[name], self._frame
