@@ -118,16 +118,17 @@ class KnownModel:
     def learn(
         self, now: Moment, value: Value, others: Mapping[str, Levels], sure: NDArray[np.float64] | None, chosen: bool
     ) -> None:
-        reading = self.belief.read(value)
+        belief, past = self.belief, self.past
+        reading = belief.read(value)
         for back in BACK_CHOSEN if chosen else BACK:
-            if back <= len(self.past):
-                then = self.past[-back]
+            if back <= len(past):
+                then = past[-back]
                 weight = (1.0 if back == 1 else 0.5) if chosen else WEIGHT
-                disagreed = self.belief.disagreement(then.said, reading)
+                disagreed = belief.disagreement(then.said, reading)
                 self.freshness.observe(now.since(then.at), then.stale, disagreed, weight)
-        self.belief.take(value)
+        belief.take(value)
         self.told = None
-        self.past.append(Execution(now, reading, self.belief.stale, others, sure))
+        past.append(Execution(now, reading, belief.stale, others, sure))
 
     def look(self, activity: float) -> Outlook:
         self.outlook = Outlook(

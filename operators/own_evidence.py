@@ -59,7 +59,7 @@ class OwnEvidence:
     """One model on one camera."""
 
     def __init__(self, spec: OutputSpec) -> None:
-        self._spec = spec
+        self._spec, self._is_count = spec, spec.task == "count"
         self._entries = entries_of(spec)
         self._labels = spec.size if spec.task == "single_label" else 2
         self._counted, self._left = 1.0, 0.0  # lowest score that counted, highest that did not
@@ -83,17 +83,15 @@ class OwnEvidence:
         if detections is None or (counted := round(sum(value.tolist()))) > len(detections.scores):
             return None
         scores, classes = detections.scores.astype(np.float64), detections.classes.astype(np.intp)
-        self._counted += LOOSEN * (1.0 - self._counted)  # the model may be told to count from another score on
-        self._left -= LOOSEN * self._left
-        self._counted, self._left = _between(scores, counted, self._counted, self._left)
-        return _mean_and_variance(scores, classes, self.confidence, self._entries)
+        sure, self._counted, self._left = _how_sure(
+            scores, classes, counted, self._counted, self._left, self._entries
+        )
+        return sure
 
     @property
     def confidence(self) -> float:
         """The score at which boxes seem to count: the usual one, unless some were counted below or left out above."""
-        if self._left <= CONFIDENCE <= self._counted:
-            return CONFIDENCE
-        return 0.5 * (self._left + self._counted)
+        return _confidence(self._left, self._counted)
 
     def known(
         self, usual: Frequencies, last: Levels, fresh: float, sure: Array | None, holds: float, time_s: float
@@ -103,12 +101,11 @@ class OwnEvidence:
         ``usual``: P(level) in general (E, levels); ``last`` (E,): what it said, which is still ``fresh``; ``sure``: how
         sure it was, as `read`; ``holds``: the chance that this has not changed; ``time_s``: of the frame.
         """
-        hourly = self._at_hour(usual, time_s) if self._knows_hours(time_s) else _NEVER
-        is_count, is_sure = self._spec.task == "count", sure is not None
-        features = np.zeros((1 + OWN, usual.size))
+        knows_hours, is_sure = self._knows_hours(time_s), sure is not None
+        hourly = self._at_hour(usual, time_s) if knows_hours else _NEVER
         made_of = _UNSURE if sure is None else sure
-        _write_features(features, usual, last, fresh, LEAST, made_of, is_sure, is_count, holds, hourly)
-        return Known(features, usual, last, is_sure or len(hourly) > 0)
+        features = _features(1 + OWN, usual, last, fresh, LEAST, made_of, is_sure, self._is_count, holds, hourly)
+        return Known(features, usual, last, is_sure or knows_hours)
 
     def _knows_hours(self, time_s: float) -> bool:
         return self._since is not None and time_s - self._since >= DAY_S
@@ -138,9 +135,10 @@ class OwnEvidence:
         self._learnt += 1
         if self._since is None:
             self._since = time_s
-        if (more := highest(said) + 1 - self._by_hour.shape[2]) > 0:
+        hour, more = _hour(time_s), highest(said) + 1 - self._by_hour.shape[2]
+        if more > 0:
             self._by_hour = np.pad(self._by_hour, ((0, 0), (0, 0), (0, more)))
-        _see(self._by_hour[_hour(time_s)], said)
+        _see(self._by_hour, hour, said)
         self._hourly = None
 
     def shape(self) -> Array:
@@ -197,6 +195,24 @@ def _between(scores: Array, counted: int, lowest_counted: float, highest_left: f
 
 
 @compiled
+def _confidence(highest_left: float, lowest_counted: float) -> float:
+    between: float = 0.5 * (highest_left + lowest_counted)
+    return CONFIDENCE if highest_left <= CONFIDENCE <= lowest_counted else between
+
+
+@compiled
+def _how_sure(
+    scores: Array, classes: Levels, counted: int, lowest_counted: float, highest_left: float, entries: int
+) -> tuple[Array, float, float]:
+    """Return mean and variance of each count (2, entries), and what scores now tell of where boxes count."""
+    lowest_counted += LOOSEN * (1.0 - lowest_counted)  # the model may be told to count from another score on
+    highest_left -= LOOSEN * highest_left
+    lowest_counted, highest_left = _between(scores, counted, lowest_counted, highest_left)
+    sure = _mean_and_variance(scores, classes, _confidence(highest_left, lowest_counted), entries)
+    return sure, lowest_counted, highest_left
+
+
+@compiled
 def _mean_and_variance(scores: Array, classes: Levels, confidence: float, entries: int) -> Array:
     sure = np.zeros((2, entries))
     for e in range(entries):
@@ -233,8 +249,8 @@ def _logs_of_labels(chances: Array, single: bool) -> Array:
 
 
 @compiled
-def _write_features(
-    features: Array,
+def _features(
+    rows: int,
     usual: Frequencies,
     last: Levels,
     fresh: float,
@@ -244,9 +260,10 @@ def _write_features(
     is_count: bool,
     holds: float,
     hourly: Array,
-) -> None:
-    """Write what is known of a model (1 + OWN, E * levels), in rows of zeros."""
+) -> Array:
+    """Return what is known of a model (rows, E * levels)."""
     entries, levels = usual.shape
+    features = np.zeros((rows, entries * levels))
     for e in range(entries):
         for level in range(levels):
             at = e * levels + level
@@ -261,6 +278,7 @@ def _write_features(
                 features[1, at] = holds * sure[e, level]
     for at in range(len(hourly)):
         features[2, at] = hourly[at]
+    return features
 
 
 @compiled
@@ -281,8 +299,8 @@ def _likelier_at(hour: int, by_hour: Array, usual: Frequencies) -> Array:
 
 
 @compiled
-def _see(table: Frequencies, said: Levels) -> None:
+def _see(by_hour: Array, hour: int, said: Levels) -> None:
     for e in range(len(said)):
-        for level in range(table.shape[1]):
-            table[e, level] *= FADE
-        table[e, said[e]] += 1.0
+        for level in range(by_hour.shape[2]):
+            by_hour[hour, e, level] *= FADE
+        by_hour[hour, e, said[e]] += 1.0

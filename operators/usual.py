@@ -48,7 +48,7 @@ class Usual:
         """Take in an executed output (E,), and the one before."""
         if self._ordered and self._totals[1]:
             self._near = learn_moves(self.seen, *self._totals, self._moves, self._near, before, now)
-        if (more := highest(now) + 1 - self.levels) > 0:
+        if (more := highest(now) + 1 - self.seen.shape[2]) > 0:
             self.seen = np.pad(self.seen, ((0, 0), (0, 0), (0, more + self._ordered)))
         _see(self.seen, now)
         self._totals = self._totals[0] * _FADE + 1.0, self._totals[1] + 1.0
