@@ -56,7 +56,6 @@ class Freshness:
         self._prior: Prior = PRIOR, _FIRM
         self._samples = np.empty((2 * KEPT, 7))  # rows up to `_end`, of which the last `KEPT` count
         self._end = 0
-        self._heard: list[tuple[float, ...]] = []  # samples that are not in rows yet
         self.new = 0  # samples since the last fit
         self._read()
 
@@ -75,7 +74,7 @@ class Freshness:
         self._theta = array(state["theta"], self._theta)
         mean, firm = state["prior"]
         self._prior = array(mean, PRIOR), array(firm, _FIRM)
-        self._end, self._heard, self.new = len(samples), [], int(state["new"])
+        self._end, self.new = len(samples), int(state["new"])
         self._samples[: self._end] = samples
         self._read()
 
@@ -90,24 +89,20 @@ class Freshness:
 
     def observe(self, passed: Passed, odds: float, disagreed: float, weight: float = 1.0) -> None:
         """Learn that after ``passed`` the old output disagreed (0..1), where ``odds`` was its chance to if gone."""
-        self._heard.append((*passed, max(odds, LEAST_ODDS), disagreed, weight))
+        if self._end == len(self._samples):
+            self._samples[:KEPT], self._end = self._samples[KEPT:], KEPT
+        _note(self._samples, self._end, *passed, odds, disagreed, weight)
+        self._end += 1
         self.new += 1
 
     def _kept(self) -> Array:
         """Return the last `KEPT` samples, as rows."""
-        new = self._heard[-KEPT:]
-        if new:
-            if self._end + len(new) > len(self._samples):
-                kept = self._samples[max(0, self._end - KEPT) : self._end].copy()
-                self._samples[: len(kept)], self._end = kept, len(kept)
-            self._samples[self._end : self._end + len(new)] = new
-            self._end, self._heard = self._end + len(new), []
         return self._samples[max(0, self._end - KEPT) : self._end]
 
     @property
     def samples(self) -> int:
         """How many samples count."""
-        return min(self._end + len(self._heard), KEPT)
+        return min(self._end, KEPT)
 
     def start_from(self, mean: Array, firm: Array) -> None:
         """Take other parameters (5,) to be the most probable ones before anything was seen, ``firm`` (5, 5) as sure."""
@@ -180,6 +175,23 @@ def _fit(theta: Array, samples: Array, weights: Array, steps: int, mean: Array, 
         if before - best < _NEAR_ENOUGH:
             break
     return theta
+
+
+@compiled
+def _note(
+    samples: Array,
+    row: int,
+    age: float,
+    activity: float,
+    edge: float,
+    luma: float,
+    odds: float,
+    disagreed: float,
+    weight: float,
+) -> None:
+    """Write a sample into a row of ``samples`` (n, 7)."""
+    samples[row, 0], samples[row, 1], samples[row, 2], samples[row, 3] = age, activity, edge, luma
+    samples[row, 4], samples[row, 5], samples[row, 6] = max(odds, LEAST_ODDS), disagreed, weight
 
 
 @compiled
