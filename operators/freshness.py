@@ -155,28 +155,6 @@ def told(theta: Array, samples: Array, weights: Array) -> tuple[Array, Array, Ar
     return theta, *_slopes(theta, samples, weights, PRIOR, np.zeros_like(_FIRM))[1:]
 
 
-def _fit(theta: Array, samples: Array, weights: Array, steps: int, mean: Array, firm: Array) -> Array:
-    damping = 0.01
-    for _ in range(steps):
-        before, slope, curvature = _slopes(theta, samples, weights, mean, firm)
-        best = before
-        while damping < 1e4:
-            damped = curvature + damping * np.diag(curvature.diagonal())
-            step = np.minimum(np.maximum(np.linalg.solve(damped, slope), -1.0), 1.0)
-            trial, expected = theta + step, 0.5 * float(slope @ step)
-            if np.abs(step).max() < SMALL:  # what is nearly a parabola needs no second look
-                theta, best = trial, before - expected
-                break
-            best = _surprise(trial, samples, weights, mean, firm)
-            if best < before:
-                theta, damping = trial, max(damping / 5.0, 1e-4)
-                break
-            damping *= 10.0
-        if before - best < _NEAR_ENOUGH:
-            break
-    return theta
-
-
 @compiled
 def _note(
     samples: Array,
@@ -259,3 +237,51 @@ def _slopes(theta: Array, samples: Array, weights: Array, mean: Array, firm: Arr
         for j in range(i):
             curvature[j, i] = curvature[i, j]
     return surprise, slope, curvature
+
+
+@compiled
+def _fit(theta: Array, samples: Array, weights: Array, steps: int, mean: Array, firm: Array) -> Array:
+    """Return parameters (5,) after up to ``steps`` of damped Gauss-Newton from ``theta`` (5,)."""
+    damping = 0.01
+    for _ in range(steps):
+        before, slope, curvature = _slopes(theta, samples, weights, mean, firm)
+        best = before
+        while damping < 1e4:
+            damped = curvature.copy()
+            for i in range(5):
+                damped[i, i] *= 1.0 + damping
+            step = _solve(damped, slope)
+            expected, longest = 0.0, 0.0
+            for i in range(5):
+                step[i] = min(max(step[i], -1.0), 1.0)
+                expected += 0.5 * slope[i] * step[i]
+                longest = max(longest, abs(step[i]))
+            trial = theta + step
+            if longest < SMALL:  # what is nearly a parabola needs no second look
+                theta, best = trial, before - expected
+                break
+            best = _surprise(trial, samples, weights, mean, firm)
+            if best < before:
+                theta, damping = trial, max(damping / 5.0, 1e-4)
+                break
+            damping *= 10.0
+        if before - best < _NEAR_ENOUGH:
+            break
+    return theta
+
+
+@compiled
+def _solve(matrix: Array, right: Array) -> Array:
+    """Solve a positive definite system (n, n), which is used up, by elimination."""
+    size, solved = len(right), right.copy()
+    for i in range(size):
+        for j in range(i + 1, size):
+            factor = matrix[j, i] / matrix[i, i]
+            solved[j] -= factor * solved[i]
+            for k in range(i, size):
+                matrix[j, k] -= factor * matrix[i, k]
+    for i in range(size - 1, -1, -1):
+        for k in range(i + 1, size):
+            solved[i] -= matrix[i, k] * solved[k]
+        solved[i] /= matrix[i, i]
+    return solved
