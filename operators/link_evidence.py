@@ -29,12 +29,12 @@ from camlink.operators.link_loops import (
     SOURCE_MOVES,
     Heard,
     PairTables,
-    learn_pair,
-    of_source,
+    learn_pairs,
+    learn_weights,
     pooled,
     read,
 )
-from camlink.operators.link_pool import OWN, Known, Pool
+from camlink.operators.link_pool import Known, Pool
 from camlink.operators.policy_state import State, array
 from camlink.operators.usual import highest
 
@@ -135,7 +135,7 @@ class LinkEvidence:
     def chances(self, target: str, known: Known, sources: Mapping[str, Source]) -> Frequencies:
         """Return P(level) of ``target`` (E, levels), given at least one source."""
         heard, pool = self._heard(target, sources), self.pools[target, *sources]
-        return pooled(known.features, known.usual, known.last, heard, pool.weights)[0]
+        return pooled(known.features, known.usual, known.last, heard, pool.weights)
 
     def learn(
         self,
@@ -153,18 +153,15 @@ class LinkEvidence:
         ``only_moves``: this frame has been learnt from already, with another frame for ``then``; all that is new is how
         far the models moved. ``frames``: for how many the weights learn from this one, 0: not; most of the work.
         """
-        heard = self._heard(target, sources)
+        heard, pools = self._heard(target, sources), self.pools
         if frames and not only_moves and highest(said) < known.usual.shape[1]:
-            pool = self.pools[target, *sources]
-            features = pooled(known.features, known.usual, known.last, heard, pool.weights)[1]
-            for i, name in enumerate(sources if len(sources) > 1 else ()):
-                self.pools[target, name].learn(of_source(features, 1 + OWN, i), said, weight, frames)
-            pool.learn(features, said, weight, frames)
-        for name, told in zip(sources, heard, strict=True):
-            if not learn_pair(told, known.last, said, weight, only_moves):
-                pair = self.pairs[name, target]
-                pair.make_room(sources[name], said)
-                learn_pair((pair.tables, *told[1:]), known.last, said, weight, only_moves)
+            alone = [pools[target, name].held for name in sources] if len(sources) > 1 else []
+            held = (pools[target, *sources].held, *alone)
+            learn_weights(known.features, known.usual, known.last, heard, held, said, weight, frames)
+        if not learn_pairs(heard, known.last, said, weight, only_moves):
+            for name, source in sources.items():
+                self.pairs[name, target].make_room(source, said)
+            learn_pairs(self._heard(target, sources), known.last, said, weight, only_moves)
 
     def levels(self, source: str, target: str) -> Array:
         """Return how often ``target`` has said which level beside each of ``source`` (entries, source's, target's)."""

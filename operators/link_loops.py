@@ -1,4 +1,4 @@
-"""The loops of links: what sources tell of a target (`pooled`), and learning it (`newton`, `learn_pair`).
+"""The loops of links: what sources tell of a target (`pooled`), and learning it (`learn_weights`, `learn_pairs`).
 
 A source is passed as a tuple, of its tables towards the target and what it said (`Heard`), a pool as another one
 (`Held`); F features: P0's and the target's own, then three per source (`camlink.operators.link_evidence`).
@@ -33,13 +33,68 @@ Held = tuple[Array, Array, Array, Array]  # weights (F,), their curvature (F, F)
 
 
 @compiled
-def pooled(
-    own: Array, usual: Frequencies, last: Levels, heard: tuple[Heard, ...], weights: Array
-) -> tuple[Frequencies, Array]:
-    """Return P(level) (E, levels) of a target, given at least one source, and the features (F, E * levels) it rests on.
+def pooled(own: Array, usual: Frequencies, last: Levels, heard: tuple[Heard, ...], weights: Array) -> Frequencies:
+    """Return P(level) (E, levels) of a target, given at least one source.
 
     ``own``: the features that are known without (F0, E * levels), ``usual`` (E, levels), ``last`` (E,).
     """
+    return mix(weights, _features(own, usual, last, heard), len(last))
+
+
+@compiled
+def learn_weights(
+    own: Array,
+    usual: Frequencies,
+    last: Levels,
+    heard: tuple[Heard, ...],
+    pools: tuple[Held, ...],
+    said: Levels,
+    weight: float,
+    frames: int,
+) -> None:
+    """Let pools learn from what the target ``said`` (E,): that of all sources, and, of several, each one's own after it.
+
+    The rest as for `pooled` and `newton`.
+    """
+    features = _features(own, usual, last, heard)
+    for i in range(1, len(pools)):
+        newton(pools[i], _of_source(features, len(own), i - 1), said, weight, frames)
+    newton(pools[0], features, said, weight, frames)
+
+
+@compiled
+def learn_pairs(heard: tuple[Heard, ...], last: Levels, said: Levels, weight: float, only_moves: bool) -> bool:
+    """Learn what the target ``said`` (E,) beside its sources, and how far all moved since ``last`` (E,).
+
+    The moves count for ``weight``, and are all that is learnt where ``only_moves``. Learns nothing, and returns False,
+    where a table has no room for the levels.
+    """
+    for (level, _, _, channels, _, _, _), now, _ in heard:
+        if not only_moves and (_highest(said) >= level.shape[2] or _highest(read(now, channels)) >= level.shape[1]):
+            return False
+    fade = FADE**weight
+    for (level, apart, moved, channels, _, ordered, source_ordered), now, then in heard:
+        beside = read(now, channels)
+        moves = _moves(beside, read(then, channels), source_ordered)
+        for e in range(len(said)):
+            if not only_moves:
+                for i in range(level.shape[1]):
+                    for j in range(level.shape[2]):
+                        level[e, i, j] *= FADE
+                for i in range(apart.shape[1]):
+                    apart[e, i] *= FADE
+                level[e, beside[e], said[e]] += 1.0
+                apart[e, _within(said[e] - beside[e], REACH)] += 1.0
+            for i in range(moved.shape[1]):
+                for j in range(moved.shape[2]):
+                    moved[e, i, j] *= fade
+            moved[e, moves[e], _move(said[e], last[e], ordered, MOVES)] += weight
+    return True
+
+
+@compiled
+def _features(own: Array, usual: Frequencies, last: Levels, heard: tuple[Heard, ...]) -> Array:
+    """Return what P(level) rests on (F, E * levels): what is known without sources, then three rows of each."""
     known = len(own)
     features = np.empty((known + 3 * len(heard), usual.size))
     for f in range(known):
@@ -49,11 +104,11 @@ def pooled(
     for source in heard:
         _write_likelier(usual, last, source, features, first)
         first += 3
-    return mix(weights, features, len(last)), features
+    return features
 
 
 @compiled
-def of_source(features: Array, own: int, source: int) -> Array:
+def _of_source(features: Array, own: int, source: int) -> Array:
     """Return the features (own + 3, E * levels) of one of several sources, beside the target's ``own``."""
     alone = np.empty((own + 3, features.shape[1]))
     for f in range(own + 3):
@@ -61,34 +116,6 @@ def of_source(features: Array, own: int, source: int) -> Array:
         for i in range(features.shape[1]):
             alone[f, i] = features[row, i]
     return alone
-
-
-@compiled
-def learn_pair(source: Heard, last: Levels, said: Levels, weight: float, only_moves: bool) -> bool:
-    """Learn what the target ``said`` (E,) beside a source, and how far both moved since ``last`` (E,).
-
-    The moves count for ``weight``, and are all that is learnt where ``only_moves``. Learns nothing, and returns False,
-    where the tables have no room for the levels.
-    """
-    (level, apart, moved, channels, _, ordered, source_ordered), now, then = source
-    heard = read(now, channels)
-    if not only_moves and (_highest(said) >= level.shape[2] or _highest(heard) >= level.shape[1]):
-        return False
-    moves, fade = _moves(heard, read(then, channels), source_ordered), FADE**weight
-    for e in range(len(said)):
-        if not only_moves:
-            for i in range(level.shape[1]):
-                for j in range(level.shape[2]):
-                    level[e, i, j] *= FADE
-            for i in range(apart.shape[1]):
-                apart[e, i] *= FADE
-            level[e, heard[e], said[e]] += 1.0
-            apart[e, _within(said[e] - heard[e], REACH)] += 1.0
-        for i in range(moved.shape[1]):
-            for j in range(moved.shape[2]):
-                moved[e, i, j] *= fade
-        moved[e, moves[e], _move(said[e], last[e], ordered, MOVES)] += weight
-    return True
 
 
 @compiled

@@ -135,10 +135,11 @@ class OwnEvidence:
         self._learnt += 1
         if self._since is None:
             self._since = time_s
-        hour, more = _hour(time_s), highest(said) + 1 - self._by_hour.shape[2]
-        if more > 0:
+        hour = _hour(time_s)
+        if not _see(self._by_hour, hour, said):
+            more = highest(said) + 1 - self._by_hour.shape[2]
             self._by_hour = np.pad(self._by_hour, ((0, 0), (0, 0), (0, more)))
-        _see(self._by_hour, hour, said)
+            _see(self._by_hour, hour, said)
         self._hourly = None
 
     def shape(self) -> Array:
@@ -299,8 +300,13 @@ def _likelier_at(hour: int, by_hour: Array, usual: Frequencies) -> Array:
 
 
 @compiled
-def _see(by_hour: Array, hour: int, said: Levels) -> None:
+def _see(by_hour: Array, hour: int, said: Levels) -> bool:
+    """Take in what was said (entries,) at an hour of the day; not, and return False, where there is no room for it."""
+    for level in said:
+        if level >= by_hour.shape[2]:
+            return False
     for e in range(len(said)):
         for level in range(by_hour.shape[2]):
             by_hour[hour, e, level] *= FADE
         by_hour[hour, e, said[e]] += 1.0
+    return True
