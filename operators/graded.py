@@ -90,8 +90,7 @@ class Graded:
         self._value = value
         if self.last[0] == len(self._kinds):
             self._kinds.append(value)
-        self._seen.take(before, self.last)
-        self.usual = self._seen.beside(self.last)[0]
+        self.usual = self._seen.take(before, self.last)[0]
         if self._far:
             own = float(self._from_all(value, self._far).mean())
             self.renewed += (own - self.renewed) / min(self._taken + 1.0, HALF_LIFE)

@@ -61,7 +61,7 @@ class Leveled:
     def take(self, value: Value) -> None:
         """Take in an executed output."""
         before, self.last = self.last, self.read(value)
-        self._seen.take(before, self.last)
+        self.usual, self.stale, self.renewed = self._seen.take(before, self.last)
         self._value = np.array(value, np.float32)  # values from other processes are read-only: another type to compile
         if self._task == "single_label":
             self._whole[int(self.last[0])] = self._value
@@ -70,7 +70,6 @@ class Leveled:
                 added = _names_of_levels(self._entries, self._typical.shape[1], self._seen.levels)
                 self._typical = np.concatenate((self._typical, added), axis=1)
             _note(self._typical, self.last, self._value)
-        self.usual, self.stale, self.renewed = self._seen.beside(self.last)
 
     def guess(self, fresh: float) -> Guess:
         """Answer with the most probable level of each entry."""

@@ -44,14 +44,18 @@ class Usual:
         """Number of levels that are told apart by now."""
         return int(self.seen.shape[2])
 
-    def take(self, before: Levels, now: Levels) -> None:
-        """Take in an executed output (E,), and the one before."""
-        if self._ordered and self._totals[1]:
-            self._near = learn_moves(self.seen, *self._totals, self._moves, self._near, before, now)
-        if (more := highest(now) + 1 - self.seen.shape[2]) > 0:
+    def take(self, before: Levels, now: Levels) -> tuple[Array, float, float]:
+        """Take in an executed output (E,), and the one before it; return what is `beside` it."""
+        learns = self._ordered and self._totals[1] > 0.0
+        if (more := highest(now) + 1 - self.levels) > 0:
+            if learns:
+                self._near, learns = learn_moves(self.seen, *self._totals, self._moves, self._near, before, now), False
             self.seen = np.pad(self.seen, ((0, 0), (0, 0), (0, more + self._ordered)))
-        _see(self.seen, now)
+        self._near, found = _take(
+            self.seen, *self._totals, self._moves, self._near, self._ordered, learns, before, now
+        )
         self._totals = self._totals[0] * _FADE + 1.0, self._totals[1] + 1.0
+        return found
 
     def beside(self, last: Levels) -> tuple[Array, float, float]:
         """Return `usually` for a model that last said this."""
@@ -75,6 +79,25 @@ def highest(levels: Levels) -> int:
     for level in levels:
         top = max(top, level)
     return top
+
+
+@compiled
+def _take(
+    seen: Array,
+    lately: float,
+    always: float,
+    moves: Array,
+    near: float,
+    ordered: bool,
+    learns: bool,
+    before: Levels,
+    now: Levels,
+) -> tuple[float, tuple[Array, float, float]]:
+    """Take in an output, there being room for it: return the share of moves that go close by, and `usually`."""
+    if learns:
+        near = learn_moves(seen, lately, always, moves, near, before, now)
+    _see(seen, now)
+    return near, usually(seen, lately * _FADE + 1.0, always + 1.0, moves, near if ordered else 0.0, now)
 
 
 @compiled
