@@ -128,7 +128,7 @@ class Allowance:
         room, left = self.room_ms + self._slack, self.left_ms + self._slack
         prices = {m: self.price(m) for m in models} if self.load_ms else self.costs.time_ms
         found = [m for m in models if prices[m] <= room]
-        return found if any([prices[m] <= left and self.fits(m) for m in found]) else []
+        return found if any(prices[m] <= left and self.fits(m) for m in found) else []
 
     def affords_all(self, models: tuple[str, ...]) -> bool:
         """Say whether all of ``models`` may be executed on this frame; loading is priced for all not in memory."""

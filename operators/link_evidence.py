@@ -29,8 +29,8 @@ from camlink.operators.link_loops import (
     SOURCE_MOVES,
     Heard,
     PairTables,
+    features_of,
     learn_pairs,
-    learn_weights,
     pooled,
     read,
 )
@@ -39,7 +39,8 @@ from camlink.operators.policy_state import State, array
 from camlink.operators.usual import highest
 
 Array = NDArray[np.float64]
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 Tables = Mapping[tuple[str, str], tuple[Array, Array, Array]]  # source, target -> level, apart, moved (`Pair`)
 Beginnings = Mapping[tuple[str, ...], tuple[Array, float]]  # target, *sources -> weights (`Pool`), how far alike
 
@@ -129,7 +130,9 @@ class LinkEvidence:
     """Links between all models of one camera."""
 
     def __init__(self, specs: Mapping[str, OutputSpec]) -> None:
-        self.pairs = _Made[tuple[str, str], Pair](lambda names: Pair(specs[names[0]], specs[names[1]]))  # source, target
+        self.pairs = _Made[tuple[str, str], Pair](
+            lambda names: Pair(specs[names[0]], specs[names[1]])
+        )  # source, target
         self.pools = _Made[tuple[str, ...], Pool](lambda names: self._new_pool(len(names) - 1))  # target, *sources
 
     def chances(self, target: str, known: Known, sources: Mapping[str, Source]) -> Frequencies:
@@ -155,9 +158,10 @@ class LinkEvidence:
         """
         heard, pools = self._heard(target, sources), self.pools
         if frames and not only_moves and highest(said) < known.usual.shape[1]:
-            alone = [pools[target, name].held for name in sources] if len(sources) > 1 else []
-            held = (pools[target, *sources].held, *alone)
-            learn_weights(known.features, known.usual, known.last, heard, held, said, weight, frames)
+            features = features_of(known.features, known.usual, known.last, heard)
+            for i, name in enumerate(sources if len(sources) > 1 else ()):
+                pools[target, name].learn(features, said, weight, frames, source=i)
+            pools[target, *sources].learn(features, said, weight, frames)
         if not learn_pairs(heard, known.last, said, weight, only_moves):
             for name, source in sources.items():
                 self.pairs[name, target].make_room(source, said)

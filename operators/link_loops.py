@@ -1,4 +1,4 @@
-"""The loops of links: what sources tell of a target (`pooled`), and learning it (`learn_weights`, `learn_pairs`).
+"""The loops of links: what sources tell of a target (`pooled`), and learning it (`newton`, `learn_pairs`).
 
 A source is passed as a tuple, of its tables towards the target and what it said (`Heard`), a pool as another one
 (`Held`); F features: P0's and the target's own, then three per source (`camlink.operators.link_evidence`).
@@ -38,28 +38,22 @@ def pooled(own: Array, usual: Frequencies, last: Levels, heard: tuple[Heard, ...
 
     ``own``: the features that are known without (F0, E * levels), ``usual`` (E, levels), ``last`` (E,).
     """
-    return mix(weights, _features(own, usual, last, heard), len(last))
+    return mix(weights, features_of(own, usual, last, heard), len(last))
 
 
 @compiled
-def learn_weights(
-    own: Array,
-    usual: Frequencies,
-    last: Levels,
-    heard: tuple[Heard, ...],
-    pools: tuple[Held, ...],
-    said: Levels,
-    weight: float,
-    frames: int,
-) -> None:
-    """Let pools learn from what the target ``said`` (E,): that of all sources, and, of several, each one's own after it.
-
-    The rest as for `pooled` and `newton`.
-    """
-    features = _features(own, usual, last, heard)
-    for i in range(1, len(pools)):
-        newton(pools[i], _of_source(features, len(own), i - 1), said, weight, frames)
-    newton(pools[0], features, said, weight, frames)
+def features_of(own: Array, usual: Frequencies, last: Levels, heard: tuple[Heard, ...]) -> Array:
+    """Return what `pooled` rests on (F, E * levels): what is known without sources, then three rows of each."""
+    known = len(own)
+    features = np.empty((known + 3 * len(heard), usual.size))
+    for f in range(known):
+        for i in range(usual.size):
+            features[f, i] = own[f, i]
+    first = known
+    for source in heard:
+        _write_likelier(usual, last, source, features, first)
+        first += 3
+    return features
 
 
 @compiled
@@ -72,19 +66,12 @@ def learn_pairs(heard: tuple[Heard, ...], last: Levels, said: Levels, weight: fl
     for (level, _, _, channels, _, _, _), now, _ in heard:
         if not only_moves and (_highest(said) >= level.shape[2] or _highest(read(now, channels)) >= level.shape[1]):
             return False
-    fade = FADE**weight
     for (level, apart, moved, channels, _, ordered, source_ordered), now, then in heard:
         beside = read(now, channels)
-        moves = _moves(beside, read(then, channels), source_ordered)
+        if not only_moves:
+            _see_levels(level, apart, beside, said)
+        moves, fade = _moves(beside, read(then, channels), source_ordered), FADE**weight
         for e in range(len(said)):
-            if not only_moves:
-                for i in range(level.shape[1]):
-                    for j in range(level.shape[2]):
-                        level[e, i, j] *= FADE
-                for i in range(apart.shape[1]):
-                    apart[e, i] *= FADE
-                level[e, beside[e], said[e]] += 1.0
-                apart[e, _within(said[e] - beside[e], REACH)] += 1.0
             for i in range(moved.shape[1]):
                 for j in range(moved.shape[2]):
                     moved[e, i, j] *= fade
@@ -93,18 +80,15 @@ def learn_pairs(heard: tuple[Heard, ...], last: Levels, said: Levels, weight: fl
 
 
 @compiled
-def _features(own: Array, usual: Frequencies, last: Levels, heard: tuple[Heard, ...]) -> Array:
-    """Return what P(level) rests on (F, E * levels): what is known without sources, then three rows of each."""
-    known = len(own)
-    features = np.empty((known + 3 * len(heard), usual.size))
-    for f in range(known):
-        for i in range(usual.size):
-            features[f, i] = own[f, i]
-    first = known
-    for source in heard:
-        _write_likelier(usual, last, source, features, first)
-        first += 3
-    return features
+def _see_levels(level: Array, apart: Array, beside: Levels, said: Levels) -> None:
+    for e in range(len(said)):
+        for i in range(level.shape[1]):
+            for j in range(level.shape[2]):
+                level[e, i, j] *= FADE
+        for i in range(apart.shape[1]):
+            apart[e, i] *= FADE
+        level[e, beside[e], said[e]] += 1.0
+        apart[e, _within(said[e] - beside[e], REACH)] += 1.0
 
 
 @compiled
@@ -137,12 +121,15 @@ def mix(weights: Array, features: Array, entries: int) -> Frequencies:
 
 
 @compiled
-def newton(held: Held, features: Array, said: Levels, weight: float, frames: int) -> None:
+def newton(held: Held, features: Array, source: int, said: Levels, weight: float, frames: int) -> None:
     """Take a Newton step on the surprise at what was ``said`` (E,), on a frame that stands for so many.
 
-    ``features`` (F, E * levels). Of the curvature only the lower triangle is kept up.
+    ``features`` (F, E * levels); where the pool is of one ``source`` of several (else -1), those of all. Of the
+    curvature only the lower triangle is kept up.
     """
     weights, curvature, first, firm = held
+    if source >= 0:
+        features = _of_source(features, len(weights) - 3, source)
     size = len(weights)
     fade = FORGET**frames
     for f in range(size):

@@ -55,9 +55,12 @@ class Pool:
         """Return P(level) (E, levels) from ``features`` (F, E * levels)."""
         return mix(self.weights, features, entries)
 
-    def learn(self, features: Array, said: Levels, weight: float, frames: int = 1) -> None:
-        """Take a Newton step on the surprise at what was said (E,), on a frame that stands for so many."""
-        newton(self.held, features, said, weight, frames)
+    def learn(self, features: Array, said: Levels, weight: float, frames: int = 1, *, source: int = -1) -> None:
+        """Take a Newton step on the surprise at what was said (E,), on a frame that stands for so many.
+
+        ``source``: the number of this pool's only source among those of the ``features``, where they are of several.
+        """
+        newton(self.held, features, source, said, weight, frames)
 
     def start_from(self, first: Array, alike: float) -> None:
         """Put what was learnt on another beginning: on ``first`` (F,), as far as that is ``alike``, 0..1."""

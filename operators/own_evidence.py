@@ -83,9 +83,7 @@ class OwnEvidence:
         if detections is None or (counted := round(sum(value.tolist()))) > len(detections.scores):
             return None
         scores, classes = detections.scores.astype(np.float64), detections.classes.astype(np.intp)
-        sure, self._counted, self._left = _how_sure(
-            scores, classes, counted, self._counted, self._left, self._entries
-        )
+        sure, self._counted, self._left = _how_sure(scores, classes, counted, self._counted, self._left, self._entries)
         return sure
 
     @property

@@ -51,9 +51,7 @@ class Usual:
             if learns:
                 self._near, learns = learn_moves(self.seen, *self._totals, self._moves, self._near, before, now), False
             self.seen = np.pad(self.seen, ((0, 0), (0, 0), (0, more + self._ordered)))
-        self._near, found = _take(
-            self.seen, *self._totals, self._moves, self._near, self._ordered, learns, before, now
-        )
+        self._near, found = _take(self.seen, *self._totals, self._moves, self._near, self._ordered, learns, before, now)
         self._totals = self._totals[0] * _FADE + 1.0, self._totals[1] + 1.0
         return found
 
