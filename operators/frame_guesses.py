@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from camlink.operators.belief import Frequencies, Guess, Levels, blended
 from camlink.operators.known_model import KnownModel, Told
-from camlink.operators.link_evidence import LinkEvidence, Source
+from camlink.operators.link_evidence import LinkEvidence
 from camlink.operators.link_pool import Known
 from camlink.operators.scene import Moment
 from camlink.operators.unloaded import Unloaded
@@ -117,17 +117,15 @@ class FrameGuesses:
         return model.belief.settle(chances, self._fresh(name))
 
     def _linked(self, name: str, sources: tuple[str, ...]) -> Guess:
-        model, said = self._models[name], self.said
+        model = self._models[name]
         then = model.past[-1].others
         assert self.links is not None
         if sources:
-            heard = {s: Source(said[s], then[s]) for s in sources}
-            chances = self.links.chances(name, self.known(name), heard)
+            chances = self.links.chances(name, self.known(name), sources, self.said, then)
             self._told[name] = Told(self.now, chances)
         else:  # not loaded, and neither is executed what tells of it: by what that said last
             guides = self._unloaded.guides[name]
-            heard = {s: Source(self._models[s].belief.last, then[s]) for s in guides}
-            chances = self.links.chances(name, self.known(name), heard)
+            chances = self.links.chances(name, self.known(name), guides, self.levels(), then)
             chances = blended(min(self._fresh(s) for s in guides), chances, self._by_itself(name))
         return model.belief.settle(chances, self._fresh(name))
 

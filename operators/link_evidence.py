@@ -15,7 +15,7 @@ and what is served stays calibrated.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,17 +39,12 @@ from camlink.operators.policy_state import State, array
 from camlink.operators.usual import highest
 
 Array = NDArray[np.float64]
+Sources = tuple[str, ...]
+Said = Mapping[str, Levels]  # by model
 K = TypeVar("K")
 V = TypeVar("V")
 Tables = Mapping[tuple[str, str], tuple[Array, Array, Array]]  # source, target -> level, apart, moved (`Pair`)
 Beginnings = Mapping[tuple[str, ...], tuple[Array, float]]  # target, *sources -> weights (`Pool`), how far alike
-
-
-class Source(NamedTuple):
-    """What a source says on this frame, and what it had said last when the target last executed."""
-
-    now: Levels
-    then: Levels
 
 
 class Pair:
@@ -73,9 +68,9 @@ class Pair:
         kinds = self._counts, self._ordered, self._source_ordered
         self.tables: PairTables = self.level, self.apart, self.moved, self._channels, *kinds  # as the loops read it
 
-    def make_room(self, source: Source, said: Levels) -> None:
-        """Tell apart at least these levels of the source, and of the target what it ``said``."""
-        self._grow(int(read(source.now, self._channels).max()), int(said.max()))
+    def make_room(self, now: Levels, said: Levels) -> None:
+        """Tell apart at least what the source says ``now``, and of the target what it ``said``."""
+        self._grow(int(read(now, self._channels).max()), int(said.max()))
 
     def _grow(self, source_level: int, level: int) -> None:
         more = max(0, source_level + 1 - self.level.shape[1]), max(0, level + 1 - self.level.shape[2])
@@ -135,16 +130,21 @@ class LinkEvidence:
         )  # source, target
         self.pools = _Made[tuple[str, ...], Pool](lambda names: self._new_pool(len(names) - 1))  # target, *sources
 
-    def chances(self, target: str, known: Known, sources: Mapping[str, Source]) -> Frequencies:
-        """Return P(level) of ``target`` (E, levels), given at least one source."""
-        heard, pool = self._heard(target, sources), self.pools[target, *sources]
+    def chances(self, target: str, known: Known, sources: Sources, now: Said, then: Said) -> Frequencies:
+        """Return P(level) of ``target`` (E, levels), given at least one source.
+
+        ``now``: what these say on this frame; ``then``: what each had said last when the target last executed.
+        """
+        heard, pool = self._heard(target, sources, now, then), self.pools[target, *sources]
         return pooled(known.features, known.usual, known.last, heard, pool.weights)
 
     def learn(
         self,
         target: str,
         known: Known,
-        sources: Mapping[str, Source],
+        sources: Sources,
+        now: Said,
+        then: Said,
         said: Levels,
         *,
         weight: float = 1.0,
@@ -156,16 +156,16 @@ class LinkEvidence:
         ``only_moves``: this frame has been learnt from already, with another frame for ``then``; all that is new is how
         far the models moved. ``frames``: for how many the weights learn from this one, 0: not; most of the work.
         """
-        heard, pools = self._heard(target, sources), self.pools
+        heard, pools = self._heard(target, sources, now, then), self.pools
         if frames and not only_moves and highest(said) < known.usual.shape[1]:
             features = features_of(known.features, known.usual, known.last, heard)
             for i, name in enumerate(sources if len(sources) > 1 else ()):
                 pools[target, name].learn(features, said, weight, frames, source=i)
             pools[target, *sources].learn(features, said, weight, frames)
         if not learn_pairs(heard, known.last, said, weight, only_moves):
-            for name, source in sources.items():
-                self.pairs[name, target].make_room(source, said)
-            learn_pairs(self._heard(target, sources), known.last, said, weight, only_moves)
+            for name in sources:
+                self.pairs[name, target].make_room(now[name], said)
+            learn_pairs(self._heard(target, sources, now, then), known.last, said, weight, only_moves)
 
     def levels(self, source: str, target: str) -> Array:
         """Return how often ``target`` has said which level beside each of ``source`` (entries, source's, target's)."""
@@ -192,9 +192,9 @@ class LinkEvidence:
         for *names, told in state["pools"]:
             self.pools[tuple(names)].resume(told)
 
-    def _heard(self, target: str, sources: Mapping[str, Source]) -> tuple[Heard, ...]:
+    def _heard(self, target: str, sources: Sources, now: Said, then: Said) -> tuple[Heard, ...]:
         pairs = self.pairs
-        return tuple([(pairs[name, target].tables, source.now, source.then) for name, source in sources.items()])
+        return tuple([(pairs[name, target].tables, now[name], then[name]) for name in sources])
 
     def _new_pool(self, sources: int) -> Pool:
         return Pool(sources)

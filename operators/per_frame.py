@@ -24,7 +24,7 @@ from camlink.operators.allowance import Allowance
 from camlink.operators.belief import Guess, Levels
 from camlink.operators.frame_guesses import FrameGuesses
 from camlink.operators.known_model import KnownModel, PutOff, belief_of
-from camlink.operators.link_evidence import LinkEvidence, Source
+from camlink.operators.link_evidence import LinkEvidence
 from camlink.operators.newcomer import Newcomer
 from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
@@ -242,8 +242,7 @@ class PerFrame:
             self._hold_against({name: value}, frame.stated, AUDITED)
             known = model.known(frame.at, frame.time_s, model.past[-1]) if model.past else None
             if known is not None and self._links is not None and (heard := self._frame.sources_of(name, now)):
-                sources = {s: Source(now[s], model.past[-1].others[s]) for s in heard}
-                self._links.learn(name, known, sources, now[name])
+                self._links.learn(name, known, heard, now, model.past[-1].others, now[name])
             sure = model.learn_own(frame.at, frame.time_s, value, detections.get(name), known, chosen=False)
             model.learn(frame.at, value, now, sure, chosen=False)
             model.told = told if told is not None and told.at.steps > frame.at.steps else None
@@ -265,9 +264,8 @@ class PerFrame:
                     break
                 then = model.past[-back]
                 known = frame.known(name) if back == 1 else model.known(frame.now, frame.time_s, then)
-                sources = {s: Source(now[s], then.others[s]) for s in heard}
-                weight = 1.0 if chosen else LINK_WEIGHT
-                links.learn(name, known, sources, now[name], weight=weight, only_moves=back > 1, frames=frames)
+                told, weight = (heard, now, then.others, now[name]), 1.0 if chosen else LINK_WEIGHT
+                links.learn(name, known, *told, weight=weight, only_moves=back > 1, frames=frames)
 
     def _hold_against(self, executed: Mapping[str, Value], stated: Mapping[str, Guess], weight: float) -> None:
         """Learn how far to believe what was answered, or would have been, from what was executed."""

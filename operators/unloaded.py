@@ -13,7 +13,7 @@ from dataclasses import replace
 from camlink.models.scores import agrees_by_degrees
 from camlink.operators.belief import Levels
 from camlink.operators.known_model import KnownModel
-from camlink.operators.link_evidence import LinkEvidence, Source
+from camlink.operators.link_evidence import LinkEvidence
 from camlink.operators.link_pool import Known
 from camlink.operators.loaded_set import CameraProspects, choose_loaded
 from camlink.operators.loading import FEWEST_FRAMES, FullFrames, Telling, what_fits
@@ -102,8 +102,8 @@ class Unloaded:
                 if back <= i:
                     now, then = frames[i], frames[i - back]
                     known = Known.of(belief.usual, belief.usual, then[name])
-                    sources = {s: Source(now[s], then[s]) for s in self.guides[name]}
-                    self._links.learn(name, known, sources, now[name], weight=LINK_WEIGHT, only_moves=back > 1)
+                    told = self.guides[name], now, then, now[name]
+                    self._links.learn(name, known, *told, weight=LINK_WEIGHT, only_moves=back > 1)
 
     def _what_fits(self) -> frozenset[str]:
         """Return the models that fit into memory together and whose outputs are hardest to do without."""
