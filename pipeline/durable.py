@@ -41,6 +41,15 @@ def write_text(path: Path, text: str) -> None:
     write_durably(path, fill)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one step. Raises `ResultsError`."""
+
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_durably(path, fill)
+
+
 def _sync(path: Path) -> None:
     """Wait until the disk holds the file, or the folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -27,6 +27,7 @@ class EmbeddedPipeline:
         missing = {step.name for step in GRAPH} - {"ingest", "results"} - set(operators)
         if missing:
             raise ValueError(f"operators missing from the graph: {', '.join(sorted(missing))}")
+        self.operators = operators
         self._bus = bus
         self._sink = sink
         self._clock = clock
@@ -34,7 +35,7 @@ class EmbeddedPipeline:
         self._steps: list[tuple[Operator | None, Subscription]] = [
             (operators.get(step.name), bus.subscribe(step.reads, group=step.name)) for step in GRAPH if step.reads
         ]
-        self._operators = [operator for operator, _ in self._steps if operator is not None]
+        self._in_order = [operator for operator, _ in self._steps if operator is not None]
 
     def run(self, readings: Iterable[Reading | None], stop: Callable[[], bool] = lambda: False) -> None:
         """Carry all readings through the graph, then let the operators give what they hold back.
@@ -44,22 +45,23 @@ class EmbeddedPipeline:
         """
         for tick in ticks(readings, self._tick):
             self._advance(tick[-1])
-            self._publish(map(stopped, tick) if stop() else tick)
+            self.publish(map(stopped, tick) if stop() else tick)
             self._pump()
-        for operator in self._operators:
-            self._publish(operator.on_end())
+        for operator in self._in_order:
+            self.publish(operator.on_end())
             self._pump()
 
     def _advance(self, reading: Reading) -> None:
         self._clock.advance_to(reading.at if isinstance(reading, CameraEvent) else reading.captured_at)
         now = self._clock.now()
-        for operator in self._operators:
+        for operator in self._in_order:
             due = operator.next_time()
             if due is not None and due <= now:
-                self._publish(operator.on_time(now))
+                self.publish(operator.on_time(now))
                 self._pump()
 
-    def _publish(self, records: Iterable[Record]) -> None:
+    def publish(self, records: Iterable[Record]) -> None:
+        """Hand records to the operators that read them, when the next reading is carried through."""
         for record in records:
             self._bus.publish(topic_of(record), record)
 
@@ -74,9 +76,9 @@ class EmbeddedPipeline:
                     continue
                 busy = True
                 if operator is None:
-                    self._publish(self._sink(records) or ())
+                    self.publish(self._sink(records) or ())
                 else:
-                    self._publish(operator.on_records(records))
+                    self.publish(operator.on_records(records))
                 subscription.commit()
 
 

@@ -49,6 +49,7 @@ class RunInfo:
     oracle: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # camera -> how a person's labels are met
     synthetic: bool = False  # of a simulated trace: no camera has seen it
     live: bool = False  # frames are captured now, so that the age of the last one says something
+    taken_up: Mapping[str, str] = field(default_factory=dict)  # camera -> until when it had learnt in earlier runs
 
     def specs(self) -> dict[str, OutputSpec]:
         """Return the models' output specs. Raises `ResultsError` when a model's entry does not describe one."""
@@ -65,6 +66,8 @@ class RunInfo:
 
     def learning_frames(self, camera_id: str) -> int:
         """Return how many of a camera's first frames every model runs on, before there is a decision; 0: not told."""
+        if camera_id in self.taken_up:
+            return 0
         profile, fps = self.config.get("profile"), self.cameras.get(camera_id, {}).get("fps")
         if not profile:
             return 0

@@ -21,8 +21,9 @@ from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.embedded import Reading
 from camlink.pipeline.errors import RequestError
 from camlink.pipeline.learnt_elsewhere import judged_oracle
+from camlink.pipeline.learnt_folder import LearntFolder
 from camlink.pipeline.progress import Progress
-from camlink.pipeline.records import LinkPromotion, Record, RelabelRequest
+from camlink.pipeline.records import FrameResult, LinkPromotion, Record, RelabelRequest
 from camlink.pipeline.results import ResultsLog
 from camlink.pipeline.run_info import RunInfo, described
 
@@ -65,12 +66,14 @@ class Session:
         live: bool = False,
         synthetic: bool = False,
         listeners: Sequence[Listener] = (),
+        learnt: LearntFolder | None = None,
     ) -> None:
         """``model_notes`` adds description and licence to the report; ``live``: event time is the present;
         ``synthetic``: no camera has seen what is read.
 
         ``listeners`` see every record that reaches the results log, after it, and may ask for relabelled frames.
-        Raises `RequestError` if ``out`` holds a run.
+        ``learnt``: where cameras go on from what they had learnt, and keep it. Raises `RequestError` if ``out`` holds a
+        run.
         """
         check_free(out)
         check_budgets(config, pool)
@@ -103,6 +106,10 @@ class Session:
             synthetic=synthetic,
             live=live,
         )
+        self._learnt = learnt
+        if learnt is not None:
+            learnt.of(self._pipeline.operators)
+            self._take_up(learnt, cameras)
         self._tell_learning_frames()
 
     def run(
@@ -124,6 +131,8 @@ class Session:
         try:
             self._pipeline.run(self._watched(readings, captured, started, on_tick), stop)
             stopped_by = "the user" if stop() else None
+            if self._learnt is not None:
+                self._learnt.keep(everything=True)
         except KeyboardInterrupt:  # a second Ctrl-C
             stopped_by = "the user"
             raise
@@ -136,10 +145,17 @@ class Session:
 
     def update_cameras(self, config: SiteConfig, cameras: Mapping[str, Camera]) -> None:
         """Take in cameras that were edited while the run goes on; the header keeps those that were removed."""
+        if self._learnt is not None:
+            self._take_up(self._learnt, [camera_id for camera_id in cameras if camera_id not in self.info.cameras])
         self._facts.update({camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()})
         known = {**self.info.cameras, **{camera_id: vars(camera) for camera_id, camera in cameras.items()}}
         self.info = replace(self.info, cameras=known, config=config.masked())
         self._tell_learning_frames()
+
+    def _take_up(self, learnt: LearntFolder, cameras: Iterable[str]) -> None:
+        taken_up = {camera_id: until.isoformat() for camera_id, until in learnt.take_up(cameras).items()}
+        self.info = replace(self.info, taken_up={**self.info.taken_up, **taken_up})
+        self._pipeline.publish(learnt.owed())
 
     def _tell_learning_frames(self) -> None:
         self.progress.learning_frames.update({name: self.info.learning_frames(name) for name in self.info.cameras})
@@ -157,6 +173,8 @@ class Session:
             if isinstance(record, LinkPromotion):
                 self._links.save(record.camera_id, record.target, record.version, record.payload)
                 self._links.promote(record.camera_id, record.target, record.version)
+            elif isinstance(record, FrameResult) and self._learnt is not None:
+                self._learnt.changed(record.camera_id)
         return [asked for listen in self._listeners for asked in listen(records)]
 
     def _watched(
@@ -171,6 +189,8 @@ class Session:
         for reading in readings:
             yield reading
             on_tick()
+            if self._learnt is not None:
+                self._learnt.keep()
             now = time.monotonic()
             if now >= header_due:
                 self._write_header(started, captured())

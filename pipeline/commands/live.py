@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,12 @@ def run(
     ] = None,
     token: TokenOption = None,
     answers: AnswersOption = None,
+    learnt: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to keep what cameras teach in, and to go on from at the next start.", callback=writable_folder
+        ),
+    ] = None,
 ) -> None:
     """Run the cameras of a configuration live until Ctrl-C; results and report grow in the results folder.
 
@@ -59,6 +65,7 @@ def run(
     from camlink.pipeline.dashboard.server import door_to
     from camlink.pipeline.ingest import SourceSpec
     from camlink.pipeline.ingest.names import camera_id_from
+    from camlink.pipeline.learnt_folder import LearntFolder
     from camlink.pipeline.session import Listener, Session, check_free
 
     if dashboard:
@@ -66,10 +73,10 @@ def run(
     site = _checked(config, device)
     folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
     check_free(folder)  # before models are measured, and before alerts that an earlier run left there are sent
-    pool, descriptions = build_pool(site)
-    _tell_demand(site, pool)
-
     with ExitStack() as serving:
+        kept = serving.enter_context(closing(LearntFolder(learnt, site.policy))) if learnt else None
+        pool, descriptions = build_pool(site)
+        _tell_demand(site, pool)
         telemetry = serving.enter_context(_served(folder, pool, host, port, token)) if dashboard else None
         listeners: list[Listener] = [telemetry.observe] if telemetry else []
         listeners += serving.enter_context(told_answers(answers, pool.specs))
@@ -82,7 +89,9 @@ def run(
             tick=min(len(site.cameras), 16),
             live=True,
             listeners=listeners,
+            learnt=kept,
         )
+        _tell_taken_up(session.info.taken_up)
         if telemetry is not None:
             telemetry.machine(session.throttle)
         watch = ConfigWatch(config, site)
@@ -144,6 +153,15 @@ def _tell_demand(site: SiteConfig, pool: ModelPool) -> None:
     demand = demand_of(site, costs_of(pool))
     note_console().print(demand.words, style="dim", soft_wrap=True)
     print_warnings([site.problem_at(path, message) for path, message in demand_warnings(demand)])
+
+
+def _tell_taken_up(cameras: Mapping[str, str]) -> None:
+    if cameras:
+        latest = max(map(datetime.fromisoformat, cameras.values())).astimezone()
+        note_console().print(
+            f"{counted(len(cameras), 'camera')} going on from what was learnt until {latest:%Y-%m-%d %H:%M}",
+            style="dim",
+        )
 
 
 @contextmanager

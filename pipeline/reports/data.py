@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 
 Report = dict[str, Any]
 HOWS = ("executed", "linked", "reused", "abstained")
-IN_RUN = ("name", "camlink_version", "seed", "policy", "started_at", "finished_at", "complete", "stopped_by", "wall_s")
+IN_RUN = (
+    *("name", "camlink_version", "seed", "policy"),
+    *("started_at", "finished_at", "complete", "stopped_by", "wall_s", "taken_up"),
+)
 
 
 def build_report(run_dir: Path) -> Report:
