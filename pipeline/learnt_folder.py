@@ -23,7 +23,7 @@ from camlink.operators.scheduler import SchedulerOperator
 from camlink.operators.snapshots import Snapshot, get_time, put_time, reading
 from camlink.pipeline.config.checks import WITH_LINKS
 from camlink.pipeline.durable import write_bytes
-from camlink.pipeline.errors import LinkError, RequestError, ResultsError, StateError
+from camlink.pipeline.errors import RequestError, ResultsError, StateError
 from camlink.pipeline.records import LinkPromotion
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class LearntFolder:
         self._due_s: dict[str, float] = {}  # camera -> when its file is to be written next
         self._changed: set[str] = set()  # since its file was written
 
-    def of(self, operators: Mapping[str, Operator]) -> None:
-        """Say whose learning is kept: the operators by their steps."""
+    def attach(self, operators: Mapping[str, Operator]) -> None:
+        """Say whose learning is kept: the operators by their steps, before anything else."""
         inference, adaptation, scheduler = (operators[name] for name in ("inference", "adaptation", "scheduler"))
         assert isinstance(inference, InferenceOperator)
         assert isinstance(adaptation, AdaptationOperator)
@@ -135,7 +135,7 @@ class LearntFolder:
             self._resume(camera_id, kept)
         except FileNotFoundError:
             return None
-        except (OSError, StateError, LinkError) as error:
+        except (OSError, StateError) as error:
             for operator in (self._inference, self._adaptation, self._scheduler):
                 operator.forget(camera_id)
             logger.warning('camera "%s" starts anew: %s: %s', camera_id, file, error)
@@ -143,16 +143,17 @@ class LearntFolder:
         return until
 
     def _resume(self, camera_id: str, kept: Snapshot) -> None:
+        """Raises `StateError`, before any links are owed."""
         told, parts = kept.told, kept.parts
+        tally = {name.removeprefix(_TALLY): part for name, part in parts.items() if name.startswith(_TALLY)}
         with reading():
             if "policy" in parts:
                 self._inference.resume_policy(camera_id, parts["policy"])
+            self._inference.resume(camera_id, told["plan"])
+            self._scheduler.restore(camera_id, parts["scores"])
+            self._scheduler.resume_tally(camera_id, Snapshot(told["tally"], tally))
             if "links" in parts:
                 self._adaptation.restore(camera_id, parts["links"])
-            self._scheduler.restore(camera_id, parts["scores"])
-            tally = {name.removeprefix(_TALLY): part for name, part in parts.items() if name.startswith(_TALLY)}
-            self._scheduler.resume_tally(camera_id, Snapshot(told["tally"], tally))
-            self._inference.resume(camera_id, told["plan"])
 
 
 def _locked(folder: Path) -> IO[str]:

@@ -108,7 +108,7 @@ class Session:
         )
         self._learnt = learnt
         if learnt is not None:
-            learnt.of(self._pipeline.operators)
+            learnt.attach(self._pipeline.operators)
             self._take_up(learnt, cameras)
         self._tell_learning_frames()
 
