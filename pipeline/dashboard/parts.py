@@ -14,7 +14,7 @@ from pathlib import Path
 
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results.merge import MERGED_END, merged_from
-from camlink.pipeline.results.tables import MIXED, TABLES, folder_name
+from camlink.pipeline.results.tables import BY_DAY, MIXED, TABLES, folder_name
 
 SETTLED_NS = 2_000_000_000  # a folder that changed less than this ago may change again within one tick of its clock
 
@@ -34,7 +34,7 @@ class NewParts:
     def take(self) -> dict[str, list[str]]:
         """Return new files per table, in the order of their names. Raises `ResultsError` if a folder is unreadable."""
         try:
-            found = {table: list(self._in(self._run_dir / table)) for table in TABLES if table != "outputs"}
+            found = {table: list(self._in(self._run_dir / table)) for table in TABLES if table not in BY_DAY}
             found["outputs"] = [file for folder in self._camera_folders() for file in self._in(folder)]
         except OSError as error:
             raise ResultsError(f"{self._run_dir}: cannot be listed: {error.strerror}") from error

@@ -71,7 +71,8 @@ def test_parts_that_come_one_by_one_give_the_same_as_all_at_once(runs: Path, tmp
     whole, source = refreshed(runs / "replayed"), runs / "replayed"
     shutil.copytree(source, tmp_path / "run", ignore=shutil.ignore_patterns("part-*"))
     growing = RunRollups(tmp_path / "run")
-    for part in sorted(source.glob("**/part-*.parquet"), key=lambda part: part.name):
+    read = [part for part in source.glob("**/part-*.parquet") if "boxes" not in part.relative_to(source).parts]
+    for part in sorted(read, key=lambda part: part.name):
         target = tmp_path / "run" / part.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(part, target)
