@@ -142,7 +142,9 @@ def distinct_rows(table: str, where: str = "true") -> str:
     Columns that an earlier version did not write are null.
     """
     columns, key = _names(TABLES[table]), _names(KEYS[table])
-    preferred = "served DESC, " if table == "outputs" else ""
+    preferred = (
+        "served DESC, coalesce(known_after, captured_at), " if table == "outputs" else ""
+    )  # as it was known first
     place = "rank" if table == "boxes" else "row_number"  # a fact is all of its rows in one file, or a row
     return (
         f"SELECT {columns} FROM {_in_parts(table)} WHERE {where} "
