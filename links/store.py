@@ -60,14 +60,18 @@ class LinkStore:
 
     def current(self, camera_id: str, target: str) -> tuple[int, Ensemble] | None:
         """Return the version in force and its links, or None if nothing was promoted yet."""
-        folder = self._folder(camera_id, target)
+        version = self.version(camera_id, target)
+        return None if version is None else (version, self.load(camera_id, target, version))
+
+    def version(self, camera_id: str, target: str) -> int | None:
+        """Return the version in force, or None if nothing was promoted yet. Raises `LinkError` if that is damaged."""
+        file = self._folder(camera_id, target) / "current.json"
         try:
-            version = int(json.loads((folder / "current.json").read_bytes())["version"])
+            return int(json.loads(file.read_bytes())["version"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise LinkError(f"{folder / 'current.json'} is damaged: {error}; promote a version again") from error
-        return version, self.load(camera_id, target, version)
+            raise LinkError(f"{file} is damaged: {error}; promote a version again") from error
 
     def load(self, camera_id: str, target: str, version: int) -> Ensemble:
         """Return one saved version. Raises `LinkError` if it is missing or damaged."""

@@ -143,7 +143,9 @@ class LinkingOperator:
         checked = self._last_checked.setdefault(ready.camera_id, LastExecuted())
         last.show(ready.captured_at)
         checked.show(ready.captured_at)
-        if ready.purpose != "relabel":
+        if ready.purpose == "relabel":  # it was asked for after its frame was answered, and maybe others
+            rows = [o if o.known_after else replace(o, known_after=last.after(ready.captured_at)) for o in outputs]
+        else:
             if ready.answers or lost is None:
                 rows += map(self._if_sure, self._predicted(ready, executed, read, last, checked))
             rows += [_abstain(ready, model, NOT_CHOSEN, served=model not in executed) for model in ready.abstain]

@@ -41,6 +41,10 @@ class LastExecuted:
             if at <= captured_at:  # all are, but where the clock was set back
                 self._take(at, executed)
 
+    def after(self, captured_at: datetime) -> datetime | None:
+        """Return when the newest frame so far was captured; None if that is no later than ``captured_at``."""
+        return self._newest if self._newest is not None and self._newest > captured_at else None
+
     def of(self, model: str, now: datetime) -> Recall | None:
         """Return the model's last value as of ``now``, or None if there is none from before."""
         known = self._last.get(model)

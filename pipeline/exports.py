@@ -1,4 +1,4 @@
-"""Results as one CSV or Parquet file for other programs: one row per model output, repeats removed."""
+"""Results as one CSV or Parquet file for other programs: a row per model output, or per box, repeats removed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import RequestError
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "parquet")
 
 
-def export_results(results: RunResults, path: Path, form: str, day: date | None = None) -> int:
-    """Write all output rows, of one day in UTC if given, to ``path`` in one step; return how many.
+def export_results(
+    results: RunResults, path: Path, form: str, day: date | None = None, table: Literal["outputs", "boxes"] = "outputs"
+) -> int:
+    """Write all rows of ``table``, of one day in UTC if given, to ``path`` in one step; return how many.
 
     In CSV a value is its JSON list and sources are joined by spaces. One camera is in memory at a time. Raises
     `RequestError` when the file cannot be written, `ValueError` for a format that is not of `FORMATS`.
@@ -32,10 +34,10 @@ def export_results(results: RunResults, path: Path, form: str, day: date | None 
 
     def write(temporary: Path) -> None:
         nonlocal rows
-        with closing(_writer(temporary, form)) as writer:
-            for table in _tables(results, day):
-                writer.write_table(_flat(table) if form == "csv" else table)
-                rows += table.num_rows
+        with closing(_writer(temporary, form, table)) as writer:
+            for found in _tables(results, day, table):
+                writer.write_table(_flat(found) if form == "csv" else found)
+                rows += found.num_rows
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, write)
@@ -51,25 +53,28 @@ def known_day(results: RunResults, day: date) -> date:
     return day
 
 
-def _tables(results: RunResults, day: date | None) -> Iterator[pa.Table]:
+def _tables(results: RunResults, day: date | None, table: str) -> Iterator[pa.Table]:
+    read = {"outputs": results.outputs, "boxes": results.boxes}[table]
     for camera in results.cameras():
-        yield results.outputs(camera, day=day)
+        yield read(camera, day=day)
 
 
-def _writer(path: Path, form: str) -> Any:
+def _writer(path: Path, form: str, table: str) -> Any:
     if form == "csv":
         import pyarrow.csv as csv
 
-        return csv.CSVWriter(path, _flat(schema("outputs").empty_table()).schema)
+        return csv.CSVWriter(path, _flat(schema(table).empty_table()).schema)
     import pyarrow.parquet as pq
 
-    return pq.ParquetWriter(path, schema("outputs"), compression="zstd")
+    return pq.ParquetWriter(path, schema(table), compression="zstd")
 
 
 def _flat(table: pa.Table) -> pa.Table:
     """Return the table with lists as text."""
     import pyarrow as pa
 
+    if "value" not in table.column_names:
+        return table
     values = [None if value is None else json.dumps(value) for value in table.column("value").to_pylist()]
     sources = [" ".join(names or ()) for names in table.column("sources").to_pylist()]
     for name, texts in (("value", values), ("sources", sources)):

@@ -139,7 +139,9 @@ def _audit(
 def _last_executed(results: RunResults, row: Row, spec: OutputSpec) -> dict[str, Any] | None:
     """Return what the model itself said last that was known by this frame: what is reused, and links may remember."""
     at: datetime = row["captured_at"]
-    known = f"coalesce(known_after, captured_at) < '{at}'"  # where models are loaded in turn, frames run late
+    known = f"coalesce(known_after, captured_at) < '{at}'"  # some run late: loaded in turn, or relabelled
+    if results.info.per_frame:
+        known += " AND purpose <> 'relabel'"  # such policies never hear of these
     where = f"model = '{row['model'].replace(chr(39), 2 * chr(39))}' AND how = 'executed' AND {known}"
     sql = f"SELECT frame_index, captured_at, value FROM outputs WHERE {where} ORDER BY captured_at DESC LIMIT 1"
     for found in results.query(sql, "outputs", row["camera_id"]).to_pylist():

@@ -150,7 +150,8 @@ class ModelOutput:
     audit_probability: float | None = None  # chance with which this frame was to be audited; None where none was due
     reason: str | None = None  # why abstained, failed, executed, or why a prediction is on trial
     detections: Detections | None = None
-    # where models are loaded in turn: the latest frame of its camera that was answered before this was known
+    # where models are loaded in turn, or a frame is relabelled: its camera's latest frame that was answered before this
+    # was known; None where that is this very frame
     known_after: datetime | None = None
 
 

@@ -74,13 +74,23 @@ class Bounded:
 class Telemetry:
     """The metrics of one process, in a registry of their own. Raises `ImportError` without prometheus-client."""
 
-    def __init__(self, specs: Mapping[str, OutputSpec], *, now_s: Callable[[], float] | None = None) -> None:
-        """``now_s``: seconds since 1970, where event time is the present; without it no lag is stated."""
+    def __init__(
+        self,
+        specs: Mapping[str, OutputSpec],
+        *,
+        now_s: Callable[[], float] | None = None,
+        promoted: Callable[[str, str], int | None] = lambda camera_id, model: None,
+    ) -> None:
+        """``now_s``: seconds since 1970, where event time is the present; without it no lag is stated.
+
+        ``promoted`` gives the version of a camera's links to a model that came into force before this process began;
+        it is asked for as the camera's first record comes.
+        """
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry = CollectorRegistry()
         self._specs = specs
-        self._now_s = now_s
+        self._now_s, self._promoted = now_s, promoted
         self._camera, self._reason = Bounded(CAMERAS), Bounded(REASONS)
         self._ledgers: dict[str, Ledger] = {}
         self._counting = (
@@ -136,7 +146,7 @@ class Telemetry:
             elif isinstance(record, CameraEvent) and record.kind in UP:
                 camera = self._camera(record.camera_id)
                 if camera not in self._gone:
-                    self._heard_of.add(camera)
+                    self._hear_of(record.camera_id, camera)
                     self._up.labels(camera).set(UP[record.kind])
         return ()
 
@@ -217,8 +227,7 @@ class Telemetry:
             return
         captured_s = result.captured_at.timestamp()
         self._last.labels(camera).set(captured_s)
-        if camera not in self._heard_of:
-            self._heard_of.add(camera)
+        if self._hear_of(result.camera_id, camera):
             self._up.labels(camera).set(1.0)
         if self._now_s is not None:
             self._lag.observe(max(0.0, self._now_s() - captured_s))
@@ -227,6 +236,17 @@ class Telemetry:
                 ledger = self._ledgers.setdefault(camera, Ledger(self._specs, AGREEMENT_SPAN))
                 ledger.observe(result)
                 ledger.forget_before(result.captured_at - 2 * AGREEMENT_SPAN)
+
+    def _hear_of(self, camera_id: str, camera: str) -> bool:
+        """Note that a camera gives something; return whether it is for the first time."""
+        if camera in self._heard_of:
+            return False
+        self._heard_of.add(camera)
+        for model in self._specs if camera != OTHER else ():
+            version = self._promoted(camera_id, model)
+            if version is not None:
+                self._versions.labels(camera, model).set(version)
+        return True
 
     def _decision(self, decision: Decision) -> None:
         camera = self._camera(decision.camera_id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,9 +30,20 @@ def report(
     parquet: Annotated[
         Path | None, typer.Option(help="Also write the results as one Parquet file.", callback=writable_file)
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the boxes of executed detectors, a row each: as Parquet where FILE ends in .parquet, "
+            "else as CSV.",
+            metavar="FILE",
+            callback=writable_file,
+        ),
+    ] = None,
 ) -> None:
     """Print a run's report, and write it as JSON and as one self-contained HTML page."""
-    _export(run, day, {"csv": csv, "parquet": parquet}, quiet=as_json)
+    form_of_boxes = "parquet" if boxes is not None and boxes.suffix == ".parquet" else "csv"
+    exports: list[_Export] = [(csv, "csv", "outputs"), (parquet, "parquet", "outputs"), (boxes, form_of_boxes, "boxes")]
+    _export(run, day, exports, quiet=as_json)
     if day is not None:
         _print_day(run, day, as_json, write)
         return
@@ -50,16 +62,20 @@ def report(
         console.print(f"Report: {save_report(run, content, page)}", highlight=False, soft_wrap=True)
 
 
-def _export(run: Path, day: datetime | None, files: dict[str, Path | None], *, quiet: bool) -> None:
+_Export = tuple[Path | None, str, Literal["outputs", "boxes"]]  # file, format, table
+
+
+def _export(run: Path, day: datetime | None, exports: Sequence[_Export], *, quiet: bool) -> None:
     from camlink.pipeline.exports import export_results, known_day
     from camlink.pipeline.results import RunResults
 
-    for form, file in files.items():
+    for file, form, table in exports:
         if file is not None:
             results = RunResults(run)
-            rows = export_results(results, file, form, known_day(results, day.date()) if day else None)
+            rows = export_results(results, file, form, known_day(results, day.date()) if day else None, table)
             if not quiet:
-                out_console().print(f"Results: {file}, {counted(rows, 'row')}", highlight=False, soft_wrap=True)
+                name = {"outputs": "Results", "boxes": "Boxes"}[table]
+                out_console().print(f"{name}: {file}, {counted(rows, 'row')}", highlight=False, soft_wrap=True)
 
 
 def _print_day(run: Path, day: datetime, as_json: bool, write: bool) -> None:

@@ -210,7 +210,7 @@ def results(
     with _stopping() as stop, ExitStack() as closing:
         facts = await_cards(connection, stop)
         step = next(step for step in GRAPH if step.name == "results")
-        telemetry = _telemetry(health, facts.specs)
+        telemetry = _telemetry(health, facts.specs, _promoted(site, out))
         listeners: list[Listener] = [telemetry.observe] if telemetry is not None else []
         listeners += closing.enter_context(told_answers(answers, facts.specs))
         if site.alerts.rules:
@@ -276,14 +276,36 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         yield stop
 
 
-def _telemetry(health: str | None, specs: Mapping[str, OutputSpec]) -> Telemetry | None:
+def _promoted(site: SiteConfig, out: Path) -> Callable[[str, str], int | None]:
+    """Return what tells, of a camera and a model, the version of the links that an earlier worker has put in force."""
+    from camlink.links.store import LinkStore
+    from camlink.operators.gate import PER_FRAME_POLICIES
+    from camlink.pipeline.errors import LinkError
+
+    store = LinkStore(out / "links")
+
+    def version(camera_id: str, model: str) -> int | None:
+        try:
+            return store.version(camera_id, model)
+        except (LinkError, OSError) as error:
+            logger.warning("no link version in /metrics until the next promotion: %s", error)
+            return None
+
+    return version if site.policy not in PER_FRAME_POLICIES else lambda camera_id, model: None
+
+
+def _telemetry(
+    health: str | None,
+    specs: Mapping[str, OutputSpec],
+    promoted: Callable[[str, str], int | None] = lambda camera_id, model: None,
+) -> Telemetry | None:
     """Return what counts for ``/metrics``; None where nobody can ask for it, or prometheus-client is not there."""
     import time
 
     from camlink.pipeline.telemetry import Telemetry
 
     try:
-        return Telemetry(specs, now_s=time.time) if health else None
+        return Telemetry(specs, now_s=time.time, promoted=promoted) if health else None
     except ImportError as error:
         logger.warning("no /metrics: %s; pip install 'camlink[dashboard]'", error)
         return None

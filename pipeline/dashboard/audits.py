@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from camlink.pipeline.accuracy import (
     score_audit,
 )
 from camlink.pipeline.certificates import Answers, answers, frame_means
+from camlink.pipeline.dashboard.seen_frames import SeenFrames
 from camlink.pipeline.reports.html import said
 from camlink.pipeline.reports.rows import ModelRows
 from camlink.pipeline.results.tables import DAY_US
@@ -89,12 +91,53 @@ class Weighted:
         place = int(np.argmax(self.sums))
         return BASELINES[place], min(1.0, self.sums[place] / self.weight)
 
+    def weights(self) -> Weights:
+        """Return the weights of these frames, for one model's rows."""
+        return Weights(self.weight, self.ahead[0].squared_weight)
+
     def lead(self, baseline: str, *, anytime: bool) -> Lead:
         """Return by how much camlink is ahead of a baseline, for one model's rows.
 
         Raises `ValueError` without audit frames.
         """
         return self.ahead[BASELINES.index(baseline)].lead(anytime=anytime)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Sums over the weights 1/p of audit frames; they add up over cameras."""
+
+    total: float = 0.0
+    squares: float = 0.0
+
+    def __add__(self, other: Weights) -> Weights:
+        return Weights(self.total + other.total, self.squares + other.squares)
+
+    def effective_frames(self) -> float:
+        """Return how many frames of equal weight say as much (Kish); `accuracy.estimate` has the same."""
+        return self.total**2 / self.squares
+
+
+class AuditFrames:
+    """The weights of a camera's audit frames: each frame once, however many models were audited on it."""
+
+    def __init__(self) -> None:
+        self.weights = Weights()
+        self._seen = SeenFrames()
+
+    def add(self, scores: Sequence[AuditScores]) -> None:
+        """Take the new scores of a camera's models."""
+        if scores:
+            fresh = self._seen.new(np.concatenate([each.frame_index for each in scores]))
+            weights = 1.0 / np.concatenate([each.probability for each in scores])[fresh]
+            self.weights += Weights(float(weights.sum()), float(np.square(weights).sum()))
+
+
+class Heard(NamedTuple):
+    """What new rows of a model say: of each served frame, and on its audit frames, None where there are none."""
+
+    answers: Answers
+    scores: AuditScores | None
 
 
 class AuditLedger:
@@ -114,11 +157,11 @@ class AuditLedger:
         self.whole: WholeAnswers | None = None  # of predicted outputs, where an answer has several entries
         self.wrong: dict[int, Disagreement] = {}  # by frame
 
-    def add(self, rows: ModelRows) -> Answers | None:
-        """Take new rows; return what they say of each served frame, None where the task has no agreement."""
+    def add(self, rows: ModelRows) -> Heard | None:
+        """Take new rows; return what they say, None where the task has no agreement."""
         if self._spec.task not in RULES:
             return None
-        executions = self._with_past(rows.executions())
+        executions, scores = self._with_past(rows.executions()), None
         if (rows.purpose == "audit").any():
             scores = score_audit(self._spec, rows.audit, executions)
             if scores is not None:
@@ -132,7 +175,7 @@ class AuditLedger:
         predicted = told.only(~told.executes)
         self.evidence = extended(self.evidence, predicted)
         self._add_days(predicted)
-        return told
+        return Heard(told, scores)
 
     def certificates(self) -> dict[int, Certificate]:
         """Return the certificates of the days on which something was predicted, in order."""

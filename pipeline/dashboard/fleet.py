@@ -22,6 +22,7 @@ from camlink.pipeline.run_info import RunInfo
 SORTS = {"name": "Name", "health": "Health", "executed": "Executed", "agreement": "Agreement"}
 MUCH = 0.01  # share of frames dropped, or of executions failed, from which on a page says so at its top
 HOUR_US = 3600 * SECOND_US
+Made = tuple[int, bool]  # of which version of the rows, and whether the run had come to its own end
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class FleetView:
 
     def __init__(self, rollups: RunRollups) -> None:
         self._rollups = rollups
-        self._trust: dict[str, tuple[int, Trust | None]] = {}  # by camera, with the version it was made of
+        self._trust: dict[str, tuple[Made, Trust | None]] = {}  # by camera, with what it was made of
         self._sparks: dict[str, tuple[int, Markup]] = {}
-        self._whole: tuple[int, Trust | None] = (-1, None)
+        self._whole: tuple[Made, Trust | None] = ((-1, False), None)
 
     def fleet(self, now: datetime, sort: str = "name") -> Fleet:
         """Return the fleet as it stands; ``sort`` is one of `SORTS`."""
@@ -101,9 +102,11 @@ class FleetView:
         return self._trust[camera.camera_id][1]
 
     def _update(self, cameras: Sequence[CameraState]) -> None:
-        changed = [c for c in cameras if self._trust.get(c.camera_id, (-1, None))[0] != c.version]
-        for camera, found in zip(changed, trusts_of_cameras(changed), strict=True):
-            self._trust[camera.camera_id] = (camera.version, found)
+        info = self._rollups.info
+        made = {c.camera_id: (c.version, info.complete) for c in cameras}
+        changed = [c for c in cameras if self._trust.get(c.camera_id, (None, None))[0] != made[c.camera_id]]
+        for camera, found in zip(changed, trusts_of_cameras(changed, info), strict=True):
+            self._trust[camera.camera_id] = (made[camera.camera_id], found)
 
     def _line(self, camera: CameraState, now: datetime) -> Line:
         made, possible = _executions([camera])
@@ -142,9 +145,10 @@ class FleetView:
         return "24h" if known_us > HOUR_US else "1h"
 
     def _together(self, cameras: Sequence[CameraState]) -> Trust | None:
-        version = sum(camera.version for camera in cameras)
-        if self._whole[0] != version:
-            self._whole = (version, trust_of_cameras(cameras))
+        info = self._rollups.info
+        made = (sum(camera.version for camera in cameras), info.complete)
+        if self._whole[0] != made:
+            self._whole = (made, trust_of_cameras(cameras, info))
         return self._whole[1]
 
 

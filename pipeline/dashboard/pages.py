@@ -11,7 +11,7 @@ from camlink.pipeline.dashboard import svg
 from camlink.pipeline.dashboard.library import OpenRun
 from camlink.pipeline.reports.calibrated import ABOUT
 from camlink.pipeline.reports.html import memory, rate
-from camlink.pipeline.reports.notes import BASELINE_WORDS, interval, is_told, percent, standing, too_few
+from camlink.pipeline.reports.notes import BASELINE_WORDS, interval, is_told, looks, percent, standing, too_few
 
 
 class Pages:
@@ -37,6 +37,7 @@ class Pages:
             "link": link,
             "too_few": too_few,
             "told": is_told,
+            "looks": looks,
             "drawn_interval": svg.interval,
             "baselines": BASELINE_WORDS,
             "signed_in": signed_in,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results.merge import MERGED_END, merged_from
-from camlink.pipeline.results.tables import MIXED, TABLES, folder_name
+from camlink.pipeline.results.tables import BY_DAY, MIXED, TABLES, folder_name
 
 SETTLED_NS = 2_000_000_000  # a folder that changed less than this ago may change again within one tick of its clock
 
@@ -24,8 +24,10 @@ class NewParts:
 
     def __init__(self, run_dir: Path, days: int, now_ns: Callable[[], int] = time.time_ns) -> None:
         """Outputs older than ``days`` before the newest day, but for days that are yet to come, are left unread."""
+        self.since: date | None = None  # the first day of which outputs are read, where there are earlier ones
         self._run_dir = run_dir
         self._days = days
+        self._read: set[date] = set()
         self._now_ns = now_ns
         self._changed: dict[str, int] = {}  # folder -> its time of change when it was last looked into
         self._known: dict[str, set[str]] = {}
@@ -34,7 +36,7 @@ class NewParts:
     def take(self) -> dict[str, list[str]]:
         """Return new files per table, in the order of their names. Raises `ResultsError` if a folder is unreadable."""
         try:
-            found = {table: list(self._in(self._run_dir / table)) for table in TABLES if table != "outputs"}
+            found = {table: list(self._in(self._run_dir / table)) for table in TABLES if table not in BY_DAY}
             found["outputs"] = [file for folder in self._camera_folders() for file in self._in(folder)]
         except OSError as error:
             raise ResultsError(f"{self._run_dir}: cannot be listed: {error.strerror}") from error
@@ -44,9 +46,11 @@ class NewParts:
         days = {day: path for path in _folders(self._run_dir / "outputs") if (day := _day_of(path)) is not None}
         tomorrow = datetime.fromtimestamp(self._now_ns() / 1e9, UTC).date() + timedelta(days=1)
         newest = max((day for day in days if day <= tomorrow), default=max(days, default=date.min))
-        for day in sorted(days):
-            if newest - day < timedelta(days=self._days):
-                yield from _folders(days[day])  # "camera=…" before "mixed", where later rows lie
+        wanted = [day for day in sorted(days) if newest - day < timedelta(days=self._days)]
+        self._read.update(wanted)
+        self.since = min(self._read, default=None) if days.keys() - self._read else None
+        for day in wanted:
+            yield from _folders(days[day])  # "camera=…" before "mixed", where later rows lie
 
     def _in(self, folder: Path) -> Iterator[str]:
         key = str(folder)

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ import numpy as np
 
 from camlink.models.base import OutputSpec
 from camlink.operators.evidence import Evidence
-from camlink.pipeline.certificates import Answers
-from camlink.pipeline.dashboard.audits import AuditLedger, extended, of_all_models
+from camlink.pipeline.dashboard.audits import AuditFrames, AuditLedger, Heard, extended, of_all_models
 from camlink.pipeline.dashboard.batch import Piece, Unsorted, pieces, read_rows
 from camlink.pipeline.dashboard.buckets import Buckets
 from camlink.pipeline.dashboard.parts import NewParts
@@ -80,8 +80,8 @@ class ModelState:
         series["all"] = Buckets(columns, SECOND_US // 10, grows=True)
         return cls(spec, AuditLedger(spec), series)
 
-    def add(self, piece: Piece) -> Answers | None:
-        """Take new rows, leaving out repeats; return what they say of each served frame (see `AuditLedger.add`)."""
+    def add(self, piece: Piece) -> Heard | None:
+        """Take new rows, leaving out repeats; return what they say (see `AuditLedger.add`)."""
         piece = piece.kept(self._fresh(piece))
         rows = piece.rows
         for how in HOWS:
@@ -149,6 +149,7 @@ class CameraState:
     seen_drops: dict[str, SeenFrames] = field(default_factory=dict)  # by reason: their first frames
     calibrated: dict[str, CalibratedState] = field(default_factory=dict)  # by name, where a person gave labels
     evidence: Evidence = field(default_factory=Evidence)  # on all outputs
+    audited: AuditFrames = field(default_factory=AuditFrames)
     version: int = 0  # rises with every change
     new: list[Unsorted] = field(default_factory=list)  # rows that are not in the figures yet
 
@@ -173,9 +174,10 @@ class CameraState:
         if not self.new:
             return
         told = [self.models[piece.rows.spec.model].add(piece) for piece in pieces(self.camera_id, self.new, specs)]
-        scored = [answers for answers in told if answers is not None]
-        if scored:
-            self.evidence = extended(self.evidence, of_all_models(scored))
+        heard = [one for one in told if one is not None]
+        if heard:
+            self.evidence = extended(self.evidence, of_all_models([one.answers for one in heard]))
+            self.audited.add([one.scores for one in heard if one.scores is not None])
         self.new.clear()
         self.version += 1
 
@@ -196,6 +198,11 @@ class RunRollups:
         self._header_at = 0
         self._quiet = 0  # refreshes since the last that brought outputs
         self._meet([*self.info.cameras, *self.info.captured])
+
+    @property
+    def since(self) -> date | None:
+        """The first day that figures are of, where the run has earlier ones; None where they are of all."""
+        return self._parts.since
 
     def refresh(self, *, watched: bool = True) -> bool:
         """Read what is new; return whether anything was. Raises `ResultsError` if a file cannot be read.

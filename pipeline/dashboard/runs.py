@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Compared:
     name: str
     info: RunInfo
     frames: int
+    since: date | None  # the first day that figures are of, where the run has earlier ones
     dropped: int
     executed_share: float | None
     abstained_share: float | None
@@ -128,11 +130,12 @@ def compared(name: str, rollups: RunRollups) -> Compared:
             name=name,
             info=info,
             frames=sum(camera.frames() for camera in cameras),
+            since=rollups.since,
             dropped=sum(camera.dropped.total() for camera in cameras),
             executed_share=executed / served if served else None,
             abstained_share=abstained / served if served else None,
             costs=costs_of(cameras, info),
-            trust=trust_of_cameras(cameras),
+            trust=trust_of_cameras(cameras, info),
             models=models,
         )
 

@@ -2,7 +2,8 @@
 
 A run that has come to its own end is looked at once, so its headline figures carry the fixed-sample interval. One that
 still goes on, or that somebody stopped, may have been looked at before; there the headline figures carry the interval
-that holds at any time, and so do the daily certificates of every run, which a live page shows from hour to hour.
+that holds at any time, and so do the daily certificates of every run: they decide about targets from hour to hour, and
+a day that was decided by one is told by the same. The pages of the dashboard do alike.
 """
 
 from __future__ import annotations

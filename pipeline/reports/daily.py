@@ -193,6 +193,7 @@ def print_daily(report: Mapping[str, Any], console: Console) -> None:
             cells = (name, model, *(f"{counts[how]:,}" for how in HOWS), *_proven(counts))
             rows.append(cells)
     print_table(console, heads, rows, names=2)
+    console.print(Text("Intervals are of the day's certificates, not those of the whole run's report.", style="dim"))
     for name, camera in report["cameras"].items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in camera["dropped"].items()) or "none"
         happened = f"{counted(camera['decisions'], 'decision')}, {counted(len(camera['events']), 'event')}"

@@ -1,8 +1,9 @@
-"""The results log: every output, decision, drop and event of a run, as Parquet by day and camera.
+"""The results log: every output, box, decision, drop and event of a run, as Parquet by day and camera.
 
     RUN/run.json                                          the header (`RunInfo`)
     RUN/outputs/day=YYYY-MM-DD/camera=ID/part-*.parquet   one row per model output
     RUN/outputs/day=YYYY-MM-DD/mixed/part-*.parquet       the latest of them, of all cameras, until they are merged
+    RUN/boxes/day=...                                     one row per box of an executed output, laid out like outputs
     RUN/{decisions,drops,camera_events,adaptation}/part-*.parquet
     RUN/calibrated/part-*.parquet                         what a person would say, where labels were given
     RUN/pictures/CAMERA/INDEX.jpg                         audit frames on which predictions were wrong
@@ -23,6 +24,7 @@ from camlink.models.base import OutputSpec
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.records import FrameResult, ModelOutput, Picture, Record
+from camlink.pipeline.results.boxes import boxes_table
 from camlink.pipeline.results.latest import LatestPictures
 from camlink.pipeline.results.merge import Merging
 from camlink.pipeline.results.pictures import DisagreementPictures
@@ -31,7 +33,6 @@ from camlink.pipeline.results.tables import (
     SELDOM,
     Row,
     microseconds,
-    mixed,
     outputs_table,
     partition,
     schema,
@@ -60,16 +61,20 @@ class _Pending:
         self.outputs += more.outputs
         self.changes += more.changes
 
-    def table(self) -> pa.Table:
-        return outputs_table(self.times_us, self.outputs, self.changes)
+    def tables(self, specs: Mapping[str, OutputSpec]) -> dict[str, pa.Table]:
+        """Return what is to be written, the outputs last: where they are, so are their boxes."""
+        boxes = boxes_table(self.times_us, self.outputs, specs)
+        outputs = outputs_table(self.times_us, self.outputs, self.changes)
+        return {"outputs": outputs} if boxes is None else {"boxes": boxes, "outputs": outputs}
 
 
 class ResultsLog:
     """Writes records into a run folder. Memory stays bounded by ``flush_rows``; `flush` makes all rows durable.
 
-    ``specs`` lets it judge which audit pictures are worth keeping; without them none are kept. Several logs may write
-    to one folder at once (distributed operation): file names never collide. Raises `ResultsError` with the path when
-    the disk is full or not writable; rows not yet durable are kept, so that the caller may `flush` again.
+    ``specs`` lets it judge which audit pictures are worth keeping, and which boxes counted; without them none of either
+    are kept. Several logs may write to one folder at once (distributed operation): file names never collide. Raises
+    `ResultsError` with the path when the disk is full or not writable; rows not yet durable are kept, so that the
+    caller may `flush` again.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class ResultsLog:
         self._rows = 0
         self._written = 0
         self._token = secrets.token_hex(4)  # keeps part names of several writers apart
+        self._specs = specs
         self._merging = Merging(self.run_dir)
         self._pictures = DisagreementPictures(self.run_dir, specs, pictures_per_camera)
         self._latest = LatestPictures(self.run_dir, specs)
@@ -137,13 +143,13 @@ class ResultsLog:
             if len(self._pending[key].outputs) < own_part:
                 small.setdefault(day, []).append(key)
                 continue
-            self._write_part(partition(self.run_dir, day, camera_id), self._pending[key].table())
+            self._write_of_day(day, camera_id, self._pending[key])
             del self._pending[key]
         for day, keys in small.items():
             together = _Pending()
             for key in sorted(keys):
                 together.extend(self._pending[key])
-            self._write_part(mixed(self.run_dir, day), together.table())
+            self._write_of_day(day, None, together)
             for key in keys:
                 del self._pending[key]
         for table in list(self._seldom):
@@ -178,6 +184,10 @@ class ResultsLog:
             self._pictures.on_result(result)
         if self._rows >= self._flush_rows:
             self.flush()
+
+    def _write_of_day(self, day: int, camera_id: str | None, rows: _Pending) -> None:
+        for table, content in rows.tables(self._specs).items():
+            self._write_part(partition(self.run_dir / table, day, camera_id), content)
 
     def _write_part(self, folder: Path, table: pa.Table) -> None:
         import pyarrow.parquet as pq

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from camlink.pipeline.durable import write_durably
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results.read import distinct_rows
-from camlink.pipeline.results.tables import KEYS, MIXED, TABLES, folder_name, schema
+from camlink.pipeline.results.tables import BY_DAY, KEYS, MIXED, TABLES, folder_name, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,15 +61,16 @@ class Merger:
         return merged
 
     def _merge_due(self) -> Iterator[int]:
-        days = sorted((self._run_dir / "outputs").glob("day=*"))
-        for day in days:
-            over = day != days[-1]
-            yield self._merge_folder("outputs", day / MIXED, 1 if over else self._many)
-            for folder in sorted(day.glob("camera=*")):
-                yield self._merge_folder("outputs", folder, 2 if over else self._many)
+        newest = max((day.name for day in (self._run_dir / "outputs").glob("day=*")), default="")
         for table in TABLES:
-            if table != "outputs":
+            if table not in BY_DAY:
                 yield self._merge_folder(table, self._run_dir / table, self._many)
+                continue
+            for day in sorted((self._run_dir / table).glob("day=*")):
+                over = day.name < newest
+                yield self._merge_folder(table, day / MIXED, 1 if over else self._many)
+                for folder in sorted(day.glob("camera=*")):
+                    yield self._merge_folder(table, folder, 2 if over else self._many)
 
     def _merge_folder(self, table: str, folder: Path, many: int) -> int:
         parts = [part for part in sorted(folder.glob("part-*.parquet")) if part.stat().st_size < SMALL]
@@ -143,7 +144,8 @@ def _read(table: str, parts: Sequence[Path]) -> pa.Table:
     """Return the parts' rows by camera and time, each fact once, as a reader of them would see them."""
     import duckdb
 
-    order = {"outputs": "camera_id, captured_at, frame_index, model, how"}.get(table, ", ".join(KEYS[table]))
+    in_time = "camera_id, captured_at, frame_index, model"
+    order = {"outputs": f"{in_time}, how", "boxes": f"{in_time}, box"}.get(table, ", ".join(KEYS[table]))
     with duckdb.connect(config={"threads": 1}) as connection:  # the cores are the models'
         connection.execute("SET TimeZone = 'UTC'")
         connection.register(f"no_{table}", schema(table).empty_table())

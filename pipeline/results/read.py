@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.results.pictures import kept_pictures
-from camlink.pipeline.results.tables import KEYS, MIXED, TABLES, folder_name, schema
+from camlink.pipeline.results.tables import BY_DAY, KEYS, MIXED, TABLES, folder_name, schema
 from camlink.pipeline.run_info import RunInfo
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ class RunResults:
         order = ("captured_at", "camera_id", "frame_index", "model", "how")
         return self._rows("outputs", camera, where, *order, day=day)
 
+    def boxes(self, camera: str | None = None, where: str = "true", *, day: date | None = None) -> pa.Table:
+        """Return the boxes of executed outputs, a row each; arguments are those of `outputs`.
+
+        A frame and model without rows has none only if `outputs` says that it was executed. Runs of versions that kept
+        no boxes have no rows.
+        """
+        return self._rows("boxes", camera, where, "captured_at", "camera_id", "frame_index", "model", "box", day=day)
+
     def frames_seen(self, camera: str) -> int:
         """Return how many frames of a camera have at least one served row."""
         sql = "SELECT count(DISTINCT frame_index) FROM outputs WHERE served"
@@ -85,8 +93,8 @@ class RunResults:
     def query(
         self, sql: str, table: str, camera: str | None = None, day: date | None = None, *, repeats: bool = False
     ) -> pa.Table:
-        """Run ``sql`` over ``table`` of one camera or all; of outputs also of one ``day`` (UTC), for which no other is
-        read. Repeats fall out, which means sorting the rows, unless ``repeats`` says that they do not matter.
+        """Run ``sql`` over ``table`` of one camera or all; of outputs and boxes also of one ``day`` (UTC), for which no
+        other is read. Repeats fall out, which means sorting the rows, unless ``repeats`` says that they do not matter.
         """
         import duckdb
 
@@ -109,7 +117,7 @@ class RunResults:
 
     def _files(self, table: str, camera: str | None, day: date | None) -> list[Path]:
         folder = self.run_dir / table
-        if table != "outputs":
+        if table not in BY_DAY:
             return sorted(folder.glob("part-*.parquet"))
         chosen = "*" if camera is None else folder_name(camera)
         days = "day=*" if day is None else f"day={day}"
@@ -134,10 +142,13 @@ def distinct_rows(table: str, where: str = "true") -> str:
     Columns that an earlier version did not write are null.
     """
     columns, key = _names(TABLES[table]), _names(KEYS[table])
-    preferred = "served DESC, " if table == "outputs" else ""
+    preferred = (
+        "served DESC, coalesce(known_after, captured_at), " if table == "outputs" else ""
+    )  # as it was known first
+    place = "rank" if table == "boxes" else "row_number"  # a fact is all of its rows in one file, or a row
     return (
         f"SELECT {columns} FROM {_in_parts(table)} WHERE {where} "
-        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1"
+        f"QUALIFY {place}() OVER (PARTITION BY {key} ORDER BY {preferred}filename) = 1"
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DAY_US = 86_400_000_000
 MIXED = "mixed"
+BY_DAY = ("outputs", "boxes")  # tables that lie by day and camera; the others are small
 
 # column -> type, as pyarrow aliases; "texts" and "values" are lists. One definition for writing and for empty reads.
 TABLES: dict[str, dict[str, str]] = {
@@ -38,6 +39,19 @@ TABLES: dict[str, dict[str, str]] = {
         "reason": "string",
         "pixel_change": "float32",
         "known_after": "time",
+    },
+    "boxes": {
+        "camera_id": "string",
+        "frame_index": "int64",
+        "captured_at": "time",
+        "model": "string",
+        "box": "int16",
+        "label": "string",
+        "score": "float32",
+        "x1": "float32",
+        "y1": "float32",
+        "x2": "float32",
+        "y2": "float32",
     },
     "decisions": {
         "camera_id": "string",
@@ -85,9 +99,11 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
-# What makes two rows the same fact (design ruling 7): a repeat after a restart falls out on reading.
+# What makes two rows the same fact (design ruling 7): a repeat after a restart falls out on reading. The boxes of an
+# output are one fact together: a frame that was executed twice may have been given others.
 KEYS: dict[str, tuple[str, ...]] = {
     "outputs": ("camera_id", "frame_index", "model", "how"),
+    "boxes": ("camera_id", "frame_index", "model"),
     "decisions": ("camera_id", "start", "end", "reason"),
     "drops": ("camera_id", "first_index", "reason"),
     "camera_events": ("camera_id", "at", "kind", "detail"),
@@ -118,15 +134,13 @@ def folder_name(camera_id: str) -> str:
     return quote(camera_id, safe="").replace(".", "%2E") or "%00"
 
 
-def partition(run_dir: Path, day: int, camera_id: str) -> Path:
-    """Return the folder of one camera's outputs on one day, given as days since 1970 in UTC."""
-    date = np.datetime64(day, "D")
-    return run_dir / "outputs" / f"day={date}" / f"camera={folder_name(camera_id)}"
+def partition(table: Path, day: int, camera_id: str | None) -> Path:
+    """Return the folder of one camera's rows on one day, given as days since 1970 in UTC.
 
-
-def mixed(run_dir: Path, day: int) -> Path:
-    """Return the folder of parts that hold a moment's rows of many cameras, until they are merged camera by camera."""
-    return run_dir / "outputs" / f"day={np.datetime64(day, 'D')}" / MIXED
+    None: of parts that hold a moment's rows of many cameras, until they are merged camera by camera.
+    """
+    place = MIXED if camera_id is None else f"camera={folder_name(camera_id)}"
+    return table / f"day={np.datetime64(day, 'D')}" / place
 
 
 def microseconds(moment: datetime) -> int:

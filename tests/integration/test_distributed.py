@@ -53,9 +53,10 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             bags = people * 2 if index > 120 else people // 2
             values = {"objects": f"[{people}, {index % 2}]", "persons": f"[{people}]", "bags": f"[{bags}]"}
-            rows += [f'{camera},{index},{model},"{value}"' for model, value in values.items()]
+            boxes = {"persons": [[0.1 * n, 0.2, 0.1 * n + 0.05, 0.9, 0.95 - 0.1 * n, 0] for n in range(people + 1)]}
+            rows += [f'{camera},{index},{model},"{value}","{boxes.get(model, "")}"' for model, value in values.items()]
     (folder / "frames.csv").write_text("\n".join(frames) + "\n")
-    (folder / "outputs.csv").write_text("\n".join(["camera_id,frame_index,model,value", *rows]) + "\n")
+    (folder / "outputs.csv").write_text("\n".join(["camera_id,frame_index,model,value,detections", *rows]) + "\n")
     return folder
 
 
@@ -92,14 +93,22 @@ with_either_client = pytest.mark.parametrize("urls", CLIENTS, indirect=True)
 
 
 @pytest.fixture(scope="module")
-def alone(trace: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The rows that one process gives on the trace."""
+def alone_out(trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder that one process leaves of the trace."""
     folder = tmp_path_factory.mktemp("alone")
     config = load_config(write_config(folder))
     recorded = open_trace(trace)
     frames = sorted(recorded.frames, key=lambda frame: (frame.captured_at, frame.camera_id))
     cameras = {camera: Camera("trace", "trace", rate) for camera, rate in rate_of(frames).items()}
-    return run_alone(config, ModelPool(recorded.models), cameras, frames, folder / "run")
+    run_alone(config, ModelPool(recorded.models), cameras, frames, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def alone(alone_out: Path) -> list[dict[str, Any]]:
+    """The rows that one process gives on the trace."""
+    rows: list[dict[str, Any]] = RunResults(alone_out).outputs().to_pylist()
+    return rows
 
 
 def run_alone(
@@ -127,7 +136,7 @@ def answered(lines: Path) -> dict[tuple[str, int, str], list[float]]:
 
 @with_either_client
 def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
-    trace: Path, alone: list[dict[str, Any]], urls: tuple[str, str], tmp_path: Path
+    trace: Path, alone: list[dict[str, Any]], alone_out: Path, urls: tuple[str, str], tmp_path: Path
 ) -> None:
     with Processes(tmp_path, write_config(tmp_path), *urls, hold_s=PATIENCE_S) as site:
         for step in STEPS:
@@ -141,6 +150,8 @@ def test_the_rows_are_those_of_one_process_even_with_garbage_on_the_topics(
         for step in STEPS:
             site.stop(step)
         assert facts(site.rows()) == facts(alone)
+        boxes = RunResults(alone_out).boxes()
+        assert boxes.num_rows and RunResults(site.out).boxes().equals(boxes)
         assert answered(tmp_path / "answers.jsonl") == {
             (row["camera_id"], row["frame_index"], row["model"]): row["value"] for row in alone if row["served"]
         }

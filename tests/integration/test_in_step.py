@@ -153,10 +153,16 @@ class Site:
 
 
 def rows(records: Iterable[Record]) -> Counter[tuple[Any, ...]]:
+    """Return all output rows and how often each came; one that came again was known from the first time on."""
+    records, known = list(records), dict[tuple[Any, ...], Any]()
+    for o in outputs(records, served=None):
+        key, at = (o.camera_id, o.frame_index, o.model, o.how), o.known_after or o.captured_at
+        known[key] = min(at, known.get(key, at))
     return Counter(
         (
             *(o.camera_id, o.frame_index, o.captured_at, o.model, o.purpose, o.how, o.served, o.sources),
             *(o.link_version, o.confidence, o.audit_probability, o.reason),
+            known[o.camera_id, o.frame_index, o.model, o.how],
             None if o.value is None else o.value.tobytes(),
         )
         for o in outputs(records, served=None)

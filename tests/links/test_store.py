@@ -26,7 +26,8 @@ def test_only_a_promoted_version_is_in_force(tmp_path: Path) -> None:
     store.save("hall", "b", 2, payload(2))
     current = store.current("hall", "b")
     assert current is not None
-    assert current[0] == 1
+    assert current[0] == store.version("hall", "b") == 1
+    assert store.version("hall", "a") is None
     assert store.versions("hall", "b") == [1, 2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -103,3 +104,24 @@ def test_a_model_that_failed_on_an_audit_frame_abstains_where_nothing_answers_fo
         ("abstained", True, "out of memory"),
         ("failed", False, "out of memory"),
     ], "one row of each kind: two that abstain would be one fact to the results log"
+
+
+def test_a_relabelled_output_says_which_frames_were_answered_before_it_was_known() -> None:
+    """Between processes an alert that is to be confirmed asks for a frame when later ones have long been answered."""
+    operator = LinkingOperator(MODELS[:1], MemoryState())
+
+    def told(index: int, purpose: Purpose, known_after: datetime | None = None) -> datetime | None:
+        at = START + timedelta(seconds=index)
+        ran = ModelOutput("hall", index, at, "objects", np.ones(1, np.float32), purpose, "executed")
+        ran = replace(ran, served=purpose != "relabel", known_after=known_after)
+        (result,) = operator.on_records([OutputReady("hall", index, at, purpose, ("objects",), (), outputs=(ran,))])
+        assert isinstance(result, FrameResult)
+        (row,) = result.outputs
+        return row.known_after
+
+    assert [told(index, "serve") for index in range(4)] == [None] * 4
+    assert told(1, "relabel") == START + timedelta(seconds=3)
+    assert told(3, "relabel") is None, "the next frame knows of it, as in one process"
+    assert told(4, "serve") is None
+    loaded = START + timedelta(seconds=2)
+    assert told(2, "relabel", loaded) == loaded, "of models that are loaded in turn inference knows"

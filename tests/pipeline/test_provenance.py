@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +17,7 @@ from camlink.pipeline import provenance
 from camlink.pipeline.cli import app
 from camlink.pipeline.errors import ResultsError
 from camlink.pipeline.provenance import explain
-from camlink.pipeline.records import FrameDropped, FrameResult, Record
+from camlink.pipeline.records import FrameDropped, FrameResult, How, ModelOutput, Purpose, Record
 from camlink.pipeline.results import ResultsLog, RunResults
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.testing import START, TinyModel, make_frames, run_frames
@@ -49,11 +51,11 @@ def run(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> RunR
     return written(records, tmp_path_factory.mktemp("run"), sizes)
 
 
-def written(records: list[Record], folder: Path, sizes: dict[str, int]) -> RunResults:
+def written(records: list[Record], folder: Path, sizes: dict[str, int], policy: str = "mlink") -> RunResults:
     """Leave a results folder as a session does; all models count, with so many entries."""
     specs = {name: OutputSpec(name, "vector", size, "count") for name, size in sizes.items()}
     entries = {n: {"task": s.task, "size": s.size, "time_ms": 10.0, "memory_gb": 1.0} for n, s in specs.items()}
-    RunInfo("run", "0", 0, "mlink", entries, {"hall": {}}, START).save(folder)
+    RunInfo("run", "0", 0, policy, entries, {"hall": {}}, START).save(folder)
     with ResultsLog(folder, specs=specs) as log:
         log.write(records)
     return RunResults(folder)
@@ -206,6 +208,23 @@ def test_what_a_model_said_on_a_frame_that_ran_late_is_named_only_once_it_was_kn
     early = [seen for frame, seen in named.items() if frame <= after and seen is not None]
     assert early and max(early) < late.frame_index, "it had not run when these were answered"
     assert named[after + 1] >= late.frame_index
+
+
+@pytest.mark.parametrize(("policy", "named"), [("mlink", [0, 0, 0, 1]), ("camlink", [0, 0, 0, 0])])
+def test_what_a_relabelled_frame_said_is_named_only_where_it_was_known(
+    policy: str, named: list[int], tmp_path: Path
+) -> None:
+    """Frame 1 was executed when frame 3 had been answered; policies that decide on every frame never hear of it."""
+
+    def row(index: int, how: How, purpose: Purpose = "serve") -> FrameResult:
+        at, served = START + timedelta(seconds=index), purpose == "serve"
+        output = ModelOutput("hall", index, at, "persons", np.ones(1, np.float32), purpose, how, served)
+        known = None if served else START + timedelta(seconds=3)
+        return FrameResult("hall", index, at, purpose, (replace(output, known_after=known),))
+
+    answered: list[Record] = [row(0, "executed"), *(row(index, "reused") for index in range(1, 5))]
+    run = written([*answered, row(1, "executed", "relabel")], tmp_path, {"persons": 1}, policy)
+    assert [explain(run, "hall", i, "persons")["answer"]["last_executed"]["frame"] for i in range(1, 5)] == named
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,17 @@ def test_repeats_of_a_row_fall_out_but_shadow_and_execution_stay_apart(run_dir):
     assert results.camera_events().num_rows == 1
 
 
+@pytest.mark.parametrize("repeats", [(None, 9), (9, None), (9, 4), (4, 9)])
+def test_an_output_that_came_twice_was_known_from_the_first_time_on(run_dir, repeats):
+    """A frame that is relabelled again after a crash comes when later ones have been answered."""
+    for known in repeats:
+        at = None if known is None else START + timedelta(seconds=known)
+        with ResultsLog(run_dir) as log:
+            log.write([result(output(1, purpose="relabel", served=False, known_after=at))])
+    expected = None if None in repeats else START + timedelta(seconds=4)
+    assert RunResults(run_dir).outputs().column("known_after").to_pylist() == [expected]
+
+
 @pytest.mark.parametrize("order", [("executed", "linked", "abstained"), ("abstained", "linked", "executed")])
 def test_a_frame_that_was_dealt_with_twice_serves_the_best_that_is_known_of_it(run_dir, order):
     """A worker that wakes after its cameras went to another may have abstained where the other executed."""

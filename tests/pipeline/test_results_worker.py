@@ -11,17 +11,22 @@ import numpy as np
 import pytest
 from pyarrow.parquet import ParquetFile
 
+from camlink.models.base import OutputSpec
 from camlink.pipeline.bus.memory import MemoryBus
+from camlink.pipeline.commands.worker import _promoted as promoted
+from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.dashboard.health import health_of
 from camlink.pipeline.dashboard.rollups import CameraState
 from camlink.pipeline.errors import ResultsError
-from camlink.pipeline.graph import GRAPH
-from camlink.pipeline.records import FrameResult, ModelOutput, RelabelRequest
+from camlink.pipeline.graph import GRAPH, topic_of
+from camlink.pipeline.records import FrameResult, LinkPromotion, ModelOutput, RelabelRequest
 from camlink.pipeline.results import RunResults
 from camlink.pipeline.results.worker import ResultsWorker
 from camlink.pipeline.run_info import RunInfo
+from camlink.pipeline.telemetry import Telemetry
 from camlink.pipeline.testing import START
 
+SPECS = {"persons": OutputSpec("persons", "vector", 1, "count")}
 HEADER = RunInfo("run", "1", 0, "all", {}, {}, datetime.now(UTC))
 
 
@@ -140,3 +145,25 @@ def test_a_run_whose_results_were_stopped_says_so_until_they_go_on(tmp_path: Pat
     again = ResultsWorker(GRAPH[-1], MemoryBus(), tmp_path, {}, stopped)
     assert RunInfo.load(tmp_path).stopped_by is None
     assert health_of(camera, again.info, START).state == "no frames"
+
+
+def test_metrics_of_a_worker_that_was_restarted_have_the_links_that_the_last_one_put_in_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(records: list[Any], policy: str = "mlink") -> dict[tuple[str, ...], float]:
+        """Return the versions of links that a worker states after some records."""
+        bus = MemoryBus()
+        telemetry = Telemetry(SPECS, promoted=promoted(SiteConfig(models="building", policy=policy), tmp_path))
+        worker = ResultsWorker(GRAPH[-1], bus, tmp_path, SPECS, HEADER, listeners=[telemetry.observe])
+        for record in records:
+            bus.publish(topic_of(record), record)
+        worker.run(stop=iter((False, True)).__next__)
+        (family,) = (f for f in telemetry.registry.collect() if f.name == "camlink_link_version")
+        return {tuple(sample.labels.values()): sample.value for sample in family.samples}
+
+    assert run([result(0), LinkPromotion("hall", "persons", 3, START, b"links")]) == {("hall", "persons"): 3.0}
+    assert run([result(1)]) == {("hall", "persons"): 3.0}
+    assert run([result(2)], policy="camlink") == {}, "which reads no links"
+    (tmp_path / "links" / "hall" / "persons" / "current.json").write_text("cut o")
+    assert run([result(3)]) == {}
+    assert "no link version in /metrics until the next promotion" in caplog.text

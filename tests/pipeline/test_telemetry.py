@@ -221,6 +221,27 @@ def test_a_camera_that_was_let_go_is_neither_up_nor_late(records: list[Record]) 
     assert found["camlink_camera_up", ("hall",)] == found["camlink_camera_up", ("yard",)] == 1.0
 
 
+@pytest.mark.parametrize("event", [False, True])
+def test_the_version_of_links_is_there_before_the_next_promotion(records: list[Record], event: bool) -> None:
+    """As after a restart: promotions came before this process, and what they put in force is on disk."""
+    asked: list[tuple[str, str]] = []
+
+    def promoted(camera_id: str, model: str) -> int | None:
+        asked.append((camera_id, model))
+        return {("hall", "persons"): 7}.get((camera_id, model))
+
+    telemetry = Telemetry({m.spec.model: m.spec for m in models()}, promoted=promoted)
+    assert ("camlink_link_version", ("hall", "persons")) not in samples(telemetry)
+    late = [r for r in records if isinstance(r, FrameResult)][-3:]
+    telemetry.observe([CameraEvent("hall", START, "down", "why"), *late] if event else late)
+    found = samples(telemetry)
+    assert found["camlink_link_version", ("hall", "persons")] == 7
+    assert ("camlink_link_version", ("hall", "objects")) not in found, "of which none are in force"
+    assert sorted(asked) == [("hall", "objects"), ("hall", "persons")], "once"
+    telemetry.observe([LinkPromotion("hall", "persons", 8, START, b"")])
+    assert samples(telemetry)["camlink_link_version", ("hall", "persons")] == 8
+
+
 def test_names_that_somebody_else_makes_up_cannot_fill_the_memory() -> None:
     telemetry = Telemetry({})
     telemetry.observe(FrameDropped(f"camera-{i}", 0, 1, START, "late") for i in range(CAMERAS + 50))

@@ -57,7 +57,8 @@ def test_every_page_answers_for_every_run(site: TestClient, page: str) -> None:
 def test_the_fleet_shows_each_camera_with_its_agreement_and_interval(site: TestClient) -> None:
     text = site.get("/?run=replayed").text
     assert f">{HALL}</a>" in text and f">{YARD}</a>" in text
-    assert "95 %, at any time: " in text and 'class="whisker"' in text
+    assert "95 % interval: " in text and 'class="whisker"' in text
+    assert "95 %, at any time" not in text, "the run is over: the figure is its report's"
     assert "audit frames" in text and "Best baseline" in text
 
 
@@ -332,6 +333,17 @@ def test_a_port_that_is_taken_is_named_and_the_usual_one_gives_way(runs: Path) -
         first.close()
 
 
+def test_pages_say_from_which_day_on_figures_are_where_earlier_ones_are_not_read(tmp_path: Path) -> None:
+    start = datetime(2026, 1, 5, 23, 58, 20, tzinfo=UTC)
+    write_run(tmp_path / "night", {HALL: make_frames(HALL, 200, start=start)})
+    for days, said in ((1, True), (2, False)):
+        app = build_app(Library([tmp_path], days=days), Door(None), clock=lambda: datetime.now(UTC))
+        with TestClient(app, base_url="http://127.0.0.1:8765") as site:
+            for page in PAGES[:3]:
+                assert ("of the days from 06 Jan 2026 on" in site.get(page).text) == said
+            assert ("from 06 Jan 2026 on: all figures here are" in site.get("/runs?a=night&b=night").text) == said
+
+
 def test_a_camera_leads_to_its_days(runs: Path) -> None:
     with client(runs) as site:
         page = site.get("/camera", params={"run": "replayed", "id": HALL}).text
@@ -339,6 +351,7 @@ def test_a_camera_leads_to_its_days(runs: Path) -> None:
         day = site.get("/day", params={"run": "replayed", "id": HALL, "date": "2026-01-05"})
         assert day.status_code == 200 and "Monday, 05 January 2026" in day.text
         assert YARD not in day.text and "persons" in day.text
+        assert "the interval is that of the day's certificate" in day.text.replace("&#39;", "'")
         assert site.get("/static/report.css").status_code == 200
 
 

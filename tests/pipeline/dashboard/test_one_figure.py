@@ -1,20 +1,23 @@
-"""A run's pages and its report say the same of it: one agreement, one verdict."""
+"""A run's pages and its report say the same of it: one agreement, one interval, one verdict."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from camlink.pipeline.dashboard.costs import costs_of
+from camlink.pipeline.dashboard.fleet import FleetView
 from camlink.pipeline.dashboard.rollups import RunRollups
-from camlink.pipeline.dashboard.trust import trust_of_cameras, trust_of_models
+from camlink.pipeline.dashboard.runs import compared
+from camlink.pipeline.dashboard.trust import Trust, trust_of_cameras, trust_of_models
 from camlink.pipeline.reports import build_report
 from camlink.pipeline.reports.daily import daily_report
 from camlink.pipeline.reports.notes import FEW_FRAMES
-from camlink.pipeline.results import RunResults
+from camlink.pipeline.results import RunInfo, RunResults
 from camlink.pipeline.testing import START, make_frames
 from tests.pipeline.dashboard.conftest import HALL, YARD, write_run
 
@@ -32,12 +35,60 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_the_fleet_page_has_the_agreement_of_the_report(run: tuple[RunRollups, dict[str, Any]]) -> None:
     rollups, report = run
-    found = trust_of_cameras(rollups.cameras.values())
-    assert found is not None
-    assert found.mean == pytest.approx(report["agreement"]["mean"], abs=1e-9)
-    assert found.audits == report["agreement"]["audit_frames"]
-    assert found.low <= found.mean <= found.high
-    assert found.high - found.low > 0.0
+    found = trust_of_cameras(rollups.cameras.values(), rollups.info)
+    assert found is not None and found.high - found.low > 0.0
+    assert_same(found, report["agreement"])
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_every_page_has_the_interval_of_the_report(
+    run: tuple[RunRollups, dict[str, Any]], complete: bool, tmp_path: Path
+) -> None:
+    """Of a run that came to its own end that for one look, of one that was stopped that for any time."""
+    shutil.copytree(run[0].run_dir, tmp_path / "run")
+    replace(run[0].info, complete=complete, stopped_by=None if complete else "the user").save(tmp_path / "run")
+    rollups, report = RunRollups(tmp_path / "run"), build_report(tmp_path / "run")
+    rollups.refresh()
+    cameras, told = list(rollups.cameras.values()), report["cameras"]
+    fleet = FleetView(rollups).fleet(START)
+    assert fleet.trust is not None and fleet.trust.looks == ("95 % interval" if complete else "95 %, at any time")
+    assert_same(fleet.trust, report["agreement"])
+    for line in fleet.lines:
+        assert_same(line.trust, told[line.camera_id]["agreement"])
+    assert_same(compared("run", rollups).trust, report["agreement"])
+    for name, model in report["models"].items():
+        together = trust_of_models([c.models[name] for c in cameras], rollups.info)
+        assert_same(together, model["agreement"]["predicted_only"])
+        for camera in cameras:
+            figure = told[camera.camera_id]["models"][name]["agreement"]["predicted_only"]
+            assert_same(trust_of_models([camera.models[name]], rollups.info), figure)
+
+
+def test_a_page_that_is_open_as_a_run_ends_has_the_interval_of_its_report(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", {HALL: make_frames(HALL, 300)}, target_agreement=None)
+    ended = RunInfo.load(tmp_path / "run")
+    replace(ended, complete=False, finished_at=None).save(tmp_path / "run")
+    rollups = RunRollups(tmp_path / "run")
+    rollups.refresh()
+    view = FleetView(rollups)
+    before = view.fleet(START)
+    ended.save(tmp_path / "run")
+    rollups.refresh()
+    after, report = view.fleet(START), build_report(tmp_path / "run")
+    for fleet, looks in ((before, "95 %, at any time"), (after, "95 % interval")):
+        assert fleet.trust is not None and fleet.lines[0].trust is not None
+        assert fleet.trust.looks == fleet.lines[0].trust.looks == looks
+    assert_same(after.trust, report["agreement"])
+    assert_same(after.lines[0].trust, report["agreement"])
+
+
+def assert_same(found: Trust | None, figure: dict[str, Any]) -> None:
+    if figure["mean"] is None:
+        assert found is None
+        return
+    assert found is not None and found.audits == figure["audit_frames"]
+    told = [figure[name] for name in ("low", "mean", "high")]
+    assert [found.low, found.mean, found.high] == pytest.approx(told, abs=1e-9)
 
 
 def test_a_day_has_the_agreement_of_the_report_of_a_run_of_one_day(run: tuple[RunRollups, dict[str, Any]]) -> None:
