@@ -42,7 +42,7 @@ class Pace(NamedTuple):
 
 
 OF_ANSWERS = Pace(caution=0.75, gain=0.02, worst=4.0)  # of one model; set on three clips
-OF_MEAN = Pace(caution=0.65, gain=0.04, worst=10.0)  # set on the tuned traces, held to others: docs/policy-results.md
+OF_MEAN = Pace(caution=0.65, gain=0.04, worst=10.0)  # set on tuned traces, clips and cars: docs/policy-results.md
 
 
 class Aim:
