@@ -4,27 +4,45 @@ The outlook of each model says at which price a target would just be met (`camli
 forecast; the aim holds it against what the policy states of its answers, frame by frame, as put right by what became of
 such answers (`camlink.operators.recalibration`, which learns from executions and from audits):
 
-    log price += GAIN * (allowed - expected) / allowed
+    log price += gain * (allowed - expected) / allowed
 
-So the mean of what is expected comes to what is allowed, and where answers prove worse than stated, more is executed.
-Allowed is `CAUTION` times what the target leaves: where the policy is surest it executes least and learns least, so
-that its answers prove somewhat worse than stated, which only audits tell.
+That adds up over the whole period: what was missed so far is made up for. So the mean of what is expected comes to
+what is allowed, but for the log of the price over gain times frames, and where answers prove worse than stated, more
+is executed. Allowed is a part (`Pace.caution`) of what the target leaves: what looks uncertain is executed, so that
+what is answered looks surer than it is, which only audits tell.
+
+The mean over models and frames, executions included, which the lab asks for, has a pace of its own (`OF_MEAN`): it is
+of clips, whose forecast begins too hopeful, and which are over before a slow price has followed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import exp
+from typing import NamedTuple
 
 from camlink.operators.policy import PolicySetup
 from camlink.operators.policy_state import State
 from camlink.operators.worth import Outlook, Prices, price_for_answers
 
-CAUTION = 0.75  # set on three clips: docs/policy-results.md
-GAIN = 0.02  # per frame
 REACH = 4.0  # farthest from the forecast, in logs
 RETURN = 0.01  # of the way back up to the forecast, per frame without an answer
-WORST = 4.0  # times what is allowed, as which anything worse counts: one frame should not throw the price over
+
+
+class Pace(NamedTuple):
+    """How far beyond its target an aim aims, and how fast it moves the price.
+
+    ``worst``: times what is allowed, as which anything worse counts: one frame should not throw the price over. But
+    what is cut off there is not made up for.
+    """
+
+    caution: float  # of what the target leaves: allowed
+    gain: float  # per frame
+    worst: float
+
+
+OF_ANSWERS = Pace(caution=0.75, gain=0.02, worst=4.0)  # of one model; set on three clips
+OF_MEAN = Pace(caution=0.65, gain=0.04, worst=10.0)  # set on tuned traces, clips and cars: docs/policy-results.md
 
 
 class Aim:
@@ -36,9 +54,10 @@ class Aim:
     True
     """
 
-    def __init__(self, target: float) -> None:
+    def __init__(self, target: float, pace: Pace = OF_ANSWERS) -> None:
         self.target = target
-        self.aimed = 1.0 - CAUTION * (1.0 - target)
+        self.aimed = 1.0 - pace.caution * (1.0 - target)
+        self._pace = pace
         self._off = 0.0
 
     @property
@@ -49,7 +68,7 @@ class Aim:
     def told(self, wrong: float) -> None:
         """Take in the expected disagreement, 0..1, of what was served."""
         allowed = max(1.0 - self.aimed, 1e-6)
-        self._off += GAIN * (1.0 - min(wrong / allowed, WORST))
+        self._off += self._pace.gain * (1.0 - min(wrong / allowed, self._pace.worst))
         self._off = min(max(self._off, -REACH), REACH)
 
     def rest(self) -> None:
@@ -72,7 +91,7 @@ class Aims:
 
     def __init__(self, setup: PolicySetup) -> None:
         self._models = len(setup.specs)
-        self._all = None if setup.target_agreement is None else Aim(setup.target_agreement)
+        self._all = None if setup.target_agreement is None else Aim(setup.target_agreement, OF_MEAN)
         self._each = {name: Aim(target) for name, target in setup.targets.items() if name in setup.specs}
         self._forecast: dict[str, float] = {}
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from camlink.models.trace_arrays import CameraTrace
-from camlink.operators.aim import CAUTION, REACH, Aim, Aims
+from camlink.operators.aim import OF_ANSWERS, OF_MEAN, REACH, Aim, Aims, Pace
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import PolicySetup
 from camlink.operators.selection import Budget
@@ -37,13 +41,13 @@ def played(setup: PolicySetup, seen: CameraTrace, warm_up: int = 60) -> tuple[fl
 def test_answers_worse_than_allowed_make_it_pay_more_and_better_ones_less() -> None:
     aim = Aim(0.9)
     for _ in range(20):
-        aim.told(CAUTION * 0.1)
+        aim.told(OF_ANSWERS.caution * 0.1)
     assert aim.factor == pytest.approx(1.0)
     for _ in range(20):
-        aim.told(1.5 * CAUTION * 0.1)
+        aim.told(1.5 * OF_ANSWERS.caution * 0.1)
     low = aim.factor
     for _ in range(20):
-        aim.told(0.5 * CAUTION * 0.1)
+        aim.told(0.5 * OF_ANSWERS.caution * 0.1)
     assert low < 1.0 and aim.factor == pytest.approx(1.0)
     for _ in range(10_000):
         aim.told(1.0)
@@ -56,6 +60,64 @@ def test_answers_worse_than_allowed_make_it_pay_more_and_better_ones_less() -> N
     earned = aim.factor
     aim.rest()
     assert aim.factor == earned > 1.4  # what few answers have earned is not lost on the frames that execute
+
+
+@given(
+    st.sampled_from([OF_ANSWERS, OF_MEAN]),
+    st.floats(0.5, 0.99),
+    st.lists(st.floats(0.0, 3.9), min_size=1, max_size=60),
+    st.randoms(use_true_random=False),
+)
+def test_what_was_missed_so_far_counts_in_full_whenever_it_was(
+    pace: Pace, target: float, times_allowed: list[float], random: Random
+) -> None:
+    """Over the whole period: the mean that was told misses what is allowed by what the price was moved, no more."""
+    allowed = pace.caution * (1.0 - target)
+    aim, other = Aim(target, pace), Aim(target, pace)
+    for times in times_allowed:
+        aim.told(times * allowed)
+    if abs(log(aim.factor)) > REACH - 0.01 or pace.gain * sum(times_allowed) > REACH:
+        return
+    missed = 1.0 - np.mean(times_allowed)
+    assert missed == pytest.approx(log(aim.factor) / (pace.gain * len(times_allowed)), abs=1e-6)
+    random.shuffle(times_allowed)
+    for times in times_allowed:
+        other.told(times * allowed)
+    assert other.factor == pytest.approx(aim.factor)
+
+
+def test_on_a_clip_whose_forecast_was_too_hopeful_the_mean_still_comes_near_what_is_allowed() -> None:
+    def mean_told(aim: Aim, frames: int, hope: float) -> float:
+        """Of answers that are as wrong as the price is high, in units of what is allowed."""
+        told = []
+        for frame in range(frames):
+            told.append(hope * aim.factor * (2.0 if frame % 10 else 0.0) / 1.8)  # on each tenth frame all execute
+            aim.told(told[-1] * (1.0 - aim.aimed))
+        return float(np.mean(told))
+
+    assert mean_told(Aim(0.95, OF_MEAN), 120, hope=2.0) < 1.2
+    assert mean_told(Aim(0.95, OF_ANSWERS), 120, hope=2.0) > 1.2  # whose answers are counted over days
+    assert mean_told(Aim(0.95, OF_MEAN), 120, hope=0.5) > 0.8
+
+
+def test_frames_that_are_wrong_in_all_models_count_for_a_mean_as_far_as_they_are_wrong() -> None:
+    aim = Aim(0.95, OF_MEAN)
+    allowed = 1.0 - aim.aimed
+    for _ in range(10):
+        aim.told(8.0 * allowed)
+        for _ in range(7):
+            aim.told(0.0)
+    assert aim.factor == pytest.approx(1.0)
+
+
+def test_a_target_by_model_keeps_the_pace_of_answers() -> None:
+    aims = Aims(setup_of(targets={"near": 0.9}))
+    aims.look({"near": OUTLOOK})
+    assert aims.price("near") == price_for_answers(OUTLOOK, 1.0 - OF_ANSWERS.caution * 0.1)
+    aims.served({"near": 0.0})
+    assert aims.price("near") == pytest.approx(
+        price_for_answers(OUTLOOK, 1.0 - OF_ANSWERS.caution * 0.1) * np.exp(OF_ANSWERS.gain)
+    )
 
 
 def test_the_price_for_answers_is_where_they_agree_as_asked_between_executions() -> None:
@@ -107,5 +169,5 @@ def test_an_aim_at_another_target_starts_anew() -> None:
     before.served({"near": 0.9})
     after.resume(before.state())
     after.look({"near": OUTLOOK})
-    assert after.price("near") == Prices([OUTLOOK]).for_agreement(1.0 - CAUTION * 0.2)
+    assert after.price("near") == Prices([OUTLOOK]).for_agreement(1.0 - OF_MEAN.caution * 0.2)
     assert not Aims(setup_of())
