@@ -40,7 +40,7 @@ class FrameGuesses:
         self.gone: dict[str, float] = {}
         self.waited: dict[str, float] = {}
         self.said: dict[str, Levels] = {}
-        self._guesses: dict[tuple[str, tuple[str, ...]], Guess] = {}
+        self._guesses: dict[str, tuple[tuple[str, ...], Guess]] = {}  # the last one of each model, by whom it rests on
         self._knowns: dict[str, Known] = {}
         self._alone: dict[str, Frequencies] = {}  # P(level) by what a model's own outputs tell
         self._told: dict[str, Told] = {}  # by links, of what was executed on this frame
@@ -101,12 +101,12 @@ class FrameGuesses:
 
     def guess(self, name: str) -> Guess:
         """Return what would be answered for a model that ever executed, by what was executed on this frame."""
-        sources = self._sources[name]
-        key = name, sources
-        guess = self._guesses.get(key)
-        if guess is None:
-            linked = sources or name in self._unloaded.guides
-            guess = self._guesses[key] = self._linked(name, sources) if linked else self._unlinked(name)
+        sources, made = self._sources[name], self._guesses.get(name)
+        if made is not None and made[0] == sources:
+            return made[1]
+        linked = sources or name in self._unloaded.guides
+        guess = self._linked(name, sources) if linked else self._unlinked(name)
+        self._guesses[name] = sources, guess
         return guess
 
     def _unlinked(self, name: str) -> Guess:

@@ -54,6 +54,7 @@ class PerFrame:
         self._setup = setup
         self._allowance = Allowance(setup.costs, setup.budget, setup.load_ms)
         self._models = {m: KnownModel(m, s, setup.costs.time_ms[m], belief_of(s)) for m, s in setup.specs.items()}
+        self._times_ms = {m: max(time_ms, _TINY) for m, time_ms in setup.costs.time_ms.items()}
         self._total_ms = max(setup.costs.time(setup.costs.models), _TINY)
         paid_ms = max(setup.budget.long_run_ms(setup.costs), _TINY)
         self._look_again = max(LOOK_AGAIN[0], PAID_BEFORE * self._total_ms / paid_ms)
@@ -65,6 +66,7 @@ class PerFrame:
         self._links = self._new_links() if links else None
         self._learnt_links = 0  # frames that links could learn from
         self._price, self._until_fit = 0.0, 0
+        self._looked_at = 0  # models with an outlook
         self._aims = Aims(setup)
         self._unloaded = Unloaded(setup, self._models, self._links)
         self._frame = self._new_guesses()
@@ -134,6 +136,7 @@ class PerFrame:
             readings = {n: m.belief.last for n, m in self._models.items()}
             for name, model in self._models.items():
                 model.resume(state["known"][name], readings)
+            self._looked_at = sum(m.outlook is not None for m in self._models.values())
             self._scene.resume(state["scene"])
             if self._links is not None:
                 self._links.resume(state["links"])
@@ -167,11 +170,11 @@ class PerFrame:
         candidates = self._allowance.choices([m for m in self._choosable if m not in executed])
         if not candidates:
             return None
-        frame, models, aims = self._frame, self._models, self._aims
+        frame, aims = self._frame, self._aims
         frame.hear(executed)
         best, best_worth = None, 0.0
         for name in candidates:
-            worth = self._worth(name) / max(models[name].time_ms, _TINY)
+            worth = self._worth(name) / self._times_ms[name]
             if worth > best_worth and (not aims or worth >= aims.price(name)):
                 best, best_worth = name, worth
         if best is None or best_worth < self._price_now() or not self._allowance.affords(best):
@@ -279,7 +282,7 @@ class PerFrame:
         """A frame begins that is the policy's to decide on."""
         self._asked = True
         self._allowance.next_frame()
-        if self._until_fit <= 0 or any(m.past and m.outlook is None for m in self._models.values()):
+        if self._until_fit <= 0 or len(self._frame.gone) > self._looked_at:
             outlooks = self._look()
             if self._allowed is None:
                 self._choose_among(self._unloaded.choose(outlooks))
@@ -297,7 +300,9 @@ class PerFrame:
         if self._newcomer is not None:
             self._start_from(self._newcomer, steps)
         self._frame.see_what_is_gone()
-        return {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
+        outlooks = {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
+        self._looked_at = len(outlooks)
+        return outlooks
 
     def _start_from(self, newcomer: Newcomer, steps: int) -> None:
         """Put what was learnt so far on what other cameras have learnt, as far as these are alike."""

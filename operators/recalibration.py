@@ -45,7 +45,7 @@ class Recalibration:
 
     def __call__(self, stated: float) -> float:
         """Return the calibrated chance of being wrong, 0..1."""
-        return _chance(self._shift + self._slope * _logit(stated))
+        return _calibrated(self._shift, self._slope, stated)
 
     def learn(self, stated: float, disagreed: float, weight: float = 1.0) -> None:
         """Take a Newton step: ``stated`` was the chance (or share) that turned out as ``disagreed``, 0..1."""
@@ -98,6 +98,11 @@ def _step(
     shift += _within((firm_two * pull_one - both * pull_two) / area, -LONGEST_STEP, LONGEST_STEP)
     slope += _within((firm_one * pull_two - both * pull_one) / area, -LONGEST_STEP, LONGEST_STEP)
     return shift, _within(slope, SLOPES[0], SLOPES[1]), (one, both, two)
+
+
+@compiled
+def _calibrated(shift: float, slope: float, stated: float) -> float:
+    return _chance(shift + slope * _logit(stated))
 
 
 @compiled
