@@ -80,7 +80,11 @@ def test_a_camera_that_joins_starts_from_an_equal_share_and_one_that_leaves_take
 
 
 def test_with_time_for_everything_no_camera_is_limited() -> None:
-    assert settled(1.0, {"busy": gains(3.0), "quiet": gains(1e-6)}, {"busy": 1, "quiet": 9}) == {"busy": 1, "quiet": 1}
+    demands, shares = {"busy": gains(3.0), "quiet": gains(1e-6), "still": lambda price: 0.0}, Shares()
+    for share in (0.3, 0.31, 0.29, 0.37, 0.99, 1.0):
+        shares.see(["busy", *["quiet"] * 7, *["still"] * 3])
+        found = shares.of(share, demands)
+        assert (set(found.values()) == {1.0}) == (share == 1.0)
 
 
 @given(
@@ -167,6 +171,8 @@ def test_a_gate_limits_each_camera_to_its_own_and_new_ones_to_the_mean() -> None
     gate.begin(make_frames("new", 1)[0])
     given_ms = {camera: policy._allowance.per_frame_ms for camera, policy in policies.items()}
     assert given_ms == pytest.approx({"busy": 20.0, "quiet": 4.0, "new": 12.0})
+    gate.forget("quiet")
+    assert gate.demands().keys() == {"busy", "new"}
 
 
 def test_shares_are_found_anew_as_long_as_there_is_no_time_for_everything() -> None:
