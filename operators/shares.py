@@ -11,7 +11,7 @@ what each has moves but slowly towards what was found: one that is quiet now nee
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from math import exp, log
 
@@ -19,6 +19,7 @@ LEAST = 0.25  # of an equal share, that each camera has whatever it seems to gai
 SETTLES = 0.07  # of the way to what was found, each time; frame rates are means over as many
 DEAREST, CHEAPEST = 10.0, 1e-9  # prices looked at, in expected agreement per ms, as in `camlink.operators.worth`
 _BISECTIONS = 20
+_FORGOTTEN = 0.01  # frames
 _TINY = 1e-9
 
 Demand = Callable[[float], float]  # price per ms -> share of executing everything
@@ -28,25 +29,33 @@ class Shares:
     """What each camera of one worker may execute, as a share of executing everything on each of its frames."""
 
     def __init__(self) -> None:
-        self._frames = Counter[str]()  # of late
+        self._frames: dict[str, float] = defaultdict(float)  # of late
         self._ratios: dict[str, float] = {}  # of what a camera has to an equal share
 
     def see(self, cameras: Iterable[str]) -> None:
         """Take in that a frame of each of these cameras has come, and of one as often as it is named."""
-        self._frames.update(cameras)
+        for camera in cameras:
+            self._frames[camera] += 1.0
+
+    def age(self) -> None:
+        """Let what was seen so far count for less; with each estimate of the time."""
+        kept = {camera: (1.0 - SETTLES) * frames for camera, frames in self._frames.items() if frames > _FORGOTTEN}
+        self._frames = defaultdict(float, kept)
 
     def of(self, share: float, demands: Mapping[str, Demand | None]) -> dict[str, float]:
         """Return what each camera may execute, where there is time for ``share`` on the mean of their frames.
 
         One that cannot say yet what it would take, as while it learns, has just that.
         """
-        known = {c: (self._frames[c], demand) for c, demand in demands.items() if demand and self._frames[c]}
-        ratios = {c: self._ratios.get(c, 1.0) for c in known}
+        if share >= 1.0:
+            self._ratios = {}
+            return dict.fromkeys(demands, 1.0)
+        known = {c: (self._frames[c], demand) for c, demand in demands.items() if demand and c in self._frames}
+        ratios = {camera: self._ratios.get(camera, 1.0) for camera in known}
         for camera, found in _at_one_price(share, known).items():
             ratios[camera] += SETTLES * (found / share - ratios[camera])
         self._ratios = ratios
-        rates = {c: rate for c, (rate, _) in known.items()}
-        self._frames = Counter({c: (1.0 - SETTLES) * self._frames[c] for c in demands})
+        rates = {camera: rate for camera, (rate, _) in known.items()}
         return dict.fromkeys(demands, share) | _fitted(share, {c: share * r for c, r in ratios.items()}, rates)
 
 

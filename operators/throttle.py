@@ -105,6 +105,7 @@ class Throttle:
         before, self.share = self.share, self._next(seen)
         self._due_s = now_s + EVERY_S
         self._seen = _Seen(*(KEPT * value for value in astuple(seen)))
+        self._among.age()
         self._tell(before)
         return min(before, self.share) < 1.0
 

@@ -14,7 +14,7 @@ from camlink.operators.gate import Gate
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.selection import Budget, Costs
-from camlink.operators.shares import LEAST, Demand, Shares
+from camlink.operators.shares import LEAST, SETTLES, Demand, Shares
 from camlink.operators.throttle import EVERY_S, FEWEST, Throttle
 from camlink.operators.worth import Outlook, Prices
 from camlink.pipeline.testing import TinyModel, make_frames
@@ -35,6 +35,7 @@ def settled(share: float, demands: Mapping[str, Demand | None], rates: Mapping[s
     """Return what cameras have once nothing changes any more."""
     shares, found = Shares(), dict[str, float]()
     for _ in range(200):
+        shares.age()
         shares.see(camera for camera, rate in rates.items() for _ in range(rate))
         found = shares.of(share, demands)
     return found
@@ -68,20 +69,24 @@ def test_cameras_of_which_nothing_is_known_yet_have_an_equal_share() -> None:
 def test_a_camera_that_joins_starts_from_an_equal_share_and_one_that_leaves_takes_nothing() -> None:
     shares, rates = Shares(), ["busy"] * 5 + ["quiet"] * 5
     for _ in range(100):
+        shares.age()
         shares.see(rates)
         before = shares.of(0.3, {"busy": gains(3.0), "quiet": gains(1.0)})
+    shares.age()
     shares.see([*rates, *["new"] * 5])
     found = shares.of(0.3, {"busy": gains(3.0), "quiet": gains(1.0), "new": gains(1.0)})
     assert found == pytest.approx({**before, "new": 0.3}, rel=0.2), "none changes by much at once"
     for _ in range(200):
+        shares.age()
         shares.see(["quiet"] * 5 + ["new"] * 5)
-        found = shares.of(0.3, {"quiet": gains(1.0), "new": gains(1.0)})
-    assert found == pytest.approx({"quiet": 0.3, "new": 0.3}, rel=1e-3)
+        found = shares.of(0.3, {"busy": gains(3.0), "quiet": gains(1.0), "new": gains(1.0)})
+    assert found == pytest.approx({"busy": 0.3, "quiet": 0.3, "new": 0.3}, rel=1e-3), "also while its policy is kept"
 
 
 def test_with_time_for_everything_no_camera_is_limited() -> None:
     demands, shares = {"busy": gains(3.0), "quiet": gains(1e-6), "still": lambda price: 0.0}, Shares()
     for share in (0.3, 0.31, 0.29, 0.37, 0.99, 1.0):
+        shares.age()
         shares.see(["busy", *["quiet"] * 7, *["still"] * 3])
         found = shares.of(share, demands)
         assert (set(found.values()) == {1.0}) == (share == 1.0)
@@ -102,6 +107,7 @@ def test_cameras_take_together_just_what_there_is_and_each_has_its_least(
 ) -> None:
     shares = Shares()
     for share, cameras in steps:
+        shares.age()
         shares.see(camera for camera, (frames, _) in cameras.items() for _ in range(frames))
         rates = dict(shares._frames)
         demands = {c: None if worth is None else gains(worth) for c, (_, worth) in cameras.items()}
@@ -190,9 +196,12 @@ def test_shares_are_found_anew_as_long_as_there_is_no_time_for_everything() -> N
             found |= throttle.see([("busy", "serve"), ("quiet", "overtaken")])
         return found
 
-    assert not work(0.01)
+    assert not any(work(0.01) for _ in range(200))
     assert throttle.shares == {}
+    assert sum(throttle._among._frames.values()) < 2 * FEWEST / SETTLES, "an hour ago other cameras may have been there"
     assert work(1.0)
     shares = throttle.shared({"busy": gains(3.0), "quiet": gains(1.0)})
     assert throttle.shares == shares and shares["busy"] > throttle.share > shares["quiet"]
-    assert all(work(0.01) for _ in range(2)), "also where the share stays as it is"
+    assert all(work(1.0) for _ in range(20)), "also where the share stays as it is"
+    before = throttle.share
+    assert work(1.0) and throttle.share == pytest.approx(before, rel=1e-6)
