@@ -84,5 +84,5 @@ def _fitted(share: float, shares: Mapping[str, float], rates: Mapping[str, float
     above = sum(rates[c] * each for c, each in shares.items()) - share * frames
     end = least if above > 0.0 else 1.0
     room = sum(rates[c] * abs(each - end) for c, each in shares.items())
-    moved = abs(above) / max(room, _TINY)
-    return {c: end if moved >= 1.0 - _TINY else each + moved * (end - each) for c, each in shares.items()}
+    moved = min(1.0, abs(above) / max(room, _TINY))
+    return {c: each + moved * (end - each) for c, each in shares.items()}

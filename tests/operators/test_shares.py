@@ -14,9 +14,9 @@ from camlink.operators.gate import Gate
 from camlink.operators.per_frame import PerFrame
 from camlink.operators.policy import FrameFacts, PolicySetup
 from camlink.operators.selection import Budget, Costs
-from camlink.operators.shares import LEAST, SETTLES, Demand, Shares
+from camlink.operators.shares import CHEAPEST, DEAREST, LEAST, SETTLES, Demand, Shares
 from camlink.operators.throttle import EVERY_S, FEWEST, Throttle
-from camlink.operators.worth import Outlook, Prices
+from camlink.operators.worth import HIGHEST, LOWEST, Outlook, Prices
 from camlink.pipeline.testing import TinyModel, make_frames
 
 PRICES = [10.0**-n for n in range(10)]
@@ -143,6 +143,7 @@ def test_what_has_to_execute_does_at_any_price_and_what_meets_its_target_no_more
     assert aimed(1e-9) == free(0.05) < free(1e-9)
     assert aimed(0.1) == free(0.1)
     assert demand_of({}, 40.0) is None
+    assert (CHEAPEST, DEAREST) == (LOWEST, HIGHEST)
 
 
 def learnt(policy: PerFrame, frames: int) -> None:
