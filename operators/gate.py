@@ -24,6 +24,7 @@ from camlink.operators.policy import (
     ReadsDetections,
 )
 from camlink.operators.sampling import FramePlan
+from camlink.operators.shares import Demand
 from camlink.pipeline.clock import Clock
 from camlink.pipeline.records import Decision, Detections, Frame, ModelOutput, Prospect, Value
 
@@ -52,19 +53,26 @@ class Gate:
         self._decisions: dict[str, Decision] = {}
         self._failures: dict[str, Counter[str]] = {}  # camera -> model -> failures in a row
         self._told: set[str] = set()  # cameras whose frames are too old
-        self._share = 1.0  # of executing everything, that the machine has time for
+        self._share = 1.0  # of executing everything, that the machine has time for on the mean
 
     @property
     def is_limited(self) -> bool:
         """Whether there is a limit on each frame, so that nothing executes on one but what its policy chooses."""
         return self._latency_ms is not None
 
-    def limit(self, share: float) -> None:
-        """Have policies choose no more than ``share`` of executing everything: the machine has no time for more."""
+    def demands(self) -> dict[str, Demand | None]:
+        """Return what the policy of each camera would execute at which price, as far as it minds the time."""
+        return {c: policy.demand() for c, policy in self._policies.items() if isinstance(policy, MindsTime)}
+
+    def limit(self, share: float, shares: Mapping[str, float]) -> None:
+        """Have policies choose no more than that of executing everything: the machine has no time for more.
+
+        ``shares``: by camera; ``share``: of all others.
+        """
         self._share = share
-        for policy in self._policies.values():
+        for camera, policy in self._policies.items():
             if isinstance(policy, MindsTime):
-                policy.limit(share)
+                policy.limit(shares.get(camera, share))
 
     def decide(self, decision: Decision) -> None:
         """Take in which models are loaded, and which of them have to execute for their targets."""

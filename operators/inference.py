@@ -202,8 +202,8 @@ class InferenceOperator(Operator):
         for wave in waves(jobs):
             asked = self._ask(gate, wave)
             yield from self._run(asked) if self._pool.fits_together else self._process_in_turn(asked)
-            if self._throttle is not None and self._throttle.see(job.plan.purpose for job in wave):
-                gate.limit(self._throttle.share)
+            if self._throttle is not None and self._throttle.see([(j.frame.camera_id, j.plan.purpose) for j in wave]):
+                gate.limit(self._throttle.share, self._throttle.shared(gate.demands()))
 
     def _ask(self, gate: Gate, jobs: Sequence[Job]) -> list[Job]:
         """Let the policies choose and answer; what they choose runs here, the rest of a full frame later."""

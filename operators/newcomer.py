@@ -52,6 +52,17 @@ class Newcomer:
         self.settled = False  # what is taken over once, has been
         self._likeness: dict[str, Array] = {}  # of each model's freshness: to the constant priors, and to each camera
 
+    def start(self, models: Mapping[str, KnownModel], links: LinkEvidence | None, steps: int) -> None:
+        """Put what was learnt so far on what other cameras have learnt, as far as these are alike.
+
+        ``steps``: of fitting freshness to that.
+        """
+        for name, model in models.items():
+            if self.centre(name, model.freshness):
+                model.freshness.fit(steps)
+        if not self.settled:
+            self.settle(models, links)
+
     def centre(self, name: str, freshness: Freshness) -> bool:
         """Give ``freshness`` of a model the prior that its samples so far speak for; say whether it is a new one."""
         if self.settled and freshness.samples > ENOUGH:

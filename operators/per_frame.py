@@ -22,6 +22,7 @@ from math import exp, inf, isinf
 from camlink.operators.aim import Aims
 from camlink.operators.allowance import Allowance
 from camlink.operators.belief import Guess, Levels
+from camlink.operators.demands import demand_of
 from camlink.operators.frame_guesses import FrameGuesses
 from camlink.operators.known_model import KnownModel, PutOff, belief_of
 from camlink.operators.link_evidence import LinkEvidence
@@ -30,6 +31,7 @@ from camlink.operators.policy import Answer, FrameFacts, PolicySetup
 from camlink.operators.policy_state import pack, unpack
 from camlink.operators.recalibration import AUDITED
 from camlink.operators.scene import Scene
+from camlink.operators.shares import Demand
 from camlink.operators.snapshots import reading
 from camlink.operators.unloaded import LINK_WEIGHT, LINKS_BACK, Unloaded
 from camlink.operators.worth import Outlook, Prices
@@ -97,6 +99,12 @@ class PerFrame:
     def limit(self, share: float) -> None:
         """Choose no more than ``share`` of executing everything, whatever the budget: there is no time for more."""
         self._allowance.limit(share)
+
+    def demand(self) -> Demand | None:
+        """Return what share of executing everything it would choose at which price per ms; None if it cannot say."""
+        known = {n: m.outlook for n, m in self._models.items() if m.outlook and n in (self._allowed or ())}
+        most = self._setup.budget.time_share or 1.0
+        return demand_of(known, self._total_ms, most, required=self._required, least=self._aims.price)
 
     def prospects(self) -> dict[str, Prospect]:
         """Return what is expected of each model that ever executed, for the choice of those that are loaded."""
@@ -298,19 +306,11 @@ class PerFrame:
             if model.freshness.new:
                 model.freshness.fit(steps)
         if self._newcomer is not None:
-            self._start_from(self._newcomer, steps)
+            self._newcomer.start(self._models, self._links, steps)
         self._frame.see_what_is_gone()
         outlooks = {n: m.look(self._scene.recent) for n, m in self._models.items() if m.past}
         self._looked_at = len(outlooks)
         return outlooks
-
-    def _start_from(self, newcomer: Newcomer, steps: int) -> None:
-        """Put what was learnt so far on what other cameras have learnt, as far as these are alike."""
-        for name, model in self._models.items():
-            if newcomer.centre(name, model.freshness):
-                model.freshness.fit(steps)
-        if not newcomer.settled:
-            newcomer.settle(self._models, self._links)
 
     def _set_price(self, outlooks: Mapping[str, Outlook]) -> float:
         """Return the price per ms at which the loaded models use the budget up, or targets are just met."""

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 
 from camlink.models.base import OutputSpec
 from camlink.operators.selection import Budget, Costs
+from camlink.operators.shares import Demand
 from camlink.pipeline.records import Detections, FrameStats, Prospect, Value
 
 if TYPE_CHECKING:
@@ -169,6 +170,10 @@ class MindsTime(Protocol):
 
     def limit(self, share: float) -> None:
         """Say that no more than ``share`` of executing everything is to be chosen from here on; between frames."""
+        ...
+
+    def demand(self) -> Demand | None:
+        """Return what share of executing everything it would choose at which price per ms; None if it cannot say."""
         ...
 
 

@@ -7,16 +7,19 @@ less, it spends that little where it matters most, on all frames.
 
 Every few seconds there is an estimate: of the time that passed, `BUSY` may be used; what full frames took of it, such
 as audits, cannot be chosen, nor can what passed beside models, which shows where frames had to wait: nobody was idle
-then. What is left is for all frames alike, those too on which nothing could be chosen.
+then. What is left is for all frames, those too on which nothing could be chosen, and cameras share it by what they gain
+from it (`camlink.operators.shares`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass
 from statistics import median_low
+
+from camlink.operators.shares import Demand, Shares
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +57,9 @@ class Throttle:
     ) -> None:
         """``time_ms``: what each model costs on a frame; ``asked``: the time share that cameras may take, if any."""
         self._time_ms, self._busy_ms, self._seconds, self._asked = time_ms, busy_ms, seconds, asked
-        self.share = 1.0
+        self.share = 1.0  # of the mean over all frames
+        self.shares: Mapping[str, float] = {}  # of it, each camera's
+        self._among = Shares()
         self._is_told = False
         self._seen = _Seen()
         self._last_s, self._was_behind = seconds(), False  # when the last wave ended, and whether it had to wait
@@ -74,12 +79,14 @@ class Throttle:
         self._seen.took_ms += self._since()
         self._seen.cost_ms += sum(self._time_ms[model] for model in executed)
 
-    def see(self, purposes: Iterable[str]) -> bool:
-        """Take in that a wave is over, and what its frames were for; say whether the share is another from here on.
+    def see(self, frames: Collection[tuple[str, str]]) -> bool:
+        """Take in that a wave is over, and whose frames they were and what for; say whether to share anew from here on.
 
         Frames to learn from are taken for such as policies chose everything on: they will choose after that.
         """
-        came, seen, full_ms, now_s = Counter(purposes), self._seen, self._since(), self._seconds()
+        self._among.see(camera for camera, _ in frames)
+        came = Counter(purpose for _, purpose in frames)
+        seen, full_ms, now_s = self._seen, self._since(), self._seconds()
         learnt = came["profile"] / max(came["profile"] + came["audit"], 1)
         seen.chosen += came["profile"]
         seen.cost_ms += came["profile"] * sum(self._time_ms.values())
@@ -98,8 +105,14 @@ class Throttle:
         before, self.share = self.share, self._next(seen)
         self._due_s = now_s + EVERY_S
         self._seen = _Seen(*(KEPT * value for value in astuple(seen)))
+        self._among.age()
         self._tell(before)
-        return self.share != before
+        return min(before, self.share) < 1.0
+
+    def shared(self, demands: Mapping[str, Demand | None]) -> Mapping[str, float]:
+        """Return the share of each camera, by what these would take; None where that is not known yet."""
+        self.shares = self._among.of(self.share, demands)
+        return self.shares
 
     def _since(self) -> float:
         """Return what models took since this was asked for last, in ms."""

@@ -189,10 +189,11 @@ class Telemetry:
         Gauge(f"camlink_{name}", about, registry=self.registry).set_function(value)
 
     def machine(self, throttle: Throttle | None) -> None:
-        """Add what the machine has time for, where that is minded."""
+        """Add what the machine has time for, where that is minded, and what each camera has of it."""
         if throttle is not None:
             about = "Share of executing every model on every frame that the machine has time for, at most 1"
             self.gauge("machine_time_share", about, lambda: throttle.share)
+            self.registry.register(_TimeShares(self, throttle))
 
     def worker(self, step: str, counts: Callable[[], Mapping[str, int]], age_s: Callable[[], float]) -> None:
         """Add what a worker counts of itself, and how long ago its loop last went round."""
@@ -205,6 +206,10 @@ class Telemetry:
         from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def present(self, cameras: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield those of these cameras that were not let go, each with its label."""
+        yield from ((camera, self._camera(camera)) for camera in cameras if camera not in self._gone)
 
     def evidence(self) -> Iterator[tuple[str, str, Evidence]]:
         """Yield camera, model (or ``ALL``) and evidence of all whose agreement is stated."""
@@ -286,6 +291,26 @@ class _WorkerCounts:
         for what, count in counts.items():
             done.add_metric((self._step, what), count)
         return (done, held)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
+class _TimeShares:
+    """What each camera may execute, since the machine has no time for everything on all of them."""
+
+    def __init__(self, telemetry: Telemetry, throttle: Throttle) -> None:
+        self._telemetry, self._throttle = telemetry, throttle
+
+    def collect(self) -> Iterable[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        about = "Share of executing every model on a camera's frames that the machine has time for"
+        found, shares = GaugeMetricFamily("camlink_camera_time_share", about, labels=("camera",)), self._throttle.shares
+        for camera, label in self._telemetry.present(shares):
+            if label != OTHER:
+                found.add_metric((label,), shares[camera])
+        return (found,)
 
     def describe(self) -> Iterable[Metric]:
         return ()

@@ -67,7 +67,7 @@ class Machine:
         self._take(self.full_s * bool(chosen))
         self.throttle.chose(chosen)
         self._take(self.full_s * (purpose == "audit"))
-        self.throttle.see([purpose])
+        self.throttle.see([("hall", purpose)])
         self.now_s += self.beside_s
 
     def _take(self, seconds: float) -> None:
@@ -130,7 +130,7 @@ def test_while_cameras_learn_it_is_found_out_what_they_may_choose_after_that() -
         machine.throttle.choosing(0)
         machine.throttle.chose([])
         machine._take(0.3)
-        machine.throttle.see(["profile", "overtaken", "overtaken"])
+        machine.throttle.see([("hall", purpose) for purpose in ("profile", "overtaken", "overtaken")])
     assert machine.throttle.share == pytest.approx(BUSY / 3, rel=0.05)
 
 

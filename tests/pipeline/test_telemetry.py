@@ -59,6 +59,12 @@ def told(records: Iterable[Record]) -> Telemetry:
     return telemetry
 
 
+def limited(shares: dict[str, float]) -> Throttle:
+    throttle = Throttle({"persons": 5.0}, lambda: 0.0, lambda: 0.0)
+    throttle.shares = shares
+    return throttle
+
+
 def full(records: Iterable[Record]) -> Telemetry:
     """Everything that any process counts, in one."""
     telemetry = told(records)
@@ -67,7 +73,7 @@ def full(records: Iterable[Record]) -> Telemetry:
     telemetry.batch("persons", 2, 5.0)
     telemetry.gauge("models_loaded_gb", "", lambda: 1.0)  # as `camlink run` and the inference worker add them
     telemetry.gauge("model_loads", "", lambda: 1.0)
-    telemetry.machine(Throttle({"persons": 5.0}, lambda: 0.0, lambda: 0.0))
+    telemetry.machine(limited({"hall": 0.2}))
     telemetry.worker("linking", lambda: {"taken": 7}, lambda: 0.5)
     return telemetry
 
@@ -200,8 +206,9 @@ def test_a_camera_that_was_let_go_is_neither_up_nor_late(records: list[Record]) 
     telemetry = told([*records, LinkPromotion("hall", "persons", 2, START, b""), decided("hall", {"persons": "met"})])
     present = (
         *("camera_up", "last_frame", "decision_executes", "decision_budget", "link_version", "target_state"),
-        "agreement",
+        *("agreement", "camera_time_share"),
     )
+    telemetry.machine(limited({"hall": 0.2, "yard": 0.6}))
 
     def told_of_hall() -> set[str]:
         names = {name.removeprefix("camlink_") for name, labels in samples(telemetry) if labels[:1] == ("hall",)}
@@ -219,6 +226,7 @@ def test_a_camera_that_was_let_go_is_neither_up_nor_late(records: list[Record]) 
     telemetry.observe([late])
     found = samples(telemetry)
     assert found["camlink_camera_up", ("hall",)] == found["camlink_camera_up", ("yard",)] == 1.0
+    assert [found["camlink_camera_time_share", (camera,)] for camera in ("hall", "yard")] == [0.2, 0.6]
 
 
 @pytest.mark.parametrize("event", [False, True])
