@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @cache
 def warm_up() -> None:
-    """Play a camera of chance outputs to a policy: some 15 s on a machine's first time, afterwards under 1 s."""
+    """Play a camera of chance outputs to a policy: some 20 s on a machine's first time, afterwards under 1 s."""
     began = monotonic()
     rng = np.random.default_rng(0)
     costs = Costs(dict.fromkeys(SPECS, 10.0), dict.fromkeys(SPECS, 1.0))
