@@ -64,15 +64,13 @@ def run(
     from camlink.pipeline.config.watch import ConfigWatch
     from camlink.pipeline.dashboard.server import door_to
     from camlink.pipeline.ingest import SourceSpec
-    from camlink.pipeline.ingest.names import camera_id_from
     from camlink.pipeline.learnt_folder import LearntFolder
-    from camlink.pipeline.session import Listener, Session, check_free
+    from camlink.pipeline.session import Listener, Session
 
     if dashboard:
         door_to(host, token)  # before models are measured
     site = _checked(config, device)
-    folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
-    check_free(folder)  # before models are measured, and before alerts that an earlier run left there are sent
+    folder = _free_folder(out, site)  # before models are measured, and alerts that an earlier run left there are sent
     with ExitStack() as serving:
         kept = serving.enter_context(closing(LearntFolder(learnt, site.policy))) if learnt else None
         pool, descriptions = build_pool(site)
@@ -126,6 +124,15 @@ def _checked(config: str, device: str | None) -> SiteConfig:
     print_warnings(warnings_of(site))
     check_start(site)
     return site
+
+
+def _free_folder(out: Path | None, site: SiteConfig) -> Path:
+    from camlink.pipeline.ingest.names import camera_id_from
+    from camlink.pipeline.session import check_free
+
+    folder = out or Path("runs") / f"{camera_id_from(site.site)}-{datetime.now():%Y%m%d-%H%M%S}"
+    check_free(folder)
+    return folder
 
 
 def _cameras_of(site: SiteConfig) -> dict[str, Camera]:
