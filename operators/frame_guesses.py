@@ -43,7 +43,7 @@ class FrameGuesses:
         self._guesses: dict[str, tuple[tuple[str, ...], Guess]] = {}  # the last one of each model, by whom it rests on
         self._knowns: dict[str, Known] = {}
         self._alone: dict[str, Frequencies] = {}  # P(level) by what a model's own outputs tell
-        self._told: dict[str, Told] = {}  # by links, of what was executed on this frame
+        self._told: dict[tuple[str, tuple[str, ...]], Told] = {}  # by links, of what was executed on this frame
         self._sources: Sources = {}
         self.see_what_is_gone()
 
@@ -56,13 +56,13 @@ class FrameGuesses:
                 gone[name], waited[name] = model.freshness.gone(passed), passed.age
 
     def hear(self, executed: Mapping[str, Value]) -> None:
-        """Take in what was executed on this frame so far."""
-        if self._sources and len(executed) == len(self.said):
+        """Take in what was executed on this frame so far; less than before, where a model is only tried (an audit)."""
+        if self._sources and executed.keys() == self.said.keys():
             return
+        before, self.said = self.said, {}
         for name, value in executed.items():
-            if name not in self.said:
-                belief = self._models[name].belief
-                self.said[name] = belief.levels(belief.read(value))
+            belief = self._models[name].belief
+            self.said[name] = before[name] if name in before else belief.levels(belief.read(value))
         if self._guides is not self._unloaded.guides:
             self._guides, self._by_executed = self._unloaded.guides, {}
         key = tuple(self.said)
@@ -97,7 +97,7 @@ class FrameGuesses:
 
     def told(self, name: str) -> Told | None:
         """Return what links told of a model by what was executed on this frame, once its guess was made."""
-        return self._told.get(name)
+        return self._told.get((name, self._sources[name]))
 
     def guess(self, name: str) -> Guess:
         """Return what would be answered for a model that ever executed, by what was executed on this frame."""
@@ -122,7 +122,7 @@ class FrameGuesses:
         assert self.links is not None
         if sources:
             chances = self.links.chances(name, self.known(name), sources, self.said, then)
-            self._told[name] = Told(self.now, chances)
+            self._told[name, sources] = Told(self.now, chances)
         else:  # not loaded, and neither is executed what tells of it: by what that said last
             guides = self._unloaded.guides[name]
             chances = self.links.chances(name, self.known(name), guides, self.levels(), then)

@@ -118,11 +118,14 @@ class Gate:
         policy = self._policies.get(camera_id)
         return policy.snapshot() if isinstance(policy, GoesOn) else None
 
-    def resume(self, camera_id: str, snapshot: bytes) -> None:
-        """Let the camera's policy go on from its snapshot. Raises `StateError`; it then starts anew."""
+    def resume(self, camera_id: str, snapshot: bytes, *, account: bool = True) -> None:
+        """Let the camera's policy go on from its snapshot, with or without the ``account`` of what it has spent.
+
+        Raises `StateError`; it then starts anew.
+        """
         policy = self._make(camera_id)
         if isinstance(policy, GoesOn):
-            policy.resume(snapshot)
+            policy.resume(snapshot, account=account)
             self._policies[camera_id] = self._limited(policy)
 
     def _limited(self, policy: FramePolicy) -> FramePolicy:

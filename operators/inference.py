@@ -112,10 +112,13 @@ class InferenceOperator(Operator):
         """Return what a camera's policy knows, for a snapshot; None where none is kept."""
         return None if self._gate is None else self._gate.snapshot(camera_id)
 
-    def resume_policy(self, camera_id: str, snapshot: bytes) -> None:
-        """Let a camera's policy go on from its snapshot. Raises `StateError`; it then starts anew."""
+    def resume_policy(self, camera_id: str, snapshot: bytes, *, account: bool = True) -> None:
+        """Let a camera's policy go on from its snapshot; ``account``: also with what it has spent and saved.
+
+        Raises `StateError`; it then starts anew.
+        """
         if self._gate is not None:
-            self._gate.resume(camera_id, snapshot)
+            self._gate.resume(camera_id, snapshot, account=account)
 
     def resume(self, camera_id: str, plan: Mapping[str, int] | None, decided: datetime | None = None) -> None:
         """Take a camera up from its snapshot; without one, from the start of its last decision, if there is one.

@@ -133,8 +133,11 @@ class GoesOn(Protocol):
         """Return all that is known, between frames."""
         ...
 
-    def resume(self, snapshot: bytes) -> None:
-        """Take up what `snapshot` told. Raises `StateError`; the policy is then to be thrown away."""
+    def resume(self, snapshot: bytes, *, account: bool = True) -> None:
+        """Take up what `snapshot` told; ``account``: also what was spent and saved.
+
+        Raises `StateError`; the policy is then to be thrown away.
+        """
         ...
 
     def put_off(self) -> Any:

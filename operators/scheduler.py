@@ -148,7 +148,8 @@ class SchedulerOperator(Operator):
             failures = Counter({str(m): int(times) for m, times in told.get("failures", {}).items()})
             camera.watch.get_state(told["watch"], tally.parts)
             camera.audits.resume(told["account"])
-        camera.audit_share, camera.failures = share, failures
+        spends = self._rules.audit_spend == "widest"  # else the share is that of the rules, which may have changed
+        camera.audit_share, camera.failures = share if spends else None, failures
 
     def forget(self, camera_id: str) -> None:
         """Drop a camera that another worker has now."""

@@ -148,8 +148,9 @@ class LearntFolder:
         tally = {name.removeprefix(_TALLY): part for name, part in parts.items() if name.startswith(_TALLY)}
         with reading():
             if "policy" in parts:
-                self._inference.resume_policy(camera_id, parts["policy"])
-            self._inference.resume(camera_id, told["plan"])
+                self._inference.resume_policy(camera_id, parts["policy"], account=False)  # budgets are of each run
+            # Decisions are not kept: a frame on which every model runs, at once, lets one be made.
+            self._inference.resume(camera_id, told["plan"] | {"profile_left": max(told["plan"]["profile_left"], 1)})
             self._scheduler.restore(camera_id, parts["scores"])
             self._scheduler.resume_tally(camera_id, Snapshot(told["tally"], tally))
             if "links" in parts:
@@ -164,7 +165,10 @@ def _locked(folder: Path) -> IO[str]:
         raise RequestError(f"{folder}: {error.strerror}; name a folder to keep what is learnt in") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         lock.close()
         raise RequestError(f"{folder}: another run keeps there what it learns; name another folder") from error
+    except OSError as error:  # some network file systems have no locks
+        lock.close()
+        raise RequestError(f"{folder}: cannot be locked: {error.strerror}; name a folder on a local disk") from error
     return lock

@@ -143,14 +143,19 @@ class Session:
                 closing.callback(self._log.close)
         return self.info
 
-    def update_cameras(self, config: SiteConfig, cameras: Mapping[str, Camera]) -> None:
-        """Take in cameras that were edited while the run goes on; the header keeps those that were removed."""
-        if self._learnt is not None:
-            self._take_up(self._learnt, [camera_id for camera_id in cameras if camera_id not in self.info.cameras])
+    def update_cameras(self, config: SiteConfig, cameras: Mapping[str, Camera]) -> Mapping[str, str]:
+        """Take in cameras that were edited while the run goes on; the header keeps those that were removed.
+
+        Returns which of them went on from what they had learnt, and until when that was, as `RunInfo.taken_up`.
+        """
         self._facts.update({camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()})
+        new, before = [camera_id for camera_id in cameras if camera_id not in self.info.cameras], self.info.taken_up
+        if self._learnt is not None:
+            self._take_up(self._learnt, new)
         known = {**self.info.cameras, **{camera_id: vars(camera) for camera_id, camera in cameras.items()}}
         self.info = replace(self.info, cameras=known, config=config.masked())
         self._tell_learning_frames()
+        return {camera: until for camera, until in self.info.taken_up.items() if camera not in before}
 
     def _take_up(self, learnt: LearntFolder, cameras: Iterable[str]) -> None:
         taken_up = {camera_id: until.isoformat() for camera_id, until in learnt.take_up(cameras).items()}

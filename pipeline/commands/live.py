@@ -50,7 +50,7 @@ def run(
     learnt: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to keep what cameras teach in, and to go on from at the next start.", callback=writable_folder
+            help="Folder in which to keep what cameras teach; the next start goes on from it.", callback=writable_folder
         ),
     ] = None,
 ) -> None:
@@ -98,7 +98,7 @@ def run(
             site = watch.poll()
             if site is None:
                 return None
-            session.update_cameras(site, _cameras_of(site))
+            _tell_taken_up(session.update_cameras(site, _cameras_of(site)))
             if telemetry is not None:
                 telemetry.watched([camera.id for camera in site.cameras])
             return [camera.source_spec() for camera in site.cameras]

@@ -301,6 +301,23 @@ def test_a_required_model_executes_on_every_frame_it_can_pay_for() -> None:
     assert len(ran["weather"]) >= 0.95 * 540
 
 
+def test_what_executed_only_because_it_had_to_tells_nothing_where_it_is_tried() -> None:
+    """On an audit frame answers are made without it, from all else that executed."""
+    policy, (facts, outputs) = PerFrame(setup(1.0)), camera(60)
+    policy.allow(["people", "weather"], required=["weather"])
+    for i, frame in enumerate(facts[:40]):
+        policy.begin(frame)
+        policy.learn({m: v[i] for m, v in outputs.items()}, chosen=False)
+    for i, frame in enumerate(facts[40:], 40):
+        weather, people = {"weather": outputs["weather"][i]}, {"people": outputs["people"][i]}
+        policy.begin(frame)
+        assert policy.choose({}) == "weather"
+        policy.choose(weather)
+        assert policy.answer({})["people"].sources == ()
+        assert policy.answer(people)["weather"].sources == ("people",)
+        policy.learn(weather | people, chosen=False)
+
+
 def test_a_model_that_is_not_loaded_is_never_chosen() -> None:
     policy = PerFrame(setup(0.5))
     policy.allow(["weather"])
