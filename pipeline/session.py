@@ -109,7 +109,7 @@ class Session:
         self._learnt = learnt
         if learnt is not None:
             learnt.attach(self._pipeline.operators)
-            self._take_up(learnt, cameras)
+            self._take_up(cameras)
         self._tell_learning_frames()
 
     def run(
@@ -149,18 +149,19 @@ class Session:
         Returns which of them went on from what they had learnt, and until when that was, as `RunInfo.taken_up`.
         """
         self._facts.update({camera_id: CameraFacts(camera.fps) for camera_id, camera in cameras.items()})
-        new, before = [camera_id for camera_id in cameras if camera_id not in self.info.cameras], self.info.taken_up
-        if self._learnt is not None:
-            self._take_up(self._learnt, new)
+        taken_up = self._take_up([camera_id for camera_id in cameras if camera_id not in self.info.cameras])
         known = {**self.info.cameras, **{camera_id: vars(camera) for camera_id, camera in cameras.items()}}
         self.info = replace(self.info, cameras=known, config=config.masked())
         self._tell_learning_frames()
-        return {camera: until for camera, until in self.info.taken_up.items() if camera not in before}
+        return taken_up
 
-    def _take_up(self, learnt: LearntFolder, cameras: Iterable[str]) -> None:
-        taken_up = {camera_id: until.isoformat() for camera_id, until in learnt.take_up(cameras).items()}
+    def _take_up(self, cameras: Iterable[str]) -> Mapping[str, str]:
+        if self._learnt is None:
+            return {}
+        taken_up = {camera_id: until.isoformat() for camera_id, until in self._learnt.take_up(cameras).items()}
         self.info = replace(self.info, taken_up={**self.info.taken_up, **taken_up})
-        self._pipeline.publish(learnt.owed())
+        self._pipeline.publish(self._learnt.owed())
+        return taken_up
 
     def _tell_learning_frames(self) -> None:
         self.progress.learning_frames.update({name: self.info.learning_frames(name) for name in self.info.cameras})

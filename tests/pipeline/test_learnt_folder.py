@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from camlink.models.pool import ModelPool
 from camlink.pipeline import learnt_folder
+from camlink.pipeline.cli import app
+from camlink.pipeline.commands import live, running
 from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import RequestError, ResultsError
 from camlink.pipeline.learnt_folder import EVERY_S, LearntFolder
@@ -274,3 +278,43 @@ def test_a_folder_that_cannot_be_locked_is_told_as_it_is(tmp_path: Path, monkeyp
 def test_a_policy_whose_learning_is_not_kept_is_told(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="policy periodic starts anew each time; what camlink, mlink, mlink-exact"):
         LearntFolder(tmp_path, "periodic")
+
+
+class Frames:
+    """In place of the cameras of `camlink run`."""
+
+    def __init__(self, count: int) -> None:
+        self.frames = make_frames("hall", count)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.frames)
+
+    def captured(self) -> dict[str, int]:
+        return {"hall": len(self.frames)}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_camlink_run_says_that_cameras_go_on_and_refuses_what_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = {
+        "models": "building",
+        "cameras": [{"id": "hall", "source": 0, "fps": 1.0}],
+        "links": {"bootstrap_frames": 5},
+    }
+    pool = ModelPool([TinyModel.count("objects", lambda frame: 1)])
+    monkeypatch.setattr(running, "build_pool", lambda config: (pool, {}))
+    monkeypatch.setattr(live, "_roster", lambda site, edits: Frames(20))
+
+    def start(run: str, policy: str = "camlink") -> Result:
+        config = SiteConfig.model_validate(site | {"policy": policy})
+        monkeypatch.setattr(live, "_checked", lambda name, device: config)
+        options = ["--no-dashboard", "--out", str(tmp_path / run), "--learnt", str(tmp_path / "learnt")]
+        return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["run", "site.yaml", *options])
+
+    first, again, periodic = start("first"), start("again"), start("periodic", "periodic")
+    assert first.exit_code == 0 and "going on" not in first.stderr
+    assert again.exit_code == 0 and "1 camera going on from what was learnt until 20" in again.stderr
+    assert isinstance(periodic.exception, RequestError) and not (tmp_path / "periodic").exists()
