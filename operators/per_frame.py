@@ -131,7 +131,7 @@ class PerFrame:
         )
 
     def resume(self, snapshot: bytes, *, account: bool = True) -> None:
-        """Take up what `snapshot` told; under another budget, or without ``account``, all but what was spent.
+        """Take up what `snapshot` told; under another budget, or without ``account``, not the price and what was spent.
 
         Raises `StateError` for what is none, or is of other models; this policy is then to be thrown away.
         """
@@ -149,9 +149,9 @@ class PerFrame:
             if self._links is not None:
                 self._links.resume(state["links"])
             self._learnt_links = int(state["learnt_links"])
+            self._aims.resume(state["aims"])
             if account and self._allowance.resume(state["purse"]):
                 self._price, self._until_fit = float(state["price"]), int(state["until_fit"])
-                self._aims.resume(state["aims"])
             if state["allowed"] is not None:
                 self._choose_among(frozenset(state["allowed"]))
             self._required = frozenset(state["required"])

@@ -78,7 +78,8 @@ def _purpose(results: RunResults, served: Row) -> str:
         results.query(f"{before}'{purpose}'", "outputs", served["camera_id"]).column(0)[0].as_py()
         for purpose in ("profile", "serve")
     )
-    return "bootstrap" if not others and full < results.info.bootstrap_frames() else "profile"
+    first = results.info.bootstrap_frames(served["camera_id"])
+    return "bootstrap" if not others and full < first else "profile"
 
 
 def _dropped(results: RunResults, camera: str, frame: int, model: str) -> dict[str, Any]:

@@ -60,8 +60,13 @@ class RunInfo:
         """Whether its policy decides on every frame, and so predicts without trained links."""
         return self.policy in PER_FRAME_POLICIES
 
-    def bootstrap_frames(self) -> int:
-        """Return how many of a camera's first frames every model runs on, to learn from; 0 where it is not told."""
+    def bootstrap_frames(self, camera_id: str) -> int:
+        """Return how many of a camera's first frames every model runs on, to learn from; 0 where it is not told.
+
+        None of one that went on from an earlier run.
+        """
+        if camera_id in self.taken_up:
+            return 0
         return int((self.config.get("links") or {}).get("bootstrap_frames") or 0)
 
     def learning_frames(self, camera_id: str) -> int:
@@ -72,7 +77,7 @@ class RunInfo:
         if not profile:
             return 0
         period = parse_duration(self.config["period"])
-        rules = SamplingRules(period, profile["fraction"], profile["min_frames"], 0.0, self.bootstrap_frames())
+        rules = SamplingRules(period, profile["fraction"], profile["min_frames"], 0.0, self.bootstrap_frames(camera_id))
         return rules.learning_frames(fps)
 
     def save(self, path: Path) -> None:

@@ -193,7 +193,7 @@ def read_camera(results: RunResults, camera_id: str, day: date | None = None) ->
         drops=results.drops(camera_id).to_pylist(),
         events=results.camera_events(camera_id).to_pylist(),
         adaptation=sorted(results.adaptation(camera_id).to_pylist(), key=_as_it_happened),
-        bootstrap_frames=results.info.bootstrap_frames(),
+        bootstrap_frames=results.info.bootstrap_frames(camera_id),
     )
 
 

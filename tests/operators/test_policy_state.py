@@ -82,6 +82,16 @@ def test_under_another_budget_it_knows_what_it_knew_and_spends_anew() -> None:
             purse.spend(model)
 
 
+def test_without_its_account_it_still_knows_how_far_its_answers_missed_their_target() -> None:
+    setup, frames = scene("count")
+    setup = replace(setup, budget=Budget(), targets=dict.fromkeys(setup.specs, 0.9))
+    before, after, anew = PerFrame(setup), PerFrame(setup), PerFrame(setup)
+    go_on(before, frames[:110])
+    after.resume(before.snapshot(), account=False)
+    told, known, unknown = (unpack(policy.snapshot())["aims"]["each"] for policy in (before, after, anew))
+    assert told == known != unknown
+
+
 def damaged(change: Any) -> Any:
     def damage(state: dict[str, Any]) -> bytes:
         change(state)

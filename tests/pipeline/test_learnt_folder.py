@@ -23,7 +23,7 @@ from camlink.pipeline.config import SiteConfig
 from camlink.pipeline.errors import RequestError, ResultsError
 from camlink.pipeline.learnt_folder import EVERY_S, LearntFolder
 from camlink.pipeline.records import Frame, FrameResult, LinkPromotion, Record
-from camlink.pipeline.reports import write_report
+from camlink.pipeline.reports import build_report, write_report
 from camlink.pipeline.run_info import RunInfo
 from camlink.pipeline.session import Camera, Session
 from camlink.pipeline.testing import START, TinyModel, make_frames
@@ -102,6 +102,8 @@ def test_a_camera_goes_on_from_what_it_had_learnt(tmp_path: Path, policy: str) -
     assert info.taken_up == {"hall": NOW.isoformat()} and info.learning_frames("hall") == 0
     page = write_report(site.out).read_text(encoding="utf-8")
     assert "went on from what an earlier run had learnt: hall" in page
+    parts = build_report(site.out)["cost"]["parts"]
+    assert (parts["bootstrap"]["frames"], parts["profile"]["frames"]) == (0, 1)
 
 
 def test_links_are_served_again_and_lie_in_the_folder_of_the_run(tmp_path: Path) -> None:
